@@ -1,0 +1,2 @@
+//! The `nnq` command: argument parsing and printing only.
+fn main() {}

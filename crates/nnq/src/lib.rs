@@ -1,0 +1,2 @@
+//! nnq: neural-network quantization.
+#![forbid(unsafe_code)]
