@@ -1,2 +1,11 @@
-//! nnq: neural-network quantization.
+//! nnq: neural-network quantization. ONNX in, integers out.
 #![forbid(unsafe_code)]
+
+pub mod data;
+pub mod error;
+pub mod exec;
+pub mod formats;
+pub mod ir;
+pub mod quant;
+
+pub use error::{Error, ErrorKind, Result};

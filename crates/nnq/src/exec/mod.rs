@@ -1,0 +1,2 @@
+//! Floor 2: executors.
+pub mod float;

@@ -1,0 +1,91 @@
+//! Shapes whose dimensions may be symbols ("N", "batch").
+use std::{collections::HashMap, fmt, sync::Arc};
+
+/// One dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Dim {
+    /// Known.
+    Fixed(usize),
+    /// Unknown but named: equal names mean equal sizes.
+    Sym(Arc<str>),
+    /// Unknown.
+    Unknown,
+}
+
+impl Dim {
+    /// A symbol.
+    pub fn sym(name: &str) -> Self {
+        Self::Sym(name.into())
+    }
+    /// The size when it is known.
+    pub fn fixed(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(n) => Some(*n),
+            _ => None,
+        }
+    }
+    /// Replaces a symbol by its size in `binding`.
+    #[must_use]
+    pub fn bind(&self, binding: &Binding) -> Self {
+        match self {
+            Self::Sym(s) => binding.get(s.as_ref()).map_or_else(|| self.clone(), |n| Self::Fixed(*n)),
+            _ => self.clone(),
+        }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(n: usize) -> Self {
+        Self::Fixed(n)
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(n) => write!(f, "{n}"),
+            Self::Sym(s) => f.write_str(s),
+            Self::Unknown => f.write_str("?"),
+        }
+    }
+}
+
+/// Sizes for symbols.
+pub type Binding = HashMap<String, usize>;
+
+/// The dimensions of a tensor, outermost first. A value of unknown rank has no `Shape` at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Shape(pub Vec<Dim>);
+
+impl Shape {
+    /// A fully known shape.
+    pub fn fixed(dims: &[usize]) -> Self {
+        Self(dims.iter().map(|&d| Dim::Fixed(d)).collect())
+    }
+    /// The sizes when every dimension is known.
+    pub fn as_fixed(&self) -> Option<Vec<usize>> {
+        self.0.iter().map(Dim::fixed).collect()
+    }
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+    /// Replaces symbols by sizes.
+    #[must_use]
+    pub fn bind(&self, binding: &Binding) -> Self {
+        Self(self.0.iter().map(|d| d.bind(binding)).collect())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (i, d) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{d}")?;
+        }
+        f.write_str("]")
+    }
+}
