@@ -317,6 +317,10 @@ impl Builder {
     fn pool(&mut self, id: NodeId, node: &Node, kind: StepKind) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
         let (Some(from), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
+        // Pools over images and rows; volumes run in floating point.
+        if !self.p.graph.value(x).shape.as_ref().is_some_and(|s| (3..=4).contains(&s.rank())) {
+            return Ok(false);
+        }
         let max = matches!(kind, StepKind::MaxPool { .. });
         let input = self.code(x)?;
         if max && from != to {
