@@ -29,7 +29,11 @@ const SHAPES: &[(&str, usize, usize, usize, usize, usize, usize)] = &[
 ];
 
 fn main() {
-    let mut wanted: Vec<Isa> = Isa::all().iter().copied().filter(|i| i.is_supported()).collect();
+    let mut wanted: Vec<Isa> = Isa::all()
+        .iter()
+        .copied()
+        .filter(|i| i.is_supported())
+        .collect();
     let mut part = String::new();
     for word in std::env::args().skip(1) {
         match word.parse() {
@@ -80,7 +84,9 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
     let x: Vec<u8> = (0..geom.batch * geom.in_h * geom.in_w * geom.c_in + SLACK)
         .map(|_| random())
         .collect();
-    let w: Vec<i8> = (0..geom.c_out * geom.depth()).map(|_| random() as i8).collect();
+    let w: Vec<i8> = (0..geom.c_out * geom.depth())
+        .map(|_| random() as i8)
+        .collect();
     let packed = PackedConv::pack(isa, geom, &w);
     let bias = vec![7; geom.c_out];
     let (mult, shift) = (vec![1 << 30; geom.c_out], vec![41; geom.c_out]);

@@ -134,9 +134,21 @@ pub(crate) fn dispatch<O: crate::simd::Op>(isa: Isa, op: O) -> Option<O::Out> {
         const LACKS: &str = "this machine does not have the instruction set";
         match isa {
             Isa::Scalar => None,
-            Isa::Avx2 => Some(Avx2::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
-            Isa::AvxVnni => Some(AvxVnni::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
-            Isa::Avx512Vnni => Some(Avx512Vnni::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
+            Isa::Avx2 => Some(
+                Avx2::new()
+                    .unwrap_or_else(|| panic!("{LACKS} {isa}"))
+                    .run(op),
+            ),
+            Isa::AvxVnni => Some(
+                AvxVnni::new()
+                    .unwrap_or_else(|| panic!("{LACKS} {isa}"))
+                    .run(op),
+            ),
+            Isa::Avx512Vnni => Some(
+                Avx512Vnni::new()
+                    .unwrap_or_else(|| panic!("{LACKS} {isa}"))
+                    .run(op),
+            ),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

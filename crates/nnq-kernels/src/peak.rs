@@ -2,7 +2,7 @@
 use crate::{
     Isa,
     isa::dispatch,
-    simd::{Op, Simd, Vector},
+    simd::{MAX_LANES, Op, Simd, Vector},
 };
 use std::{
     hint::black_box,
@@ -77,12 +77,15 @@ impl Op for Int8 {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) -> f64 {
+        let v = s.v();
         best(|| {
-            let v = s.v();
-            let a = s.act(v.splat(black_box(0x0102_0304)));
+            let bytes = [3u8; MAX_LANES * 4];
             let w = s.weight(v.splat(black_box(0x0403_0201)));
             let mut acc = [v.splat(black_box(0)); CHAINS];
             for _ in 0..ROUNDS {
+                // Loaded anew each time: otherwise the products would be computed only once.
+                // SAFETY: the array holds the widest vector.
+                let a = s.act(unsafe { v.load_bytes(black_box(&bytes).as_ptr()) });
                 for acc in &mut acc {
                     *acc = s.dot(*acc, a, w);
                 }
@@ -113,7 +116,10 @@ mod float {
     #[target_feature(enable = "avx512f")]
     pub(super) fn zmm() -> usize {
         let mut acc = [_mm512_set1_ps(black_box(1.0)); CHAINS];
-        let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
+        let (a, b) = (
+            _mm512_set1_ps(black_box(0.5)),
+            _mm512_set1_ps(black_box(0.25)),
+        );
         for _ in 0..ROUNDS {
             for acc in &mut acc {
                 *acc = _mm512_fmadd_ps(*acc, a, b);
@@ -126,7 +132,10 @@ mod float {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn ymm() -> usize {
         let mut acc = [_mm256_set1_ps(black_box(1.0)); CHAINS];
-        let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
+        let (a, b) = (
+            _mm256_set1_ps(black_box(0.5)),
+            _mm256_set1_ps(black_box(0.25)),
+        );
         for _ in 0..ROUNDS {
             for acc in &mut acc {
                 *acc = _mm256_fmadd_ps(*acc, a, b);

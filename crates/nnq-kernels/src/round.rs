@@ -55,7 +55,9 @@ pub fn requantize_dyadic(acc: i32, by: Dyadic, zero: i32, lo: i32, hi: i32) -> i
 /// The clamp comes before the conversion, so that infinities saturate; `max` turns NaN into `lo`.
 #[inline]
 fn to_code(real: f32, zero: i32, lo: i32, hi: i32) -> i32 {
-    let code = rne_f32(real).max((lo - zero) as f32).min((hi - zero) as f32);
+    let code = rne_f32(real)
+        .max((lo - zero) as f32)
+        .min((hi - zero) as f32);
     code as i32 + zero
 }
 

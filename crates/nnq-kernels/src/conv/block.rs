@@ -108,14 +108,30 @@ impl Op for Job<'_, '_> {
             let scratch = &mut *self.scratch;
             scratch.patches.resize(pixels.len() * plan.patch + SLACK, 0);
             if self.epi.w_zero.is_some() {
-                row_sums(geom, self.x, self.x_zero, pixels.clone(), &mut scratch.row_sums);
+                row_sums(
+                    geom,
+                    self.x,
+                    self.x_zero,
+                    pixels.clone(),
+                    &mut scratch.row_sums,
+                );
             }
             for group in 0..panels.groups {
                 scratch.table.clear();
                 for t in 0..tiles {
                     let tile = pixels.start + cut(t)..pixels.start + cut(t + 1);
                     let at = cut(t);
-                    find_sources(&plan, geom, panels, self.x, self.x_zero, group, tile, at, scratch);
+                    find_sources(
+                        &plan,
+                        geom,
+                        panels,
+                        self.x,
+                        self.x_zero,
+                        group,
+                        tile,
+                        at,
+                        scratch,
+                    );
                 }
                 let scratch = &*scratch;
                 for panel in 0..panels.panels {
@@ -124,7 +140,8 @@ impl Op for Job<'_, '_> {
                     for t in 0..tiles {
                         let here = cut(t)..cut(t + 1);
                         let args = Args {
-                            sources: scratch.table[here.start * spans..][..here.len() * spans].as_ptr(),
+                            sources: scratch.table[here.start * spans..][..here.len() * spans]
+                                .as_ptr(),
                             spans,
                             steps,
                             weights: panels.panel(group, panel).as_ptr().cast(),
@@ -145,7 +162,16 @@ impl Op for Job<'_, '_> {
                         if self.epi.w_zero.is_some() {
                             correct_rows(geom, panels, self.epi, &scratch.row_sums, part, &mut acc);
                         }
-                        finish(s, panels, self.epi, scratch, part, &acc, geom.c_out, &mut self.out);
+                        finish(
+                            s,
+                            panels,
+                            self.epi,
+                            scratch,
+                            part,
+                            &acc,
+                            geom.c_out,
+                            &mut self.out,
+                        );
                     }
                 }
             }
@@ -184,7 +210,9 @@ fn find_sources(
     let count = pixels.len();
     let spans = if plan.gather { 1 } else { plan.spans };
     let base = scratch.table.len();
-    scratch.table.resize(base + count * spans, Source(x.as_ptr()));
+    scratch
+        .table
+        .resize(base + count * spans, Source(x.as_ptr()));
     let channel = group * panels.c_in;
     for (i, pixel) in pixels.enumerate() {
         let window = geom.window(pixel);
@@ -323,7 +351,9 @@ fn finish<S: Simd>(
     c_out: usize,
     out: &mut Out,
 ) {
-    let first = panels.channel(part.group, part.panel, 0).expect("a panel has a column");
+    let first = panels
+        .channel(part.group, part.panel, 0)
+        .expect("a panel has a column");
     let count = panels.width.min((part.group + 1) * panels.c_out - first);
     let rows = acc.chunks_exact(panels.width).take(part.pixels).enumerate();
     match (epi.requant, out) {
@@ -398,4 +428,3 @@ impl Codes<'_> {
         }
     }
 }
-

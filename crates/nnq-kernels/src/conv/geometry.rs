@@ -131,7 +131,8 @@ impl ConvGeom {
     pub(crate) fn offset(&self, window: Window, h: usize, w: usize) -> Option<usize> {
         let row = window.top + (h * self.dil_h) as isize;
         let column = window.left + (w * self.dil_w) as isize;
-        let inside = (0..self.in_h as isize).contains(&row) && (0..self.in_w as isize).contains(&column);
+        let inside =
+            (0..self.in_h as isize).contains(&row) && (0..self.in_w as isize).contains(&column);
         let pixel = (window.image * self.in_h) as isize + row;
         inside.then(|| (pixel as usize * self.in_w + column as usize) * self.c_in)
     }

@@ -7,10 +7,10 @@
 pub(crate) mod block;
 mod geometry;
 mod pack;
-mod scalar;
+pub(crate) mod scalar;
 mod tile;
 
-use crate::{Isa, isa::dispatch, round::vector::Prepared, round::Dyadic};
+use crate::{Isa, isa::dispatch, round::Dyadic, round::vector::Prepared};
 pub use geometry::ConvGeom;
 use pack::Panels;
 use std::ops::Range;
@@ -249,7 +249,9 @@ impl Epilogue<'_> {
             }
             (Requant::Real(_), Out::F32(data)) => (data.len(), pixels * c_out),
             (Requant::None, Out::I32(data)) => (data.len(), pixels * c_out),
-            _ => panic!("the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real, i32 None"),
+            _ => panic!(
+                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real, i32 None"
+            ),
         };
         assert!(
             have >= need || pixels == 0,

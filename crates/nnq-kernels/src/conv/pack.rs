@@ -56,7 +56,6 @@ impl Panels {
     }
 }
 
-
 /// Packs weights for the instruction set that it is called with.
 pub(super) struct Pack<'a> {
     pub(super) shape: Shape,

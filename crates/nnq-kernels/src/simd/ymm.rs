@@ -114,7 +114,10 @@ impl Vector for Ymm {
     #[inline(always)]
     fn narrow4(self, x: [__m256i; 4]) -> __m256i {
         let [a, b, c, d] = x;
-        op!(_mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
+        op!(_mm256_packus_epi16(
+            _mm256_packs_epi32(a, b),
+            _mm256_packs_epi32(c, d)
+        ))
     }
     #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {

@@ -88,7 +88,9 @@ impl Vector for Zmm {
     }
     #[inline(always)]
     fn to_int(self, a: __m512) -> __m512i {
-        op!(_mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
+        op!(_mm512_cvt_roundps_epi32::<
+            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+        >(a))
     }
     #[inline(always)]
     fn to_float(self, a: __m512i) -> __m512 {
@@ -115,7 +117,10 @@ impl Vector for Zmm {
     #[inline(always)]
     fn narrow4(self, x: [__m512i; 4]) -> __m512i {
         let [a, b, c, d] = x;
-        op!(_mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
+        op!(_mm512_packus_epi16(
+            _mm512_packs_epi32(a, b),
+            _mm512_packs_epi32(c, d)
+        ))
     }
     #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
