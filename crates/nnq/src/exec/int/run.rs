@@ -464,28 +464,56 @@ impl Runner<'_> {
             StepKind::MaxPool { .. } => {
                 let (input, out, _) = self.pair(x, y)?;
                 split(pool, parts, out, geom.c.max(1), |r, o| {
-                    pool::max_pool(isa, &geom, input, r.start / geom.c..r.end / geom.c, o);
+                    pool::max_pool(isa, &geom, input, r.start / geom.c..r.end / geom.c, o, geom.c);
                 });
             }
             StepKind::AveragePool { count_include_pad, .. } => {
                 let mut rules = Vec::new();
-                for count in pool::counts(&geom, *count_include_pad) {
+                for count in counts(w, *count_include_pad) {
                     rules.push((count, match program.mean_rule(from, to, count)? {
                         Scalar::Onnx(m) => ScalarRequant::Onnx(m),
                         Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
                     }));
                 }
-                let include = *count_include_pad;
+                let spec = pool::AvgSpec {
+                    x_zero,
+                    count_include_pad: *count_include_pad,
+                    requants: &rules,
+                    zero: s.zero,
+                    lo: s.lo,
+                    hi: s.hi,
+                };
                 let (input, out, _) = self.pair(x, y)?;
                 split(pool, parts, out, geom.c.max(1), |r, o| {
                     let rows = r.start / geom.c..r.end / geom.c;
-                    pool::avg_pool(isa, &geom, input, x_zero, rows, include, &rules, s.zero, s.lo, s.hi, o);
+                    pool::avg_pool(isa, &geom, input, &spec, rows, o, geom.c);
                 });
             }
             _ => return Err(Error::internal("no pool")),
         }
         Ok(())
     }
+}
+
+/// How many positions the windows of a mean count, each number once: the products of what each axis can count.
+fn counts(w: &Window, include_pad: bool) -> Vec<usize> {
+    let mut all = vec![1];
+    for d in 0..w.kernel.len() {
+        let mut here: Vec<usize> = (0..w.output[d])
+            .map(|o| {
+                let start = (o * w.strides[d]) as i64 - w.begin[d];
+                let end = w.input[d] as i64 + if include_pad { w.end[d].max(0) } else { 0 };
+                let first = if include_pad { i64::MIN } else { 0 };
+                (0..w.kernel[d]).filter(|k| (first..end).contains(&(start + (k * w.dilations[d]) as i64))).count()
+            })
+            .collect();
+        here.sort_unstable();
+        here.dedup();
+        all = all.iter().flat_map(|&a| here.iter().map(move |&h| a * h)).filter(|&n| n > 0).collect();
+        all.sort_unstable();
+        all.dedup();
+    }
+    all
 }
 
 fn pool_geometry(shape: &[usize], w: &Window) -> Result<pool::PoolGeom> {

@@ -241,7 +241,7 @@ fn average(p: &Program, x: &Tensor, window: Option<&PoolAttrs>, include_pad: boo
     for (input, output) in data.chunks(plane.max(1)).zip(out.chunks_mut(out_plane.max(1))) {
         for (i, o) in output.iter_mut().enumerate() {
             let (sum, count) = window_sum(input, &w, i, include_pad, from.zero);
-            *o = match p.mean_rule(from, to, count)? {
+            *o = match p.mean_rule(from, to, count.max(1))? {
                 Scalar::Onnx(m) => requantize_onnx(sum, m, to.zero, full.lo, full.hi),
                 Scalar::Dyadic(m) => requantize_dyadic(sum, m, to.zero, full.lo, full.hi),
             } as f32;
