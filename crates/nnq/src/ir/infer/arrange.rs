@@ -53,7 +53,8 @@ pub(super) fn split(a: i64, x: &Args) -> Result<Vec<Fact>> {
             Some(v) => {
                 let sizes: Vec<Dim> = v.iter().map(Int::dim).collect::<Result<_>>()?;
                 let sum = v.iter().fold(Int::Known(0), |s, i| s.add(i)).dim()?;
-                same(&sum, &d[a]).map_err(|_| Error::shape(format!("pieces of {sum} in all, the axis has {}", d[a])))?;
+                same(&sum, &d[a])
+                    .map_err(|_| Error::shape(format!("pieces of {sum} in all, the axis has {}", d[a])))?;
                 sizes
             }
             None => vec![Dim::Unknown; n],
@@ -111,9 +112,8 @@ fn sliced(d: &Dim, start: &Int, end: &Int, step: i64) -> Dim {
         Int::Unknown => false,
     };
     let forward = step == 1 && *start == Int::Known(0) && to_end;
-    let backward = step == -1
-        && start.known().is_some_and(|s| s == -1 || s >= FAR)
-        && end.known().is_some_and(|e| e <= -FAR);
+    let backward =
+        step == -1 && start.known().is_some_and(|s| s == -1 || s >= FAR) && end.known().is_some_and(|e| e <= -FAR);
     if forward || backward { d.clone() } else { Dim::Unknown }
 }
 
@@ -133,9 +133,7 @@ pub(super) fn slice(x: &Args) -> Result<Vec<Fact>> {
     let Some(which) = which else { return one(f.dtype, Some(vec![Dim::Unknown; d.len()])) };
     let which = axes(&which, d.len())?;
     let list = |f: &Fact, what: &str| match &f.ints {
-        Some(v) if v.len() != which.len() => {
-            Err(Error::shape(format!("{} {what} for {} axes", v.len(), which.len())))
-        }
+        Some(v) if v.len() != which.len() => Err(Error::shape(format!("{} {what} for {} axes", v.len(), which.len()))),
         Some(v) => Ok(v.clone()),
         None => Ok(vec![Int::Unknown; which.len()]),
     };
@@ -157,9 +155,8 @@ pub(super) fn slice(x: &Args) -> Result<Vec<Fact>> {
         (&f.ints, which.as_slice(), starts.as_slice(), ends.as_slice(), steps.as_slice())
     {
         let (from, len) = span(v.len(), *s, *e, *t);
-        ints = (0..len)
-            .map(|i| usize::try_from(from + i * i128::from(*t)).ok().and_then(|i| v.get(i).cloned()))
-            .collect();
+        ints =
+            (0..len).map(|i| usize::try_from(from + i * i128::from(*t)).ok().and_then(|i| v.get(i).cloned())).collect();
     }
     Ok(vec![Fact::new(f.dtype, Some(out)).with_ints(ints)])
 }
@@ -265,15 +262,15 @@ fn times(d: &Dim, by: usize) -> Result<Dim> {
 pub(super) fn depth_to_space(block: usize, x: &Args) -> Result<Vec<Fact>> {
     let Some(d) = four(x, block)? else { return one(x.dtype(0), None) };
     let square = block.checked_mul(block).ok_or_else(|| Error::shape(format!("a block of {block}")))?;
-    let out =
-        vec![d[0].clone(), divide(&d[1], square, "channels")?, times(&d[2], block)?, times(&d[3], block)?];
+    let out = vec![d[0].clone(), divide(&d[1], square, "channels")?, times(&d[2], block)?, times(&d[3], block)?];
     one(x.dtype(0), Some(out))
 }
 
 pub(super) fn space_to_depth(block: usize, x: &Args) -> Result<Vec<Fact>> {
     let Some(d) = four(x, block)? else { return one(x.dtype(0), None) };
     let square = block.checked_mul(block).ok_or_else(|| Error::shape(format!("a block of {block}")))?;
-    let out = vec![d[0].clone(), times(&d[1], square)?, divide(&d[2], block, "rows")?, divide(&d[3], block, "columns")?];
+    let out =
+        vec![d[0].clone(), times(&d[1], square)?, divide(&d[2], block, "rows")?, divide(&d[3], block, "columns")?];
     one(x.dtype(0), Some(out))
 }
 

@@ -24,10 +24,8 @@ pub(super) fn run(b: Binary, x: &Args) -> Result<Vec<Fact>> {
         }
         _ => None,
     };
-    let compares = matches!(
-        b,
-        Binary::Equal | Binary::Greater | Binary::GreaterOrEqual | Binary::Less | Binary::LessOrEqual
-    );
+    let compares =
+        matches!(b, Binary::Equal | Binary::Greater | Binary::GreaterOrEqual | Binary::Less | Binary::LessOrEqual);
     if matches!(b, Binary::And | Binary::Or | Binary::Xor) && dtype.is_some_and(|d| d != DType::Bool) {
         return Err(Error::shape(format!("{} of {}, expected bool", b.name(), dtype.map_or("?", DType::name))));
     }

@@ -84,7 +84,8 @@ pub(crate) fn facts(graph: &Graph) -> Result<Vec<Fact>> {
         })
         .collect();
     for (_, node) in graph.nodes() {
-        let x: Vec<Option<Fact>> = node.inputs.iter().map(|v| v.and_then(|v| facts.get(v.0 as usize).cloned())).collect();
+        let x: Vec<Option<Fact>> =
+            node.inputs.iter().map(|v| v.and_then(|v| facts.get(v.0 as usize).cloned())).collect();
         let args = Args { x: &x, outputs: node.outputs.len() };
         let out = rule(&node.op, &args).at(|| place(graph, node, &x))?;
         if out.len() < node.outputs.len() {

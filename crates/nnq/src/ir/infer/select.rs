@@ -53,7 +53,9 @@ pub(super) fn gather_nd(batch: usize, x: &Args) -> Result<Vec<Fact>> {
     let used = batch.checked_add(k).filter(|&n| n <= d.len() && batch <= lead.len());
     let Some(used) = used else {
         let (d, i) = (d.len(), i.len());
-        return Err(Error::shape(format!("{k} indices after {batch} batch axes: data of rank {d}, indices of rank {i}")));
+        return Err(Error::shape(format!(
+            "{k} indices after {batch} batch axes: data of rank {d}, indices of rank {i}"
+        )));
     };
     let mut out = lead.to_vec();
     out.extend_from_slice(&d[used..]);

@@ -88,12 +88,14 @@ pub(super) fn reshape(allowzero: bool, x: &Args) -> Result<Vec<Fact>> {
         (None, [i]) => Some(*i),
         _ => None,
     };
-    let (mut have, mut given) = (Count::of(&from), Count::of(to.iter().filter(|(i, _)| Some(*i) != free).map(|t| &t.1)));
+    let (mut have, mut given) =
+        (Count::of(&from), Count::of(to.iter().filter(|(i, _)| Some(*i) != free).map(|t| &t.1)));
     let cancelled = have.cancel(&mut given);
     let comparable = cancelled && have.unknown == 0 && given.unknown == 0;
     if let (true, Some(a), Some(b)) = (comparable, have.number, given.number) {
-        let refuse =
-            || Err(Error::shape(format!("{} cannot take the shape {}", show(dims.unwrap_or_default()), show_ints(&want))));
+        let refuse = || {
+            Err(Error::shape(format!("{} cannot take the shape {}", show(dims.unwrap_or_default()), show_ints(&want))))
+        };
         match (free, have.symbols.as_slice()) {
             (Some(i), []) if b > 0 && a % b == 0 => out[i] = Dim::Fixed(a / b),
             (Some(_), []) if strict && b > 0 => return refuse(),
