@@ -7,7 +7,7 @@ use crate::{
     Isa, SLACK,
     conv::{ConvGeom, Epilogue, Out, Requant, Scratch, scalar},
     isa::dispatch,
-    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
+    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
     simd::{MAX_LANES, Op, Simd, Vector},
 };
 use std::ops::Range;
