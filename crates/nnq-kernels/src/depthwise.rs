@@ -7,7 +7,7 @@ use crate::{
     Isa, SLACK,
     conv::{ConvGeom, Epilogue, Out, Requant, Scratch, scalar},
     isa::dispatch,
-    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
+    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
     simd::{MAX_LANES, Op, Simd, Vector},
 };
 use std::ops::Range;
@@ -156,9 +156,11 @@ fn pack(geom: &ConvGeom, w: &[i8], lane_order: &'static [u8]) -> Blocks {
                     let channel = block * lane_order.len() + usize::from(lane);
                     bytes.extend((quad * 4..quad * 4 + 4).map(|row| {
                         let exists = channel < geom.c_in && row < k_h;
-                        exists
-                            .then(|| w[(channel * k_h + row) * k_w + column])
-                            .unwrap_or(0)
+                        if exists {
+                            w[(channel * k_h + row) * k_w + column]
+                        } else {
+                            0
+                        }
                     }));
                 }
             }
