@@ -1,1 +1,3 @@
 //! Floor 3: quantization.
+pub mod place;
+pub mod report;
