@@ -82,6 +82,7 @@ pub struct Scratch {
     pub(crate) table: Vec<tile::Source>,
     pub(crate) row_sums: Vec<i32>,
     pub(crate) columns: Vec<u8>,
+    pub(crate) acc: Vec<i32>,
 }
 
 impl Scratch {
