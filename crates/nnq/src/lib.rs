@@ -1,7 +1,6 @@
 //! nnq: neural-network quantization. ONNX in, integers out.
 #![forbid(unsafe_code)]
 
-pub mod bench;
 pub mod data;
 pub mod error;
 pub mod exec;

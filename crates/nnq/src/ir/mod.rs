@@ -1,5 +1,4 @@
 //! Floor 1: the typed graph that everything reads and writes.
-pub mod cost;
 pub mod op;
 pub mod pass;
 
