@@ -224,7 +224,8 @@ fn residual_network() {
         let c = net.b.op("concat", Op::Concat { axis: 1 }, &[p, q]);
         let c = net.any_grid(c);
         let f = net.b.op("flatten", Op::Flatten { axis: 1 }, &[c]);
-        let w = net.weight(&[32 * 9, 10], 1);
+        let side = if seed % 2 == 0 { 4 } else { 3 };
+        let w = net.weight(&[32 * side * side, 10], 1);
         let bias = net.bias(10);
         let y = net.b.op("fc", Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }, &[f, w, bias]);
         let graph = net.finish(&[y, c]);
