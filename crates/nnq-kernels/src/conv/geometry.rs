@@ -115,17 +115,6 @@ impl ConvGeom {
         }
     }
 
-    /// Whether no position of the window lies in the padding.
-    #[inline(always)]
-    pub(crate) fn is_inside(&self, window: Window) -> bool {
-        let reach_h = ((self.k_h - 1) * self.dil_h) as isize;
-        let reach_w = ((self.k_w - 1) * self.dil_w) as isize;
-        window.top >= 0
-            && window.left >= 0
-            && window.top + reach_h < self.in_h as isize
-            && window.left + reach_w < self.in_w as isize
-    }
-
     /// Offset in the input of the position `(h, w)` of the kernel; `None` in the padding.
     #[inline(always)]
     pub(crate) fn offset(&self, window: Window, h: usize, w: usize) -> Option<usize> {

@@ -8,7 +8,7 @@ const SHORT_SPAN: usize = 8;
 /// Inputs of neighbouring pixels that are this many bytes apart fall into one set of the first-level
 /// cache.
 const ALIASED: usize = 4096;
-/// Bytes copied at once.
+/// Bytes copied at once: what is behind the end of a span is overwritten by the next, or does not matter.
 const CHUNK: usize = 32;
 
 /// How a pixel's inputs are found.
@@ -27,6 +27,8 @@ pub(super) struct Plan {
     patch: usize,
     /// Input channels of a (merged) group.
     c_in: usize,
+    /// The first rows and columns of windows that lie inside the input are below these.
+    inside: (usize, usize),
 }
 
 impl Plan {
@@ -47,6 +49,10 @@ impl Plan {
             pointwise: !gather && geom.is_pointwise(),
             patch: (panels.steps * 4).next_multiple_of(64) + 64,
             c_in: panels.c_in,
+            inside: (
+                geom.in_h.saturating_sub((geom.k_h - 1) * geom.dil_h),
+                geom.in_w.saturating_sub((geom.k_w - 1) * geom.dil_w),
+            ),
         }
     }
 
@@ -100,10 +106,12 @@ impl Plan {
             .table
             .resize(base + count * spans, Source(x.as_ptr()));
         let table = &mut scratch.table[base..];
+        let chunks = self.span_bytes.div_ceil(CHUNK);
         let mut windows = geom.windows(pixels.start);
         for i in 0..count {
             let window = windows.next_window();
-            let inside = geom.is_inside(window);
+            let inside =
+                (window.top as usize) < self.inside.0 && (window.left as usize) < self.inside.1;
             if inside && !self.gather {
                 let corner = geom.corner(window) + channel;
                 for (span, offset) in scratch.offsets.iter().enumerate() {
@@ -114,9 +122,21 @@ impl Plan {
             let to = &mut scratch.patches[(patch + i) * self.patch..][..self.patch];
             if inside {
                 let corner = geom.corner(window) + channel;
-                for (span, offset) in scratch.offsets.iter().enumerate() {
-                    let at = span * self.span_bytes;
-                    copy(x, corner + offset, to, at, self.span_bytes);
+                debug_assert!(
+                    corner + scratch.offsets[self.spans - 1] + self.span_bytes + SLACK <= x.len()
+                );
+                let mut to = to.as_mut_ptr();
+                for offset in &scratch.offsets {
+                    // SAFETY: the window lies inside, so that each of its spans does; whole chunks run over
+                    // the end of a span by less than the slack, which input and patch have.
+                    unsafe {
+                        let from = x.as_ptr().add(corner + offset);
+                        for chunk in 0..chunks {
+                            let at = chunk * CHUNK;
+                            std::ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK);
+                        }
+                        to = to.add(self.span_bytes);
+                    }
                 }
             } else {
                 self.gather_at_border(geom, x, x_zero, channel, window, to);
@@ -157,23 +177,9 @@ impl Plan {
             to[start..start + first * self.c_in].fill(x_zero);
             let at = geom.offset(window, h, w + first).expect("inside") + channel;
             let bytes = (end - first) * self.c_in;
-            copy(x, at, to, start + first * self.c_in, bytes);
+            to[start + first * self.c_in..][..bytes].copy_from_slice(&x[at..at + bytes]);
             to[start + end * self.c_in..start + self.span_bytes].fill(x_zero);
         }
-    }
-}
-
-/// Copies `bytes` bytes and up to a chunk more, in whole chunks: what is behind the end is overwritten by
-/// what comes next, or does not matter. The slack of the input and of a patch is longer than a chunk.
-#[inline(always)]
-fn copy(x: &[u8], at: usize, to: &mut [u8], start: usize, bytes: usize) {
-    let whole = bytes.next_multiple_of(CHUNK);
-    let (from, to) = (&x[at..at + whole], &mut to[start..start + whole]);
-    let chunks = from.chunks_exact(CHUNK).zip(to.chunks_exact_mut(CHUNK));
-    for (from, to) in chunks {
-        let from: &[u8; CHUNK] = from.try_into().expect("a chunk");
-        let to: &mut [u8; CHUNK] = to.try_into().expect("a chunk");
-        *to = *from;
     }
 }
 

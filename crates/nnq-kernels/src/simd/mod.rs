@@ -46,7 +46,6 @@ pub(crate) trait Vector: Copy + 'static {
 
     fn splat_f(self, x: f32) -> Self::F;
     fn add_f(self, a: Self::F, b: Self::F) -> Self::F;
-    fn sub_f(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul_f(self, a: Self::F, b: Self::F) -> Self::F;
     fn div_f(self, a: Self::F, b: Self::F) -> Self::F;
     fn min_f(self, a: Self::F, b: Self::F) -> Self::F;

@@ -63,10 +63,6 @@ impl Vector for Ymm {
         op!(_mm256_add_ps(a, b))
     }
     #[inline(always)]
-    fn sub_f(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_sub_ps(a, b))
-    }
-    #[inline(always)]
     fn mul_f(self, a: __m256, b: __m256) -> __m256 {
         op!(_mm256_mul_ps(a, b))
     }

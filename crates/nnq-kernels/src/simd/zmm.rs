@@ -67,10 +67,6 @@ impl Vector for Zmm {
         op!(_mm512_add_ps(a, b))
     }
     #[inline(always)]
-    fn sub_f(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
     fn mul_f(self, a: __m512, b: __m512) -> __m512 {
         op!(_mm512_mul_ps(a, b))
     }
