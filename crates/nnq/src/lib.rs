@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod data;
+pub mod demo;
 pub mod error;
 pub mod exec;
 pub mod formats;
