@@ -4,7 +4,7 @@
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch==2.8.0 onnx==1.17.0 numpy
     /tmp/venv/bin/python tools/train_demo.py /tmp/demo crates/nnq/assets/demo.onnx
 
-The pictures come from crates/nnq/src/demo.rs: 24,000 of the train stream, 2,000 of the test stream, which is looked at once, at the
+The pictures come from crates/nnq/src/demo.rs: 32,000 of the train stream, 2,000 of the test stream, which is looked at once, at the
 end. One thread, fixed seed, no augmentation (the generator has endless pictures, the split is what keeps it honest).
 The network has what quantization has to cope with: batch normalisation that is not folded, residual additions, a
 depthwise convolution with ReLU6 between two pointwise ones, a concatenation of branches with different ranges, a global
@@ -24,7 +24,7 @@ from torch import nn
 # What the run that made the committed file printed.
 RESULT = "TBD"
 
-EPOCHS = 12
+EPOCHS = 16
 BATCH = 64
 SEED = 1
 
@@ -89,7 +89,7 @@ def main():
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
-    x, y = load(folder / "train.bin", 24_000)
+    x, y = load(folder / "train.bin", 32_000)
     tx, ty = load(folder / "test.bin", 2_000)
     net = Net().to(memory_format=torch.channels_last)
     steps = EPOCHS * (len(x) // BATCH)

@@ -50,7 +50,7 @@ pub fn picture(stream: Stream, index: u64) -> Picture {
     let mut rng = Rng(mix(stream.seed() ^ mix(index)));
     let label = rng.below(10);
     let mut canvas = Canvas::backdrop(&mut rng);
-    for _ in 0..rng.range(1, 5) {
+    for _ in 0..rng.range(1, 4) {
         let kind = rng.below(10);
         let small = Figure::random(&mut rng, kind, (12, 28));
         let colour = rng.colour();
@@ -66,7 +66,7 @@ pub fn picture(stream: Stream, index: u64) -> Picture {
         let colour = rng.colour();
         canvas.paint(&front, colour);
     }
-    let noise = rng.range(6, 56);
+    let noise = rng.range(4, 48);
     Picture { pixels: canvas.finish(&mut rng, noise), label: label as u8 }
 }
 
@@ -119,7 +119,7 @@ impl Rng {
     fn colour_unlike(&mut self, other: [i32; 3]) -> [i32; 3] {
         loop {
             let c = self.colour();
-            if c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<i32>() >= 64 {
+            if c.iter().zip(other).map(|(a, b)| (a - b).abs()).sum::<i32>() >= 72 {
                 return c;
             }
         }

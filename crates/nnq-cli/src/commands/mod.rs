@@ -1,0 +1,29 @@
+//! One file per command: arguments into a call of the library, its report into a table or JSON.
+mod bench;
+mod calibrate;
+mod demo;
+mod eval;
+mod explain;
+mod inspect;
+mod quantize;
+mod run;
+
+use crate::{args::Command, interrupt::Interrupt};
+use nnq::Result;
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the library answers.
+pub fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args, interrupt),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Calibrate(args) => calibrate::run(args, interrupt),
+        Command::Quantize(args) => quantize::run(args, interrupt),
+        Command::Eval(args) => eval::run(args, interrupt),
+        Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args, interrupt),
+        Command::Explain(args) => explain::run(args),
+    }
+}
