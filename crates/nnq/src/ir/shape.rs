@@ -1,5 +1,6 @@
 //! Shapes whose dimensions may be symbols ("N", "batch").
-use std::{collections::HashMap, fmt, sync::Arc};
+use crate::error::{Error, Result};
+use std::{collections::HashMap, fmt, str::FromStr, sync::Arc};
 
 /// One dimension.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,5 +88,31 @@ impl fmt::Display for Shape {
             write!(f, "{d}")?;
         }
         f.write_str("]")
+    }
+}
+
+impl FromStr for Shape {
+    type Err = Error;
+    /// The inverse of `Display`; the brackets may be left out.
+    fn from_str(text: &str) -> Result<Self> {
+        let inner = text.trim();
+        let inner = inner.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(inner).trim();
+        if inner.is_empty() {
+            return Ok(Self::default());
+        }
+        inner
+            .split(',')
+            .map(|d| match d.trim() {
+                "" => Err(Error::usage(format!("'{text}' is no shape")).cure("write it like [N, 3, 32, ?]")),
+                "?" => Ok(Dim::Unknown),
+                d if d.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
+                    d.parse().map(Dim::Fixed).map_err(|_| {
+                        Error::usage(format!("'{d}' in '{text}' is no size")).cure("write it like [N, 3, 32, ?]")
+                    })
+                }
+                d => Ok(Dim::sym(d)),
+            })
+            .collect::<Result<_>>()
+            .map(Self)
     }
 }
