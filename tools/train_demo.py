@@ -10,7 +10,8 @@ The network has what quantization has to cope with: batch normalisation that is 
 depthwise convolution with ReLU6 between two pointwise ones, a concatenation of branches with different ranges, a global
 average pool. It is exported in opset 17 with a dynamic batch.
 
-The committed file: see RESULT below.
+The run that made the committed file (torch 2.8.0) took 7 minutes on one busy core, ended at a training loss of 0.0117 and printed:
+64890 parameters, test accuracy 96.25% (1925 of 2000).
 """
 import sys
 import time
@@ -20,9 +21,6 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
-
-# What the run that made the committed file printed.
-RESULT = "TBD"
 
 EPOCHS = 16
 BATCH = 64

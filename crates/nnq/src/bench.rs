@@ -140,8 +140,11 @@ fn sizes(graph: &Graph, batch: usize) -> Result<Binding> {
         let known = |(i, d): (usize, &Dim)| i == 0 || !matches!(d, Dim::Unknown) && d.bind(&binding).fixed().is_some();
         if value.shape.is_none() || !dims.iter().enumerate().all(known) || matches!(dims.first(), Some(Dim::Unknown)) {
             let shape = value.shape.as_ref().map_or_else(|| "unknown".into(), ToString::to_string);
-            return Err(Error::usage(format!("input '{}' has the shape {shape}, so its size is not known", value.name))
-                .cure("export the model with fixed sizes, the batch excepted"));
+            return Err(Error::usage(format!(
+                "input '{}' has the shape {shape}, so its size is not known",
+                value.name
+            ))
+            .cure("export the model with fixed sizes, the batch excepted"));
         }
     }
     Ok(binding)

@@ -163,8 +163,11 @@ pub(crate) fn work(graph: &Graph, node: &Node) -> Option<u64> {
 
 fn quantization(graph: &Graph) -> Quantization {
     let mut q = Quantization::default();
-    let produced: HashSet<ValueId> =
-        graph.nodes().flat_map(|(_, n)| n.outputs.iter().flatten().copied()).chain(graph.inputs.iter().copied()).collect();
+    let produced: HashSet<ValueId> = graph
+        .nodes()
+        .flat_map(|(_, n)| n.outputs.iter().flatten().copied())
+        .chain(graph.inputs.iter().copied())
+        .collect();
     q.of_activations = produced.len();
     for (id, value) in graph.values() {
         let Some(params) = &value.quant else { continue };
