@@ -36,7 +36,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  nnq demo")]
 pub struct Demo {
-    /// Write the demo's pictures (train.bin, test.bin: CIFAR-10's binary format) and model (demo.onnx) into a folder and stop
+    /// Write the demo's pictures (CIFAR-10's binary format) and model (demo.onnx) into a folder, and stop
     #[arg(long, value_name = "DIR")]
     pub write_data: Option<PathBuf>,
     #[command(flatten)]
@@ -186,9 +186,12 @@ pub struct Bench {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// What runs it
-    #[arg(long, value_name = "ENGINE", default_value = "int")]
-    pub engine: BenchEngine,
+    /// What runs it [default: int where the model is quantized, else float]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<BenchEngine>,
+    /// The rounding rules of int: see docs/numerics.md
+    #[arg(long, value_name = "PROFILE", default_value = "dyadic")]
+    pub profile: Profile,
     /// Samples that run at once
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     pub batch: u32,
@@ -237,9 +240,10 @@ pub struct Samples {
 /// What runs a model.
 #[derive(Debug, Args)]
 pub struct Engine {
-    /// What runs the model: float ignores quantization, sim simulates it, int computes in integers
-    #[arg(long, value_name = "ENGINE", default_value = "float")]
-    pub engine: EngineKind,
+    /// What runs the model: float does not round activations, sim simulates the integers, int computes with them
+    /// [default: int where the model is quantized, else float]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<EngineKind>,
     /// The rounding rules of sim and int: see docs/numerics.md
     #[arg(long, value_name = "PROFILE", default_value = "dyadic")]
     pub profile: Profile,
@@ -304,4 +308,32 @@ pub enum RangeMethod {
 pub enum Format {
     Qdq,
     Qoperator,
+}
+
+impl From<EngineKind> for nnq::engine::Kind {
+    fn from(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Float => Self::Float,
+            EngineKind::Sim => Self::Sim,
+            EngineKind::Int => Self::Int,
+        }
+    }
+}
+
+impl From<BenchEngine> for nnq::engine::Kind {
+    fn from(kind: BenchEngine) -> Self {
+        match kind {
+            BenchEngine::Float => Self::Float,
+            BenchEngine::Int => Self::Int,
+        }
+    }
+}
+
+impl From<Profile> for nnq::exec::lower::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Dyadic => Self::Dyadic,
+            Profile::Onnx => Self::Onnx,
+        }
+    }
 }

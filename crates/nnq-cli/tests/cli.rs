@@ -87,7 +87,7 @@ fn demo_data() {
     let output = nnq(&["demo", "--write-data", path.to_str().unwrap(), "--json"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-    for (file, count) in [("train.bin", &json["train"]), ("test.bin", &json["test"])] {
+    for (file, count) in [("data_batch_1.bin", &json["train"]), ("test_batch.bin", &json["test"])] {
         let size = std::fs::metadata(path.join(file)).unwrap().len();
         assert_eq!(Some(size), count.as_u64().map(|n| n * 3073), "{file}");
     }

@@ -1,15 +1,16 @@
 //! One handle for the three executors.
 use crate::{
-    error::{Error, Result},
+    error::{At, Error, Result},
     exec::{
         float, int,
         lower::{self, Profile},
         sim,
     },
-    ir::{Graph, Tensor},
+    formats::onnx,
+    ir::{Graph, Tensor, pass},
 };
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
 /// What runs a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -146,6 +147,23 @@ impl Engine {
         let input = self.graph.value(*self.graph.inputs.first()?);
         input.shape.as_ref()?.0.first()?.fixed()
     }
+}
+
+/// Reads a model and simplifies it: what every flow starts with.
+///
+/// # Errors
+/// What the reader and the passes answer, with the file's name.
+pub fn load(path: &Path) -> Result<Arc<Graph>> {
+    simplify(onnx::read(path)?).at(|| path.display())
+}
+
+/// [`pass::simplify`] with the float executor.
+///
+/// # Errors
+/// What the passes answer.
+pub fn simplify(graph: Graph) -> Result<Arc<Graph>> {
+    let ctx = float::Ctx::new();
+    Ok(Arc::new(pass::simplify(graph, &|op, x, outputs| float::eval(op, x, outputs, &ctx))?))
 }
 
 /// Whether any value of a graph is annotated.

@@ -30,7 +30,7 @@ struct Written {
 
 fn write(folder: &Path, json: bool, interrupt: &Interrupt) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-    for (name, stream, count) in [("train.bin", Stream::Train, TRAIN), ("test.bin", Stream::Test, TEST)] {
+    for (name, stream, count) in [("data_batch_1.bin", Stream::Train, TRAIN), ("test_batch.bin", Stream::Test, TEST)] {
         interrupt.check()?;
         demo::write_cifar(stream, count, &folder.join(name))?;
     }
@@ -38,6 +38,6 @@ fn write(folder: &Path, json: bool, interrupt: &Interrupt) -> Result<()> {
     std::fs::write(&model, demo::MODEL).map_err(|e| Error::io(&model, e))?;
     let written = Written { folder: folder.display().to_string(), train: TRAIN, test: TEST, classes: demo::CLASSES };
     print::report(json, &written, |w| {
-        format!("{}: train.bin with {} pictures, test.bin with {}, demo.onnx", w.folder, w.train, w.test)
+        format!("{}: data_batch_1.bin with {} pictures, test_batch.bin with {}, demo.onnx", w.folder, w.train, w.test)
     })
 }

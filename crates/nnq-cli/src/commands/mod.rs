@@ -8,8 +8,17 @@ mod inspect;
 mod quantize;
 mod run;
 
-use crate::{args::Command, interrupt::Interrupt};
-use nnq::Result;
+use crate::{
+    args::{Command, Threads},
+    interrupt::Interrupt,
+};
+use nnq::{
+    Result,
+    engine::{Engine, Kind, Options},
+    error::At,
+    exec::lower::Profile,
+};
+use std::path::Path;
 
 /// Runs a command.
 ///
@@ -26,4 +35,11 @@ pub fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
         Command::Bench(args) => bench::run(args, interrupt),
         Command::Explain(args) => explain::run(args),
     }
+}
+
+/// Reads a model and makes it ready to run; without a kind, on the engine that suits it.
+fn open(path: &Path, kind: Option<Kind>, profile: Profile, threads: Threads) -> Result<Engine> {
+    let graph = nnq::engine::load(path)?;
+    let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
+    Engine::open(graph, Options { kind, profile, threads: threads.threads }).at(|| path.display())
 }
