@@ -47,7 +47,7 @@ pub struct Demo {
 
 /// Arguments of `nnq inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  nnq inspect resnet20.onnx --text")]
+#[command(after_help = "Example:\n  nnq inspect net.onnx --text")]
 pub struct Inspect {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -62,7 +62,7 @@ pub struct Inspect {
 /// Arguments of `nnq calibrate`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  nnq calibrate resnet20.onnx --data cifar/train --preprocess cifar10 -o resnet20.qstats
+  nnq calibrate net.onnx --data cifar --preprocess cifar10 -o net.qstats
   nnq calibrate --merge shard1.qstats shard2.qstats -o all.qstats")]
 pub struct Calibrate {
     /// The model, ONNX
@@ -90,7 +90,7 @@ pub struct Calibrate {
 /// Arguments of `nnq quantize`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  nnq quantize resnet20.onnx --data cifar/train --preprocess cifar10 --eval cifar/test -o resnet20.int8.onnx")]
+  nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -129,7 +129,7 @@ pub struct Quantize {
 /// Arguments of `nnq eval`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  nnq eval resnet20.int8.onnx --data cifar/test --preprocess cifar10 --engine int")]
+  nnq eval net.int8.onnx --data cifar --preprocess cifar10 --engine int")]
 pub struct Eval {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -156,7 +156,7 @@ pub struct Eval {
 /// Arguments of `nnq run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  nnq run resnet20.onnx --input x.npy --engine float -o y.npy
+  nnq run net.onnx --input x.npy --engine float -o y.npy
   nnq run mobilenet.onnx --input cat.jpg --preprocess imagenet -o logits.npy")]
 pub struct Run {
     /// The model, ONNX
@@ -167,7 +167,7 @@ pub struct Run {
     pub input: Vec<PathBuf>,
     #[command(flatten)]
     pub engine: Engine,
-    /// How a picture becomes a tensor: imagenet, cifar10, mnist or a TOML file
+    /// How a picture becomes a tensor: imagenet, cifar10, mnist, inception, raw or a TOML file
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub preprocess: Option<String>,
     #[command(flatten)]
@@ -181,7 +181,7 @@ pub struct Run {
 
 /// Arguments of `nnq bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  nnq bench resnet20.int8.onnx --engine int --threads 1")]
+#[command(after_help = "Example:\n  nnq bench net.int8.onnx --engine int --threads 1")]
 pub struct Bench {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -218,7 +218,7 @@ pub struct Explain {
 /// How data files become tensors and labels.
 #[derive(Debug, Args)]
 pub struct Reading {
-    /// How a picture becomes a tensor: imagenet, cifar10, mnist or a TOML file
+    /// How a picture becomes a tensor: imagenet, cifar10, mnist, inception, raw or a TOML file
     #[arg(long, value_name = "NAME|FILE.toml")]
     pub preprocess: Option<String>,
     /// Which model output each class folder stands for: lines of folder, index, name
