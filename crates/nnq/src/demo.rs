@@ -4,7 +4,10 @@
 //! A picture shows one of ten patterns with random colour, size, position and rotation before a clutter of small patterns, with
 //! noise and sometimes something in front. Everything is integer arithmetic on a counter-based random number generator,
 //! so picture `i` of a stream is the same on every machine, and no picture depends on another one.
-use crate::error::{Error, Result};
+use crate::{
+    data::{Dataset, Image, Preprocess},
+    error::{Error, Result},
+};
 use std::path::Path;
 
 /// Width and height of a picture in pixels.
@@ -68,6 +71,27 @@ pub fn picture(stream: Stream, index: u64) -> Picture {
     }
     let noise = rng.range(4, 48);
     Picture { pixels: canvas.finish(&mut rng, noise), label: label as u8 }
+}
+
+/// Pictures `0..count` of a stream as a data set.
+///
+/// # Errors
+/// When `count` is 0.
+pub fn dataset(stream: Stream, count: u64) -> Result<Dataset> {
+    let (mut images, mut labels) = (Vec::new(), Vec::new());
+    for i in 0..count {
+        let Picture { pixels, label } = picture(stream, i);
+        let area = SIDE * SIDE;
+        let interleaved = (0..3 * area).map(|k| pixels[k % 3 * area + k / 3]).collect();
+        images.push(Image::new(SIDE, SIDE, 3, interleaved)?);
+        labels.push(label.into());
+    }
+    Dataset::in_memory(images, Some(labels), CLASSES.map(String::from).into())
+}
+
+/// What the network expects.
+pub fn preprocess() -> Preprocess {
+    Preprocess { divide: 127.5, mean: vec![1.0], ..Preprocess::raw() }
 }
 
 /// Writes pictures `0..count` of a stream in the binary format of CIFAR-10: per picture the label byte and 3072 bytes of

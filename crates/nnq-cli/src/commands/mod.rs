@@ -9,16 +9,18 @@ mod quantize;
 mod run;
 
 use crate::{
-    args::{Command, Threads},
+    args::{Command, Reading, Threads},
     interrupt::Interrupt,
 };
 use nnq::{
     Result,
+    data::{self, Dataset, Preprocess},
     engine::{Engine, Kind, Options},
     error::At,
+    eval::Labelled,
     exec::lower::Profile,
 };
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 /// Runs a command.
 ///
@@ -42,4 +44,13 @@ fn open(path: &Path, kind: Option<Kind>, profile: Profile, threads: Threads) -> 
     let graph = nnq::engine::load(path)?;
     let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
     Engine::open(graph, Options { kind, profile, threads: threads.threads }).at(|| path.display())
+}
+
+/// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.
+fn labelled(path: &Path, reading: &Reading) -> Result<Labelled> {
+    Ok(Labelled {
+        dataset: Arc::new(Dataset::open(path, &data::Options::evaluation())?),
+        preprocess: reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?,
+        classes: reading.classes.as_deref().map(data::read_classes).transpose()?,
+    })
 }
