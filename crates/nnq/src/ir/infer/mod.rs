@@ -20,7 +20,6 @@ use crate::{
     ir::{Binding, Dim, Graph, Node, Op, Shape},
 };
 use fact::{Args, Fact};
-use std::collections::BTreeSet;
 
 /// Fills the element types and shapes of all values.
 ///
@@ -42,24 +41,12 @@ pub fn infer(graph: &mut Graph) -> Result<()> {
     Ok(())
 }
 
-/// Replaces symbols of the graph's inputs by sizes and infers everything else again.
+/// Replaces symbols of the graph's inputs by sizes and infers everything else again. A symbol that no input has changes nothing.
 ///
 /// # Errors
-/// When a symbol of `binding` occurs in no input, or the shapes do not fit.
+/// When the shapes do not fit.
 pub fn bind(graph: &Graph, binding: &Binding) -> Result<Graph> {
     let mut graph = graph.clone();
-    let mut known = BTreeSet::new();
-    for id in graph.inputs.clone() {
-        for dim in graph.value(id).shape.iter().flat_map(|s| &s.0) {
-            if let Dim::Sym(s) = dim {
-                known.insert(s.to_string());
-            }
-        }
-    }
-    if let Some(name) = binding.keys().filter(|k| !known.contains(*k)).min() {
-        return Err(Error::usage(format!("no input has a dimension '{name}'"))
-            .cure(format!("the symbolic dimensions of the inputs are {known:?}")));
-    }
     let ids: Vec<_> = graph.values().map(|(id, _)| id).collect();
     for id in ids {
         let is_input = graph.inputs.contains(&id);
