@@ -80,7 +80,8 @@ fn gemm(name: &'static str, [m, k, n]: [usize; 3], trans_b: bool) -> Case {
 }
 
 fn pool(name: &'static str, x: [usize; 4], k: usize, s: usize) -> Case {
-    let window = PoolAttrs { kernel: vec![k; 2], strides: vec![s; 2], pads: vec![(k / 2) as i64; 4], ..Default::default() };
+    let window =
+        PoolAttrs { kernel: vec![k; 2], strides: vec![s; 2], pads: vec![(k / 2) as i64; 4], ..Default::default() };
     let flop = (x.iter().product::<usize>() * k * k / (s * s)) as f64;
     Case { name, op: Op::MaxPool { window, column_major: false }, x: x.to_vec(), constants: Vec::new(), flop }
 }

@@ -77,8 +77,11 @@ impl Planes {
         Ok(Self { input, begin, stride, size, phases, taps, output, len, direct })
     }
     /// Lays out one plane.
-    #[inline(always)]
     pub fn fill<T: Copy>(&self, from: &[T], zero: T, to: &mut [T]) {
+        pulp::Arch::new().dispatch(Fill { planes: self, from, zero, to });
+    }
+    #[inline(always)]
+    fn fill_here<T: Copy>(&self, from: &[T], zero: T, to: &mut [T]) {
         let mut lines = to.chunks_exact_mut(self.size[2]);
         for &pz in &self.phases[0] {
             for &py in &self.phases[1] {
@@ -137,6 +140,11 @@ impl Planes {
             }
         }
     }
+    /// From the first output position to behind the last, counted in a laid-out plane.
+    pub fn span(&self) -> usize {
+        let [z, y, x] = self.output;
+        ((z - 1) * self.size[1] + y - 1) * self.size[2] + x
+    }
     /// The lines of an output plane, each with its position in a laid-out plane.
     #[inline(always)]
     pub fn lines<'a, T>(&'a self, out: &'a mut [T]) -> impl Iterator<Item = (usize, &'a mut [T])> {
@@ -164,6 +172,21 @@ impl Planes {
                 run
             })
         })
+    }
+}
+
+struct Fill<'a, T> {
+    planes: &'a Planes,
+    from: &'a [T],
+    zero: T,
+    to: &'a mut [T],
+}
+
+impl<T: Copy> pulp::WithSimd for Fill<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.planes.fill_here(self.from, self.zero, self.to);
     }
 }
 
@@ -195,6 +218,12 @@ impl<T: Real> Right<T> for Columns<'_, T> {
                 n += 1;
             }
             at += end - position;
+        }
+        if runs[0].2 == nr {
+            for (&row, to) in self.rows[k].iter().zip(to.chunks_exact_mut(nr)) {
+                to.copy_from_slice(&self.data[row + runs[0].0..][..nr]);
+            }
+            return;
         }
         for (i, &row) in self.rows[k].iter().enumerate() {
             for &(start, at, len) in &runs[..n] {

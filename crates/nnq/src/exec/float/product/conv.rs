@@ -31,7 +31,9 @@ impl Sizes {
     /// When they do not fit each other.
     pub fn new(a: &ConvAttrs, x: &[usize], w: &[usize], bias: Option<&[usize]>) -> Result<Self> {
         if x.len() < 3 || w.len() != x.len() {
-            return Err(Error::shape(format!("convolution of {x:?} with weights {w:?}: ranks must be equal and 3 or more")));
+            return Err(Error::shape(format!(
+                "convolution of {x:?} with weights {w:?}: ranks must be equal and 3 or more"
+            )));
         }
         let group = a.group.max(1);
         let (images, channels, out) = (x[0], x[1], w[0]);
@@ -62,15 +64,23 @@ fn typed<T: Real>(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let (data, weight, bias) = (input(x, 0)?, input(x, 1)?, x.get(2).copied().flatten());
     let sizes = Sizes::new(a, data.shape(), weight.shape(), bias.map(Tensor::shape))?;
     let bias = bias.map(Tensor::as_slice).transpose()?;
-    let out = run::<T>(&sizes, data.as_slice()?, weight.as_slice()?, bias, ctx)?;
+    let out = run::<T>(&sizes, data.as_slice()?, weight.as_slice()?, bias, Some(1), ctx)?;
     Tensor::new(sizes.shape(), T::wrap(out.into()))
 }
 
-/// The convolution itself. Padding counts as 0.
+/// The convolution itself. Padding counts as 0. `input`: which input of the node `w` is, if it is one as it stands (see
+/// [`Ctx::keep`]).
 ///
 /// # Errors
 /// Sizes that cannot be held.
-pub fn run<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>, ctx: &Ctx) -> Result<Vec<T>> {
+pub fn run<T: Real>(
+    sizes: &Sizes,
+    x: &[T],
+    w: &[T],
+    bias: Option<&[T]>,
+    input: Option<usize>,
+    ctx: &Ctx,
+) -> Result<Vec<T>> {
     let mut out = T::take(ctx, ctx.count(&sizes.shape())?);
     if out.is_empty() {
         return Ok(out);
@@ -82,9 +92,13 @@ pub fn run<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>, ctx: &C
         return Ok(out);
     }
     let taps = w.len() / sizes.out;
-    let lefts = ctx.keep(1, || {
-        w.par_chunks(per_group * taps).map(|w| Left::pack(w, per_group, taps, taps, 1)).collect::<Vec<Left<T>>>()
-    });
+    let pack = || -> Vec<Left<T>> {
+        w.par_chunks(per_group * taps).map(|w| Left::pack(w, per_group, taps, taps, 1)).collect()
+    };
+    let lefts = match input {
+        Some(i) => ctx.keep(i, pack),
+        None => std::sync::Arc::new(pack()),
+    };
     let area: usize = sizes.window.input.iter().product();
     let (channels, image) = (sizes.channels, sizes.channels * planes.len);
     let rows: Vec<usize> = (0..channels / sizes.group)
@@ -102,13 +116,11 @@ pub fn run<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>, ctx: &C
             x
         } else {
             let laid = &mut laid[..images * image];
-            {
-                let work = (1 << 14) / planes.len + 1;
-                laid.par_chunks_mut(planes.len)
-                    .zip(x.par_chunks(area))
-                    .with_min_len(work)
-                    .for_each(|(to, from)| pulp::Arch::new().dispatch(|| planes.fill(from, T::ZERO, to)));
-            }
+            let work = (1 << 14) / planes.len + 1;
+            laid.par_chunks_mut(planes.len)
+                .zip(x.par_chunks(area))
+                .with_min_len(work)
+                .for_each(|(to, from)| planes.fill(from, T::ZERO, to));
             &*laid
         };
         let plan = Plan::new(images, sizes, threads);

@@ -1,7 +1,12 @@
 //! Convolution in which each output channel reads one input channel: bound by memory, so computed directly.
 use super::{columns::Planes, conv::Sizes, tile::Real};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
+
+/// Vectors computed at once: enough chains in flight to hide the latency of an addition.
+const N: usize = 4;
+/// What a run may read and write beyond its end: a block of `N` vectors of 16.
+const OVER: usize = 16 * N;
 
 /// As [`super::conv::run`], for one input channel per group. The chain of products runs over the taps in kernel order from the
 /// bias, as in the general case.
@@ -14,51 +19,64 @@ pub fn run<T: Real>(sizes: &Sizes, planes: &Planes, x: &[T], w: &[T], bias: Opti
         .zip(x.par_chunks(area))
         .enumerate()
         .with_min_len(work)
-        .for_each_init(Vec::new, |laid: &mut Vec<T>, (i, (out, x))| {
-            Arch::new().dispatch(|| {
-                let data = if planes.direct {
-                    x
-                } else {
-                    laid.resize(planes.len, T::ZERO);
-                    planes.fill(x, T::ZERO, laid);
-                    laid
-                };
-                let first = i % sizes.channels * multiplier;
-                for (j, out) in out.chunks_exact_mut(sizes.positions).enumerate() {
-                    let c = first + j;
-                    let start = bias.map_or(T::ZERO, |b| b[c]);
-                    let w = &w[c * taps..][..taps];
-                    for (at, line) in planes.lines(out) {
-                        match (<&[T; 9]>::try_from(w), <&[usize; 9]>::try_from(&*planes.taps)) {
-                            (Ok(w), Ok(t)) => nine(data, at, t, w, start, line),
-                            _ => any(data, at, &planes.taps, w, start, line),
-                        }
-                    }
-                }
-            });
+        .for_each_init(<(Vec<T>, Vec<T>)>::default, |(laid, result), (i, (out, x))| {
+            laid.resize(planes.len + OVER, T::ZERO);
+            planes.fill(x, T::ZERO, laid);
+            let first = i % sizes.channels * multiplier;
+            for (c, out) in (first..).zip(out.chunks_exact_mut(sizes.positions)) {
+                let start = bias.map_or(T::ZERO, |b| b[c]);
+                Arch::new().dispatch(Plane { planes, data: laid, w: &w[c * taps..][..taps], start, result, out });
+            }
         });
 }
 
-/// 3x3: all taps in one pass over the line.
-#[inline(always)]
-fn nine<T: Real>(data: &[T], at: usize, taps: &[usize; 9], w: &[T; 9], start: T, line: &mut [T]) {
-    let n = line.len();
-    let r: [&[T]; 9] = std::array::from_fn(|t| &data[at + taps[t]..][..n]);
-    for (i, y) in line.iter_mut().enumerate() {
-        let mut acc = start;
-        for t in 0..9 {
-            acc = w[t].mul_add(r[t][i], acc);
+/// One output plane.
+struct Plane<'a, T> {
+    planes: &'a Planes,
+    data: &'a [T],
+    w: &'a [T],
+    start: T,
+    result: &'a mut Vec<T>,
+    out: &'a mut [T],
+}
+
+impl<T: Real> WithSimd for Plane<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, s: S) {
+        let taps = &*self.planes.taps;
+        let span = self.planes.span();
+        // All lines in one run, gaps between them included, unless the gaps are wide.
+        if span <= self.out.len() + self.out.len() / 2 + OVER {
+            self.result.resize(span + OVER, T::ZERO);
+            line(s, self.data, taps, self.w, self.start, self.result);
+            for (at, to) in self.planes.lines(self.out) {
+                to.copy_from_slice(&self.result[at..][..to.len()]);
+            }
+        } else {
+            for (at, to) in self.planes.lines(self.out) {
+                self.result.resize(to.len() + OVER, T::ZERO);
+                line(s, &self.data[at..], taps, self.w, self.start, self.result);
+                to.copy_from_slice(&self.result[..to.len()]);
+            }
         }
-        *y = acc;
     }
 }
 
+/// All but the last `OVER` elements of `to`.
 #[inline(always)]
-fn any<T: Real>(data: &[T], at: usize, taps: &[usize], w: &[T], start: T, line: &mut [T]) {
-    line.fill(start);
-    for (&t, &w) in taps.iter().zip(w) {
-        for (y, &x) in line.iter_mut().zip(&data[at + t..][..]) {
-            *y = w.mul_add(x, *y);
+fn line<S: Simd, T: Real>(s: S, data: &[T], taps: &[usize], w: &[T], start: T, to: &mut [T]) {
+    let step = N * size_of::<T::V<S>>() / size_of::<T>();
+    let n = to.len() - OVER;
+    for (i, to) in to.chunks_exact_mut(step).enumerate().take(n.div_ceil(step)) {
+        let mut acc = [T::splat(s, start); N];
+        for (&t, &w) in taps.iter().zip(w) {
+            let x = T::vectors::<S>(&data[t + i * step..][..step]);
+            let w = T::splat(s, w);
+            for j in 0..N {
+                acc[j] = T::fma(s, w, x[j], acc[j]);
+            }
         }
+        to.copy_from_slice(bytemuck::cast_slice(&acc));
     }
 }

@@ -11,7 +11,8 @@ use crate::{
 
 /// Sizes `[m, k, n]`.
 fn sizes(a: &[usize], b: &[usize], ta: bool, tb: bool) -> Result<[usize; 3]> {
-    let wrong = || Error::shape(format!("A {a:?} (transposed: {ta}) and B {b:?} (transposed: {tb}) cannot be multiplied"));
+    let wrong =
+        || Error::shape(format!("A {a:?} (transposed: {ta}) and B {b:?} (transposed: {tb}) cannot be multiplied"));
     let (&[a0, a1], &[b0, b1]) = (a, b) else { return Err(wrong()) };
     let (m, k) = if ta { (a1, a0) } else { (a0, a1) };
     let (k2, n) = if tb { (b1, b0) } else { (b0, b1) };
@@ -32,6 +33,11 @@ fn strides(c: &[usize], m: usize, n: usize) -> Result<(usize, usize)> {
     Ok((if rows == 1 { 0 } else { cols }, usize::from(cols != 1)))
 }
 
+/// The `[rows, cols]` matrix whose transpose is `x`.
+fn turn<T: Copy>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
+    (0..rows).flat_map(|i| (0..cols).map(move |j| x[j * rows + i])).collect()
+}
+
 pub(crate) fn gemm(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     match input(x, 0)?.dtype() {
         DType::I32 | DType::I64 | DType::U32 | DType::U64 => integers(alpha, beta, ta, tb, x, ctx),
@@ -49,9 +55,13 @@ fn typed<T: Real>(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &C
     let mut out = T::take(ctx, ctx.count(&[m, n])?);
     let (row, col) = if ta { (1, m) } else { (k, 1) };
     let left = Strided { data: a.as_slice()?, row, col };
-    let (row, col) = if tb { (1, k) } else { (n, 1) };
-    let right = Strided { data: b.as_slice()?, row, col };
-    multiply(left, right, [m, k, n], &mut out);
+    let mut right = b.as_slice()?;
+    // A transposed constant is turned once, so that each run reads rows.
+    let turned = tb.then(|| ctx.keep(1, || turn(right, k, n)));
+    if let Some(turned) = &turned {
+        right = turned;
+    }
+    multiply(left, Strided { data: right, row: n, col: 1 }, [m, k, n], &mut out);
     if alpha != 1.0 {
         let alpha = T::from_f32(alpha);
         out.iter_mut().for_each(|y| *y = alpha * *y);
@@ -74,10 +84,13 @@ fn integers(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &Ctx) ->
     }
     let (a, b) = (input(x, 0)?, input(x, 1)?);
     let [m, k, n] = sizes(a.shape(), b.shape(), ta, tb)?;
-    let turn = |x: Vec<i64>, rows: usize, cols: usize, yes: bool| {
-        if yes { (0..rows * cols).map(|i| x[i % cols * rows + i / cols]).collect() } else { x }
-    };
-    let (left, right) = (turn(a.to_i64s()?, m, k, ta), turn(b.to_i64s()?, k, n, tb));
+    let (mut left, mut right) = (a.to_i64s()?, b.to_i64s()?);
+    if ta {
+        left = turn(&left, m, k);
+    }
+    if tb {
+        right = turn(&right, k, n);
+    }
     let mut out = vec![0; ctx.count(&[m, n])?];
     wrapping(&Shapes::new(&[m, k], &[k, n], ctx)?, &left, &right, &mut out);
     let c = x.get(2).copied().flatten();

@@ -7,11 +7,10 @@ mod gemm;
 mod matmul;
 mod tile;
 
-pub(super) use columns::Planes;
-pub(super) use conv::{Sizes, conv, run as conv_run};
+pub(super) use conv::{Sizes as ConvSizes, conv, run as conv_run};
 pub(super) use conv_transpose::conv_transpose;
 pub(super) use gemm::gemm;
-pub(super) use matmul::{Shapes as MatMulShapes, matmul, multiply};
+pub(super) use matmul::{Shapes as MatMulShapes, batched, matmul};
 pub(super) use tile::Real;
 
 use super::{Inputs, input};
@@ -22,7 +21,7 @@ use crate::{
 use half::{bf16, f16};
 
 /// Runs an operator in f32 or f64; half precision is computed in f32 and rounded back.
-fn by_type(
+pub(super) fn by_type(
     x: &Inputs,
     single: impl Fn(&Inputs) -> Result<Tensor>,
     double: impl Fn(&Inputs) -> Result<Tensor>,
@@ -41,15 +40,19 @@ fn by_type(
                     .transpose()
                 })
                 .collect::<Result<_>>()?;
-            let y = single(&wide.iter().map(Option::as_ref).collect::<Vec<_>>())?;
-            let shape = y.shape().to_vec();
-            let y = y.into_vec::<f32>()?;
-            Ok(if half == DType::F16 {
-                Tensor::of::<f16>(&shape, y.into_iter().map(f16::from_f32).collect())
-            } else {
-                Tensor::of::<bf16>(&shape, y.into_iter().map(bf16::from_f32).collect())
-            })
+            halve(half, single(&wide.iter().map(Option::as_ref).collect::<Vec<_>>())?)
         }
         other => Err(Error::unsupported(format!("not defined on {other}"))),
     }
+}
+
+/// Rounds a tensor of f32 to F16 or BF16.
+pub(super) fn halve(half: DType, y: Tensor) -> Result<Tensor> {
+    let shape = y.shape().to_vec();
+    let y = y.into_vec::<f32>()?;
+    Ok(if half == DType::F16 {
+        Tensor::of::<f16>(&shape, y.into_iter().map(f16::from_f32).collect())
+    } else {
+        Tensor::of::<bf16>(&shape, y.into_iter().map(bf16::from_f32).collect())
+    })
 }

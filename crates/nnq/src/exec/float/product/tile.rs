@@ -6,7 +6,7 @@
 use crate::exec::float::Ctx;
 use crate::ir::Element;
 use pulp::{Arch, Simd, WithSimd};
-use std::ops::Range;
+use std::ops::{Add, Div, Mul, Range, Sub};
 
 /// Rows of a register tile.
 pub const MR: usize = 8;
@@ -16,7 +16,9 @@ const KC: usize = 256;
 pub const SLACK: usize = 16;
 
 /// Floating-point types the product runs in.
-pub trait Real: Element + PartialOrd + std::ops::Add<Output = Self> + std::ops::Mul<Output = Self> {
+pub trait Real:
+    Element + PartialOrd + Into<f64> + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
     /// A vector.
     type V<S: Simd>: bytemuck::Pod;
     /// Zero.
@@ -27,12 +29,12 @@ pub trait Real: Element + PartialOrd + std::ops::Add<Output = Self> + std::ops::
     fn fma<S: Simd>(s: S, a: Self::V<S>, b: Self::V<S>, c: Self::V<S>) -> Self::V<S>;
     /// Whole vectors of a slice; the rest is left out.
     fn vectors<S: Simd>(x: &[Self]) -> &[Self::V<S>];
-    /// As [`Real::vectors`].
-    fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [Self::V<S>];
-    /// `self * b + c`, rounded once.
-    fn mul_add(self, b: Self, c: Self) -> Self;
     /// From binary32.
     fn from_f32(x: f32) -> Self;
+    /// From binary64, rounded.
+    fn from_f64(x: f64) -> Self;
+    /// The exponential.
+    fn exp(self) -> Self;
     /// A buffer with unspecified content.
     fn take(ctx: &Ctx, n: usize) -> Vec<Self>;
     /// Gives it back.
@@ -54,16 +56,14 @@ impl Real for f32 {
     fn vectors<S: Simd>(x: &[Self]) -> &[S::f32s] {
         S::as_simd_f32s(x).0
     }
-    #[inline(always)]
-    fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [S::f32s] {
-        S::as_mut_simd_f32s(x).0
-    }
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        self.mul_add(b, c)
-    }
     fn from_f32(x: f32) -> Self {
         x
+    }
+    fn from_f64(x: f64) -> Self {
+        x as Self
+    }
+    fn exp(self) -> Self {
+        self.exp()
     }
     fn take(ctx: &Ctx, n: usize) -> Vec<Self> {
         ctx.take(n)
@@ -88,16 +88,14 @@ impl Real for f64 {
     fn vectors<S: Simd>(x: &[Self]) -> &[S::f64s] {
         S::as_simd_f64s(x).0
     }
-    #[inline(always)]
-    fn vectors_mut<S: Simd>(x: &mut [Self]) -> &mut [S::f64s] {
-        S::as_mut_simd_f64s(x).0
-    }
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        self.mul_add(b, c)
-    }
     fn from_f32(x: f32) -> Self {
         x.into()
+    }
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+    fn exp(self) -> Self {
+        self.exp()
     }
     fn take(_: &Ctx, n: usize) -> Vec<Self> {
         vec![0.0; n]
@@ -108,8 +106,7 @@ impl Real for f64 {
 /// The left matrix, repacked: panels of [`MR`] rows, within a panel `k` outermost; missing rows are zero.
 pub struct Left<T> {
     panels: Vec<T>,
-    pub m: usize,
-    pub k: usize,
+    k: usize,
 }
 
 impl<T: Real> Left<T> {
@@ -126,7 +123,7 @@ impl<T: Real> Left<T> {
                 }
             }
         }
-        Self { panels, m, k }
+        Self { panels, k }
     }
 }
 
@@ -177,9 +174,12 @@ impl<T: Real> Out<'_, T> {
         if self.slices.len() == self.height {
             to.copy_from_slice(&self.slices[row][col..][..to.len()]);
         } else {
-            for (i, x) in to.iter_mut().enumerate() {
-                let c = col + i;
-                *x = self.slices[c / self.len * self.height + row][c % self.len];
+            let (mut s, mut at, mut to) = (col / self.len, col % self.len, to);
+            while !to.is_empty() {
+                let n = to.len().min(self.len - at);
+                let (now, later) = to.split_at_mut(n);
+                now.copy_from_slice(&self.slices[s * self.height + row][at..at + n]);
+                (s, at, to) = (s + 1, 0, later);
             }
         }
     }
