@@ -4,6 +4,7 @@
 use nnq_kernels::{
     Isa, SLACK,
     conv::{ConvGeom, Epilogue, Out, PackedConv, Requant, Scratch},
+    depthwise::PackedDepthwise,
     peak,
 };
 use std::time::{Duration, Instant};
@@ -25,6 +26,12 @@ const SHAPES: &[(&str, usize, usize, usize, usize, usize, usize)] = &[
     ("mobilenet 1x1 24-144", 56, 24, 144, 1, 1, 1),
     ("mobilenet 1x1 576-96", 14, 576, 96, 1, 1, 1),
     ("resnext 3x3 g32", 56, 128, 128, 3, 1, 32),
+    ("depthwise 3x3 32", 112, 32, 32, 3, 1, 32),
+    ("depthwise 3x3 96 /2", 112, 96, 96, 3, 2, 96),
+    ("depthwise 3x3 144", 56, 144, 144, 3, 1, 144),
+    ("depthwise 3x3 384", 14, 384, 384, 3, 1, 384),
+    ("depthwise 3x3 960", 7, 960, 960, 3, 1, 960),
+    ("depthwise 5x5 240", 28, 240, 240, 5, 1, 240),
     ("linear 2048-1000", 1, 2048, 1000, 1, 1, 1),
 ];
 
@@ -88,6 +95,8 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
         .map(|_| random() as i8)
         .collect();
     let packed = PackedConv::pack(isa, geom, &w);
+    let depthwise = (geom.groups == geom.c_out && geom.groups > 1)
+        .then(|| PackedDepthwise::pack(isa, geom, &w));
     let bias = vec![7; geom.c_out];
     let (mult, shift) = (vec![1 << 30; geom.c_out], vec![41; geom.c_out]);
     let epi = Epilogue {
@@ -112,7 +121,11 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
             data: &mut out,
             pitch: geom.c_out,
         };
-        packed.run(geom, &x, 128, 0..geom.pixels(), &epi, to, &mut scratch);
+        let rows = 0..geom.pixels();
+        match &depthwise {
+            Some(depthwise) => depthwise.run(geom, &x, 128, rows, &epi, to, &mut scratch),
+            None => packed.run(geom, &x, 128, rows, &epi, to, &mut scratch),
+        }
         best = best.min(now.elapsed().as_secs_f64());
         tries += 1;
     }

@@ -188,31 +188,136 @@ struct Loops<'a> {
     out: &'a mut [u8],
 }
 
+/// A function of two vectors of codes.
+///
+/// Not a closure: only methods can be made to be compiled for the instruction set of their caller.
+trait Function<V: Vector>: Copy {
+    fn call(self, v: V, a: V::I, b: V::I) -> V::I;
+}
+
 impl Loops<'_> {
     #[inline(always)]
-    fn run<V: Vector>(self, v: V, f: impl Fn(V::I, V::I) -> V::I) {
-        let one = |a: &[u8], b: &[u8], y: &mut [u8]| {
-            assert!(a.len() == V::LANES && b.len() == V::LANES && y.len() == V::LANES);
-            // SAFETY: each slice holds LANES bytes.
-            unsafe { v.narrow(y.as_mut_ptr(), f(v.widen(a.as_ptr()), v.widen(b.as_ptr()))) };
-        };
+    fn run<V: Vector>(self, v: V, f: impl Function<V>) {
         let whole = self.out.len() / V::LANES * V::LANES;
         let (out, rest) = self.out.split_at_mut(whole);
-        let inputs = self
-            .a
-            .chunks_exact(V::LANES)
-            .zip(self.b.chunks_exact(V::LANES));
-        for (y, (a, b)) in out.chunks_exact_mut(V::LANES).zip(inputs) {
-            one(a, b, y);
+        for (i, y) in out.chunks_exact_mut(V::LANES).enumerate() {
+            let range = i * V::LANES..(i + 1) * V::LANES;
+            let (a, b) = (&self.a[range.clone()], &self.b[range]);
+            // SAFETY: each slice holds LANES bytes.
+            unsafe {
+                let codes = f.call(v, v.widen(a.as_ptr()), v.widen(b.as_ptr()));
+                v.narrow(y.as_mut_ptr(), codes);
+            }
         }
         let n = rest.len();
         if n > 0 {
             let (mut a, mut b, mut y) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_LANES]);
             a[..n].copy_from_slice(&self.a[whole..]);
             b[..n].copy_from_slice(&self.b[whole..]);
-            one(&a[..V::LANES], &b[..V::LANES], &mut y[..V::LANES]);
+            // SAFETY: each array holds LANES bytes.
+            unsafe {
+                let codes = f.call(v, v.widen(a.as_ptr()), v.widen(b.as_ptr()));
+                v.narrow(y.as_mut_ptr(), codes);
+            }
             rest.copy_from_slice(&y[..n]);
         }
+    }
+}
+
+/// Dequantization of both operands.
+#[derive(Clone, Copy)]
+struct Reals<V: Vector> {
+    za: V::I,
+    zb: V::I,
+    sa: V::F,
+    sb: V::F,
+}
+
+impl<V: Vector> Reals<V> {
+    #[inline(always)]
+    fn new(v: V, [za, zb]: [u8; 2], [sa, sb]: [f32; 2]) -> Self {
+        Reals {
+            za: v.splat(za.into()),
+            zb: v.splat(zb.into()),
+            sa: v.splat_f(sa),
+            sb: v.splat_f(sb),
+        }
+    }
+
+    #[inline(always)]
+    fn of(self, v: V, a: V::I, b: V::I) -> (V::F, V::F) {
+        let a = v.mul_f(v.to_float(v.sub(a, self.za)), self.sa);
+        let b = v.mul_f(v.to_float(v.sub(b, self.zb)), self.sb);
+        (a, b)
+    }
+}
+
+/// `Q(D(a) + D(b))`.
+#[derive(Clone, Copy)]
+struct OnnxSum<V: Vector> {
+    reals: Reals<V>,
+    scale: V::F,
+    limits: CodeLimits<V>,
+}
+
+impl<V: Vector> Function<V> for OnnxSum<V> {
+    #[inline(always)]
+    fn call(self, v: V, a: V::I, b: V::I) -> V::I {
+        let (a, b) = self.reals.of(v, a, b);
+        self.limits.code(v, v.div_f(v.add_f(a, b), self.scale))
+    }
+}
+
+/// `Q(D(a) * D(b))`.
+#[derive(Clone, Copy)]
+struct OnnxProduct<V: Vector> {
+    reals: Reals<V>,
+    scale: V::F,
+    limits: CodeLimits<V>,
+}
+
+impl<V: Vector> Function<V> for OnnxProduct<V> {
+    #[inline(always)]
+    fn call(self, v: V, a: V::I, b: V::I) -> V::I {
+        let (a, b) = self.reals.of(v, a, b);
+        self.limits.code(v, v.div_f(v.mul_f(a, b), self.scale))
+    }
+}
+
+/// `(a * ma + b * mb + constant) >> shift`, then the zero point and the clamp.
+#[derive(Clone, Copy)]
+struct DyadicSum<V: Vector> {
+    ma: V::I,
+    mb: V::I,
+    constant: V::I,
+    shift: V::I,
+    zero: V::I,
+    lo: V::I,
+    hi: V::I,
+}
+
+impl<V: Vector> Function<V> for DyadicSum<V> {
+    #[inline(always)]
+    fn call(self, v: V, a: V::I, b: V::I) -> V::I {
+        let sum = v.add(v.add(v.mul(a, self.ma), self.constant), v.mul(b, self.mb));
+        let code = v.add(v.shr(sum, self.shift), self.zero);
+        v.min(v.max(code, self.lo), self.hi)
+    }
+}
+
+/// The requantization `by` of `(a - za) * (b - zb)`.
+#[derive(Clone, Copy)]
+struct DyadicProduct<V: Vector, R> {
+    za: V::I,
+    zb: V::I,
+    by: R,
+}
+
+impl<V: Vector, R: VectorRequant<V>> Function<V> for DyadicProduct<V, R> {
+    #[inline(always)]
+    fn call(self, v: V, a: V::I, b: V::I) -> V::I {
+        self.by
+            .apply(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
     }
 }
 
@@ -243,20 +348,14 @@ impl Binary for AddSpec {
         let (lo, hi, zero) = (self.lo.into(), self.hi.into(), self.zero.into());
         match self.mode {
             AddMode::Onnx { sa, sb, sy } => {
-                let (za, zb) = (v.splat(self.za.into()), v.splat(self.zb.into()));
-                let (sa, sb, sy) = (v.splat_f(sa), v.splat_f(sb), v.splat_f(sy));
-                let limits = CodeLimits::new(v, zero, lo, hi);
-                let subtract = self.subtract;
-                loops.run(v, |a, b| {
-                    let a = v.mul_f(v.to_float(v.sub(a, za)), sa);
-                    let b = v.mul_f(v.to_float(v.sub(b, zb)), sb);
-                    let sum = if subtract {
-                        v.sub_f(a, b)
-                    } else {
-                        v.add_f(a, b)
-                    };
-                    limits.code(v, v.div_f(sum, sy))
-                });
+                // The negative of a product is the product with the negative, to the bit.
+                let sb = if self.subtract { -sb } else { sb };
+                let sum = OnnxSum {
+                    reals: Reals::new(v, [self.za, self.zb], [sa, sb]),
+                    scale: v.splat_f(sy),
+                    limits: CodeLimits::new(v, zero, lo, hi),
+                };
+                loops.run(v, sum);
             }
             AddMode::Dyadic(by) => {
                 let mb = if self.subtract { -by.mb } else { by.mb };
@@ -265,13 +364,16 @@ impl Binary for AddSpec {
                 let constant = (1i32 << (by.shift - 1))
                     .wrapping_sub(by.ma.wrapping_mul(self.za.into()))
                     .wrapping_sub(mb.wrapping_mul(self.zb.into()));
-                let (ma, mb, constant) = (v.splat(by.ma), v.splat(mb), v.splat(constant));
-                let shift = v.splat(by.shift.into());
-                let (lo, hi, zero) = (v.splat(lo), v.splat(hi), v.splat(zero));
-                loops.run(v, |a, b| {
-                    let sum = v.add(v.add(v.mul(a, ma), constant), v.mul(b, mb));
-                    v.min(v.max(v.add(v.shr(sum, shift), zero), lo), hi)
-                });
+                let sum = DyadicSum {
+                    ma: v.splat(by.ma),
+                    mb: v.splat(mb),
+                    constant: v.splat(constant),
+                    shift: v.splat(by.shift.into()),
+                    zero: v.splat(zero),
+                    lo: v.splat(lo),
+                    hi: v.splat(hi),
+                };
+                loops.run(v, sum);
             }
         }
     }
@@ -299,26 +401,25 @@ impl Binary for MulSpec {
     #[inline(always)]
     fn vector<S: Simd>(&self, s: S, loops: Loops) {
         let v = s.v();
-        let (za, zb) = (v.splat(self.za.into()), v.splat(self.zb.into()));
         match self.mode {
             MulMode::Onnx { sa, sb, sy } => {
-                let (sa, sb, sy) = (v.splat_f(sa), v.splat_f(sb), v.splat_f(sy));
-                let limits = CodeLimits::new(v, self.zero.into(), self.lo.into(), self.hi.into());
-                loops.run(v, |a, b| {
-                    let a = v.mul_f(v.to_float(v.sub(a, za)), sa);
-                    let b = v.mul_f(v.to_float(v.sub(b, zb)), sb);
-                    limits.code(v, v.div_f(v.mul_f(a, b), sy))
-                });
+                let product = OnnxProduct {
+                    reals: Reals::new(v, [self.za, self.zb], [sa, sb]),
+                    scale: v.splat_f(sy),
+                    limits: CodeLimits::new(v, self.zero.into(), self.lo.into(), self.hi.into()),
+                };
+                loops.run(v, product);
             }
             MulMode::Dyadic(by) => {
-                let prepared =
-                    Prepared::splat(ScalarRequant::Dyadic(by), self.zero, self.lo, self.hi);
+                let by = ScalarRequant::Dyadic(by);
+                let prepared = Prepared::splat(by, self.zero, self.lo, self.hi);
+                let (za, zb) = (v.splat(self.za.into()), v.splat(self.zb.into()));
                 if prepared.kind() == Kind::Dyadic {
                     let by = DyadicVector::load(v, &prepared, 0);
-                    loops.run(v, |a, b| by.apply(v, v.mul(v.sub(a, za), v.sub(b, zb))));
+                    loops.run(v, DyadicProduct { za, zb, by });
                 } else {
                     let by = <DyadicWide as VectorRequant<S::V>>::load(v, &prepared, 0);
-                    loops.run(v, |a, b| by.apply(v, v.mul(v.sub(a, za), v.sub(b, zb))));
+                    loops.run(v, DyadicProduct { za, zb, by });
                 }
             }
         }

@@ -56,8 +56,10 @@ impl Isa {
 
     /// The fastest one that this machine can run.
     pub fn best() -> Isa {
-        let supported = Isa::all().iter().copied().filter(|isa| isa.is_supported());
-        supported.last().unwrap_or(Isa::Scalar)
+        let mut fastest_first = Isa::all().iter().rev().copied();
+        fastest_first
+            .find(|isa| isa.is_supported())
+            .unwrap_or(Isa::Scalar)
     }
 
     /// The one named by `NNQ_ISA`, or the fastest when the variable is not set.

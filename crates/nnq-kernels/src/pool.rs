@@ -294,15 +294,6 @@ fn positions(geom: &PoolGeom, window: Window) -> impl Iterator<Item = usize> {
         .flat_map(move |h| (0..window.w.inside).map(move |w| window.start + h * down + w * right))
 }
 
-/// Calls `each` with the first channel, and with the number of channels, of each run of `width`
-/// channels.
-#[inline(always)]
-fn runs(c: usize, width: usize, mut each: impl FnMut(usize, usize)) {
-    for first in (0..c).step_by(width) {
-        each(first, width.min(c - first));
-    }
-}
-
 struct Max<'a> {
     geom: &'a PoolGeom,
     x: &'a [u8],
@@ -320,7 +311,8 @@ impl Op for Max<'_> {
         let width = S::V::LANES * 4;
         for (i, row) in self.rows.enumerate() {
             let window = geom.window(row);
-            runs(geom.c, width, |first, count| {
+            for first in (0..geom.c).step_by(width) {
+                let count = width.min(geom.c - first);
                 let mut best = v.splat(0);
                 for h in 0..window.h.inside {
                     let line = window.start + h * geom.dil_h * geom.in_w;
@@ -342,7 +334,7 @@ impl Op for Max<'_> {
                     unsafe { v.store_bytes(all.as_mut_ptr(), best) };
                     y.copy_from_slice(&all[..count]);
                 }
-            });
+            }
         }
     }
 }
@@ -390,7 +382,8 @@ impl Avg<'_> {
         let by = R::load(v, by, 0);
         let inside = (window.h.inside * window.w.inside) as i32;
         let start = v.splat(inside.wrapping_mul(-i32::from(self.spec.x_zero)));
-        runs(geom.c, lanes * 4, |first, count| {
+        for first in (0..geom.c).step_by(lanes * 4) {
+            let count = (lanes * 4).min(geom.c - first);
             let mut acc = [start; 4];
             for h in 0..window.h.inside {
                 let line = window.start + h * geom.dil_h * geom.in_w;
@@ -410,7 +403,7 @@ impl Avg<'_> {
                 unsafe { v.narrow(all.as_mut_ptr().add(i * lanes), by.apply(v, acc)) };
             }
             self.out[pixel * self.pitch + first..][..count].copy_from_slice(&all[..count]);
-        });
+        }
     }
 }
 

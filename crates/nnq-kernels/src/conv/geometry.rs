@@ -115,17 +115,6 @@ impl ConvGeom {
         }
     }
 
-    /// Whether no position of the window lies in the padding.
-    #[inline(always)]
-    pub(crate) fn is_inside(&self, window: Window) -> bool {
-        let reach_h = ((self.k_h - 1) * self.dil_h) as isize;
-        let reach_w = ((self.k_w - 1) * self.dil_w) as isize;
-        window.top >= 0
-            && window.left >= 0
-            && window.top + reach_h < self.in_h as isize
-            && window.left + reach_w < self.in_w as isize
-    }
-
     /// Offset in the input of the position `(h, w)` of the kernel; `None` in the padding.
     #[inline(always)]
     pub(crate) fn offset(&self, window: Window, h: usize, w: usize) -> Option<usize> {
@@ -135,5 +124,62 @@ impl ConvGeom {
             (0..self.in_h as isize).contains(&row) && (0..self.in_w as isize).contains(&column);
         let pixel = (window.image * self.in_h) as isize + row;
         inside.then(|| (pixel as usize * self.in_w + column as usize) * self.c_in)
+    }
+
+    /// Offset in the input of the first position of a window that lies inside.
+    #[inline(always)]
+    pub(crate) fn corner(&self, window: Window) -> usize {
+        let row = window.image * self.in_h + window.top as usize;
+        (row * self.in_w + window.left as usize) * self.c_in
+    }
+
+    /// Whether output pixel and input pixel are the same: a kernel of one position, nothing skipped.
+    pub(crate) fn is_pointwise(&self) -> bool {
+        (self.k_h, self.k_w, self.stride_h, self.stride_w) == (1, 1, 1, 1)
+            && (self.pad_top, self.pad_left) == (0, 0)
+            && (self.in_h, self.in_w) == (self.out_h, self.out_w)
+    }
+
+    /// The windows of output pixel `pixel` and following.
+    #[inline(always)]
+    pub(crate) fn windows(&self, pixel: usize) -> Windows<'_> {
+        let (row, column) = (pixel / self.out_w, pixel % self.out_w);
+        Windows {
+            geom: self,
+            image: row / self.out_h,
+            row: row % self.out_h,
+            column,
+        }
+    }
+}
+
+/// Walks through output pixels without dividing.
+pub(crate) struct Windows<'a> {
+    geom: &'a ConvGeom,
+    image: usize,
+    row: usize,
+    column: usize,
+}
+
+impl Windows<'_> {
+    /// The next pixel's window.
+    #[inline(always)]
+    pub(crate) fn next_window(&mut self) -> Window {
+        let geom = self.geom;
+        let window = Window {
+            image: self.image,
+            top: (self.row * geom.stride_h) as isize - geom.pad_top as isize,
+            left: (self.column * geom.stride_w) as isize - geom.pad_left as isize,
+        };
+        self.column += 1;
+        if self.column == geom.out_w {
+            self.column = 0;
+            self.row += 1;
+            if self.row == geom.out_h {
+                self.row = 0;
+                self.image += 1;
+            }
+        }
+        window
     }
 }

@@ -5,9 +5,11 @@
 //! with the rows as the batch. Weights are packed once for one instruction set. See `docs/numerics.md`,
 //! sections 3 and 4.
 pub(crate) mod block;
+mod finish;
 mod geometry;
 mod pack;
 pub(crate) mod scalar;
+mod sources;
 mod tile;
 
 use crate::{Isa, isa::dispatch, round::Dyadic, round::vector::Prepared};
@@ -79,6 +81,7 @@ pub struct Scratch {
     pub(crate) scale: Vec<f32>,
     pub(crate) correction: Vec<i32>,
     pub(crate) patches: Vec<u8>,
+    pub(crate) offsets: Vec<usize>,
     pub(crate) table: Vec<tile::Source>,
     pub(crate) row_sums: Vec<i32>,
     pub(crate) columns: Vec<u8>,

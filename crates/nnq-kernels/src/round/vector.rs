@@ -90,6 +90,11 @@ impl Prepared {
         }
     }
 
+    /// The smallest and the largest code.
+    pub(crate) fn codes(&self) -> [u8; 2] {
+        [self.lo as u8, self.hi as u8]
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
@@ -101,6 +106,32 @@ pub(crate) trait VectorRequant<V: Vector>: Copy {
     fn load(v: V, from: &Prepared, at: usize) -> Self;
     /// The codes of `acc`, one in each lane.
     fn apply(self, v: V, acc: V::I) -> V::I;
+    /// Integers that give the codes of `acc` once they are clamped to the limits.
+    #[inline(always)]
+    fn unclamped(self, v: V, acc: V::I) -> V::I {
+        self.apply(v, acc)
+    }
+}
+
+/// A [`VectorRequant`] whose register width is chosen later.
+pub(crate) trait Rule: Copy {
+    type On<V: Vector>: VectorRequant<V>;
+}
+
+/// [`OnnxVector`].
+#[derive(Clone, Copy)]
+pub(crate) struct OnnxRule;
+
+impl Rule for OnnxRule {
+    type On<V: Vector> = OnnxVector<V>;
+}
+
+/// [`DyadicVector`].
+#[derive(Clone, Copy)]
+pub(crate) struct DyadicRule;
+
+impl Rule for DyadicRule {
+    type On<V: Vector> = DyadicVector<V>;
 }
 
 /// `clamp(rne(f32(acc) * m), lo - z, hi - z) + z`.
@@ -154,9 +185,14 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
+        v.min(v.max(self.unclamped(v, acc), self.lo), self.hi)
+    }
+
+    #[inline(always)]
+    fn unclamped(self, v: V, acc: V::I) -> V::I {
         let high = v.mul_high(acc, self.mult);
         let scaled = v.shr(v.add(high, self.round), self.shift);
-        v.min(v.max(v.add(scaled, self.zero), self.lo), self.hi)
+        v.add(scaled, self.zero)
     }
 }
 

@@ -46,7 +46,6 @@ pub(crate) trait Vector: Copy + 'static {
 
     fn splat_f(self, x: f32) -> Self::F;
     fn add_f(self, a: Self::F, b: Self::F) -> Self::F;
-    fn sub_f(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul_f(self, a: Self::F, b: Self::F) -> Self::F;
     fn div_f(self, a: Self::F, b: Self::F) -> Self::F;
     fn min_f(self, a: Self::F, b: Self::F) -> Self::F;
@@ -65,6 +64,12 @@ pub(crate) trait Vector: Copy + 'static {
     /// Four vectors of integers in `LANE_ORDER`, each in `0..=255`, as bytes in channel order.
     fn narrow4(self, x: [Self::I; 4]) -> Self::I;
     fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Integers saturated to `0..=255`, then clamped to `limits` (bytes): the first pair of vectors to
+    /// `pq[0]`, the second to `pq[1]`, in order.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes are writable at each of `pq`.
+    unsafe fn store_codes(self, ab: [[Self::I; 2]; 2], pq: [*mut u8; 2], limits: [Self::I; 2]);
 
     /// # Safety
     /// `LANES` values are readable at `p`.

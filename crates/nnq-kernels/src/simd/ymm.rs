@@ -63,10 +63,6 @@ impl Vector for Ymm {
         op!(_mm256_add_ps(a, b))
     }
     #[inline(always)]
-    fn sub_f(self, a: __m256, b: __m256) -> __m256 {
-        op!(_mm256_sub_ps(a, b))
-    }
-    #[inline(always)]
     fn mul_f(self, a: __m256, b: __m256) -> __m256 {
         op!(_mm256_mul_ps(a, b))
     }
@@ -122,6 +118,27 @@ impl Vector for Ymm {
     #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_max_epu8(a, b))
+    }
+    #[inline(always)]
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m256i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        [lo, hi]: [__m256i; 2],
+    ) {
+        op!({
+            let words = [
+                _mm256_packs_epi32(a[0], a[1]),
+                _mm256_packs_epi32(b[0], b[1]),
+            ];
+            let bytes = _mm256_packus_epi16(words[0], words[1]);
+            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, lo), hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
+            _mm_storeu_si128(q.cast(), _mm256_extracti128_si256::<1>(bytes));
+        })
     }
 
     #[inline(always)]

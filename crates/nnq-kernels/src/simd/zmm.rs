@@ -67,10 +67,6 @@ impl Vector for Zmm {
         op!(_mm512_add_ps(a, b))
     }
     #[inline(always)]
-    fn sub_f(self, a: __m512, b: __m512) -> __m512 {
-        op!(_mm512_sub_ps(a, b))
-    }
-    #[inline(always)]
     fn mul_f(self, a: __m512, b: __m512) -> __m512 {
         op!(_mm512_mul_ps(a, b))
     }
@@ -125,6 +121,27 @@ impl Vector for Zmm {
     #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_max_epu8(a, b))
+    }
+    #[inline(always)]
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m512i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        [lo, hi]: [__m512i; 2],
+    ) {
+        op!({
+            let words = [
+                _mm512_packs_epi32(a[0], a[1]),
+                _mm512_packs_epi32(b[0], b[1]),
+            ];
+            let bytes = _mm512_packus_epi16(words[0], words[1]);
+            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, lo), hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, bytes);
+            _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(bytes));
+            _mm256_storeu_si256(q.cast(), _mm512_extracti64x4_epi64::<1>(bytes));
+        })
     }
 
     #[inline(always)]

@@ -6,6 +6,8 @@ pub mod float;
 pub mod int;
 pub mod lower;
 pub mod sim;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     error::{Error, ErrorKind, Result},

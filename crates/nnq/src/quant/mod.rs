@@ -1,1 +1,4 @@
 //! Floor 3: quantization.
+pub mod observer;
+pub mod place;
+pub mod report;

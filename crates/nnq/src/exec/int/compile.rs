@@ -136,7 +136,7 @@ impl Multipliers {
 /// The output's stored clamp and zero; anything for real outputs.
 pub(super) fn epilogue_codes(program: &Program, step: &Step, p: &Product) -> Result<Stored> {
     match &p.out {
-        ProductOut::Real { .. } => Ok(Stored { scale: 1.0, zero: 0, lo: 0, hi: 255, offset: 0 }),
+        ProductOut::Real { .. } => Ok(Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }),
         ProductOut::Code { clamp, .. } => {
             let slot = step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("a product without output"))?;
             Ok(Stored::of(program.grid(slot)?, *clamp))

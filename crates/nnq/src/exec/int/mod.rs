@@ -180,14 +180,13 @@ struct Stored {
     zero: u8,
     lo: u8,
     hi: u8,
-    offset: i32,
 }
 
 impl Stored {
     fn of(g: super::lower::Grid, clamp: super::lower::Clamp) -> Self {
         let offset = offset(g.qtype.signed);
         let byte = |q: i32| (q + offset).clamp(0, 255) as u8;
-        Self { scale: g.scale, zero: byte(g.zero), lo: byte(clamp.lo), hi: byte(clamp.hi), offset }
+        Self { scale: g.scale, zero: byte(g.zero), lo: byte(clamp.lo), hi: byte(clamp.hi) }
     }
     fn full(g: super::lower::Grid) -> Self {
         Self::of(g, g.full())

@@ -92,7 +92,7 @@ fn shapes(program: &Program, inputs: &[Vec<usize>]) -> Result<Vec<Option<Vec<usi
         }
         graph.value_mut(v).shape = Some(Shape::fixed(given));
     }
-    let graph = crate::ir::infer::bind(&graph, &binding)?;
+    let graph = crate::ir::infer::bind(&graph, &Binding::new())?;
     Ok((0..graph.value_count())
         .map(|i| graph.value(ValueId(i as u32)).shape.as_ref().and_then(Shape::as_fixed))
         .collect())

@@ -5,7 +5,9 @@
 mod build;
 mod product;
 
+
 pub use build::lower;
+pub use product::bias_code;
 
 use crate::{
     error::{Error, Result},
