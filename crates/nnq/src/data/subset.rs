@@ -77,7 +77,7 @@ mod tests {
         assert!(small.windows(2).all(|w| w[0] < w[1]) && small.iter().all(|i| large.contains(i)));
         assert_ne!(plain(50, 8), small);
         assert_eq!(plain(1000, 7), (0..1000).collect::<Vec<_>>());
-        assert_eq!(subset(0, 5, 1, Choice::Plain, |_| None), []);
+        assert_eq!(subset(0, 5, 1, Choice::Plain, |_| None), Vec::<usize>::new());
         // No part of the range is preferred: 300 in ten tenths, 30 each, deviation 5.
         let mut tenths = [0; 10];
         large.iter().for_each(|i| tenths[i / 100] += 1);
