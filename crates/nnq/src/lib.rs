@@ -1,11 +1,17 @@
 //! nnq: neural-network quantization. ONNX in, integers out.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod data;
+pub mod demo;
+pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod exec;
 pub mod formats;
+pub mod inspect;
 pub mod ir;
 pub mod quant;
+pub mod run;
 
 pub use error::{Error, ErrorKind, Result};

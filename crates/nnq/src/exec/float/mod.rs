@@ -2,6 +2,7 @@
 //!
 //! Each operator family is one file with functions from input tensors to output tensors. They know no graph. [`eval`] is
 //! the one dispatch; [`Session`] walks a graph.
+mod args;
 mod arrange;
 mod binary;
 mod ctx;
@@ -16,6 +17,7 @@ mod session;
 mod unary;
 
 pub use ctx::Ctx;
+pub(crate) use ctx::input;
 pub use session::{NoTap, Options, Session, Tap};
 pub use unary::scalar as unary_scalar;
 

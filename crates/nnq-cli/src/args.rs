@@ -1,0 +1,339 @@
+//! The command line. Each command's help ends with an example.
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Makes trained neural networks smaller and faster by quantization, and says what that costs.
+#[derive(Debug, Parser)]
+#[command(name = "nnq", version, max_term_width = 110, after_help = "Start here: nnq demo")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands, in the order one meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Quantize a small built-in network and compare: needs no files, takes seconds
+    Demo(Demo),
+    /// Say what is in a model: operators, sizes, parameters, multiplications, quantization
+    Inspect(Inspect),
+    /// Run data through a model and keep statistics of every value in a file
+    Calibrate(Calibrate),
+    /// Turn a float model into an 8-bit one
+    Quantize(Quantize),
+    /// Measure the accuracy of a model
+    Eval(Eval),
+    /// Run a model on one input
+    Run(Run),
+    /// Measure how fast a model runs
+    Bench(Bench),
+    /// Show how a number looks in floating and fixed point, and what rounding does to it
+    Explain(Explain),
+}
+
+/// Arguments of `nnq demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  nnq demo")]
+pub struct Demo {
+    /// Write the demo's pictures (CIFAR-10's binary format) and model (demo.onnx) into a folder, and stop
+    #[arg(long, value_name = "DIR")]
+    pub write_data: Option<PathBuf>,
+    #[command(flatten)]
+    pub threads: Threads,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  nnq inspect net.onnx --text")]
+pub struct Inspect {
+    /// The model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Print the whole graph, one line per node
+    #[arg(long, conflicts_with = "json")]
+    pub text: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq calibrate`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nnq calibrate net.onnx --data cifar --preprocess cifar10 -o net.qstats
+  nnq calibrate --merge shard1.qstats shard2.qstats -o all.qstats")]
+pub struct Calibrate {
+    /// The model, ONNX
+    #[arg(value_name = "MODEL.onnx", required_unless_present = "merge")]
+    pub model: Option<PathBuf>,
+    /// Statistics files to merge instead of running a model
+    #[arg(long, value_name = "FILE.qstats", num_args = 2.., conflicts_with_all = ["model", "data", "preprocess", "classes"])]
+    pub merge: Vec<PathBuf>,
+    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    #[arg(long, value_name = "DIR", required_unless_present = "merge")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
+    pub samples: Samples,
+    #[command(flatten)]
+    pub threads: Threads,
+    /// The statistics file to write
+    #[arg(short, long, value_name = "FILE.qstats")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq quantize`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx")]
+pub struct Quantize {
+    /// The float model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    #[arg(long, value_name = "DIR", required_unless_present = "stats")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
+    pub samples: Samples,
+    /// How a value's range follows from its statistics [default: as the recipe says]
+    #[arg(long, value_name = "METHOD")]
+    pub range: Option<RangeMethod>,
+    /// Choices and per-layer overrides [default: the built-in recipe]
+    #[arg(long, value_name = "FILE.toml")]
+    pub recipe: Option<PathBuf>,
+    /// Labelled data: measure the accuracy before and after on it
+    #[arg(long, value_name = "DIR")]
+    pub eval: Option<PathBuf>,
+    /// How the quantized model is written
+    #[arg(long, value_name = "FORMAT", default_value = "qdq")]
+    pub format: Format,
+    /// Use these statistics instead of calibrating
+    #[arg(long, value_name = "FILE.qstats")]
+    pub stats: Option<PathBuf>,
+    #[command(flatten)]
+    pub threads: Threads,
+    /// The quantized model to write
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  nnq eval net.int8.onnx --data cifar --preprocess cifar10 --engine int")]
+pub struct Eval {
+    /// The model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    #[command(flatten)]
+    pub engine: Engine,
+    #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
+    pub threads: Threads,
+    /// Samples that run at once
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    /// Only the first N samples
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  nnq run net.onnx --input x.npy --engine float -o y.npy
+  nnq run mobilenet.onnx --input cat.jpg --preprocess imagenet -o logits.npy")]
+pub struct Run {
+    /// The model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// The input: an npy file with the tensor itself, or a picture that --preprocess turns into one. Once per model input
+    #[arg(long, value_name = "FILE", required = true)]
+    pub input: Vec<PathBuf>,
+    #[command(flatten)]
+    pub engine: Engine,
+    /// How a picture becomes a tensor: imagenet, cifar10, mnist, inception, raw or a TOML file
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub preprocess: Option<String>,
+    #[command(flatten)]
+    pub threads: Threads,
+    /// The npy file to write; further outputs of the model go to OUT.1.npy, OUT.2.npy, ...
+    #[arg(short, long, value_name = "OUT.npy")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq bench`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  nnq bench net.int8.onnx --engine int --threads 1")]
+pub struct Bench {
+    /// The model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// What runs it [default: int where the model is quantized, else float]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<BenchEngine>,
+    /// The rounding rules of int: see docs/numerics.md
+    #[arg(long, value_name = "PROFILE", default_value = "dyadic")]
+    pub profile: Profile,
+    /// Samples that run at once
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: u32,
+    #[command(flatten)]
+    pub threads: Threads,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  nnq explain 85.125\n  nnq explain -0.3 --range -1:1")]
+pub struct Explain {
+    /// The number
+    #[arg(value_name = "NUMBER", allow_hyphen_values = true)]
+    pub number: String,
+    /// Also quantize it to 8 bits over this range
+    #[arg(long, value_name = "LOW:HIGH", allow_hyphen_values = true)]
+    pub range: Option<String>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// How data files become tensors and labels.
+#[derive(Debug, Args)]
+pub struct Reading {
+    /// How a picture becomes a tensor: imagenet, cifar10, mnist, inception, raw or a TOML file
+    #[arg(long, value_name = "NAME|FILE.toml")]
+    pub preprocess: Option<String>,
+    /// Which model output each class folder stands for: lines of folder, index, name
+    #[arg(long, value_name = "FILE.tsv")]
+    pub classes: Option<PathBuf>,
+}
+
+/// What calibration looks at.
+#[derive(Debug, Args)]
+pub struct Samples {
+    /// How many samples calibration looks at, drawn at random
+    #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u64).range(1..))]
+    pub samples: u64,
+    /// Seed of the draw
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+}
+
+/// What runs a model.
+#[derive(Debug, Args)]
+pub struct Engine {
+    /// What runs the model: float does not round activations, sim simulates the integers, int computes with them
+    /// [default: int where the model is quantized, else float]
+    #[arg(long, value_name = "ENGINE")]
+    pub engine: Option<EngineKind>,
+    /// The rounding rules of sim and int: see docs/numerics.md
+    #[arg(long, value_name = "PROFILE", default_value = "dyadic")]
+    pub profile: Profile,
+}
+
+/// How many threads.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Threads {
+    /// How many threads compute; 0: one per core. Results do not depend on it
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub threads: usize,
+}
+
+/// For people or for programs.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Output {
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `--engine` of `nnq eval` and `nnq run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum EngineKind {
+    Float,
+    Sim,
+    Int,
+}
+
+/// `--engine` of `nnq bench`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum BenchEngine {
+    Float,
+    Int,
+}
+
+/// `--profile`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Profile {
+    Dyadic,
+    Onnx,
+}
+
+/// `--range`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum RangeMethod {
+    Minmax,
+    MovingAverage,
+    Percentile,
+    Entropy,
+    Mse,
+    Norm,
+}
+
+/// `--format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Format {
+    Qdq,
+    Qoperator,
+}
+
+impl From<EngineKind> for nnq::engine::Kind {
+    fn from(kind: EngineKind) -> Self {
+        match kind {
+            EngineKind::Float => Self::Float,
+            EngineKind::Sim => Self::Sim,
+            EngineKind::Int => Self::Int,
+        }
+    }
+}
+
+impl From<BenchEngine> for nnq::engine::Kind {
+    fn from(kind: BenchEngine) -> Self {
+        match kind {
+            BenchEngine::Float => Self::Float,
+            BenchEngine::Int => Self::Int,
+        }
+    }
+}
+
+impl From<Profile> for nnq::exec::lower::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Dyadic => Self::Dyadic,
+            Profile::Onnx => Self::Onnx,
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `nnq bench`.
+use crate::{
+    args::Bench,
+    interrupt::Interrupt,
+    print::{self, Progress, Side, Table, number},
+};
+use nnq::{Result, bench::BenchReport, error::At};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// Layers that the table for people shows; JSON has all of them.
+const SHOWN: usize = 15;
+
+/// The measurement and what was measured.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    #[serde(flatten)]
+    bench: BenchReport,
+}
+
+/// Runs the command.
+pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
+    let model = args.model.display().to_string();
+    let mut engine = super::open(&args.model, args.engine.map(Into::into), args.profile.into(), args.threads)?;
+    let mut progress = Progress::new("measuring");
+    let bench = nnq::bench::bench(&mut engine, args.batch as usize, |done, of| {
+        progress.update(done, of);
+        interrupt.check()
+    })
+    .at(|| &model)?;
+    drop(progress);
+    print::report(args.output.json, &Report { model, bench }, text)
+}
+
+fn text(report: &Report) -> String {
+    let b = &report.bench;
+    let how = [Some(b.engine.to_string()), b.profile.map(|p| p.to_string()), b.isa.map(str::to_owned)];
+    let how: Vec<String> = how.into_iter().flatten().collect();
+    let mut out = format!(
+        "{}: {}, {} threads, batch {}\n{} ms median of {} runs ({} to {}), {:.1} % of this machine's peak of {} Gop/s\n\n",
+        report.model,
+        how.join(", "),
+        b.threads,
+        b.batch,
+        number::digits(b.median_ms),
+        b.runs,
+        number::digits(b.min_ms),
+        number::digits(b.max_ms),
+        100.0 * b.share_of_peak,
+        number::digits(b.peak_gops),
+    );
+    let columns = [
+        ("layer", Side::Left),
+        ("kind", Side::Left),
+        ("ms", Side::Right),
+        ("share", Side::Right),
+        ("MACs", Side::Right),
+        ("of peak", Side::Right),
+    ];
+    let mut table = Table::new(&columns);
+    let mut layers: Vec<_> = b.layers.iter().collect();
+    layers.sort_by(|x, y| y.ms.total_cmp(&x.ms));
+    for l in layers.iter().take(SHOWN) {
+        let of_peak = if l.macs == 0 { "-".into() } else { format!("{:.1} %", 100.0 * l.share_of_peak) };
+        let share = format!("{:.1} %", 100.0 * l.share);
+        table.row([&l.name, &l.kind, &number::digits(l.ms), &share, &number::count(l.macs), &of_peak]);
+    }
+    let _ = write!(out, "{table}");
+    if layers.len() > SHOWN {
+        let rest: f64 = layers[SHOWN..].iter().map(|l| l.share).sum();
+        let _ = writeln!(out, " ... and {} more layers with {:.1} % of the time", layers.len() - SHOWN, 100.0 * rest);
+    }
+    out
+}

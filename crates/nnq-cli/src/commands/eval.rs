@@ -1,0 +1,67 @@
+//! `nnq eval`.
+use crate::{
+    args::Eval,
+    interrupt::Interrupt,
+    print::{self, Progress, Side, Table, number},
+};
+use nnq::{
+    Result,
+    error::At,
+    eval::{self, EvalReport, Options},
+};
+use serde::Serialize;
+
+/// The measurement and what was measured.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    data: String,
+    #[serde(flatten)]
+    eval: EvalReport,
+}
+
+/// Runs the command.
+pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
+    let model = args.model.display().to_string();
+    let mut engine = super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
+    let data = super::labelled(&args.data, &args.reading)?;
+    let options = Options {
+        batch: args.batch as usize,
+        limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        threads: args.threads.threads,
+        cancel: Some(interrupt.flag()),
+    };
+    let mut progress = Progress::new("evaluating");
+    let eval = eval::evaluate(&mut engine, &data, &options, &mut |done, of| progress.update(done, of)).at(|| &model)?;
+    drop(progress);
+    let report = Report { model, data: data.dataset.describe(), eval };
+    print::report(args.output.json, &report, text)
+}
+
+fn text(report: &Report) -> String {
+    let e = &report.eval;
+    let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
+    table.row(["model", &report.model]).row(["data", &report.data]);
+    let how = [Some(e.engine.to_string()), e.profile.map(|p| p.to_string()), e.isa.map(str::to_owned)];
+    let how: Vec<String> = how.into_iter().flatten().collect();
+    table.row(["engine", &format!("{}, {} threads, batch {}", how.join(", "), e.threads, e.batch)]);
+    let right = e.correct.iter().filter(|&&c| c).count();
+    table.row(["top 1", &format!("{} ({right} of {})", number::percent(e.top1), e.samples)]);
+    if let Some(top1) = e.top1_restricted {
+        table.row(["among the data's classes", &number::percent(top1)]);
+    }
+    table.row(["top 5", &number::percent(e.top5)]);
+    let rate = e.samples as f64 / e.engine_seconds;
+    let time = format!(
+        "{}, {} in the engine ({} samples a second)",
+        number::seconds(e.seconds),
+        number::seconds(e.engine_seconds),
+        number::digits(rate)
+    );
+    table.row(["time", &time]);
+    if let Some(bytes) = e.peak_memory_bytes {
+        table.row(["peak memory", &number::bytes(bytes)]);
+    }
+    table.row(["outputs", &format!("sha256 {}", e.logits_sha256)]);
+    table.to_string()
+}

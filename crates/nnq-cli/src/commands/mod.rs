@@ -1,0 +1,56 @@
+//! One file per command: arguments into a call of the library, its report into a table or JSON.
+mod bench;
+mod calibrate;
+mod demo;
+mod eval;
+mod explain;
+mod inspect;
+mod quantize;
+mod run;
+
+use crate::{
+    args::{Command, Reading, Threads},
+    interrupt::Interrupt,
+};
+use nnq::{
+    Result,
+    data::{self, Dataset, Preprocess},
+    engine::{Engine, Kind, Options},
+    error::At,
+    eval::Labelled,
+    exec::lower::Profile,
+};
+use std::{path::Path, sync::Arc};
+
+/// Runs a command.
+///
+/// # Errors
+/// Whatever the library answers.
+pub fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
+    match command {
+        Command::Demo(args) => demo::run(args, interrupt),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Calibrate(args) => calibrate::run(args, interrupt),
+        Command::Quantize(args) => quantize::run(args, interrupt),
+        Command::Eval(args) => eval::run(args, interrupt),
+        Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args, interrupt),
+        Command::Explain(args) => explain::run(args),
+    }
+}
+
+/// Reads a model and makes it ready to run; without a kind, on the engine that suits it.
+fn open(path: &Path, kind: Option<Kind>, profile: Profile, threads: Threads) -> Result<Engine> {
+    let graph = nnq::engine::load(path)?;
+    let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
+    Engine::open(graph, Options { kind, profile, threads: threads.threads }).at(|| path.display())
+}
+
+/// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.
+fn labelled(path: &Path, reading: &Reading) -> Result<Labelled> {
+    Ok(Labelled {
+        dataset: Arc::new(Dataset::open(path, &data::Options::evaluation())?),
+        preprocess: reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?,
+        classes: reading.classes.as_deref().map(data::read_classes).transpose()?,
+    })
+}

@@ -1,0 +1,34 @@
+//! Everything that reaches the terminal: reports on standard output, progress and errors on standard error.
+pub mod number;
+mod progress;
+mod table;
+
+pub use progress::Progress;
+pub use table::{Side, Table};
+
+use nnq::{Error, ErrorKind, Result};
+use serde::Serialize;
+use std::io::Write;
+
+/// Prints a report: as one JSON object, or as the text that `human` makes of it.
+///
+/// # Errors
+/// When standard output cannot be written to. A reader that went away (`nnq ... | head`) is no error.
+pub fn report<T: Serialize>(json: bool, report: &T, human: impl FnOnce(&T) -> String) -> Result<()> {
+    let text = if json {
+        serde_json::to_string_pretty(report).map_err(|e| Error::internal(format!("report as JSON: {e}")))?
+    } else {
+        human(report)
+    };
+    match writeln!(std::io::stdout().lock(), "{}", text.trim_end()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(ErrorKind::Io, e.to_string()).at("standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints an error. Nothing can be done when even that fails.
+pub fn error(error: &Error) {
+    let _ = writeln!(std::io::stderr().lock(), "error: {error}");
+}

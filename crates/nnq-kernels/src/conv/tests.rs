@@ -1,0 +1,543 @@
+//! Every instruction set against the scalar code, and the scalar code against a reference written from
+//! `docs/numerics.md` alone.
+use super::*;
+use crate::{
+    depthwise::PackedDepthwise,
+    isa::tests::tested,
+    round::{requantize_dyadic, requantize_onnx},
+};
+use proptest::prelude::*;
+
+/// `acc = sum (qx - zx) * (qw - zw) + qb`, positions in the padding adding nothing.
+#[allow(clippy::too_many_arguments)]
+fn reference(g: &ConvGeom, w: &[i8], x: &[u8], zx: u8, zw: &[i32], bias: &[i32]) -> Vec<i64> {
+    let (ci, co) = (g.c_in / g.groups, g.c_out / g.groups);
+    let mut all = Vec::new();
+    for i in 0..g.batch * g.out_h * g.out_w {
+        let (n, oh, ow) = (i / (g.out_h * g.out_w), i / g.out_w % g.out_h, i % g.out_w);
+        for o in 0..g.c_out {
+            let mut acc = i64::from(bias[o]);
+            for (kh, kw, c) in indices(g.k_h, g.k_w, ci) {
+                let ih = (oh * g.stride_h + kh * g.dil_h) as i64 - g.pad_top as i64;
+                let iw = (ow * g.stride_w + kw * g.dil_w) as i64 - g.pad_left as i64;
+                if ih < 0 || iw < 0 || ih >= g.in_h as i64 || iw >= g.in_w as i64 {
+                    continue;
+                }
+                let pixel = (n * g.in_h + ih as usize) * g.in_w + iw as usize;
+                let qx = i64::from(x[pixel * g.c_in + o / co * ci + c]);
+                let qw = i64::from(w[((o * g.k_h + kh) * g.k_w + kw) * ci + c]);
+                acc += (qx - i64::from(zx)) * (qw - i64::from(zw[o]));
+            }
+            all.push(acc);
+        }
+    }
+    all
+}
+
+fn indices(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    (0..a * b * c).map(move |i| (i / (b * c), i / c % b, i % c))
+}
+
+/// A sequence of numbers that look random.
+pub(crate) struct Numbers(u64);
+
+impl Numbers {
+    pub(crate) fn new(seed: u64) -> Numbers {
+        Numbers(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as u32
+    }
+
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Which values a test uses.
+#[derive(Clone, Copy, Debug)]
+enum Fill {
+    Random,
+    /// Every product is the smallest: 255 * -128.
+    Lowest,
+    /// 255 * 127, and -127 now and then.
+    Highest,
+}
+
+/// Everything that one convolution needs.
+struct Case {
+    geom: ConvGeom,
+    x: Vec<u8>,
+    w: Vec<i8>,
+    bias: Vec<i32>,
+    x_zero: u8,
+    w_zero: Option<Vec<i32>>,
+}
+
+impl Case {
+    fn new(geom: ConvGeom, x_zero: u8, with_w_zero: bool, fill: Fill, seed: u64) -> Case {
+        let mut numbers = Numbers::new(seed);
+        let len = geom.batch * geom.in_h * geom.in_w * geom.c_in;
+        let mut x = numbers.bytes(len);
+        let mut w: Vec<i8> = numbers
+            .bytes(geom.c_out * geom.depth())
+            .iter()
+            .map(|&b| b as i8)
+            .collect();
+        match fill {
+            Fill::Random => {}
+            Fill::Lowest => {
+                x.fill(255);
+                w.fill(-128);
+            }
+            Fill::Highest => {
+                x.fill(255);
+                w.iter_mut()
+                    .for_each(|w| *w = if *w < -120 { -127 } else { 127 });
+            }
+        }
+        // What lies in the slack must not matter.
+        x.extend(numbers.bytes(SLACK));
+        Case {
+            x,
+            w,
+            bias: (0..geom.c_out)
+                .map(|_| numbers.next() as i32 >> 14)
+                .collect(),
+            x_zero,
+            w_zero: with_w_zero.then(|| {
+                (0..geom.c_out)
+                    .map(|_| numbers.next() as i32 >> 25)
+                    .collect()
+            }),
+            geom,
+        }
+    }
+
+    fn depthwise(&self) -> bool {
+        self.geom.groups == self.geom.c_in && self.geom.c_in == self.geom.c_out
+    }
+
+    /// Compares every kernel with the reference, for every kind of output.
+    fn check(&self) {
+        let g = &self.geom;
+        let zw = self.w_zero.clone().unwrap_or(vec![0; g.c_out]);
+        let acc: Vec<i32> = reference(g, &self.w, &self.x, self.x_zero, &zw, &self.bias)
+            .into_iter()
+            .map(|acc| i32::try_from(acc).expect("the test's sums fit"))
+            .collect();
+        let largest = acc
+            .iter()
+            .map(|a| a.unsigned_abs())
+            .max()
+            .unwrap_or(1)
+            .max(1);
+        for isa in tested() {
+            let conv = PackedConv::pack(isa, g, &self.w);
+            let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
+                conv.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
+            };
+            self.outputs(&acc, largest, &format!("{isa} conv"), run);
+            if self.depthwise() {
+                let depthwise = PackedDepthwise::pack(isa, g, &self.w);
+                let run =
+                    |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
+                        depthwise.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
+                    };
+                self.outputs(&acc, largest, &format!("{isa} depthwise"), run);
+            }
+        }
+    }
+
+    fn outputs(
+        &self,
+        acc: &[i32],
+        largest: u32,
+        what: &str,
+        run: impl Fn(Range<usize>, &Epilogue, Out<'_>, &mut Scratch),
+    ) {
+        let g = &self.geom;
+        let what = format!(
+            "{what} {g:?} x_zero {} w_zero {}",
+            self.x_zero,
+            self.w_zero.is_some()
+        );
+        let (c, pixels) = (g.c_out, g.pixels());
+        let mut scratch = Scratch::new();
+        let mut epi = Epilogue {
+            bias: &self.bias,
+            w_zero: self.w_zero.as_deref(),
+            requant: Requant::None,
+            zero: 128,
+            lo: 0,
+            hi: 255,
+        };
+        let mut raw = vec![-1; pixels * c];
+        run(0..pixels, &epi, Out::I32(&mut raw), &mut scratch);
+        assert_eq!(raw, acc, "{what}");
+        // In two parts, the second first.
+        let cut = pixels / 3;
+        let mut parts = vec![-1; pixels * c];
+        run(
+            cut..pixels,
+            &epi,
+            Out::I32(&mut parts[cut * c..]),
+            &mut scratch,
+        );
+        run(0..cut, &epi, Out::I32(&mut parts[..cut * c]), &mut scratch);
+        assert_eq!(parts, acc, "{what}, in parts");
+
+        let scale: Vec<f32> = (0..c).map(|i| 0.001 + i as f32 * 0.0037).collect();
+        epi.requant = Requant::Real(&scale);
+        let mut real = vec![0f32; pixels * c];
+        run(0..pixels, &epi, Out::F32(&mut real), &mut scratch);
+        let want = acc
+            .iter()
+            .enumerate()
+            .map(|(i, &a)| a as f32 * scale[i % c]);
+        assert!(real.iter().copied().eq(want), "{what}, real");
+
+        let spread = 300.0 / f64::from(largest);
+        let factor: Vec<f32> = (0..c)
+            .map(|i| (spread * (1.0 + i as f64 / 9.0)) as f32)
+            .collect();
+        epi.requant = Requant::Onnx(&factor);
+        for (zero, lo, hi) in [(0, 0, 255), (128, 5, 250), (255, 0, 255)] {
+            (epi.zero, epi.lo, epi.hi) = (zero, lo, hi);
+            self.codes(&epi, &run, &mut scratch, &what, |i| {
+                requantize_onnx(acc[i], factor[i % c], zero.into(), lo.into(), hi.into())
+            });
+        }
+        // Small factors only, then a large one among them.
+        for large in [false, true] {
+            let by: Vec<Dyadic> = (0..c)
+                .map(|i| match (large && i % 5 == 0, i % 7 == 3) {
+                    (true, _) => 3.7,
+                    (_, true) => 0.0,
+                    _ => (spread * (1.0 + i as f64 / 9.0)).min(0.2499),
+                })
+                .map(|m| Dyadic::from_real(m).unwrap())
+                .collect();
+            let mult: Vec<i32> = by.iter().map(|by| by.mult).collect();
+            let shift: Vec<u8> = by.iter().map(|by| by.shift).collect();
+            let mut epi = Epilogue {
+                requant: Requant::Dyadic {
+                    mult: &mult,
+                    shift: &shift,
+                },
+                ..epi
+            };
+            for (zero, lo, hi) in [(1, 0, 255), (127, 127, 201)] {
+                (epi.zero, epi.lo, epi.hi) = (zero, lo, hi);
+                self.codes(&epi, &run, &mut scratch, &what, |i| {
+                    requantize_dyadic(acc[i], by[i % c], zero.into(), lo.into(), hi.into())
+                });
+            }
+        }
+    }
+
+    /// Codes with and without room between the pixels; that room stays as it was.
+    fn codes(
+        &self,
+        epi: &Epilogue,
+        run: &impl Fn(Range<usize>, &Epilogue, Out<'_>, &mut Scratch),
+        scratch: &mut Scratch,
+        what: &str,
+        want: impl Fn(usize) -> i32,
+    ) {
+        let (c, pixels) = (self.geom.c_out, self.geom.pixels());
+        for pitch in [c, c + 5] {
+            let len = if pixels == 0 {
+                0
+            } else {
+                (pixels - 1) * pitch + c
+            };
+            let mut data = vec![77; len];
+            let out = Out::U8 {
+                data: &mut data,
+                pitch,
+            };
+            run(0..pixels, epi, out, scratch);
+            for (at, &code) in data.iter().enumerate() {
+                let (pixel, channel) = (at / pitch, at % pitch);
+                let want = if channel < c {
+                    want(pixel * c + channel)
+                } else {
+                    77
+                };
+                assert_eq!(
+                    i32::from(code),
+                    want,
+                    "{what} pixel {pixel} channel {channel} {epi:?}"
+                );
+            }
+        }
+    }
+}
+
+/// A square convolution with the outputs that its sizes give.
+fn square(
+    size: usize,
+    c_in: usize,
+    c_out: usize,
+    k: usize,
+    stride: usize,
+    pad: usize,
+    groups: usize,
+) -> ConvGeom {
+    let out = (size + 2 * pad + stride - k) / stride;
+    ConvGeom {
+        in_h: size,
+        in_w: size,
+        out_h: out,
+        out_w: out,
+        k_h: k,
+        k_w: k,
+        stride_h: stride,
+        stride_w: stride,
+        pad_top: pad,
+        pad_left: pad,
+        groups,
+        ..ConvGeom::matrix(1, c_in, c_out)
+    }
+}
+
+#[test]
+fn matrix_products_around_the_tile() {
+    // Tiles are 4, 6 and 14 pixels times 16 and 32 channels, steps of 4 inputs.
+    for rows in [
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 225,
+    ] {
+        for (c_in, c_out) in [
+            (1, 1),
+            (3, 15),
+            (4, 16),
+            (5, 17),
+            (8, 31),
+            (9, 32),
+            (33, 33),
+            (64, 65),
+        ] {
+            Case::new(
+                ConvGeom::matrix(rows, c_in, c_out),
+                128,
+                false,
+                Fill::Random,
+                rows as u64,
+            )
+            .check();
+        }
+    }
+    Case::new(ConvGeom::matrix(3, 0, 5), 7, true, Fill::Random, 1).check();
+    Case::new(ConvGeom::matrix(300, 700, 40), 3, false, Fill::Random, 2).check();
+}
+
+#[test]
+fn zero_points_and_extreme_values() {
+    for x_zero in [0, 1, 127, 128, 255] {
+        for with_w_zero in [false, true] {
+            for fill in [Fill::Random, Fill::Lowest, Fill::Highest] {
+                for geom in [
+                    ConvGeom::matrix(5, 130, 18),
+                    square(6, 5, 7, 3, 1, 1, 1),
+                    square(6, 16, 33, 3, 1, 1, 1),
+                    square(5, 6, 6, 3, 1, 1, 6),
+                    square(5, 8, 12, 3, 1, 1, 4),
+                ] {
+                    Case::new(geom, x_zero, with_w_zero, fill, 9).check();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn convolutions_of_known_networks_in_small() {
+    let shapes = [
+        square(30, 3, 20, 7, 2, 3, 1),
+        square(17, 3, 33, 3, 2, 1, 1),
+        square(9, 1, 6, 5, 1, 2, 1),
+        square(16, 16, 40, 3, 1, 1, 1),
+        square(15, 12, 32, 3, 2, 1, 1),
+        square(7, 64, 70, 3, 1, 1, 1),
+        square(15, 36, 33, 1, 2, 0, 1),
+        square(8, 32, 32, 3, 1, 1, 8),
+        square(8, 80, 80, 3, 1, 1, 2),
+        square(8, 6, 12, 3, 1, 1, 6),
+        square(4, 12, 24, 1, 1, 0, 3),
+        square(2, 4096, 3, 1, 1, 0, 1),
+        square(3, 4096, 3, 1, 1, 0, 1),
+        square(20, 10, 10, 3, 1, 1, 10),
+        square(21, 70, 70, 3, 2, 1, 70),
+        square(19, 130, 130, 5, 1, 2, 130),
+        square(12, 64, 64, 5, 2, 2, 64),
+        square(9, 33, 33, 7, 1, 3, 33),
+    ];
+    for geom in shapes {
+        let mut geom = geom;
+        for batch in [1, 2] {
+            geom.batch = batch;
+            Case::new(geom, 113, false, Fill::Random, 4).check();
+        }
+    }
+}
+
+#[test]
+fn windows_wholly_in_the_padding_and_dilations() {
+    for groups in [1, 8] {
+        let mut geom = square(3, 8, 8, 3, 1, 5, groups);
+        Case::new(geom, 200, true, Fill::Random, 5).check();
+        geom = square(9, 8, 8, 3, 1, 4, groups);
+        (geom.dil_h, geom.dil_w, geom.out_h, geom.out_w) = (4, 4, 9, 9);
+        Case::new(geom, 200, false, Fill::Random, 6).check();
+        (geom.dil_h, geom.dil_w, geom.stride_h, geom.stride_w) = (1, 3, 2, 1);
+        (geom.out_h, geom.out_w) = (8, 11);
+        Case::new(geom, 10, false, Fill::Random, 7).check();
+        // One dimension, and more outputs than the input reaches.
+        geom = square(1, 8, 8, 1, 1, 0, groups);
+        (geom.in_w, geom.k_w, geom.out_w, geom.pad_left) = (11, 4, 14, 2);
+        Case::new(geom, 10, false, Fill::Random, 8).check();
+    }
+}
+
+fn geometries() -> impl Strategy<Value = ConvGeom> {
+    let sizes = (1usize..3, 1usize..14, 1usize..14, 1usize..5, 1usize..5);
+    let steps = (
+        1usize..4,
+        1usize..4,
+        1usize..4,
+        1usize..4,
+        0usize..4,
+        0usize..4,
+    );
+    let channels = (1usize..20, 1usize..40, 1usize..5, 0usize..3);
+    (sizes, steps, channels).prop_map(|(s, t, c)| {
+        let (batch, in_h, in_w, k_h, k_w) = s;
+        let (stride_h, stride_w, dil_h, dil_w, pad_top, pad_left) = t;
+        let (c_in, c_out, groups, kind) = c;
+        let (c_in, c_out, groups) = match kind {
+            0 => (c_in, c_out, 1),
+            1 => (c_in * groups, c_out * groups, groups),
+            _ => (c_in * groups, c_in * groups, c_in * groups),
+        };
+        let out = |size: usize, pad: usize, k: usize, dil: usize, stride: usize| {
+            (size + pad + 2).saturating_sub((k - 1) * dil + 1) / stride + 1
+        };
+        ConvGeom {
+            batch,
+            in_h,
+            in_w,
+            c_in,
+            out_h: out(in_h, pad_top, k_h, dil_h, stride_h),
+            out_w: out(in_w, pad_left, k_w, dil_w, stride_w),
+            c_out,
+            k_h,
+            k_w,
+            stride_h,
+            stride_w,
+            dil_h,
+            dil_w,
+            pad_top,
+            pad_left,
+            groups,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_geometry(geom in geometries(), x_zero: u8, with_w_zero: bool, seed: u64) {
+        Case::new(geom, x_zero, with_w_zero, Fill::Random, seed).check();
+    }
+}
+
+#[test]
+fn packing_does_not_depend_on_sizes() {
+    let small = square(5, 8, 24, 3, 1, 1, 1);
+    let mut large = square(12, 8, 24, 3, 2, 1, 1);
+    large.batch = 3;
+    let case = Case::new(large, 9, false, Fill::Random, 3);
+    for isa in tested() {
+        let mut outs = [&small, &large].map(|packed_for| {
+            let conv = PackedConv::pack(isa, packed_for, &case.w);
+            assert_eq!(conv.isa(), isa);
+            assert!(conv.bytes() >= case.w.len());
+            let epi = Epilogue {
+                bias: &case.bias,
+                w_zero: None,
+                requant: Requant::None,
+                zero: 0,
+                lo: 0,
+                hi: 255,
+            };
+            let mut out = vec![0; large.pixels() * large.c_out];
+            conv.run(
+                &large,
+                &case.x,
+                9,
+                0..large.pixels(),
+                &epi,
+                Out::I32(&mut out),
+                &mut Scratch::new(),
+            );
+            out
+        });
+        let last = outs[1].split_off(0);
+        assert_eq!(outs[0], last, "{isa}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "64 of slack included")]
+fn missing_slack_is_named() {
+    let geom = ConvGeom::matrix(1, 4, 1);
+    let conv = PackedConv::pack(Isa::Scalar, &geom, &[1; 4]);
+    let epi = Epilogue {
+        bias: &[0],
+        w_zero: None,
+        requant: Requant::None,
+        zero: 0,
+        lo: 0,
+        hi: 255,
+    };
+    conv.run(
+        &geom,
+        &[0; 60],
+        0,
+        0..1,
+        &epi,
+        Out::I32(&mut [0]),
+        &mut Scratch::new(),
+    );
+}
+
+#[test]
+#[should_panic(expected = "does not fit the kind of output")]
+fn a_wrong_kind_of_output_is_named() {
+    let geom = ConvGeom::matrix(1, 4, 1);
+    let conv = PackedConv::pack(Isa::Scalar, &geom, &[1; 4]);
+    let epi = Epilogue {
+        bias: &[0],
+        w_zero: None,
+        requant: Requant::Onnx(&[1.0]),
+        zero: 0,
+        lo: 0,
+        hi: 255,
+    };
+    conv.run(
+        &geom,
+        &[0; 68],
+        0,
+        0..1,
+        &epi,
+        Out::I32(&mut [0]),
+        &mut Scratch::new(),
+    );
+}

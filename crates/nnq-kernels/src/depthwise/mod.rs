@@ -1,0 +1,122 @@
+//! Depthwise convolution: every channel has its own kernel.
+//!
+//! The vectors run across channels. For each input column the bytes of up to four rows are brought
+//! together, channel by channel, so that one multiply-add sums four rows of the kernel; a column made
+//! ready serves every output whose window it is in.
+mod pack;
+mod tile;
+
+use crate::{
+    Isa,
+    conv::{ConvGeom, Epilogue, Out, Scratch, scalar},
+    isa::dispatch,
+};
+use pack::{Blocks, Pack};
+use std::ops::Range;
+use tile::Job;
+
+/// The weights of a depthwise convolution, packed for one instruction set.
+#[derive(Clone, Debug)]
+pub struct PackedDepthwise {
+    isa: Isa,
+    channels: usize,
+    k_h: usize,
+    k_w: usize,
+    weights: Weights,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    /// As given: `[c][k_h][k_w]`.
+    Plain(Vec<i8>),
+    Blocks(Blocks),
+}
+
+impl PackedDepthwise {
+    /// Packs `w`, `[c][k_h][k_w]`, for `isa`. Of `geom` only the channels and the kernel's size matter.
+    ///
+    /// # Panics
+    /// When `w` has another length than `geom` says, `groups`, `c_in` and `c_out` are not the same
+    /// number, or this machine does not have `isa`.
+    pub fn pack(isa: Isa, geom: &ConvGeom, w: &[i8]) -> PackedDepthwise {
+        geom.check_weights(w.len());
+        assert!(
+            geom.groups == geom.c_in && geom.c_in == geom.c_out,
+            "{} groups of {} input and {} output channels: not depthwise",
+            geom.groups,
+            geom.c_in,
+            geom.c_out
+        );
+        let weights = match dispatch(isa, Pack { geom, w }) {
+            Some(blocks) => Weights::Blocks(blocks),
+            None => Weights::Plain(w.to_vec()),
+        };
+        PackedDepthwise {
+            isa,
+            channels: geom.c_in,
+            k_h: geom.k_h,
+            k_w: geom.k_w,
+            weights,
+        }
+    }
+
+    /// The instruction set that the weights are packed for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Bytes of memory of the packed weights.
+    pub fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Plain(w) => w.len(),
+            Weights::Blocks(b) => b.bytes.len() + b.sums.len() * size_of::<i32>(),
+        }
+    }
+
+    /// Computes the output pixels `rows`, as [`crate::conv::PackedConv::run`] does.
+    ///
+    /// # Panics
+    /// As [`crate::conv::PackedConv::run`].
+    #[allow(clippy::too_many_arguments)]
+    pub fn run(
+        &self,
+        geom: &ConvGeom,
+        x: &[u8],
+        x_zero: u8,
+        rows: Range<usize>,
+        epi: &Epilogue,
+        out: Out<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let same = geom.groups == self.channels
+            && geom.c_in == self.channels
+            && geom.c_out == self.channels
+            && (geom.k_h, geom.k_w) == (self.k_h, self.k_w);
+        assert!(
+            same,
+            "the weights were packed for {} channels and a kernel of {} x {}, not for {geom:?}",
+            self.channels, self.k_h, self.k_w
+        );
+        geom.check_run(x.len(), &rows);
+        epi.check(geom.c_out, rows.len(), &out);
+        if rows.is_empty() || self.channels == 0 {
+            return;
+        }
+        match &self.weights {
+            Weights::Plain(w) => scalar::run(geom, w, x, x_zero, rows, epi, out),
+            Weights::Blocks(blocks) => {
+                let job = Job {
+                    geom,
+                    blocks,
+                    x,
+                    x_zero,
+                    rows,
+                    epi,
+                    out,
+                    scratch,
+                };
+                dispatch(self.isa, job).expect("blocks are packed for vectors");
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What the machine can do at most: the yardstick of every speed that nnq reports.
+use crate::{
+    Isa,
+    isa::dispatch,
+    simd::{MAX_LANES, Op, Simd, Vector},
+};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+/// Independent accumulators: enough to hide the latency of a multiply-add.
+const CHAINS: usize = 12;
+/// Multiply-adds of each accumulator between two looks at the clock.
+const ROUNDS: usize = 4000;
+/// Time of one try, and tries.
+const TRY: Duration = Duration::from_millis(10);
+const TRIES: usize = 5;
+
+/// Billions of 8-bit operations a second (a multiplication and an addition are two) of one thread with
+/// nothing but `isa`'s multiply-adds on operands in the first-level cache: the best of a few tries, about
+/// 50 ms.
+pub fn int8_peak(isa: Isa) -> f64 {
+    // Where a multiply-add needs more than one register for its operands there is room for fewer.
+    let rate = match isa {
+        Isa::Avx2 => dispatch(isa, Int8::<4>),
+        _ => dispatch(isa, Int8::<6>),
+    };
+    rate.unwrap_or_else(|| best(scalar_round))
+}
+
+/// Billions of 32-bit floating-point operations a second of one thread with nothing but fused
+/// multiply-adds of the widest registers, about 50 ms.
+pub fn f32_peak() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the processor has the instructions.
+            return best(|| unsafe { float::zmm() });
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: the processor has the instructions.
+            return best(|| unsafe { float::ymm() });
+        }
+    }
+    best(|| {
+        let mut acc = [black_box(1.0f32); 32];
+        let (a, b) = (black_box(0.5f32), black_box(0.25f32));
+        for _ in 0..ROUNDS {
+            for acc in &mut acc {
+                *acc = *acc * a + b;
+            }
+        }
+        black_box(acc);
+        ROUNDS * 32 * 2
+    })
+}
+
+/// The best rate over the tries, in billions a second. `work` answers its number of operations.
+#[inline(always)]
+fn best(mut work: impl FnMut() -> usize) -> f64 {
+    let mut best = 0f64;
+    for _ in 0..TRIES {
+        let start = Instant::now();
+        let mut since = start;
+        while since - start < TRY {
+            let count = work();
+            let now = Instant::now();
+            best = best.max(count as f64 / (now - since).as_secs_f64().max(1e-9) / 1e9);
+            since = now;
+        }
+    }
+    best
+}
+
+/// `ROWS` activations times two weights: `2 * ROWS` independent accumulators.
+struct Int8<const ROWS: usize>;
+
+impl<const ROWS: usize> Op for Int8<ROWS> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) -> f64 {
+        let v = s.v();
+        let bytes = [[3u8; MAX_LANES * 4]; ROWS];
+        best(|| {
+            let w = [
+                s.weight(v.splat(black_box(0x0403_0201))),
+                s.weight(v.splat(black_box(0x0503_0101))),
+            ];
+            let mut acc = [[v.splat(black_box(0)); 2]; ROWS];
+            for _ in 0..ROUNDS {
+                // Loaded anew each time: otherwise the products would be computed only once.
+                let bytes = black_box(&bytes);
+                for (acc, bytes) in acc.iter_mut().zip(bytes) {
+                    // SAFETY: the array holds the widest vector.
+                    let a = s.act(unsafe { v.load_bytes(bytes.as_ptr()) });
+                    acc[0] = s.dot(acc[0], a, w[0]);
+                    acc[1] = s.dot(acc[1], a, w[1]);
+                }
+            }
+            let sum = acc
+                .into_iter()
+                .flatten()
+                .fold(v.splat(0), |a, b| v.add(a, b));
+            black_box(&sum);
+            ROUNDS * ROWS * 2 * S::V::LANES * 8
+        })
+    }
+}
+
+/// The loop that the scalar kernels run.
+fn scalar_round() -> usize {
+    let (x, w) = (black_box([3u8; 1024]), black_box([5i8; 1024]));
+    let mut acc = 0i32;
+    for (&x, &w) in x.iter().zip(&w) {
+        acc = acc.wrapping_add(i32::from(x) * i32::from(w));
+    }
+    black_box(acc);
+    2 * x.len()
+}
+
+#[cfg(target_arch = "x86_64")]
+mod float {
+    use super::{CHAINS, ROUNDS, black_box};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn zmm() -> usize {
+        let mut acc = [_mm512_set1_ps(black_box(1.0)); CHAINS];
+        let (a, b) = (
+            _mm512_set1_ps(black_box(0.5)),
+            _mm512_set1_ps(black_box(0.25)),
+        );
+        for _ in 0..ROUNDS {
+            for acc in &mut acc {
+                *acc = _mm512_fmadd_ps(*acc, a, b);
+            }
+        }
+        black_box(&acc);
+        ROUNDS * CHAINS * 32
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn ymm() -> usize {
+        let mut acc = [_mm256_set1_ps(black_box(1.0)); CHAINS];
+        let (a, b) = (
+            _mm256_set1_ps(black_box(0.5)),
+            _mm256_set1_ps(black_box(0.25)),
+        );
+        for _ in 0..ROUNDS {
+            for acc in &mut acc {
+                *acc = _mm256_fmadd_ps(*acc, a, b);
+            }
+        }
+        black_box(&acc);
+        ROUNDS * CHAINS * 16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa::tests::tested;
+
+    #[test]
+    fn every_peak_is_positive() {
+        for isa in tested() {
+            assert!(int8_peak(isa) > 0.0, "{isa}");
+        }
+        assert!(f32_peak() > 0.0);
+    }
+}

@@ -1,0 +1,279 @@
+//! The requantization formulas on vectors: the same bits as the scalar functions, tested with
+//! tolerance 0.
+use super::{Dyadic, ScalarRequant};
+use crate::simd::{MAX_LANES, Vector};
+
+/// Which vector code a set of multipliers needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// [`OnnxVector`].
+    Onnx,
+    /// Every shift is at least 33 (a factor below 1/4): [`DyadicVector`].
+    Dyadic,
+    /// Any shift: [`DyadicWide`].
+    Wide,
+}
+
+/// Multipliers of a row of channels, laid out for vectors, and the limits of the code.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    kind: Kind,
+    factor: Vec<f32>,
+    mult: Vec<i32>,
+    round: Vec<i32>,
+    shift: Vec<i32>,
+    zero: i32,
+    lo: i32,
+    hi: i32,
+}
+
+impl Default for Prepared {
+    fn default() -> Prepared {
+        Prepared {
+            kind: Kind::Onnx,
+            factor: Vec::new(),
+            mult: Vec::new(),
+            round: Vec::new(),
+            shift: Vec::new(),
+            zero: 0,
+            lo: 0,
+            hi: 255,
+        }
+    }
+}
+
+impl Prepared {
+    /// The same multiplier in every lane of every vector.
+    pub(crate) fn splat(requant: ScalarRequant, zero: u8, lo: u8, hi: u8) -> Prepared {
+        let mut prepared = Prepared::default();
+        prepared.limits(zero, lo, hi);
+        match requant {
+            ScalarRequant::Onnx(m) => prepared.set_onnx([m; MAX_LANES].into_iter()),
+            ScalarRequant::Dyadic(by) => prepared.set_dyadic([by; MAX_LANES].into_iter()),
+        }
+        prepared
+    }
+
+    /// Sets zero point and limits of the code.
+    pub(crate) fn limits(&mut self, zero: u8, lo: u8, hi: u8) {
+        (self.zero, self.lo, self.hi) = (zero.into(), lo.into(), hi.into());
+    }
+
+    /// Sets the multipliers of profile onnx.
+    pub(crate) fn set_onnx(&mut self, factors: impl Iterator<Item = f32>) {
+        self.kind = Kind::Onnx;
+        self.factor.clear();
+        self.factor.extend(factors);
+    }
+
+    /// Sets the multipliers of profile dyadic.
+    pub(crate) fn set_dyadic(&mut self, multipliers: impl Iterator<Item = Dyadic>) {
+        self.kind = Kind::Dyadic;
+        self.mult.clear();
+        self.round.clear();
+        self.shift.clear();
+        for by in multipliers {
+            assert!(
+                (1..=62).contains(&by.shift) && by.mult >= 0,
+                "a dyadic multiplier of {} >> {} is out of range",
+                by.mult,
+                by.shift
+            );
+            // With m = 0 every shift gives 0.
+            let shift = if by.mult == 0 { 33 } else { by.shift };
+            if shift < 33 {
+                self.kind = Kind::Wide;
+            }
+            self.mult.push(by.mult);
+            self.round.push(1 << (shift.max(33) - 33));
+            self.shift.push(i32::from(shift) - 32);
+        }
+    }
+
+    /// The smallest and the largest code.
+    pub(crate) fn codes(&self) -> [u8; 2] {
+        [self.lo as u8, self.hi as u8]
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+/// Multipliers of one vector of channels.
+pub(crate) trait VectorRequant<V: Vector>: Copy {
+    /// The multipliers from position `at` on.
+    fn load(v: V, from: &Prepared, at: usize) -> Self;
+    /// The codes of `acc`, one in each lane.
+    fn apply(self, v: V, acc: V::I) -> V::I;
+    /// Integers that give the codes of `acc` once they are clamped to the limits.
+    #[inline(always)]
+    fn unclamped(self, v: V, acc: V::I) -> V::I {
+        self.apply(v, acc)
+    }
+}
+
+/// A [`VectorRequant`] whose register width is chosen later.
+pub(crate) trait Rule: Copy {
+    type On<V: Vector>: VectorRequant<V>;
+}
+
+/// [`OnnxVector`].
+#[derive(Clone, Copy)]
+pub(crate) struct OnnxRule;
+
+impl Rule for OnnxRule {
+    type On<V: Vector> = OnnxVector<V>;
+}
+
+/// [`DyadicVector`].
+#[derive(Clone, Copy)]
+pub(crate) struct DyadicRule;
+
+impl Rule for DyadicRule {
+    type On<V: Vector> = DyadicVector<V>;
+}
+
+/// `clamp(rne(f32(acc) * m), lo - z, hi - z) + z`.
+#[derive(Clone, Copy)]
+pub(crate) struct OnnxVector<V: Vector> {
+    factor: V::F,
+    limits: CodeLimits<V>,
+}
+
+impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
+    #[inline(always)]
+    fn load(v: V, from: &Prepared, at: usize) -> Self {
+        OnnxVector {
+            factor: load_f(v, &from.factor, at),
+            limits: CodeLimits::new(v, from.zero, from.lo, from.hi),
+        }
+    }
+
+    #[inline(always)]
+    fn apply(self, v: V, acc: V::I) -> V::I {
+        self.limits.code(v, v.mul_f(v.to_float(acc), self.factor))
+    }
+}
+
+/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 62`.
+///
+/// `2^(t-1)` is then a multiple of `2^32`, so the rounding can be added to the high half of the product:
+/// `((high + 2^(t-33)) >> (t-32))`. The high half is below `2^30` and the sum fits 32 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct DyadicVector<V: Vector> {
+    mult: V::I,
+    round: V::I,
+    shift: V::I,
+    zero: V::I,
+    lo: V::I,
+    hi: V::I,
+}
+
+impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
+    #[inline(always)]
+    fn load(v: V, from: &Prepared, at: usize) -> Self {
+        DyadicVector {
+            mult: load(v, &from.mult, at),
+            round: load(v, &from.round, at),
+            shift: load(v, &from.shift, at),
+            zero: v.splat(from.zero),
+            lo: v.splat(from.lo),
+            hi: v.splat(from.hi),
+        }
+    }
+
+    #[inline(always)]
+    fn apply(self, v: V, acc: V::I) -> V::I {
+        v.min(v.max(self.unclamped(v, acc), self.lo), self.hi)
+    }
+
+    #[inline(always)]
+    fn unclamped(self, v: V, acc: V::I) -> V::I {
+        let high = v.mul_high(acc, self.mult);
+        let scaled = v.shr(v.add(high, self.round), self.shift);
+        v.add(scaled, self.zero)
+    }
+}
+
+/// [`super::requantize_dyadic`] lane by lane, for shifts below 33.
+#[derive(Clone, Copy)]
+pub(crate) struct DyadicWide {
+    by: [Dyadic; MAX_LANES],
+    zero: i32,
+    lo: i32,
+    hi: i32,
+}
+
+impl<V: Vector> VectorRequant<V> for DyadicWide {
+    #[inline(always)]
+    fn load(_: V, from: &Prepared, at: usize) -> Self {
+        let mut by = [Dyadic { mult: 0, shift: 1 }; MAX_LANES];
+        for (lane, by) in by.iter_mut().enumerate().take(V::LANES) {
+            by.mult = from.mult[at + lane];
+            by.shift = (from.shift[at + lane] + 32) as u8;
+        }
+        DyadicWide {
+            by,
+            zero: from.zero,
+            lo: from.lo,
+            hi: from.hi,
+        }
+    }
+
+    #[inline(always)]
+    fn apply(self, v: V, acc: V::I) -> V::I {
+        let mut lanes = [0i32; MAX_LANES];
+        // SAFETY: the array holds LANES values.
+        unsafe { v.store(lanes.as_mut_ptr(), acc) };
+        for (lane, by) in lanes.iter_mut().zip(self.by) {
+            *lane = super::requantize_dyadic(*lane, by, self.zero, self.lo, self.hi);
+        }
+        // SAFETY: the array holds LANES values.
+        unsafe { v.load(lanes.as_ptr()) }
+    }
+}
+
+/// The end of every formula of profile onnx: a real number in units of the scale becomes a code.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeLimits<V: Vector> {
+    zero: V::I,
+    lo: V::F,
+    hi: V::F,
+}
+
+impl<V: Vector> CodeLimits<V> {
+    #[inline(always)]
+    pub(crate) fn new(v: V, zero: i32, lo: i32, hi: i32) -> Self {
+        CodeLimits {
+            zero: v.splat(zero),
+            lo: v.splat_f((lo - zero) as f32),
+            hi: v.splat_f((hi - zero) as f32),
+        }
+    }
+
+    /// `clamp(rne(real), lo - z, hi - z) + z`; NaN gives `lo`.
+    ///
+    /// The limits are integers, so that rounding after the clamp gives the same as before it.
+    #[inline(always)]
+    pub(crate) fn code(self, v: V, real: V::F) -> V::I {
+        let clamped = v.min_f(v.max_f(real, self.lo), self.hi);
+        v.add(v.to_int(clamped), self.zero)
+    }
+}
+
+/// One vector of `from`, starting at `at`.
+#[inline(always)]
+pub(crate) fn load<V: Vector>(v: V, from: &[i32], at: usize) -> V::I {
+    let lanes = &from[at..at + V::LANES];
+    // SAFETY: the slice holds LANES values.
+    unsafe { v.load(lanes.as_ptr()) }
+}
+
+/// One vector of `from`, starting at `at`.
+#[inline(always)]
+pub(crate) fn load_f<V: Vector>(v: V, from: &[f32], at: usize) -> V::F {
+    let lanes = &from[at..at + V::LANES];
+    // SAFETY: the slice holds LANES values.
+    unsafe { v.load_f(lanes.as_ptr()) }
+}

@@ -1,0 +1,149 @@
+//! Vectors behind two small traits, so that an algorithm is written once.
+//!
+//! [`Vector`] is a register width, [`Simd`] an instruction set: a width and its way to multiply
+//! unsigned activations with signed weights. Values of the implementing types are made only by their
+//! `new`, which asks the processor: to hold one is the proof that its instructions exist. Every method
+//! is inlined into the [`Simd::run`] of its instruction set, the one function compiled for it.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
+#[cfg(target_arch = "x86_64")]
+mod ymm;
+#[cfg(target_arch = "x86_64")]
+mod zmm;
+
+/// Integers of a [`Simd`].
+pub(crate) type Int<S> = <<S as Simd>::V as Vector>::I;
+
+/// A piece of work that is compiled once for each instruction set.
+pub(crate) trait Op {
+    type Out;
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn call<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// A register width: `LANES` 32-bit integers or floats, or `4 * LANES` bytes.
+///
+/// Methods without a comment do what the name says in each lane; integers wrap.
+pub(crate) trait Vector: Copy + 'static {
+    const LANES: usize;
+    type I: Copy;
+    type F: Copy;
+
+    fn splat(self, x: i32) -> Self::I;
+    fn add(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub(self, a: Self::I, b: Self::I) -> Self::I;
+    fn mul(self, a: Self::I, b: Self::I) -> Self::I;
+    fn min(self, a: Self::I, b: Self::I) -> Self::I;
+    fn max(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a >> n`, arithmetic, `n` in `0..32` of each lane.
+    fn shr(self, a: Self::I, n: Self::I) -> Self::I;
+    /// The high half of the 64-bit product.
+    fn mul_high(self, a: Self::I, b: Self::I) -> Self::I;
+
+    fn splat_f(self, x: f32) -> Self::F;
+    fn add_f(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul_f(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div_f(self, a: Self::F, b: Self::F) -> Self::F;
+    fn min_f(self, a: Self::F, b: Self::F) -> Self::F;
+    /// The larger; `b` when either is NaN.
+    fn max_f(self, a: Self::F, b: Self::F) -> Self::F;
+    /// Rounds half to even; the value fits `i32`.
+    fn to_int(self, a: Self::F) -> Self::I;
+    fn to_float(self, a: Self::I) -> Self::F;
+
+    /// The four byte vectors whose 32-bit lanes hold one byte of each argument: of four rows of
+    /// `4 * LANES` channels, one row of four-byte groups. The groups come in the order that
+    /// [`Vector::narrow4`] undoes; see [`Vector::LANE_ORDER`].
+    fn interleave4(self, rows: [Self::I; 4]) -> [Self::I; 4];
+    /// `LANE_ORDER[q * LANES + l]` is the channel in lane `l` of vector `q` of `interleave4`.
+    const LANE_ORDER: &'static [u8];
+    /// Four vectors of integers in `LANE_ORDER`, each in `0..=255`, as bytes in channel order.
+    fn narrow4(self, x: [Self::I; 4]) -> Self::I;
+    fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Integers saturated to `0..=255`, then clamped to `limits` (bytes): the first pair of vectors to
+    /// `pq[0]`, the second to `pq[1]`, in order.
+    ///
+    /// # Safety
+    /// `2 * LANES` bytes are writable at each of `pq`.
+    unsafe fn store_codes(self, ab: [[Self::I; 2]; 2], pq: [*mut u8; 2], limits: [Self::I; 2]);
+
+    /// # Safety
+    /// `LANES` values are readable at `p`.
+    unsafe fn load(self, p: *const i32) -> Self::I;
+    /// # Safety
+    /// `LANES` values are writable at `p`.
+    unsafe fn store(self, p: *mut i32, x: Self::I);
+    /// # Safety
+    /// `LANES` values are readable at `p`.
+    unsafe fn load_f(self, p: *const f32) -> Self::F;
+    /// # Safety
+    /// `LANES` values are writable at `p`.
+    unsafe fn store_f(self, p: *mut f32, x: Self::F);
+    /// `4 * LANES` bytes.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    unsafe fn load_bytes(self, p: *const u8) -> Self::I;
+    /// `4 * LANES` bytes.
+    ///
+    /// # Safety
+    /// They are writable at `p`.
+    unsafe fn store_bytes(self, p: *mut u8, x: Self::I);
+    /// `LANES` bytes, each extended with zeros.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    unsafe fn widen(self, p: *const u8) -> Self::I;
+    /// The low byte of each lane, `LANES` bytes.
+    ///
+    /// # Safety
+    /// They are writable at `p`.
+    unsafe fn narrow(self, p: *mut u8, x: Self::I);
+}
+
+/// An instruction set.
+pub(crate) trait Simd: Copy + 'static {
+    type V: Vector;
+    /// Activations made ready for [`Simd::dot`].
+    type Act: Copy;
+    /// Weights made ready for [`Simd::dot`].
+    type Weight: Copy;
+    /// Output pixels of one tile of the product; a tile is this many pixels times
+    /// [`TILE_VECTORS`] vectors of channels.
+    const TILE_PIXELS: usize;
+
+    fn v(self) -> Self::V;
+    /// Four unsigned bytes in each lane.
+    fn act(self, bytes: Int<Self>) -> Self::Act;
+    /// Four signed bytes in each lane.
+    fn weight(self, bytes: Int<Self>) -> Self::Weight;
+    /// `acc + a[0] * w[0] + .. + a[3] * w[3]` in each lane, wrapping, nothing saturates.
+    fn dot(self, acc: Int<Self>, a: Self::Act, w: Self::Weight) -> Int<Self>;
+    /// Calls `op` in a function that is compiled for this instruction set.
+    fn run<O: Op>(self, op: O) -> O::Out;
+}
+
+/// Vectors of output channels of one tile of the product.
+pub(crate) const TILE_VECTORS: usize = 2;
+
+/// The widest [`Vector::LANES`].
+pub(crate) const MAX_LANES: usize = 16;
+
+/// Inside the traits' methods: the token proves that the instructions exist.
+#[cfg(target_arch = "x86_64")]
+macro_rules! op {
+    ($($call:tt)*) => {
+        // SAFETY: `self` is made only after the processor was asked for these instructions; where the
+        // call takes a pointer, the caller of the method vouches for it.
+        unsafe { $($call)* }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use op;
+
+#[cfg(test)]
+mod tests;

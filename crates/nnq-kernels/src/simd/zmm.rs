@@ -1,0 +1,191 @@
+//! 512-bit registers.
+use super::{Vector, op};
+use std::arch::x86_64::*;
+
+/// Proof of AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub(crate) struct Zmm(());
+
+impl Zmm {
+    pub(super) fn new() -> Option<Zmm> {
+        let have = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        have.then_some(Zmm(()))
+    }
+}
+
+impl Vector for Zmm {
+    const LANES: usize = 16;
+    type I = __m512i;
+    type F = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: i32) -> __m512i {
+        op!(_mm512_set1_epi32(x))
+    }
+    #[inline(always)]
+    fn add(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_sub_epi32(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_min_epi32(a, b))
+    }
+    #[inline(always)]
+    fn max(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_max_epi32(a, b))
+    }
+    #[inline(always)]
+    fn shr(self, a: __m512i, n: __m512i) -> __m512i {
+        op!(_mm512_srav_epi32(a, n))
+    }
+    #[inline(always)]
+    fn mul_high(self, a: __m512i, b: __m512i) -> __m512i {
+        op!({
+            let even = _mm512_mul_epi32(a, b);
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
+            _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even)
+        })
+    }
+
+    #[inline(always)]
+    fn splat_f(self, x: f32) -> __m512 {
+        op!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn add_f(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul_f(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div_f(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn min_f(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn max_f(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn to_int(self, a: __m512) -> __m512i {
+        op!(_mm512_cvt_roundps_epi32::<
+            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+        >(a))
+    }
+    #[inline(always)]
+    fn to_float(self, a: __m512i) -> __m512 {
+        op!(_mm512_cvtepi32_ps(a))
+    }
+
+    #[inline(always)]
+    fn interleave4(self, rows: [__m512i; 4]) -> [__m512i; 4] {
+        let [r0, r1, r2, r3] = rows;
+        op!({
+            let lo01 = _mm512_unpacklo_epi8(r0, r1);
+            let hi01 = _mm512_unpackhi_epi8(r0, r1);
+            let lo23 = _mm512_unpacklo_epi8(r2, r3);
+            let hi23 = _mm512_unpackhi_epi8(r2, r3);
+            [
+                _mm512_unpacklo_epi16(lo01, lo23),
+                _mm512_unpackhi_epi16(lo01, lo23),
+                _mm512_unpacklo_epi16(hi01, hi23),
+                _mm512_unpackhi_epi16(hi01, hi23),
+            ]
+        })
+    }
+    const LANE_ORDER: &'static [u8] = &order();
+    #[inline(always)]
+    fn narrow4(self, x: [__m512i; 4]) -> __m512i {
+        let [a, b, c, d] = x;
+        op!(_mm512_packus_epi16(
+            _mm512_packs_epi32(a, b),
+            _mm512_packs_epi32(c, d)
+        ))
+    }
+    #[inline(always)]
+    fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_max_epu8(a, b))
+    }
+    #[inline(always)]
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m512i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        [lo, hi]: [__m512i; 2],
+    ) {
+        op!({
+            let words = [
+                _mm512_packs_epi32(a[0], a[1]),
+                _mm512_packs_epi32(b[0], b[1]),
+            ];
+            let bytes = _mm512_packus_epi16(words[0], words[1]);
+            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, lo), hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, bytes);
+            _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(bytes));
+            _mm256_storeu_si256(q.cast(), _mm512_extracti64x4_epi64::<1>(bytes));
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, p: *const i32) -> __m512i {
+        op!(_mm512_loadu_si512(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut i32, x: __m512i) {
+        op!(_mm512_storeu_si512(p.cast(), x))
+    }
+    #[inline(always)]
+    unsafe fn load_f(self, p: *const f32) -> __m512 {
+        op!(_mm512_loadu_ps(p))
+    }
+    #[inline(always)]
+    unsafe fn store_f(self, p: *mut f32, x: __m512) {
+        op!(_mm512_storeu_ps(p, x))
+    }
+    #[inline(always)]
+    unsafe fn load_bytes(self, p: *const u8) -> __m512i {
+        op!(_mm512_loadu_si512(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn store_bytes(self, p: *mut u8, x: __m512i) {
+        op!(_mm512_storeu_si512(p.cast(), x))
+    }
+    #[inline(always)]
+    unsafe fn widen(self, p: *const u8) -> __m512i {
+        op!(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, p: *mut u8, x: __m512i) {
+        op!(_mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(x)))
+    }
+}
+
+/// The unpack instructions work within each 128 bits.
+const fn order() -> [u8; 64] {
+    let mut order = [0; 64];
+    let mut i = 0;
+    while i < 64 {
+        let (vector, lane) = (i / 16, i % 16);
+        order[i] = (lane / 4 * 16 + vector * 4 + lane % 4) as u8;
+        i += 1;
+    }
+    order
+}

@@ -1,0 +1,206 @@
+//! One handle for the three executors.
+use crate::{
+    error::{At, Error, Result},
+    exec::{
+        float, int,
+        lower::{self, Profile},
+        sim,
+    },
+    formats::onnx,
+    ir::{Graph, Tensor, pass},
+};
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::Path, str::FromStr, sync::Arc};
+
+/// What runs a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// The float executor: activations are not rounded, quantized constants stand for their real numbers.
+    Float,
+    /// The integer program by the formulas of `docs/numerics.md`, one at a time.
+    Sim,
+    /// The integer program on the kernels.
+    Int,
+}
+
+impl Kind {
+    /// What suits a graph: integers where it is quantized, floating point where not.
+    pub fn for_graph(graph: &Graph) -> Self {
+        if is_quantized(graph) { Self::Int } else { Self::Float }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Float => "float",
+            Self::Sim => "sim",
+            Self::Int => "int",
+        })
+    }
+}
+
+impl FromStr for Kind {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "float" => Ok(Self::Float),
+            "sim" => Ok(Self::Sim),
+            "int" => Ok(Self::Int),
+            _ => Err(Error::usage(format!("no engine is called '{s}'")).cure("use float, sim or int")),
+        }
+    }
+}
+
+/// How to run a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What runs it.
+    pub kind: Kind,
+    /// The arithmetic of sim and int.
+    pub profile: Profile,
+    /// 0: one per core.
+    pub threads: usize,
+}
+
+/// A model ready to run.
+pub struct Engine {
+    session: Session,
+    graph: Arc<Graph>,
+    options: Options,
+}
+
+/// The sessions of the three executors.
+pub(crate) enum Session {
+    Float(float::Session),
+    Sim(sim::Session),
+    Int(int::Session),
+}
+
+impl Engine {
+    /// Prepares a graph.
+    ///
+    /// # Errors
+    /// When the graph cannot be lowered for sim and int (a graph without annotations has nothing to run in integers), or
+    /// the executor refuses it.
+    pub fn open(graph: Arc<Graph>, options: Options) -> Result<Self> {
+        let Options { kind, profile, threads } = options;
+        if kind != Kind::Float && !is_quantized(&graph) {
+            return Err(Error::usage(format!("the model is not quantized, so engine {kind} has nothing to do"))
+                .cure("quantize it first (nnq quantize) or use --engine float"));
+        }
+        let session = match kind {
+            Kind::Float => Session::Float(float::Session::new(graph.clone(), &float::Options { threads })?),
+            Kind::Sim => Session::Sim(sim::Session::new(Arc::new(lower::lower(&graph, profile)?), threads)?),
+            Kind::Int => {
+                let program = Arc::new(lower::lower(&graph, profile)?);
+                Session::Int(int::Session::new(program, &int::Options { threads, isa: None })?)
+            }
+        };
+        Ok(Self { session, graph, options })
+    }
+    /// Runs once; inputs and outputs in the order of the graph's.
+    ///
+    /// # Errors
+    /// Names the node and the shapes.
+    pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
+        match &mut self.session {
+            Session::Float(s) => s.run(inputs),
+            Session::Sim(s) => s.run(inputs),
+            Session::Int(s) => s.run(inputs),
+        }
+    }
+    /// The graph it was opened with.
+    pub fn graph(&self) -> &Arc<Graph> {
+        &self.graph
+    }
+    /// What runs it.
+    pub fn kind(&self) -> Kind {
+        self.options.kind
+    }
+    /// The arithmetic, where there is a choice.
+    pub fn profile(&self) -> Option<Profile> {
+        (self.kind() != Kind::Float).then_some(self.options.profile)
+    }
+    /// Name of the instruction set, where the engine chooses one.
+    pub fn isa(&self) -> Option<&'static str> {
+        match &self.session {
+            Session::Int(s) => Some(s.isa().name()),
+            _ => None,
+        }
+    }
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        match (&self.session, self.options.threads) {
+            (Session::Int(s), _) => s.threads(),
+            (_, 0) => std::thread::available_parallelism().map_or(1, usize::from),
+            (_, n) => n,
+        }
+    }
+    /// The session behind it.
+    pub(crate) fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+    /// How many samples an input takes at once: `Some` where the model fixes the first dimension of its first input.
+    pub fn fixed_batch(&self) -> Option<usize> {
+        let input = self.graph.value(*self.graph.inputs.first()?);
+        input.shape.as_ref()?.0.first()?.fixed()
+    }
+}
+
+/// Reads a model and simplifies it: what every flow starts with.
+///
+/// # Errors
+/// What the reader and the passes answer, with the file's name.
+pub fn load(path: &Path) -> Result<Arc<Graph>> {
+    simplify(onnx::read(path)?).at(|| path.display())
+}
+
+/// [`pass::simplify`] with the float executor.
+///
+/// # Errors
+/// What the passes answer.
+pub fn simplify(graph: Graph) -> Result<Arc<Graph>> {
+    let ctx = float::Ctx::new();
+    Ok(Arc::new(pass::simplify(graph, &|op, x, outputs| float::eval(op, x, outputs, &ctx))?))
+}
+
+/// Whether any value of a graph is annotated.
+pub fn is_quantized(graph: &Graph) -> bool {
+    graph.values().any(|(_, v)| v.quant.is_some())
+}
+
+/// The most memory this process has held at once, in bytes; `None` where the system does not say.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for kind in [Kind::Float, Kind::Sim, Kind::Int] {
+            assert_eq!(kind.to_string().parse::<Kind>().unwrap(), kind);
+        }
+        assert!("fast".parse::<Kind>().unwrap_err().to_string().contains("'fast'"));
+    }
+
+    #[test]
+    fn integers_need_annotations() {
+        let options = Options { kind: Kind::Int, profile: Profile::Dyadic, threads: 1 };
+        let e = Engine::open(Arc::new(Graph::new("g")), options).err().unwrap();
+        assert!(e.to_string().contains("not quantized"), "{e}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_is_plausible() {
+        let peak = peak_memory().unwrap();
+        assert!((1 << 20..1 << 40).contains(&peak), "{peak}");
+    }
+}

@@ -1,0 +1,150 @@
+//! What can be prepared before shapes are known: packed weights, multipliers, tables.
+use super::{Stored, offset, table};
+use crate::{
+    error::{Error, Result},
+    exec::lower::{Form, Product, ProductOut, Program, Requant, Step, StepKind},
+    ir::{Data, Tensor},
+};
+use nnq_kernels::{
+    Isa,
+    conv::{ConvGeom, PackedConv},
+    depthwise::PackedDepthwise,
+};
+
+/// The prepared part of a step.
+pub(super) enum Packed {
+    /// Nothing to prepare.
+    None,
+    Product(Box<PackedProduct>),
+    Table(Box<[u8; 256]>),
+}
+
+/// Weights and epilogue of a product.
+pub(super) struct PackedProduct {
+    pub(super) weights: Weights,
+    pub(super) w_zero: Option<Vec<i32>>,
+    pub(super) requant: Multipliers,
+    /// Channels in and out and kernel; sizes are filled in by the plan.
+    pub(super) geom: ConvGeom,
+}
+
+pub(super) enum Weights {
+    Conv(PackedConv),
+    Depthwise(PackedDepthwise),
+}
+
+pub(super) enum Multipliers {
+    Onnx(Vec<f32>),
+    Dyadic(Vec<i32>, Vec<u8>),
+    Real(Vec<f32>),
+}
+
+impl Packed {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Table(_) => 256,
+            Self::Product(p) => match &p.weights {
+                Weights::Conv(w) => w.bytes(),
+                Weights::Depthwise(w) => w.bytes(),
+            },
+        }
+    }
+}
+
+pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
+    let grid = |slots: &[Option<usize>]| {
+        program.grid(slots.first().copied().flatten().ok_or_else(|| Error::internal("a step without operand"))?)
+    };
+    Ok(match &step.kind {
+        StepKind::Product(p) => Packed::Product(Box::new(product(p, isa)?)),
+        StepKind::Pointwise(f) => Packed::Table(table::pointwise(*f, grid(&step.inputs)?, grid(&step.outputs)?)),
+        StepKind::Regrid(m) => Packed::Table(table::regrid(*m, grid(&step.inputs)?, grid(&step.outputs)?)),
+        _ => Packed::None,
+    })
+}
+
+fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
+    let codes = signed_bytes(p)?;
+    let shape = p.weight.shape();
+    let channels = p.bias.len();
+    let (mut geom, ordered) = match &p.form {
+        Form::Conv(a) => {
+            let (k_h, k_w) = if shape.len() == 3 { (1, shape[2]) } else { (shape[2], shape[3]) };
+            let group = a.group.max(1);
+            let mut geom = ConvGeom::matrix(0, shape[1] * group, channels);
+            (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, group);
+            (geom, last_channels(&codes, shape[0], shape[1], k_h * k_w))
+        }
+        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes),
+        Form::Matrix { transposed: false } => {
+            (ConvGeom::matrix(0, shape[0], channels), last_channels(&codes, 1, shape[0], shape[1]))
+        }
+    };
+    let lift = offset(!p.weight_qtype.signed);
+    let w_zero: Vec<i32> = p.weight_zero.iter().map(|z| z - lift).collect();
+    let w_zero = w_zero.iter().any(|&z| z != 0).then_some(w_zero);
+    geom.batch = 0;
+    let depthwise = geom.groups == geom.c_in && geom.c_in == geom.c_out && geom.groups > 1 && w_zero.is_none();
+    let weights = if depthwise {
+        Weights::Depthwise(PackedDepthwise::pack(isa, &geom, &ordered))
+    } else {
+        Weights::Conv(PackedConv::pack(isa, &geom, &ordered))
+    };
+    let requant = match &p.out {
+        ProductOut::Real { scale } => Multipliers::Real(scale.clone()),
+        ProductOut::Code { requant: Requant::Onnx(m), .. } => Multipliers::Onnx(m.clone()),
+        ProductOut::Code { requant: Requant::Dyadic(m), .. } => {
+            Multipliers::Dyadic(m.iter().map(|d| d.mult).collect(), m.iter().map(|d| d.shift).collect())
+        }
+    };
+    Ok(PackedProduct { weights, w_zero, requant, geom })
+}
+
+/// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.
+fn signed_bytes(p: &Product) -> Result<Vec<i8>> {
+    let wide = || Error::unsupported("weights of more than 8 bits; the integer engine runs up to 8").cure("run it with --engine sim");
+    match p.weight.data() {
+        Data::I8(b) => Ok(b.to_vec()),
+        #[allow(clippy::cast_possible_wrap)]
+        Data::U8(b) => Ok(b.iter().map(|&c| (c ^ 0x80) as i8).collect()),
+        _ => Err(wide()),
+    }
+}
+
+/// `[outer][channels][inner]` to `[outer][inner][channels]`.
+fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Vec<i8> {
+    let mut out = Vec::with_capacity(w.len());
+    for o in 0..outer {
+        for i in 0..inner {
+            out.extend((0..channels).map(|c| w[(o * channels + c) * inner + i]));
+        }
+    }
+    out
+}
+
+impl Multipliers {
+    pub(super) fn as_requant(&self) -> nnq_kernels::conv::Requant<'_> {
+        match self {
+            Self::Onnx(m) => nnq_kernels::conv::Requant::Onnx(m),
+            Self::Dyadic(mult, shift) => nnq_kernels::conv::Requant::Dyadic { mult, shift },
+            Self::Real(s) => nnq_kernels::conv::Requant::Real(s),
+        }
+    }
+}
+
+/// The output's stored clamp and zero; anything for real outputs.
+pub(super) fn epilogue_codes(program: &Program, step: &Step, p: &Product) -> Result<Stored> {
+    match &p.out {
+        ProductOut::Real { .. } => Ok(Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }),
+        ProductOut::Code { clamp, .. } => {
+            let slot = step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("a product without output"))?;
+            Ok(Stored::of(program.grid(slot)?, *clamp))
+        }
+    }
+}
+
+/// A real tensor that some kernels want as a plain slice.
+pub(super) fn reals(t: &Tensor) -> Result<&[f32]> {
+    t.as_slice::<f32>()
+}

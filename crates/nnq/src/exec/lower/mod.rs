@@ -1,0 +1,343 @@
+//! From an annotated graph to an integer program: which steps there are, on which grids, with which multipliers.
+//!
+//! The program knows no layout, no kernel and no batch size. Simulator and integer engine read it; neither decides anything
+//! about numbers on its own.
+mod build;
+mod product;
+
+
+pub use build::lower;
+pub use product::bias_code;
+
+use crate::{
+    error::{Error, Result},
+    ir::{Graph, NodeId, Op, QType, Tensor, ValueId, op::Unary},
+};
+use nnq_kernels::round::{AddDyadic, Dyadic};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// Which arithmetic requantizes. See `docs/numerics.md` section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Integer multiplier and shift.
+    #[default]
+    Dyadic,
+    /// Binary32 multiplier, round half to even: the semantics of ONNX.
+    Onnx,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dyadic => "dyadic",
+            Self::Onnx => "onnx",
+        })
+    }
+}
+
+impl FromStr for Profile {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "dyadic" => Ok(Self::Dyadic),
+            "onnx" => Ok(Self::Onnx),
+            _ => Err(Error::usage(format!("no numeric profile is called '{s}'")).cure("use dyadic or onnx")),
+        }
+    }
+}
+
+/// Per-tensor parameters of a value that is held as codes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// The integer grid.
+    pub qtype: QType,
+    /// The scale.
+    pub scale: f32,
+    /// The zero point.
+    pub zero: i32,
+}
+
+impl Grid {
+    /// `Q(x)`.
+    pub fn quantize(&self, x: f32) -> i32 {
+        nnq_kernels::round::quantize_f32(x, self.scale, self.zero, self.qtype.min(), self.qtype.max())
+    }
+    /// `D(q)`.
+    pub fn dequantize(&self, q: i32) -> f32 {
+        nnq_kernels::round::dequantize_f32(q, self.scale, self.zero)
+    }
+    /// The clamp without an activation.
+    pub fn full(&self) -> Clamp {
+        Clamp { lo: self.qtype.min(), hi: self.qtype.max() }
+    }
+}
+
+impl fmt::Display for Grid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}(s={:e}, z={})", self.qtype, self.scale, self.zero)
+    }
+}
+
+/// The codes a step may answer: the grid, or less when an activation is fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Clamp {
+    pub lo: i32,
+    pub hi: i32,
+}
+
+/// Index of a value of a program.
+pub type Slot = usize;
+
+/// How a program holds a value.
+#[derive(Clone, Debug)]
+pub enum Repr {
+    /// Real numbers (binary32 tensors, or integer tensors that are not quantized values, such as shapes).
+    Real,
+    /// Codes on a grid.
+    Code(Grid),
+    /// A constant of the graph.
+    Constant(Arc<Tensor>),
+}
+
+/// A value of a program.
+#[derive(Clone, Debug)]
+pub struct ProgValue {
+    /// The graph value whose shape it has.
+    pub source: ValueId,
+    /// How it is held.
+    pub repr: Repr,
+}
+
+/// The geometry of an integer product.
+#[derive(Clone, Debug)]
+pub enum Form {
+    /// Weight `[c_out, c_in / group, kernel...]`.
+    Conv(crate::ir::op::ConvAttrs),
+    /// Weight `[c_out, k]` when transposed, `[k, c_out]` otherwise; rows are the leading dimensions of the input.
+    Matrix {
+        /// The weight is stored `[c_out, k]`.
+        transposed: bool,
+    },
+}
+
+/// Multipliers of a requantization, one per output channel.
+#[derive(Clone, Debug)]
+pub enum Requant {
+    /// Profile onnx.
+    Onnx(Vec<f32>),
+    /// Profile dyadic.
+    Dyadic(Vec<Dyadic>),
+}
+
+/// What becomes of the accumulators.
+#[derive(Clone, Debug)]
+pub enum ProductOut {
+    /// Codes on the output's grid.
+    Code {
+        /// Multipliers.
+        requant: Requant,
+        /// The activation.
+        clamp: Clamp,
+    },
+    /// `f32(acc) * scale[channel]`.
+    Real {
+        /// `sx * sw` per output channel.
+        scale: Vec<f32>,
+    },
+}
+
+/// Convolution or matrix product with constant weights.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// Geometry.
+    pub form: Form,
+    /// Weight codes in the layout of `form`: i8 or u8, i16 or u16 for more than 8 bits.
+    pub weight: Arc<Tensor>,
+    /// Grid of the weight codes.
+    pub weight_qtype: QType,
+    /// Zero point of the weights per output channel.
+    pub weight_zero: Vec<i32>,
+    /// Bias per output channel.
+    pub bias: Vec<i32>,
+    /// Proved bound of `|acc|` over all channels.
+    pub bound: i64,
+    /// Epilogue.
+    pub out: ProductOut,
+}
+
+/// Multipliers of an addition.
+#[derive(Clone, Copy, Debug)]
+pub enum AddRule {
+    /// Profile onnx: the formula on the grids themselves.
+    Onnx,
+    /// Profile dyadic.
+    Dyadic(AddDyadic),
+}
+
+/// One multiplier.
+#[derive(Clone, Copy, Debug)]
+pub enum Scalar {
+    /// Profile onnx.
+    Onnx(f32),
+    /// Profile dyadic.
+    Dyadic(Dyadic),
+}
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pointwise {
+    /// An operator.
+    Unary(Unary),
+    /// Clip to real bounds.
+    Clip(f32, f32),
+    /// `f(x) = x` between different grids, profile onnx.
+    Same,
+}
+
+impl Pointwise {
+    /// `f(x)`, bit for bit as the float executor computes it.
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Unary(u) => super::float::unary_scalar(u, x),
+            Self::Clip(lo, hi) => x.max(lo).min(hi),
+            Self::Same => x,
+        }
+    }
+}
+
+/// What a step computes. Inputs and outputs are slots of the program.
+#[derive(Clone, Debug)]
+pub enum StepKind {
+    /// Real to codes: `Q`.
+    Quantize,
+    /// Codes to real: `D`.
+    Dequantize,
+    /// Convolution or matrix product of codes.
+    Product(Box<Product>),
+    /// Sum or difference (`negate`) of codes.
+    Add {
+        /// Subtract the second.
+        negate: bool,
+        /// Multipliers.
+        rule: AddRule,
+        /// Activation.
+        clamp: Clamp,
+    },
+    /// Product of codes; `None` is profile onnx, whose formula needs no multiplier.
+    Mul {
+        /// Multiplier of profile dyadic.
+        rule: Option<Dyadic>,
+        /// Activation.
+        clamp: Clamp,
+    },
+    /// `Q(f(D(q)))`.
+    Pointwise(Pointwise),
+    /// `requantize(q - zx)` between grids, profile dyadic.
+    Regrid(Dyadic),
+    /// Maximum of codes over windows, or over everything when `window` is `None`.
+    MaxPool {
+        /// The window.
+        window: Option<crate::ir::op::PoolAttrs>,
+    },
+    /// Mean of codes over windows, or over everything.
+    AveragePool {
+        /// The window.
+        window: Option<crate::ir::op::PoolAttrs>,
+        /// The padding counts.
+        count_include_pad: bool,
+    },
+    /// Concatenation of codes that share one grid.
+    Concat {
+        /// Axis as in the operator.
+        axis: i64,
+    },
+    /// An operator that moves codes (first input) and computes nothing; further inputs are constants.
+    Move(Op),
+    /// An operator in floating point.
+    Float(Op),
+}
+
+/// One step of a program.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The nodes it stands for: the first gives it its name.
+    pub nodes: Vec<NodeId>,
+    /// What it computes.
+    pub kind: StepKind,
+    /// Inputs.
+    pub inputs: Vec<Option<Slot>>,
+    /// Outputs.
+    pub outputs: Vec<Option<Slot>>,
+}
+
+/// An integer program.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The graph it was lowered from, with annotations carried through moves.
+    pub graph: Arc<Graph>,
+    /// Arithmetic.
+    pub profile: Profile,
+    /// Values.
+    pub values: Vec<ProgValue>,
+    /// Steps in order.
+    pub steps: Vec<Step>,
+    /// Slots of the graph inputs, in order; real.
+    pub inputs: Vec<Slot>,
+    /// Slots of the graph outputs, in order; real.
+    pub outputs: Vec<Slot>,
+    /// What a user should know: layers that run in floating point although their inputs are quantized.
+    pub notes: Vec<String>,
+}
+
+impl Program {
+    /// The grid of a slot that holds codes.
+    ///
+    /// # Errors
+    /// When it does not: a defect of the lowering.
+    pub fn grid(&self, slot: Slot) -> Result<Grid> {
+        match &self.values[slot].repr {
+            Repr::Code(g) => Ok(*g),
+            _ => Err(Error::internal(format!("slot {slot} of the program holds no codes"))),
+        }
+    }
+    /// The name of a step: that of its first node.
+    pub fn step_name(&self, step: &Step) -> String {
+        step.nodes.first().map_or_else(
+            || {
+                let slot = step.outputs.iter().flatten().next();
+                slot.map_or_else(String::new, |&s| self.graph.value(self.values[s].source).name.clone())
+            },
+            |&n| self.graph.node(n).name.clone(),
+        )
+    }
+    /// How many steps compute in integers, and how many operators in floating point.
+    pub fn integer_share(&self) -> (usize, usize) {
+        let float = self.steps.iter().filter(|s| matches!(s.kind, StepKind::Float(_))).count();
+        (self.steps.len() - float, float)
+    }
+    /// The multiplier of a mean over `count` codes from `from` to `to`.
+    ///
+    /// # Errors
+    /// When the ratio of the scales has no dyadic form.
+    pub fn mean_rule(&self, from: Grid, to: Grid, count: usize) -> Result<Scalar> {
+        Ok(match self.profile {
+            #[allow(clippy::cast_precision_loss)]
+            Profile::Onnx => Scalar::Onnx(from.scale / (to.scale * count as f32)),
+            #[allow(clippy::cast_precision_loss)]
+            Profile::Dyadic => {
+                Scalar::Dyadic(dyadic(f64::from(from.scale) / (f64::from(to.scale) * count as f64))?)
+            }
+        })
+    }
+}
+
+/// The dyadic form of a multiplier, or why there is none.
+pub(super) fn dyadic(m: f64) -> Result<Dyadic> {
+    Dyadic::from_real(m).ok_or_else(|| {
+        Error::value(format!("the requantization factor {m:e} has no dyadic form"))
+            .cure("the scales of this layer are far apart: calibrate again or keep the layer float")
+    })
+}

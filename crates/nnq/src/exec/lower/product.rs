@@ -1,0 +1,138 @@
+//! Weights, biases, multipliers and the overflow proof of one integer product.
+use super::{Clamp, Form, Grid, Product, ProductOut, Profile, Requant, dyadic};
+use crate::{
+    error::{Error, Result},
+    ir::{Graph, Granularity, Node, Op, QParams, Tensor, ValueId},
+};
+use std::sync::Arc;
+
+/// The product of `node` with its input on the grid `from`; `None` when the weights are not held as codes, one scale per tensor or
+/// output channel, so that the node has to run in floating point.
+///
+/// # Errors
+/// When an accumulator or a bias could overflow, or a factor has no dyadic form.
+pub(super) fn build(
+    graph: &Graph,
+    node: &Node,
+    from: Grid,
+    to: Option<(Grid, Clamp)>,
+    profile: Profile,
+) -> Result<Option<Product>> {
+    let Some(w) = node.input(1) else { return Ok(None) };
+    let Some((weight, params)) = codes(graph, w) else { return Ok(None) };
+    let rank = weight.shape().len();
+    let input_rank = node.input(0).and_then(|x| graph.value(x).shape.as_ref().map(crate::ir::Shape::rank));
+    let (form, axis, bias) = match &node.op {
+        Op::Conv(a) if rank == 3 || rank == 4 => (Form::Conv(a.clone()), 0, node.input(2)),
+        Op::Gemm { alpha, beta, trans_a: false, trans_b }
+            if rank == 2 && *alpha == 1.0 && (*beta == 1.0 || node.input(2).is_none()) =>
+        {
+            (Form::Matrix { transposed: *trans_b }, usize::from(!*trans_b), node.input(2))
+        }
+        Op::MatMul if rank == 2 && input_rank.is_some_and(|r| r >= 2) => (Form::Matrix { transposed: false }, 1, None),
+        _ => return Ok(None),
+    };
+    let channels = weight.shape()[axis];
+    let (scale, zero) = match params.granularity {
+        Granularity::Tensor => (vec![params.scale[0]; channels], vec![params.zero_point[0]; channels]),
+        Granularity::Channel { axis: a } if a == axis => (params.scale.clone(), params.zero_point.clone()),
+        _ => return Ok(None),
+    };
+    let Some(bias) = biases(graph, bias, from.scale, &scale)? else { return Ok(None) };
+    let bound = prove(graph, w, &weight, axis, &zero, &bias, from)?;
+    let out = match to {
+        None => ProductOut::Real { scale: scale.iter().map(|sw| from.scale * sw).collect() },
+        Some((grid, clamp)) => ProductOut::Code {
+            requant: match profile {
+                Profile::Onnx => Requant::Onnx(scale.iter().map(|sw| (from.scale * sw) / grid.scale).collect()),
+                Profile::Dyadic => Requant::Dyadic(
+                    scale
+                        .iter()
+                        .map(|sw| dyadic(f64::from(from.scale) * f64::from(*sw) / f64::from(grid.scale)))
+                        .collect::<Result<_>>()?,
+                ),
+            },
+            clamp,
+        },
+    };
+    Ok(Some(Product { form, weight, weight_qtype: params.qtype, weight_zero: zero, bias, bound, out }))
+}
+
+/// The codes of an annotated constant; real numbers still to be rounded are none.
+fn codes(graph: &Graph, v: ValueId) -> Option<(Arc<Tensor>, Arc<QParams>)> {
+    let value = graph.value(v);
+    let (t, q) = (value.constant.clone()?, value.quant.clone()?);
+    (t.dtype().is_int() && q.qtype.bits <= 16).then_some((t, q))
+}
+
+/// Bias codes at scale `sx * sw`. `None` when the bias is no constant or no vector over the channels.
+fn biases(graph: &Graph, bias: Option<ValueId>, sx: f32, sw: &[f32]) -> Result<Option<Vec<i32>>> {
+    let Some(v) = bias else { return Ok(Some(vec![0; sw.len()])) };
+    let value = graph.value(v);
+    let Some(t) = &value.constant else { return Ok(None) };
+    let n = t.len();
+    if !(n == sw.len() || n == 1) || t.shape().iter().rev().skip(1).any(|&d| d != 1) {
+        return Ok(None);
+    }
+    let at = |i: usize| if n == 1 { 0 } else { i };
+    let overflow = |i: usize, x: f64| {
+        Error::value(format!("bias {x:e} of output channel {i} does not fit 32 bits at scale {:e}", sx * sw[i]))
+            .at(format!("value '{}'", value.name))
+            .cure("the weights of this channel are almost zero: quantize the model with nnq, which widens their scale")
+    };
+    if let Some(q) = value.quant.as_ref().filter(|_| t.dtype().is_int()) {
+        let codes = t.to_i64s()?;
+        let scale = |i: usize| if q.scale.len() == 1 { q.scale[0] } else { q.scale[at(i)] };
+        let zero = |i: usize| if q.zero_point.len() == 1 { q.zero_point[0] } else { q.zero_point[at(i)] };
+        // Codes at this scale (to the rounding of whoever multiplied) are taken as they are, as every ONNX engine does; at any
+        // other scale they are real numbers like all others.
+        let same = (0..sw.len()).all(|i| (scale(i) / (sx * sw[i]) - 1.0).abs() < 1e-5 && zero(i) == 0);
+        return (0..sw.len())
+            .map(|i| {
+                let code = codes[at(i)] - i64::from(zero(i));
+                #[allow(clippy::cast_precision_loss)]
+                let real = code as f64 * f64::from(scale(i));
+                if same {
+                    i32::try_from(code).map_err(|_| overflow(i, real))
+                } else {
+                    bias_code(real, sx, sw[i]).ok_or_else(|| overflow(i, real))
+                }
+            })
+            .collect::<Result<_>>()
+            .map(Some);
+    }
+    let real = t.to_f32s();
+    (0..sw.len())
+        .map(|i| bias_code(f64::from(real[at(i)]), sx, sw[i]).ok_or_else(|| overflow(i, f64::from(real[at(i)]))))
+        .collect::<Result<_>>()
+        .map(Some)
+}
+
+/// `rne(b / (sx * sw))` in binary64 (numerics section 3); `None` when it does not fit.
+pub fn bias_code(b: f64, sx: f32, sw: f32) -> Option<i32> {
+    let q = nnq_kernels::round::rne_f64(b / (f64::from(sx) * f64::from(sw)));
+    #[allow(clippy::cast_possible_truncation)]
+    (q.abs() <= f64::from(i32::MAX)).then_some(q as i32)
+}
+
+/// Proves that no accumulator overflows and answers the largest bound.
+fn prove(graph: &Graph, w: ValueId, weight: &Tensor, axis: usize, zero: &[i32], bias: &[i32], from: Grid) -> Result<i64> {
+    let reach = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
+    let inner: usize = weight.shape()[axis + 1..].iter().product();
+    let mut sums = vec![0i64; bias.len()];
+    for (i, c) in weight.to_i64s()?.into_iter().enumerate() {
+        let channel = i / inner % bias.len();
+        sums[channel] += (c - i64::from(zero[channel])).abs();
+    }
+    let mut worst = 0;
+    for (channel, (sum, b)) in sums.into_iter().zip(bias).enumerate() {
+        let bound = sum.saturating_mul(reach).saturating_add(i64::from(*b).abs());
+        if bound > i64::from(i32::MAX) {
+            return Err(Error::value(format!("the accumulator of output channel {channel} can reach {bound}, beyond 2^31 - 1"))
+                .at(format!("weight '{}'", graph.value(w).name))
+                .cure("keep this layer float, or use fewer bits"));
+        }
+        worst = worst.max(bound);
+    }
+    Ok(worst)
+}

@@ -1,0 +1,198 @@
+//! Placement: which values are held as codes, and which of them share one grid.
+//!
+//! A value becomes codes when some integer step wants to read it: a product, or an operator on codes whose own result is
+//! wanted as codes. What only leads to outputs of the graph stays real, so that logits are never clipped or rounded; the
+//! last product answers real numbers straight from its accumulators.
+use crate::ir::{
+    DType, Graph, Node, NodeId, Op, ValueId,
+    op::{Binary, ResizeMode, Unary},
+};
+
+/// What a placement decided.
+pub struct Placement {
+    /// The products that compute in integers.
+    pub products: Vec<NodeId>,
+    /// Groups of values that share one grid; each value that is held as codes is in exactly one.
+    pub groups: Vec<Group>,
+}
+
+/// Values that share one grid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// All of them.
+    pub values: Vec<ValueId>,
+    /// Those that the others are made of by moving, joining or taking maxima: the range of the group is theirs.
+    pub sources: Vec<ValueId>,
+}
+
+/// What a node can do with codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// A product with constant weights.
+    Product,
+    /// Computes codes from codes, on a grid of its own.
+    Compute,
+    /// Output and inputs share a grid.
+    Share,
+    /// Floating point.
+    Float,
+}
+
+/// Places quantization. `keep_float` names the nodes that the recipe keeps in floating point.
+pub fn place(graph: &Graph, keep_float: &dyn Fn(&Node) -> bool) -> Placement {
+    let consumers = graph.consumers();
+    let roles: Vec<Role> = graph.nodes().map(|(_, n)| if keep_float(n) { Role::Float } else { role(graph, n) }).collect();
+    let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
+
+    // Backwards: whose codes does an integer step want?
+    let mut wanted = vec![false; graph.value_count()];
+    let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    for &id in nodes.iter().rev() {
+        let node = graph.node(id);
+        let wants = match roles[id.0 as usize] {
+            Role::Product => true,
+            Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
+            Role::Float => false,
+        };
+        if wants {
+            for v in data_inputs(node) {
+                wanted[v.0 as usize] |= is_float(v);
+            }
+        }
+    }
+    // A result that goes straight into a clamp is rounded once, behind the clamp.
+    for &id in &nodes {
+        let node = graph.node(id);
+        let fuses = matches!(node.op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul)
+            || matches!(node.op, Op::Binary(Binary::Add | Binary::Sub | Binary::Mul));
+        let Some(y) = node.output(0).filter(|_| fuses) else { continue };
+        let readers = &consumers[y.0 as usize];
+        if readers.len() == 1 && !graph.outputs.contains(&y) {
+            let reader = graph.node(readers[0].0);
+            let clamp = matches!(reader.op, Op::Unary(Unary::Relu)) || matches!(reader.op, Op::Clip);
+            if clamp && reader.output(0).is_some_and(|v| wanted[v.0 as usize]) {
+                wanted[y.0 as usize] = false;
+            }
+        }
+    }
+
+    let mut set = Sets::new(graph.value_count());
+    let mut derived = vec![false; graph.value_count()];
+    for &id in &nodes {
+        let node = graph.node(id);
+        if roles[id.0 as usize] != Role::Share {
+            continue;
+        }
+        let outputs: Vec<ValueId> = node.outputs.iter().flatten().copied().filter(|v| wanted[v.0 as usize]).collect();
+        for &y in &outputs {
+            for x in data_inputs(node).filter(|x| wanted[x.0 as usize]) {
+                set.join(x.0 as usize, y.0 as usize);
+                derived[y.0 as usize] = true;
+            }
+        }
+    }
+    let mut groups: Vec<Group> = Vec::new();
+    let mut of_root = vec![usize::MAX; graph.value_count()];
+    for i in (0..graph.value_count()).filter(|&i| wanted[i]) {
+        let root = set.root(i);
+        if of_root[root] == usize::MAX {
+            of_root[root] = groups.len();
+            groups.push(Group { values: Vec::new(), sources: Vec::new() });
+        }
+        let group = &mut groups[of_root[root]];
+        let v = ValueId(i as u32);
+        group.values.push(v);
+        if !derived[i] {
+            group.sources.push(v);
+        }
+    }
+    let products = nodes.into_iter().filter(|id| roles[id.0 as usize] == Role::Product).collect();
+    Placement { products, groups }
+}
+
+/// The inputs that carry data, as against shapes, indices, weights and parameters.
+fn data_inputs(node: &Node) -> impl Iterator<Item = ValueId> + '_ {
+    let n = match node.op {
+        Op::Binary(_) => 2,
+        Op::Concat { .. } => usize::MAX,
+        _ => 1,
+    };
+    node.inputs.iter().take(n).flatten().copied()
+}
+
+fn role(graph: &Graph, node: &Node) -> Role {
+    let constant = |i: usize| node.input(i).is_none_or(|v| graph.value(v).constant.is_some());
+    let rank = |i: usize| node.input(i).and_then(|v| graph.value(v).shape.as_ref().map(crate::ir::Shape::rank));
+    let float_input = node.input(0).is_some_and(|v| graph.value(v).dtype == Some(DType::F32));
+    if !float_input {
+        return Role::Float;
+    }
+    match &node.op {
+        Op::Conv(_) if constant(1) && constant(2) && matches!(rank(1), Some(3 | 4)) => Role::Product,
+        Op::Gemm { alpha, beta, trans_a: false, .. } if constant(1) && constant(2) && *alpha == 1.0 && *beta == 1.0 => {
+            // A bias that is not one vector over the columns stays with a float product.
+            let vector = node.input(2).and_then(|v| graph.constant(v)).is_none_or(|t| {
+                t.shape().iter().rev().skip(1).all(|&d| d == 1) && {
+                    let n = rank(1).and_then(|_| node.input(1)).and_then(|w| graph.constant(w)).map(|w| w.shape().to_vec());
+                    let trans = matches!(node.op, Op::Gemm { trans_b: true, .. });
+                    n.is_some_and(|s| s.len() == 2 && (t.len() == s[usize::from(!trans)]))
+                }
+            });
+            if vector { Role::Product } else { Role::Float }
+        }
+        Op::MatMul if node.input(1).is_some_and(|v| graph.value(v).constant.is_some()) && rank(1) == Some(2) => {
+            if rank(0).is_some_and(|r| r >= 2) { Role::Product } else { Role::Float }
+        }
+        Op::Binary(Binary::Add | Binary::Sub | Binary::Mul) => {
+            let both = (0..2).all(|i| {
+                node.input(i).is_some_and(|v| graph.value(v).constant.is_none() && graph.value(v).dtype == Some(DType::F32))
+            });
+            if both { Role::Compute } else { Role::Float }
+        }
+        Op::Unary(_) | Op::Clip => Role::Compute,
+        Op::AveragePool { .. } | Op::GlobalAveragePool if matches!(rank(0), Some(3 | 4)) => Role::Compute,
+        Op::MaxPool { .. } if node.output(1).is_none() && matches!(rank(0), Some(3 | 4)) => Role::Share,
+        Op::GlobalMaxPool if matches!(rank(0), Some(3 | 4)) => Role::Share,
+        Op::Concat { .. } if (0..node.inputs.len()).all(|i| !constant(i)) => Role::Share,
+        Op::Reshape { .. }
+        | Op::Flatten { .. }
+        | Op::Transpose { .. }
+        | Op::Squeeze
+        | Op::Unsqueeze
+        | Op::Slice
+        | Op::Split { .. }
+        | Op::Gather { .. }
+        | Op::Expand
+        | Op::Tile
+        | Op::Pad { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Identity
+            if (1..node.inputs.len()).all(constant) =>
+        {
+            Role::Share
+        }
+        Op::Resize(a) if a.mode == ResizeMode::Nearest && (1..node.inputs.len()).all(constant) => Role::Share,
+        _ => Role::Float,
+    }
+}
+
+/// Disjoint sets.
+struct Sets(Vec<usize>);
+
+impl Sets {
+    fn new(n: usize) -> Self {
+        Self((0..n).collect())
+    }
+    fn root(&mut self, mut i: usize) -> usize {
+        while self.0[i] != i {
+            self.0[i] = self.0[self.0[i]];
+            i = self.0[i];
+        }
+        i
+    }
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.root(a), self.root(b));
+        self.0[a.max(b)] = a.min(b);
+    }
+}
