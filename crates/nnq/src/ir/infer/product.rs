@@ -111,11 +111,9 @@ pub(super) fn conv_transpose(t: &ConvTransposeAttrs, x: &Args) -> Result<Vec<Fac
             (None, AutoPad::SameUpper | AutoPad::SameLower, Dim::Fixed(s)) => wide(*s).checked_mul(wide(strides[i])),
             (None, mode, Dim::Fixed(s)) => k.fixed().map(|k| {
                 let pads = if mode == AutoPad::NotSet { pad(i) + pad(n + i) } else { 0 };
-                (wide(*s) - 1).saturating_mul(wide(strides[i]))
-                    + wide(extra[i])
-                    + (wide(k) - 1).saturating_mul(wide(dilations[i]))
-                    + 1
-                    - pads
+                let (steps, taps) = (wide(*s) - 1, wide(k) - 1);
+                let spread = steps.saturating_mul(wide(strides[i]));
+                spread.saturating_add(taps.saturating_mul(wide(dilations[i]))).saturating_add(wide(extra[i]) + 1 - pads)
             }),
             (None, _, Dim::Sym(_) | Dim::Unknown) => None,
         };

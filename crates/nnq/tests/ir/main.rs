@@ -1,0 +1,8 @@
+//! The IR: inference, verifier, text form, rewrites.
+mod eval;
+mod fold;
+mod infer;
+mod recognise;
+mod simplify;
+mod text;
+mod verify;
