@@ -29,7 +29,7 @@ impl Axis {
     fn reach(self, tap: usize) -> (std::ops::Range<usize>, usize) {
         let shift = (tap * self.dilation) as i64 - self.begin;
         let s = self.stride as i64;
-        let first = if shift < 0 { (-shift + s - 1) / s } else { 0 };
+        let first = if shift < 0 { (-shift + s - 1) / s } else { 0 }.min(self.input as i64);
         let end = ((self.output as i64 - shift + s - 1).div_euclid(s)).clamp(0, self.input as i64);
         (first as usize..end.max(first) as usize, (first * s + shift).max(0) as usize)
     }
