@@ -2,6 +2,7 @@
 //!
 //! Each operator family is one file with functions from input tensors to output tensors. They know no graph. [`eval`] is
 //! the one dispatch; [`Session`] walks a graph.
+mod args;
 mod arrange;
 mod binary;
 mod ctx;
