@@ -186,8 +186,9 @@ mod tests {
             ("mish", worst(mish, |x| x * x.exp().ln_1p().tanh(), -80.0, 100.0), 4.0),
             ("erf", worst(erf, libm::erf, -20.0, 20.0), 3.0),
             ("softplus", worst(softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p(), -80.0, 100.0), 2.5),
-            // The argument of the exponential is x^2 / 2 = 12.5 at the left end, whose rounding counts that many times.
-            ("gelu", worst(gelu, |x| x * phi(x), -5.0, 50.0), 12.0),
+            // The argument of the exponential is x^2 / 2 = 12.5 at the left end, whose rounding counts that many
+            // times; at -1.4 the sum 0.5 + 0.5 erf loses three bits.
+            ("gelu", worst(gelu, |x| x * phi(x), -5.0, 50.0), 14.0),
         ];
         for (name, (error, at), limit) in table {
             assert!(error <= limit, "{name}: {error} units at {at}");
