@@ -1,43 +1,89 @@
-//! What operators share while they run: recycled buffers.
-use crate::ir::{Data, Tensor};
-use std::sync::Mutex;
+//! What operators share while they run: recycled buffers and prepared constants.
+use super::Inputs;
+use crate::{
+    error::{Error, Result},
+    ir::{Data, Tensor},
+};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// Recycles buffers of f32 between operators, so that memory is bounded by what is live at once and the steady state does
 /// not allocate. Operators take their output buffers here; the session gives back what nobody reads any more.
 #[derive(Default)]
 pub struct Ctx {
-    free: Mutex<Vec<Vec<f32>>>,
+    inner: Mutex<Inner>,
 }
+
+#[derive(Default)]
+struct Inner {
+    free: Vec<Vec<f32>>,
+    /// Bytes that the running node holds, and the most it held.
+    held: usize,
+    peak: usize,
+    /// The running node and a bit for each of its first 64 inputs that is a constant.
+    node: Option<(u32, u64)>,
+    kept: HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>,
+}
+
+/// Most elements of a tensor that an operator makes: what goes beyond is a damaged or hostile model.
+const LIMIT: usize = 1 << 31;
 
 impl Ctx {
     /// Nothing recycled yet.
     pub fn new() -> Self {
         Self::default()
     }
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// The number of elements of a shape that is about to be allocated.
+    ///
+    /// # Errors
+    /// Beyond 2^31 elements.
+    pub fn count(&self, shape: &[usize]) -> Result<usize> {
+        let n = crate::ir::count(shape)?;
+        if n > LIMIT {
+            return Err(Error::shape(format!("a result of shape {shape:?} holds {n} elements; the limit is {LIMIT}"))
+                .cure("check shapes, pads and repeats of the model"));
+        }
+        Ok(n)
+    }
     /// A buffer of `n` elements with unspecified content: the smallest free one that is large enough, or a new one.
     pub fn take(&self, n: usize) -> Vec<f32> {
-        let mut v = self.take_empty(n);
+        let mut v = {
+            let inner = &mut *self.lock();
+            inner.held += n * size_of::<f32>();
+            inner.peak = inner.peak.max(inner.held);
+            // Not one that is far too large: a later operator needs that.
+            let fits = |b: &Vec<f32>| (n..=n.saturating_mul(2).max(1 << 10)).contains(&b.capacity());
+            let best = inner.free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| b.capacity());
+            match best.map(|(i, _)| i) {
+                Some(i) => inner.free.swap_remove(i),
+                None => {
+                    // The new buffer takes the place of the largest one that is too small, so that free ones do not pile up.
+                    let small = inner.free.iter().enumerate().filter(|(_, b)| b.capacity() < n);
+                    if let Some((i, _)) = small.max_by_key(|(_, b)| b.capacity()) {
+                        inner.free.swap_remove(i);
+                    }
+                    Vec::new()
+                }
+            }
+        };
+        if v.capacity() < n {
+            return vec![0.0; n];
+        }
+        v.truncate(n);
         v.resize(n, 0.0);
         v
     }
     /// As [`Ctx::take`], filled with zeros.
     pub fn take_zeroed(&self, n: usize) -> Vec<f32> {
-        let mut v = self.take_empty(n);
-        v.clear();
-        v.resize(n, 0.0);
+        let mut v = self.take(n);
+        v.fill(0.0);
         v
-    }
-    fn take_empty(&self, n: usize) -> Vec<f32> {
-        let mut free = self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let best = free.iter().enumerate().filter(|(_, b)| b.capacity() >= n).min_by_key(|(_, b)| b.capacity());
-        match best.map(|(i, _)| i) {
-            Some(i) => {
-                let mut v = free.swap_remove(i);
-                v.truncate(n);
-                v
-            }
-            None => Vec::with_capacity(n),
-        }
     }
     /// Gives a tensor's buffer back.
     pub fn recycle(&self, tensor: Tensor) {
@@ -47,8 +93,44 @@ impl Ctx {
     }
     /// Gives a buffer back.
     pub fn give(&self, v: Vec<f32>) {
+        let mut inner = self.lock();
+        inner.held = inner.held.saturating_sub(v.len() * size_of::<f32>());
         if v.capacity() > 0 {
-            self.free.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(v);
+            inner.free.push(v);
         }
     }
+    /// Something made from input `input` of the running node (packed weights). Made once and kept when that input is a
+    /// constant of the session, made anew otherwise.
+    pub fn keep<T: Any + Send + Sync>(&self, input: usize, make: impl FnOnce() -> T) -> Arc<T> {
+        let key = self.lock().node.filter(|(_, constant)| input < 64 && constant >> input & 1 == 1);
+        let Some((node, _)) = key else { return Arc::new(make()) };
+        let kept = self.lock().kept.get(&(node, input)).cloned();
+        if let Some(kept) = kept.and_then(|k| k.downcast::<T>().ok()) {
+            return kept;
+        }
+        let made = Arc::new(make());
+        self.lock().kept.insert((node, input), made.clone());
+        made
+    }
+    /// The session says which node runs, and with a bit each which of its inputs are constants.
+    pub(super) fn enter(&self, node: u32, constant: u64) {
+        let mut inner = self.lock();
+        inner.node = Some((node, constant));
+        (inner.held, inner.peak) = (0, 0);
+    }
+    /// The node is done; answers the most bytes it held in f32 buffers.
+    pub(super) fn leave(&self) -> usize {
+        let mut inner = self.lock();
+        inner.node = None;
+        inner.held = 0;
+        inner.peak
+    }
+}
+
+/// A required input.
+///
+/// # Errors
+/// When it is absent.
+pub(crate) fn input<'a>(x: &Inputs<'a>, i: usize) -> Result<&'a Tensor> {
+    x.get(i).copied().flatten().ok_or_else(|| Error::shape(format!("input {i} is missing")))
 }

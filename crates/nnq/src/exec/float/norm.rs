@@ -1,30 +1,285 @@
-//! Normalisations and softmax.
-use super::{Ctx, Inputs};
+//! Normalisations and softmax. Means and variances are taken in binary64.
+use super::{
+    Ctx, Inputs, input,
+    product::{Real, by_type},
+};
 use crate::{
     error::{Error, Result},
-    ir::Tensor,
+    ir::{Tensor, count},
 };
+use rayon::prelude::*;
 
-pub(super) fn batch(_eps: f32, _x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    Err(Error::unsupported("not implemented yet"))
+/// Elements below which a task is not worth a second thread.
+const WORK: usize = 1 << 14;
+
+/// A vector of one number per channel.
+fn per_channel<'a, T: Real>(x: &Inputs<'a>, i: usize, channels: usize, what: &str) -> Result<&'a [T]> {
+    let t = input(x, i)?;
+    if t.shape() != [channels] {
+        return Err(Error::shape(format!("{what} of shape {:?}, expected [{channels}]", t.shape())));
+    }
+    t.as_slice()
 }
 
-pub(super) fn instance(_eps: f32, _x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    Err(Error::unsupported("not implemented yet"))
+/// Batch, channels and elements of a plane of `[N, C, ..]`. A vector is a batch of scalars with one channel.
+fn planes(shape: &[usize]) -> Result<(usize, usize, usize)> {
+    match shape {
+        [n, c, rest @ ..] => Ok((*n, *c, count(rest)?)),
+        [n] => Ok((*n, 1, 1)),
+        [] => Err(Error::shape("normalisation of a scalar: expected batch and channels")),
+    }
 }
 
-pub(super) fn group(_eps: f32, _groups: usize, _x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    Err(Error::unsupported("not implemented yet"))
+/// Runs `f` on runs of `len` elements of the input and of a new output of the same shape.
+fn rows<T: Real>(x: &Tensor, len: usize, ctx: &Ctx, f: impl Fn(usize, &[T], &mut [T]) + Sync) -> Result<Tensor> {
+    let data = x.as_slice::<T>()?;
+    let mut y = T::take(ctx, data.len());
+    if !y.is_empty() {
+        y.par_chunks_mut(len)
+            .zip(data.par_chunks(len))
+            .enumerate()
+            .with_min_len(WORK / len + 1)
+            .for_each(|(i, (y, x))| f(i, x, y));
+    }
+    Tensor::new(x.shape().to_vec(), T::wrap(y.into()))
 }
 
-pub(super) fn layer(_axis: i64, _eps: f32, _x: &Inputs, _outputs: usize, _ctx: &Ctx) -> Result<Vec<Tensor>> {
-    Err(Error::unsupported("not implemented yet"))
+pub(super) fn batch(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    by_type(x, |x| batch_of::<f32>(eps, x, ctx), |x| batch_of::<f64>(eps, x, ctx))
 }
 
-pub(super) fn lrn(_alpha: f32, _beta: f32, _bias: f32, _size: usize, _x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    Err(Error::unsupported("not implemented yet"))
+fn batch_of<T: Real>(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = input(x, 0)?;
+    let (_, channels, area) = planes(t.shape())?;
+    let [scale, shift, mean, var] =
+        [(1, "scale"), (2, "B"), (3, "mean"), (4, "variance")].map(|(i, what)| per_channel::<T>(x, i, channels, what));
+    let (scale, shift, mean, var) = (scale?, shift?, mean?, var?);
+    let factors: Vec<T> =
+        scale.iter().zip(var).map(|(&s, &v)| T::from_f64(s.into() / (v.into() + f64::from(eps)).sqrt())).collect();
+    rows::<T>(t, area, ctx, |i, x, y| {
+        let c = i % channels;
+        let (m, f, b) = (mean[c], factors[c], shift[c]);
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = (x - m) * f + b;
+        }
+    })
 }
 
-pub(super) fn softmax(_axis: i64, _flat: bool, _log: bool, _x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    Err(Error::unsupported("not implemented yet"))
+/// Mean and variance (of the population).
+fn moments<T: Real>(x: &[T]) -> (f64, f64) {
+    let n = x.len() as f64;
+    let mean = sum(x, |x| x) / n;
+    (mean, sum(x, |x| (x - mean) * (x - mean)) / n)
+}
+
+/// Sum of `f` in binary64, in eight interleaved chains, so that it runs on vectors.
+fn sum<T: Real>(x: &[T], f: impl Fn(f64) -> f64) -> f64 {
+    let mut acc = [0.0; 8];
+    let (blocks, rest) = x.as_chunks::<8>();
+    for b in blocks {
+        for (a, &x) in acc.iter_mut().zip(b) {
+            *a += f(x.into());
+        }
+    }
+    for (a, &x) in acc.iter_mut().zip(rest) {
+        *a += f(x.into());
+    }
+    acc.iter().sum()
+}
+
+pub(super) fn instance(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    by_type(x, |x| instance_of::<f32>(eps, x, ctx), |x| instance_of::<f64>(eps, x, ctx))
+}
+
+fn instance_of<T: Real>(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = input(x, 0)?;
+    if t.shape().len() < 3 {
+        return Err(Error::shape(format!("{:?}: expected batch, channels and spatial axes", t.shape())));
+    }
+    let (_, channels, area) = planes(t.shape())?;
+    let (scale, shift) = (per_channel::<T>(x, 1, channels, "scale")?, per_channel::<T>(x, 2, channels, "B")?);
+    rows::<T>(t, area, ctx, |i, x, y| {
+        let c = i % channels;
+        normalise(x, y, eps, |_| (scale[c], shift[c]));
+    })
+}
+
+/// `(x - mean) / sqrt(var + eps) * scale + shift` with `(scale, shift) = affine(index)`; answers mean and 1/deviation.
+fn normalise<T: Real>(x: &[T], y: &mut [T], eps: f32, affine: impl Fn(usize) -> (T, T)) -> (f64, f64) {
+    let (mean, var) = moments(x);
+    let inverse = 1.0 / (var + f64::from(eps)).sqrt();
+    let (m, f) = (T::from_f64(mean), T::from_f64(inverse));
+    for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+        let (scale, shift) = affine(i);
+        *y = (x - m) * f * scale + shift;
+    }
+    (mean, inverse)
+}
+
+pub(super) fn group(eps: f32, groups: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    by_type(x, |x| group_of::<f32>(eps, groups, x, ctx), |x| group_of::<f64>(eps, groups, x, ctx))
+}
+
+fn group_of<T: Real>(eps: f32, groups: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = input(x, 0)?;
+    let (_, channels, area) = planes(t.shape())?;
+    if groups == 0 || channels % groups != 0 {
+        return Err(Error::shape(format!("{channels} channels in {groups} groups")));
+    }
+    let (scale, shift) = (per_channel::<T>(x, 1, channels, "scale")?, per_channel::<T>(x, 2, channels, "bias")?);
+    let together = channels / groups;
+    rows::<T>(t, together * area, ctx, |i, x, y| {
+        let first = i % groups * together;
+        normalise(x, y, eps, |i| (scale[first + i / area], shift[first + i / area]));
+    })
+}
+
+pub(super) fn layer(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
+    use crate::ir::DType;
+    match input(x, 0)?.dtype() {
+        DType::F32 => layer_of::<f32>(axis, eps, x, outputs, ctx),
+        DType::F64 => layer_of::<f64>(axis, eps, x, outputs, ctx),
+        half if outputs <= 1 && half.is_float() => {
+            let first = |mut v: Vec<Tensor>| v.swap_remove(0);
+            let single = |x: &Inputs| layer_of::<f32>(axis, eps, x, 1, ctx).map(first);
+            Ok(vec![by_type(x, single, |x| layer_of::<f64>(axis, eps, x, 1, ctx).map(first))?])
+        }
+        other => Err(Error::unsupported(format!("LayerNormalization of {other} with {outputs} outputs"))),
+    }
+}
+
+fn layer_of<T: Real>(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
+    let t = input(x, 0)?;
+    let at = axis_of(axis, t.shape().len())?;
+    let (outer, inner) = t.shape().split_at(at);
+    let n = count(inner)?;
+    let full = |t: &Tensor| -> Result<Vec<T>> { expand(t.shape(), t.as_slice()?, inner) };
+    let scale = full(input(x, 1)?)?;
+    let shift = match x.get(2).copied().flatten() {
+        Some(b) => full(b)?,
+        None => vec![T::ZERO; n],
+    };
+    let y = rows::<T>(t, n.max(1), ctx, |_, x, y| {
+        normalise(x, y, eps, |i| (scale[i], shift[i]));
+    })?;
+    let mut results = vec![y];
+    if outputs > 1 {
+        let data = t.as_slice::<T>()?;
+        let stats: Vec<(f64, f64)> = data.chunks(n.max(1)).map(moments).collect();
+        let shape: Vec<usize> = outer.iter().copied().chain(inner.iter().map(|_| 1)).collect();
+        // The specification computes the statistics in binary32 (`stash_type` 1).
+        let mean = stats.iter().map(|s| s.0 as f32).collect::<Vec<f32>>();
+        let inverse = stats.iter().map(|s| (1.0 / (s.1 + f64::from(eps)).sqrt()) as f32).collect::<Vec<f32>>();
+        for (v, name) in [(mean, "mean"), (inverse, "inverse deviation")] {
+            if v.len() != count(&shape)? {
+                return Err(Error::shape(format!("{name}: normalisation over axes without elements")));
+            }
+            results.push(Tensor::of(&shape, v));
+        }
+        results.truncate(outputs);
+    }
+    Ok(results)
+}
+
+/// `x` of `shape` broadcast to `to`.
+fn expand<T: Copy>(shape: &[usize], x: &[T], to: &[usize]) -> Result<Vec<T>> {
+    let skip = to.len().checked_sub(shape.len());
+    let fits = skip.is_some_and(|skip| shape.iter().zip(&to[skip..]).all(|(&s, &t)| s == t || s == 1));
+    let Some(skip) = skip.filter(|_| fits) else {
+        return Err(Error::shape(format!("{shape:?} does not broadcast to {to:?}")));
+    };
+    Ok((0..count(to)?)
+        .map(|mut flat| {
+            let (mut index, mut stride) = (0, 1);
+            for a in (0..to.len()).rev() {
+                let here = flat % to[a];
+                flat /= to[a];
+                if a >= skip && shape[a - skip] > 1 {
+                    index += here * stride;
+                    stride *= shape[a - skip];
+                }
+            }
+            x[index]
+        })
+        .collect())
+}
+
+/// A possibly negative axis of a tensor of `rank`; for splitting it may be `rank` itself.
+fn axis_of(axis: i64, rank: usize) -> Result<usize> {
+    let at = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(at)
+        .ok()
+        .filter(|&a| a < rank.max(1))
+        .ok_or_else(|| Error::shape(format!("axis {axis} of a tensor of rank {rank}")))
+}
+
+pub(super) fn lrn(alpha: f32, beta: f32, bias: f32, size: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    if size == 0 {
+        return Err(Error::value("LRN over 0 channels"));
+    }
+    by_type(
+        x,
+        |x| lrn_of::<f32>([alpha, beta, bias], size, x, ctx),
+        |x| lrn_of::<f64>([alpha, beta, bias], size, x, ctx),
+    )
+}
+
+fn lrn_of<T: Real>(p: [f32; 3], size: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = input(x, 0)?;
+    let (_, channels, area) = planes(t.shape())?;
+    let [alpha, beta, bias] = p.map(f64::from);
+    rows::<T>(t, channels * area, ctx, |_, x, y| {
+        let mut sums = vec![0.0f64; area];
+        for c in 0..channels {
+            let (first, end) = (c.saturating_sub((size - 1) / 2), channels.min(c + size / 2 + 1));
+            sums.fill(0.0);
+            for x in x[first * area..end * area].chunks_exact(area) {
+                for (s, &x) in sums.iter_mut().zip(x) {
+                    let x: f64 = x.into();
+                    *s += x * x;
+                }
+            }
+            for ((y, &x), s) in y[c * area..].iter_mut().zip(&x[c * area..]).zip(&sums) {
+                *y = T::from_f64(x.into() / (bias + alpha / size as f64 * s).powf(beta));
+            }
+        }
+    })
+}
+
+/// `exp(x - max) / sum`, or its logarithm, along `axis`.
+pub(super) fn softmax(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    by_type(x, |x| softmax_of::<f32>(axis, flat, log, x, ctx), |x| softmax_of::<f64>(axis, flat, log, x, ctx))
+}
+
+fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = input(x, 0)?;
+    let at = axis_of(axis, t.shape().len())?;
+    let tail = &t.shape()[at.min(t.shape().len())..];
+    let (n, inner) = match tail {
+        [] => (1, 1),
+        _ if flat => (count(tail)?, 1),
+        [n, rest @ ..] => (*n, count(rest)?),
+    };
+    rows::<T>(t, (n * inner).max(1), ctx, |_, x, y| {
+        for i in 0..inner {
+            let line = || x[i..].iter().step_by(inner);
+            let mut top = line().next().copied().unwrap_or(T::ZERO);
+            for &x in line() {
+                // A NaN is never the top; it poisons the sum below.
+                if x > top {
+                    top = x;
+                }
+            }
+            let mut sum = 0.0f64;
+            for (y, &x) in y[i..].iter_mut().step_by(inner).zip(line()) {
+                let e = (x - top).exp();
+                sum += e.into();
+                *y = e;
+            }
+            let (log_sum, sum) = (T::from_f64(sum.ln()), T::from_f64(sum));
+            for (y, &x) in y[i..].iter_mut().step_by(inner).zip(line()) {
+                *y = if log { x - top - log_sum } else { *y / sum };
+            }
+        }
+    })
 }

@@ -1,1 +1,15 @@
 //! ONNX.
+mod external;
+mod proto;
+mod read;
+mod table;
+mod tensor;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use read::{read, read_bytes};
+pub use table::{NEWEST as NEWEST_OPSET, OLDEST as OLDEST_OPSET};
+pub use tensor::{read_tensor_bytes, read_tensor_file};
+pub use write::{WriteOptions, to_bytes, write};
