@@ -2,5 +2,5 @@
 pub mod observer;
 pub mod range;
 //pub mod recipe;
-//pub mod stats;
-//pub mod weights;
+pub mod stats;
+pub mod weights;
