@@ -60,6 +60,9 @@ impl From<WeightRange> for String {
     }
 }
 
+/// Up to this many bits each zero point is searched on its own.
+const EACH_ZERO_POINT: u8 = 3;
+
 /// What weights become.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeightScheme {
@@ -185,9 +188,24 @@ fn one(values: &[f32], grid: Scheme, power: Option<&Distance>) -> Result<Option<
         let (s, z) = params(r, grid);
         power.sum(values, s, z, grid.qtype)
     };
+    let shrink = |r: Range| {
+        let (t, value) = along(1.0, Effort::WEIGHTS, |t| price(Range { lo: r.lo * t, hi: r.hi * t }));
+        (value, Range { lo: r.lo * t, hi: r.hi * t })
+    };
     let best = if grid.symmetric || lo == 0.0 || hi == 0.0 {
-        let (t, _) = along(1.0, Effort::WEIGHTS, |t| price(Range { lo: all.lo * t, hi: all.hi * t }));
-        Range { lo: all.lo * t, hi: all.hi * t }
+        shrink(all).1
+    } else if grid.qtype.bits <= EACH_ZERO_POINT {
+        // Each zero point from the step that clips nothing on the sides that have codes.
+        let [n, p] = grid.codes();
+        let from = |z: i32| {
+            let cover = |end: f64, code: f64| {
+                let codes = code - f64::from(z);
+                if codes == 0.0 { 0.0 } else { end / codes }
+            };
+            shrink(Range::of_grid(grid, cover(all.hi, p).max(cover(all.lo, n)), z))
+        };
+        let zeros = grid.zero_points(all.lo, all.hi).map(from);
+        zeros.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(all, |x| x.1)
     } else {
         let [below, above] = plane([-all.lo, all.hi], Effort::WEIGHTS, None, |[b, a]| price(Range { lo: -b, hi: a }));
         Range { lo: -below, hi: above }
