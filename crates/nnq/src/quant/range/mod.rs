@@ -288,7 +288,7 @@ fn percentile(p: f64, sketch: &Sketch, scheme: Scheme) -> Result<Range> {
 /// - asymmetric: `s = (hi - lo) / (p - n)`, `z = clamp(rne(n - lo / s), n, p)`;
 /// - symmetric: `z = 0` and the least `s` that clips neither end, `s = max(hi / p, lo / n)`;
 ///
-/// in binary64, `s` rounded to binary32 before it is used for `z`. Always finite and normal: an empty range gives 1,
+/// in binary64, `s` rounded down to binary32 before it is used for `z`. Always finite and normal: an empty range gives 1,
 /// smaller ones than the smallest normal number that number, and what would overflow the largest finite number.
 pub fn params(range: Range, scheme: Scheme) -> (f32, i32) {
     let [n, p] = scheme.codes();
@@ -306,6 +306,16 @@ pub fn params(range: Range, scheme: Scheme) -> (f32, i32) {
 }
 
 /// The fixed rule for scales: see [`params`].
+///
+/// Rounded down, not to nearest: a value that lies exactly between two codes in real arithmetic, such as half of the
+/// largest magnitude, then does not fall below the middle by the rounding of the scale. The largest magnitude itself is 1e-7 above
+/// the last code, which rounding and clamping absorb.
 pub(crate) fn safe_scale(real: f64) -> f32 {
-    if real > 0.0 { (real as f32).clamp(f32::MIN_POSITIVE, f32::MAX) } else { 1.0 }
+    if real > 0.0 {
+        let nearest = real as f32;
+        let down = if f64::from(nearest) > real { nearest.next_down() } else { nearest };
+        down.clamp(f32::MIN_POSITIVE, f32::MAX)
+    } else {
+        1.0
+    }
 }

@@ -1,0 +1,537 @@
+//! Recipes: every choice of a quantization as plain data, in TOML.
+//!
+//! A recipe has defaults for the whole network, what is special about the first and the last layer, and a list of overrides that
+//! apply in order, later ones over earlier ones:
+//!
+//! ```toml
+//! version = 1
+//! samples = 512
+//! seed = 0
+//! first = "same"
+//! last = "same"
+//! logits = "real"
+//!
+//! [activation]
+//! bits = 8
+//! range = "percentile:99.99"
+//!
+//! [weight]
+//! bits = 4
+//! granularity = "block:32"
+//! range = "mse"
+//!
+//! [[layer]]
+//! match = "blocks.*/attn*"
+//! activation.bits = 8
+//!
+//! [[layer]]
+//! op = "Softmax"
+//! keep_float = true
+//! ```
+//!
+//! What is left out has the default. [`Recipe::to_toml`] writes everything, so that a result that carries its recipe can be
+//! reproduced whatever the defaults become.
+use super::{
+    range::{RangeMethod, Scheme},
+    weights::{WeightRange, WeightScheme},
+};
+use crate::{
+    error::{At, Error, ErrorKind, Result},
+    ir::{Granularity, QType},
+};
+use globset::{GlobBuilder, GlobMatcher};
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::Path, str::FromStr};
+
+/// The version of the recipe's form.
+pub const VERSION: u32 = 1;
+
+/// All choices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Recipe {
+    /// Form of the file; [`VERSION`].
+    pub version: u32,
+    /// Number of calibration samples.
+    pub samples: u64,
+    /// Seed of everything random, the choice of samples first of all.
+    pub seed: u64,
+    /// The first layer with weights (and its input).
+    pub first: Edge,
+    /// The last layer with weights.
+    pub last: Edge,
+    /// The network's outputs.
+    pub logits: Logits,
+    /// Biases of layers with integer weights.
+    pub bias: Bias,
+    /// Quantize additions of feature maps (residual connections); otherwise they are real.
+    pub quantize_add: bool,
+    /// Quantize concatenations; otherwise they are real.
+    pub quantize_concat: bool,
+    /// Values that layers exchange.
+    pub activation: Activation,
+    /// Constants that layers multiply with.
+    pub weight: Weight,
+    /// Exceptions, applied in order.
+    #[serde(rename = "layer", skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Override>,
+}
+
+/// What happens to the first or last layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Edge {
+    /// Nothing special.
+    Same,
+    /// At least 8 bits for weights and activations.
+    #[serde(rename = "8bit")]
+    EightBit,
+    /// Not quantized.
+    Float,
+}
+
+/// The type of the network's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Logits {
+    /// Real numbers, straight from the accumulators.
+    Real,
+    /// Quantized to 8 bits by their extremes, never clipped.
+    Int8,
+}
+
+/// How biases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bias {
+    /// 32-bit integers at the scale of the accumulator.
+    Int32,
+    /// Real numbers, added after the product.
+    Float,
+}
+
+/// How activations are quantized; one scale per tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Activation {
+    /// 2 to 16.
+    pub bits: u8,
+    /// Two's complement or unsigned codes.
+    pub signed: bool,
+    /// Zero point 0; unsigned symmetric grids hold only values that are not negative.
+    pub symmetric: bool,
+    /// How the range is chosen.
+    pub range: RangeMethod,
+}
+
+/// How weights are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Weight {
+    /// 2 to 16.
+    pub bits: u8,
+    /// Two's complement or unsigned codes.
+    pub signed: bool,
+    /// Zero points 0.
+    pub symmetric: bool,
+    /// Whether to leave out the lowest code, so that the negative of each code exists.
+    pub narrow: Narrow,
+    /// One scale per tensor, output channel or block of input channels.
+    pub granularity: WeightGranularity,
+    /// How scales are chosen.
+    pub range: WeightRange,
+}
+
+/// When weights leave out the lowest code of a signed grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Narrow {
+    /// With 8 bits or more and symmetric, where it costs 0.03 dB and suits every kernel; below, a sixteenth of the codes and more is too much.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How many scales a weight tensor has. Written as `tensor`, `channel` or `block:SIZE`. Which axis is the channel is the layer's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum WeightGranularity {
+    /// One.
+    Tensor,
+    /// One per output channel.
+    Channel,
+    /// One per output channel and run of this many input channels.
+    Block(usize),
+}
+
+impl fmt::Display for WeightGranularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tensor => f.write_str("tensor"),
+            Self::Channel => f.write_str("channel"),
+            Self::Block(n) => write!(f, "block:{n}"),
+        }
+    }
+}
+
+impl FromStr for WeightGranularity {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match (s, s.strip_prefix("block:").and_then(|n| n.parse().ok())) {
+            ("tensor", _) => Ok(Self::Tensor),
+            ("channel", _) => Ok(Self::Channel),
+            (_, Some(n)) if n > 0 => Ok(Self::Block(n)),
+            _ => Err(Error::usage(format!("'{s}' is no granularity")).cure("use tensor, channel or block:SIZE")),
+        }
+    }
+}
+
+impl TryFrom<String> for WeightGranularity {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Self> {
+        s.parse()
+    }
+}
+
+impl From<WeightGranularity> for String {
+    fn from(g: WeightGranularity) -> Self {
+        g.to_string()
+    }
+}
+
+impl WeightGranularity {
+    /// Over a tensor whose output channels lie along `output` and input channels along `input`.
+    pub fn on(self, output: usize, input: usize) -> Granularity {
+        match self {
+            Self::Tensor => Granularity::Tensor,
+            Self::Channel => Granularity::Channel { axis: output },
+            Self::Block(size) => Granularity::Block { axis: input, size },
+        }
+    }
+}
+
+/// An exception for some layers: those whose name matches `match` and whose operator is `op`, where given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Override {
+    /// A node's name, or a pattern with `*` (anything), `?`, `[ab]` and `{a,b}`.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// An ONNX operator, such as `Conv`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    /// Do not quantize.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_float: Option<bool>,
+    /// Biases.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias: Option<Bias>,
+    /// Changes to the activations that the layer makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activation: Option<ActivationChange>,
+    /// Changes to the weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<WeightChange>,
+}
+
+/// The fields of [`Activation`] that an override changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct ActivationChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symmetric: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<RangeMethod>,
+}
+
+/// The fields of [`Weight`] that an override changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct WeightChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub symmetric: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub narrow: Option<Narrow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub granularity: Option<WeightGranularity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<WeightRange>,
+}
+
+/// Where a layer with weights stands in the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Position {
+    /// The first.
+    First,
+    /// Neither.
+    #[default]
+    Middle,
+    /// The last.
+    Last,
+}
+
+/// What the recipe says about one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerRecipe {
+    /// Not quantized: what follows does not apply.
+    pub keep_float: bool,
+    /// Its bias.
+    pub bias: Bias,
+    /// What it makes.
+    pub activation: Activation,
+    /// Its weights.
+    pub weight: Weight,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            samples: 512,
+            seed: 0,
+            first: Edge::Same,
+            last: Edge::Same,
+            logits: Logits::Real,
+            bias: Bias::Int32,
+            quantize_add: true,
+            quantize_concat: true,
+            activation: Activation::default(),
+            weight: Weight::default(),
+            layers: Vec::new(),
+        }
+    }
+}
+
+impl Default for Activation {
+    fn default() -> Self {
+        Self { bits: 8, signed: false, symmetric: false, range: RangeMethod::Mse { p: 2.4 } }
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self {
+            bits: 8,
+            signed: true,
+            symmetric: true,
+            narrow: Narrow::Auto,
+            granularity: WeightGranularity::Channel,
+            range: WeightRange::AbsMax,
+        }
+    }
+}
+
+impl Activation {
+    /// The grid.
+    pub fn scheme(&self) -> Scheme {
+        let qtype = QType { bits: self.bits, signed: self.signed, narrow: false };
+        Scheme { qtype, symmetric: self.symmetric }
+    }
+    fn change(&mut self, c: &ActivationChange) {
+        set(&mut self.bits, c.bits);
+        set(&mut self.signed, c.signed);
+        set(&mut self.symmetric, c.symmetric);
+        set(&mut self.range, c.range);
+    }
+}
+
+impl Weight {
+    /// The grid and scales, for output channels along `output` and input channels along `input`.
+    pub fn scheme(&self, output: usize, input: usize) -> WeightScheme {
+        let narrow = match self.narrow {
+            Narrow::Auto => self.signed && self.symmetric && self.bits >= 8,
+            Narrow::Always => true,
+            Narrow::Never => false,
+        };
+        let qtype = QType { bits: self.bits, signed: self.signed, narrow };
+        let granularity = self.granularity.on(output, input);
+        WeightScheme { qtype, symmetric: self.symmetric, granularity, range: self.range }
+    }
+    fn change(&mut self, c: &WeightChange) {
+        set(&mut self.bits, c.bits);
+        set(&mut self.signed, c.signed);
+        set(&mut self.symmetric, c.symmetric);
+        set(&mut self.narrow, c.narrow);
+        set(&mut self.granularity, c.granularity);
+        set(&mut self.range, c.range);
+    }
+}
+
+fn set<T>(to: &mut T, from: Option<T>) {
+    if let Some(x) = from {
+        *to = x;
+    }
+}
+
+impl Override {
+    fn matcher(&self) -> Result<Option<GlobMatcher>> {
+        let Some(pattern) = &self.name else { return Ok(None) };
+        // A separator is a character like any other: node names have slashes and dots at will.
+        let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
+        let glob = glob.map_err(|e| Error::usage(format!("match = \"{pattern}\": {}", e.kind())))?;
+        Ok(Some(glob.compile_matcher()))
+    }
+    /// Whether the override is about this node.
+    ///
+    /// # Errors
+    /// When the pattern is malformed.
+    pub fn applies(&self, name: &str, op: &str) -> Result<bool> {
+        // A name with special characters (`conv[0]`) is found literally, too.
+        let named = self.name.as_deref() == Some(name) || self.matcher()?.is_none_or(|m| m.is_match(name));
+        Ok(named && self.op.as_deref().is_none_or(|o| o == op))
+    }
+    fn describe(&self) -> String {
+        match (&self.name, &self.op) {
+            (Some(n), Some(o)) => format!("layer with match = \"{n}\", op = \"{o}\""),
+            (Some(n), None) => format!("layer with match = \"{n}\""),
+            (None, Some(o)) => format!("layer with op = \"{o}\""),
+            (None, None) => "layer".into(),
+        }
+    }
+}
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// Names line and column of what is malformed or unknown, and the choice that makes no sense.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        let recipe: Self = toml::from_str(text).map_err(|e| Error::usage(e.to_string().trim_end().to_owned()))?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// Names the file; otherwise like [`Recipe::from_toml`].
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
+        Self::from_toml(&text).at(|| path.display())
+    }
+    /// The whole recipe, defaults included; the same recipe gives the same text.
+    ///
+    /// # Errors
+    /// When a number does not fit TOML (a seed above 2^63 - 1).
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::usage(format!("the recipe cannot be written: {e}")))
+    }
+    /// Checks that every choice makes sense, in every combination that an override can make.
+    ///
+    /// # Errors
+    /// Names the choice.
+    pub fn check(&self) -> Result<()> {
+        if self.version != VERSION {
+            return Err(Error::new(ErrorKind::Unsupported, format!("recipe of version {}", self.version))
+                .cure(format!("this nnq reads version {VERSION}")));
+        }
+        if self.samples == 0 {
+            return Err(Error::usage("samples = 0: nothing to calibrate with").cure("use 100 or more"));
+        }
+        i64::try_from(self.seed).map_err(|_| Error::usage(format!("seed {} is above 2^63 - 1", self.seed)))?;
+        check_pair(&self.activation, &self.weight)?;
+        for o in &self.layers {
+            let fault = |cause: &str| Err(Error::usage(cause).at(o.describe()));
+            if o.name.is_none() && o.op.is_none() {
+                return fault("an override needs match or op").at(|| "[[layer]]");
+            }
+            let nothing = Override { name: o.name.clone(), op: o.op.clone(), ..Override::default() };
+            if *o == nothing {
+                return fault("an override that changes nothing");
+            }
+            o.matcher()?;
+            let (mut a, mut w) = (self.activation, self.weight);
+            a.change(&o.activation.unwrap_or_default());
+            w.change(&o.weight.unwrap_or_default());
+            check_pair(&a, &w).at(|| o.describe())?;
+        }
+        Ok(())
+    }
+    /// What holds for the node `name` with ONNX operator `op` in the middle of the network.
+    ///
+    /// # Errors
+    /// Like [`Recipe::resolve_at`].
+    pub fn resolve(&self, name: &str, op: &str) -> Result<LayerRecipe> {
+        self.resolve_at(name, op, Position::Middle)
+    }
+    /// What holds for a node: the defaults, then the rule for the first or last layer, then each override that applies.
+    ///
+    /// # Errors
+    /// When overrides that apply together make no sense; names the node.
+    pub fn resolve_at(&self, name: &str, op: &str, position: Position) -> Result<LayerRecipe> {
+        let mut layer =
+            LayerRecipe { keep_float: false, bias: self.bias, activation: self.activation, weight: self.weight };
+        let edge = match position {
+            Position::First => self.first,
+            Position::Middle => Edge::Same,
+            Position::Last => self.last,
+        };
+        match edge {
+            Edge::Same => {}
+            Edge::EightBit => {
+                layer.activation.bits = layer.activation.bits.max(8);
+                layer.weight.bits = layer.weight.bits.max(8);
+            }
+            Edge::Float => layer.keep_float = true,
+        }
+        for o in &self.layers {
+            if o.applies(name, op)? {
+                set(&mut layer.keep_float, o.keep_float);
+                set(&mut layer.bias, o.bias);
+                layer.activation.change(&o.activation.unwrap_or_default());
+                layer.weight.change(&o.weight.unwrap_or_default());
+            }
+        }
+        check_pair(&layer.activation, &layer.weight).at(|| format!("node '{name}'"))?;
+        Ok(layer)
+    }
+    /// The overrides that apply to none of these nodes (name, operator): most likely typing errors, to be shown to the user.
+    ///
+    /// # Errors
+    /// When a pattern is malformed.
+    pub fn unused<'a>(&self, nodes: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Result<Vec<String>> {
+        let mut out = Vec::new();
+        for o in &self.layers {
+            let mut any = false;
+            for (name, op) in nodes.clone() {
+                any |= o.applies(name, op)?;
+            }
+            if !any {
+                out.push(o.describe());
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
+    for (what, bits) in [("activation", a.bits), ("weight", w.bits)] {
+        if !(2..=16).contains(&bits) {
+            return Err(Error::usage(format!("{what}.bits = {bits}")).cure("use 2 to 16 bits"));
+        }
+    }
+    if w.narrow == Narrow::Always && !w.signed {
+        return Err(
+            Error::usage("weight.narrow = \"always\" with unsigned weights").cure("leave weight.narrow at \"auto\"")
+        );
+    }
+    if w.symmetric && !w.signed {
+        return Err(Error::usage("weight.symmetric with unsigned weights: negative weights would have no codes")
+            .cure("set weight.signed = true or weight.symmetric = false"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
