@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Outputs of one row that share the columns made ready.
 const TILE: usize = 16;
+/// Rows of outputs that are computed for one block of channels before the next block.
+const BAND: usize = 8;
 
 /// A depthwise convolution of some output pixels.
 pub(super) struct Job<'a, 'o> {
@@ -67,14 +69,23 @@ impl Op for Job<'_, '_> {
             .columns
             .resize(columns(TILE) * quads * 4 * vector, 0);
         scratch.acc.resize(TILE * 4 * S::V::LANES, 0);
-        let direct = direct::fits(geom, self.epi);
-        let longest = if direct { geom.out_w } else { TILE };
+        let blocks = geom.c_in.div_ceil(vector);
+        if direct::fits(geom, self.epi) {
+            let band = BAND * geom.out_w;
+            for first in (0..self.rows.len()).step_by(band) {
+                let rows = first..(first + band).min(self.rows.len());
+                for block in 0..blocks {
+                    self.direct(s, block, rows.clone());
+                }
+            }
+            return;
+        }
         let mut row = self.rows.start;
         while row < self.rows.end {
-            let count = longest
+            let count = TILE
                 .min(geom.out_w - row % geom.out_w)
                 .min(self.rows.end - row);
-            for block in 0..geom.c_in.div_ceil(vector) {
+            for block in 0..blocks {
                 let tile = Tile {
                     block,
                     row,
@@ -83,11 +94,7 @@ impl Op for Job<'_, '_> {
                     quads,
                     columns: columns(count),
                 };
-                if direct {
-                    self.direct(s, tile);
-                } else {
-                    self.in_steps(s, tile);
-                }
+                self.in_steps(s, tile);
             }
             row += count;
         }
@@ -138,11 +145,11 @@ impl Job<'_, '_> {
         }
     }
 
-    /// The weights of the tile's block.
+    /// The weights of a block.
     #[inline(always)]
-    pub(super) fn weights<S: Simd>(&self, tile: Tile) -> &[i8] {
-        let bytes = self.geom.k_w * tile.quads * 16 * S::V::LANES;
-        &self.blocks.bytes[tile.block * bytes..][..bytes]
+    pub(super) fn weights<S: Simd>(&self, block: usize, quads: usize) -> &[i8] {
+        let bytes = self.geom.k_w * quads * 16 * S::V::LANES;
+        &self.blocks.bytes[block * bytes..][..bytes]
     }
 
     /// The accumulators: for each output four vectors. The weights of a quarter of the channels stay in
@@ -153,7 +160,10 @@ impl Job<'_, '_> {
         let lanes = S::V::LANES;
         let vector = 4 * lanes;
         assert!(tile.columns >= (tile.count - 1) * stride + K_W && tile.quads == QUADS);
-        let weights = self.weights::<S>(tile).as_ptr().cast::<u8>();
+        let weights = self
+            .weights::<S>(tile.block, tile.quads)
+            .as_ptr()
+            .cast::<u8>();
         let columns = self.scratch.columns[..tile.columns * QUADS * 4 * vector].as_ptr();
         let start = self.scratch.correction[tile.block * vector..][..vector].as_ptr();
         let acc = self.scratch.acc[..tile.count * vector].as_mut_ptr();
@@ -192,7 +202,7 @@ impl Job<'_, '_> {
         let vector = 4 * lanes;
         for output in 0..tile.count {
             for quarter in 0..4 {
-                let weights = self.weights::<S>(tile);
+                let weights = self.weights::<S>(tile.block, tile.quads);
                 let lane = tile.block * vector + quarter * lanes;
                 let mut sum = vector::load(v, &self.scratch.correction, lane);
                 for column in 0..geom.k_w {
@@ -326,10 +336,8 @@ impl Codes<'_> {
                 // SAFETY: the slice holds a vector.
                 unsafe { v.store_bytes(to.as_mut_ptr(), bytes) };
             } else {
-                let mut all = [0u8; MAX_LANES * 4];
-                // SAFETY: the array holds the widest vector.
-                unsafe { v.store_bytes(all.as_mut_ptr(), bytes) };
-                to.copy_from_slice(&all[..self.count]);
+                // SAFETY: the slice holds `count` bytes.
+                unsafe { v.store_some_bytes(to.as_mut_ptr(), bytes, self.count) };
             }
         }
     }
