@@ -93,39 +93,105 @@ impl Job<'_, '_> {
                 columns: (count - 1) * geom.stride_w + 3,
             };
             let columns = Columns::new(geom, self.x, &padding, vector, tile, 0);
-            let mut sum = dot4(s, start, columns.get(v, 0), w[0]);
-            if geom.stride_w == 1 {
-                let column = columns.get(v, 1);
-                sum = dot4(s, sum, column, w[1]);
-                let mut next = dot4(s, start, column, w[0]);
-                for output in 0..count {
-                    let column = columns.get(v, output + 2);
-                    to.write(s, first + output, dot4(s, sum, column, w[2]));
-                    sum = dot4(s, next, column, w[1]);
-                    next = dot4(s, start, column, w[0]);
-                }
-            } else {
-                for output in 0..count {
-                    let middle = dot4(s, sum, columns.get(v, 2 * output + 1), w[1]);
-                    let column = columns.get(v, 2 * output + 2);
-                    to.write(s, first + output, dot4(s, middle, column, w[2]));
-                    sum = dot4(s, start, column, w[0]);
-                }
+            let outputs = Span { first, count };
+            match geom.stride_w {
+                1 => row_of::<S, R, 1, 2, 4>(s, &columns, outputs, &w, &start, &mut to),
+                _ => row_of::<S, R, 2, 1, 3>(s, &columns, outputs, &w, &start, &mut to),
             }
             first += count;
         }
     }
 }
 
-/// [`Simd::dot`] of four vectors.
+/// Where a row's outputs begin and how many there are.
+#[derive(Clone, Copy)]
+struct Span {
+    first: usize,
+    count: usize,
+}
+
+/// A row of outputs, `TOGETHER` at a time, so that weights and multipliers are loaded once for all of them.
+/// `COLUMNS = (TOGETHER - 1) * STRIDE + 3` is what they see.
+///
+/// Constant bounds and indices: the columns stay in registers.
 #[inline(always)]
-fn dot4<S: Simd>(s: S, acc: [Int<S>; 4], x: [Int<S>; 4], w: [S::Weight; 4]) -> [Int<S>; 4] {
-    [
-        s.dot(acc[0], s.act(x[0]), w[0]),
-        s.dot(acc[1], s.act(x[1]), w[1]),
-        s.dot(acc[2], s.act(x[2]), w[2]),
-        s.dot(acc[3], s.act(x[3]), w[3]),
-    ]
+#[allow(clippy::needless_range_loop)]
+fn row_of<
+    S: Simd,
+    R: VectorRequant<S::V>,
+    const STRIDE: usize,
+    const TOGETHER: usize,
+    const COLUMNS: usize,
+>(
+    s: S,
+    columns: &Columns,
+    outputs: Span,
+    w: &[[S::Weight; 4]; 3],
+    start: &[Int<S>; 4],
+    to: &mut Codes<S::V, R>,
+) {
+    let v = s.v();
+    let kept = 3 - STRIDE;
+    let mut seen = [[v.splat(0); 4]; COLUMNS];
+    for i in 0..kept {
+        seen[i] = columns.get(v, i);
+    }
+    let mut output = 0;
+    while output + TOGETHER <= outputs.count {
+        for i in kept..COLUMNS {
+            seen[i] = columns.get(v, output * STRIDE + i);
+        }
+        let codes = codes_of::<S, R, STRIDE, TOGETHER, COLUMNS>(s, &seen, w, start, to);
+        for i in 0..TOGETHER {
+            to.write(v, outputs.first + output + i, codes[i]);
+        }
+        for i in 0..kept {
+            seen[i] = seen[i + TOGETHER * STRIDE];
+        }
+        output += TOGETHER;
+    }
+    while output < outputs.count {
+        for i in kept..3 {
+            seen[i] = columns.get(v, output * STRIDE + i);
+        }
+        let [codes] = codes_of::<S, R, STRIDE, 1, COLUMNS>(s, &seen, w, start, to);
+        to.write(v, outputs.first + output, codes);
+        for i in 0..kept {
+            seen[i] = seen[i + STRIDE];
+        }
+        output += 1;
+    }
+}
+
+/// The codes, not clamped yet, of `TOGETHER` outputs that see these columns.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn codes_of<
+    S: Simd,
+    R: VectorRequant<S::V>,
+    const STRIDE: usize,
+    const TOGETHER: usize,
+    const COLUMNS: usize,
+>(
+    s: S,
+    seen: &[[Int<S>; 4]; COLUMNS],
+    w: &[[S::Weight; 4]; 3],
+    start: &[Int<S>; 4],
+    to: &Codes<S::V, R>,
+) -> [[Int<S>; 4]; TOGETHER] {
+    let v = s.v();
+    let mut codes = [[v.splat(0); 4]; TOGETHER];
+    for quarter in 0..4 {
+        for i in 0..TOGETHER {
+            let mut sum = start[quarter];
+            for tap in 0..3 {
+                let x = s.act(seen[i * STRIDE + tap][quarter]);
+                sum = s.dot(sum, x, w[tap][quarter]);
+            }
+            codes[i][quarter] = to.requant[quarter].unclamped(v, sum);
+        }
+    }
+    codes
 }
 
 /// Where a block's codes go, and how they come about.
@@ -143,14 +209,8 @@ struct Codes<'a, V: Vector, R> {
 
 impl<V: Vector, R: VectorRequant<V>> Codes<'_, V, R> {
     #[inline(always)]
-    fn write<S: Simd<V = V>>(&mut self, s: S, output: usize, acc: [V::I; 4]) {
-        let v = s.v();
-        let bytes = v.narrow4([
-            self.requant[0].unclamped(v, acc[0]),
-            self.requant[1].unclamped(v, acc[1]),
-            self.requant[2].unclamped(v, acc[2]),
-            self.requant[3].unclamped(v, acc[3]),
-        ]);
+    fn write(&mut self, v: V, output: usize, codes: [V::I; 4]) {
+        let bytes = v.narrow4(codes);
         let bytes = v.min_u8(v.max_u8(bytes, self.limits[0]), self.limits[1]);
         let to = &mut self.data[output * self.pitch + self.lane..][..self.count];
         // SAFETY: the slice holds `count` bytes.
