@@ -329,10 +329,8 @@ impl Op for Max<'_> {
                     // SAFETY: the slice holds a vector.
                     unsafe { v.store_bytes(y.as_mut_ptr(), best) };
                 } else {
-                    let mut all = [0u8; MAX_LANES * 4];
-                    // SAFETY: the array holds the widest vector.
-                    unsafe { v.store_bytes(all.as_mut_ptr(), best) };
-                    y.copy_from_slice(&all[..count]);
+                    // SAFETY: the slice holds `count` bytes.
+                    unsafe { v.store_some_bytes(y.as_mut_ptr(), best, count) };
                 }
             }
         }

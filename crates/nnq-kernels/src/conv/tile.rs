@@ -145,10 +145,10 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                 }
             }
             let mut sum = acc[0];
-            for part in 1..SPLIT {
+            for part in &acc[1..] {
                 for i in 0..PIXELS {
                     for j in 0..TILE_VECTORS {
-                        sum[i][j] = v.add(sum[i][j], acc[part][i][j]);
+                        sum[i][j] = v.add(sum[i][j], part[i][j]);
                     }
                 }
             }

@@ -3,6 +3,8 @@
 //! The vectors run across channels. For each input column the bytes of up to four rows are brought
 //! together, channel by channel, so that one multiply-add sums four rows of the kernel; a column made
 //! ready serves every output whose window it is in.
+mod columns;
+mod direct;
 mod pack;
 mod tile;
 

@@ -1,7 +1,6 @@
 //! Some outputs of one row and one block of channels: columns, accumulators, outputs.
-use super::pack::Blocks;
+use super::{columns::Columns, direct, pack::Blocks};
 use crate::{
-    SLACK,
     conv::{ConvGeom, Epilogue, Out, Requant, Scratch, scalar},
     round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
     simd::{MAX_LANES, Op, Simd, Vector},
@@ -10,9 +9,8 @@ use std::ops::Range;
 
 /// Outputs of one row that share the columns made ready.
 const TILE: usize = 16;
-
-/// A vector of bytes fits into the slack.
-const _: () = assert!(MAX_LANES * 4 <= SLACK);
+/// Rows of outputs that are computed for one block of channels before the next block.
+const BAND: usize = 8;
 
 /// A depthwise convolution of some output pixels.
 pub(super) struct Job<'a, 'o> {
@@ -28,18 +26,18 @@ pub(super) struct Job<'a, 'o> {
 
 /// A tile's place.
 #[derive(Clone, Copy)]
-struct Tile {
-    block: usize,
+pub(super) struct Tile {
+    pub(super) block: usize,
     /// The first output pixel, flattened.
-    row: usize,
+    pub(super) row: usize,
     /// The same, counted from the first one wanted.
-    first: usize,
-    /// Outputs, at most [`TILE`].
-    count: usize,
+    pub(super) first: usize,
+    /// Outputs, all of one row.
+    pub(super) count: usize,
     /// Groups of four rows of the kernel.
-    quads: usize,
+    pub(super) quads: usize,
     /// Input columns.
-    columns: usize,
+    pub(super) columns: usize,
 }
 
 impl Op for Job<'_, '_> {
@@ -71,12 +69,23 @@ impl Op for Job<'_, '_> {
             .columns
             .resize(columns(TILE) * quads * 4 * vector, 0);
         scratch.acc.resize(TILE * 4 * S::V::LANES, 0);
+        let blocks = geom.c_in.div_ceil(vector);
+        if direct::fits(geom, self.epi) {
+            let band = BAND * geom.out_w;
+            for first in (0..self.rows.len()).step_by(band) {
+                let rows = first..(first + band).min(self.rows.len());
+                for block in 0..blocks {
+                    self.direct(s, block, rows.clone());
+                }
+            }
+            return;
+        }
         let mut row = self.rows.start;
         while row < self.rows.end {
             let count = TILE
                 .min(geom.out_w - row % geom.out_w)
                 .min(self.rows.end - row);
-            for block in 0..geom.c_in.div_ceil(vector) {
+            for block in 0..blocks {
                 let tile = Tile {
                     block,
                     row,
@@ -85,19 +94,7 @@ impl Op for Job<'_, '_> {
                     quads,
                     columns: columns(count),
                 };
-                self.make_columns(s, tile);
-                match (geom.k_w, quads, geom.dil_w) {
-                    (3, 1, 1) => self.sums::<S, 3, 1>(s, tile),
-                    (5, 2, 1) => self.sums::<S, 5, 2>(s, tile),
-                    _ => self.sums_of_any(s, tile),
-                }
-                if self.epi.w_zero.is_some() {
-                    self.correct(s, tile);
-                }
-                match self.epi.requant {
-                    Requant::Onnx(_) | Requant::Dyadic { .. } => self.codes(s, tile),
-                    Requant::Real(_) | Requant::None => self.plain(s, tile),
-                }
+                self.in_steps(s, tile);
             }
             row += count;
         }
@@ -105,54 +102,39 @@ impl Op for Job<'_, '_> {
 }
 
 impl Job<'_, '_> {
+    /// Columns, then accumulators, then outputs, with memory between them.
+    #[inline(always)]
+    fn in_steps<S: Simd>(&mut self, s: S, tile: Tile) {
+        self.make_columns(s, tile);
+        match (self.geom.k_w, tile.quads, self.geom.dil_w) {
+            (5, 2, 1) => self.sums::<S, 5, 2>(s, tile),
+            (7, 2, 1) => self.sums::<S, 7, 2>(s, tile),
+            _ => self.sums_of_any(s, tile),
+        }
+        if self.epi.w_zero.is_some() {
+            self.correct(s, tile);
+        }
+        match self.epi.requant {
+            Requant::Onnx(_) | Requant::Dyadic { .. } => self.codes(s, tile),
+            Requant::Real(_) | Requant::None => self.plain(s, tile),
+        }
+    }
+
     /// Brings the rows of each input column of the tile together: for each column and four rows of the
     /// kernel, four vectors in the vectors' `LANE_ORDER`.
     #[inline(always)]
     fn make_columns<S: Simd>(&mut self, s: S, tile: Tile) {
-        let (v, geom) = (s.v(), self.geom);
+        let v = s.v();
         let vector = S::V::LANES * 4;
-        let window = geom.window(tile.row);
         let padding = [self.x_zero; MAX_LANES * 4];
-        let channel = tile.block * vector;
-        let ready = &mut self.scratch.columns[..tile.columns * tile.quads * 4 * vector];
-        // Columns of the tile that lie inside the input: `first..end`.
-        let first = (-window.left).clamp(0, tile.columns as isize) as usize;
-        let end = (geom.in_w as isize - window.left).clamp(0, tile.columns as isize) as usize;
         for quad in 0..tile.quads {
-            // Where the four rows start in the input, and how far it is from column to column.
-            let mut starts = [(padding.as_ptr(), 0); 4];
-            for (i, start) in starts.iter_mut().enumerate() {
-                let row = quad * 4 + i;
-                let from = window.top + (row * geom.dil_h) as isize;
-                if row < geom.k_h && (0..geom.in_h as isize).contains(&from) && first < end {
-                    let line = (window.image * geom.in_h + from as usize) * geom.in_w;
-                    let column = (window.left + first as isize) as usize;
-                    // A vector runs over the end of the input by less than the slack.
-                    let last = (line + column + end - 1 - first) * geom.c_in + channel;
-                    assert!(last + vector <= self.x.len());
-                    let at = (line + column) * geom.c_in + channel;
-                    *start = (self.x[at..].as_ptr(), geom.c_in);
-                }
-            }
+            let columns = Columns::new(self.geom, self.x, &padding, vector, tile, quad);
+            let ready = &mut self.scratch.columns[..tile.columns * tile.quads * 4 * vector];
             for column in 0..tile.columns {
                 let to = (column * tile.quads + quad) * 4 * vector;
-                let inside = (first..end).contains(&column);
-                // SAFETY: the columns `first..end` of each row were found to lie within the input; the
-                // padding holds the widest vector; `ready` holds four vectors for each column and quad.
+                // SAFETY: `ready` holds four vectors for each column and quad.
                 unsafe {
-                    let mut from = [padding.as_ptr(); 4];
-                    if inside {
-                        for (from, (start, step)) in from.iter_mut().zip(starts) {
-                            *from = start.add((column - first) * step);
-                        }
-                    }
-                    let rows = [
-                        v.load_bytes(from[0]),
-                        v.load_bytes(from[1]),
-                        v.load_bytes(from[2]),
-                        v.load_bytes(from[3]),
-                    ];
-                    let [a, b, c, d] = v.interleave4(rows);
+                    let [a, b, c, d] = columns.get(v, column);
                     let to = ready.as_mut_ptr().add(to);
                     v.store_bytes(to, a);
                     v.store_bytes(to.add(vector), b);
@@ -163,11 +145,11 @@ impl Job<'_, '_> {
         }
     }
 
-    /// The weights of the tile's block.
+    /// The weights of a block.
     #[inline(always)]
-    fn weights<S: Simd>(&self, tile: Tile) -> &[i8] {
-        let bytes = self.geom.k_w * tile.quads * 16 * S::V::LANES;
-        &self.blocks.bytes[tile.block * bytes..][..bytes]
+    pub(super) fn weights<S: Simd>(&self, block: usize, quads: usize) -> &[i8] {
+        let bytes = self.geom.k_w * quads * 16 * S::V::LANES;
+        &self.blocks.bytes[block * bytes..][..bytes]
     }
 
     /// The accumulators: for each output four vectors. The weights of a quarter of the channels stay in
@@ -178,7 +160,10 @@ impl Job<'_, '_> {
         let lanes = S::V::LANES;
         let vector = 4 * lanes;
         assert!(tile.columns >= (tile.count - 1) * stride + K_W && tile.quads == QUADS);
-        let weights = self.weights::<S>(tile).as_ptr().cast::<u8>();
+        let weights = self
+            .weights::<S>(tile.block, tile.quads)
+            .as_ptr()
+            .cast::<u8>();
         let columns = self.scratch.columns[..tile.columns * QUADS * 4 * vector].as_ptr();
         let start = self.scratch.correction[tile.block * vector..][..vector].as_ptr();
         let acc = self.scratch.acc[..tile.count * vector].as_mut_ptr();
@@ -217,7 +202,7 @@ impl Job<'_, '_> {
         let vector = 4 * lanes;
         for output in 0..tile.count {
             for quarter in 0..4 {
-                let weights = self.weights::<S>(tile);
+                let weights = self.weights::<S>(tile.block, tile.quads);
                 let lane = tile.block * vector + quarter * lanes;
                 let mut sum = vector::load(v, &self.scratch.correction, lane);
                 for column in 0..geom.k_w {
@@ -351,10 +336,8 @@ impl Codes<'_> {
                 // SAFETY: the slice holds a vector.
                 unsafe { v.store_bytes(to.as_mut_ptr(), bytes) };
             } else {
-                let mut all = [0u8; MAX_LANES * 4];
-                // SAFETY: the array holds the widest vector.
-                unsafe { v.store_bytes(all.as_mut_ptr(), bytes) };
-                to.copy_from_slice(&all[..self.count]);
+                // SAFETY: the slice holds `count` bytes.
+                unsafe { v.store_some_bytes(to.as_mut_ptr(), bytes, self.count) };
             }
         }
     }

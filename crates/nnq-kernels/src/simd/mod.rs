@@ -61,9 +61,10 @@ pub(crate) trait Vector: Copy + 'static {
     fn interleave4(self, rows: [Self::I; 4]) -> [Self::I; 4];
     /// `LANE_ORDER[q * LANES + l]` is the channel in lane `l` of vector `q` of `interleave4`.
     const LANE_ORDER: &'static [u8];
-    /// Four vectors of integers in `LANE_ORDER`, each in `0..=255`, as bytes in channel order.
+    /// Four vectors of integers in `LANE_ORDER`, saturated to `0..=255`, as bytes in channel order.
     fn narrow4(self, x: [Self::I; 4]) -> Self::I;
     fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
+    fn min_u8(self, a: Self::I, b: Self::I) -> Self::I;
     /// Integers saturated to `0..=255`, then clamped to `limits` (bytes): the first pair of vectors to
     /// `pq[0]`, the second to `pq[1]`, in order.
     ///
@@ -93,6 +94,11 @@ pub(crate) trait Vector: Copy + 'static {
     /// # Safety
     /// They are writable at `p`.
     unsafe fn store_bytes(self, p: *mut u8, x: Self::I);
+    /// The first `count` bytes, at most `4 * LANES`.
+    ///
+    /// # Safety
+    /// They are writable at `p`.
+    unsafe fn store_some_bytes(self, p: *mut u8, x: Self::I, count: usize);
     /// `LANES` bytes, each extended with zeros.
     ///
     /// # Safety

@@ -120,6 +120,10 @@ impl Vector for Ymm {
         op!(_mm256_max_epu8(a, b))
     }
     #[inline(always)]
+    fn min_u8(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_min_epu8(a, b))
+    }
+    #[inline(always)]
     unsafe fn store_codes(
         self,
         [a, b]: [[__m256i; 2]; 2],
@@ -164,6 +168,15 @@ impl Vector for Ymm {
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8, x: __m256i) {
         op!(_mm256_storeu_si256(p.cast(), x))
+    }
+    #[inline(always)]
+    unsafe fn store_some_bytes(self, p: *mut u8, x: __m256i, count: usize) {
+        debug_assert!(count <= 32);
+        let mut all = [0u8; 32];
+        op!({
+            _mm256_storeu_si256(all.as_mut_ptr().cast(), x);
+            std::ptr::copy_nonoverlapping(all.as_ptr(), p, count);
+        })
     }
     #[inline(always)]
     unsafe fn widen(self, p: *const u8) -> __m256i {

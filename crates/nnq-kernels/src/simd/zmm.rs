@@ -123,6 +123,10 @@ impl Vector for Zmm {
         op!(_mm512_max_epu8(a, b))
     }
     #[inline(always)]
+    fn min_u8(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_min_epu8(a, b))
+    }
+    #[inline(always)]
     unsafe fn store_codes(
         self,
         [a, b]: [[__m512i; 2]; 2],
@@ -167,6 +171,16 @@ impl Vector for Zmm {
     #[inline(always)]
     unsafe fn store_bytes(self, p: *mut u8, x: __m512i) {
         op!(_mm512_storeu_si512(p.cast(), x))
+    }
+    #[inline(always)]
+    unsafe fn store_some_bytes(self, p: *mut u8, x: __m512i, count: usize) {
+        debug_assert!(count <= 64);
+        let mask = u64::MAX >> (64 - count.clamp(1, 64));
+        op!(_mm512_mask_storeu_epi8(
+            p.cast(),
+            if count == 0 { 0 } else { mask },
+            x
+        ))
     }
     #[inline(always)]
     unsafe fn widen(self, p: *const u8) -> __m512i {
