@@ -62,7 +62,7 @@ impl Calibrator {
     /// As [`float::Session::new`].
     pub fn new(graph: Arc<Graph>, threads: usize) -> Result<Self> {
         let workers = if threads == 0 { std::thread::available_parallelism().map_or(1, Into::into) } else { threads };
-        let placement = place::place(&graph, &|_| false);
+        let placement = place::place(&graph, &vec![false; graph.node_count()], true);
         let observers = placement
             .groups
             .iter()

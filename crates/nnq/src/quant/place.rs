@@ -38,14 +38,21 @@ enum Role {
     Float,
 }
 
-/// Places quantization. `keep_float` names the nodes that the recipe keeps in floating point.
-pub fn place(graph: &Graph, keep_float: &dyn Fn(&Node) -> bool) -> Placement {
+/// Places quantization. `keep_float` says for each node whether the recipe keeps it in floating point; with `outputs` the
+/// graph's outputs become codes too.
+pub fn place(graph: &Graph, keep_float: &[bool], outputs: bool) -> Placement {
     let consumers = graph.consumers();
-    let roles: Vec<Role> = graph.nodes().map(|(_, n)| if keep_float(n) { Role::Float } else { role(graph, n) }).collect();
+    let roles: Vec<Role> = graph
+        .nodes()
+        .map(|(id, n)| if keep_float[id.0 as usize] { Role::Float } else { role(graph, n) })
+        .collect();
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
 
     // Backwards: whose codes does an integer step want?
     let mut wanted = vec![false; graph.value_count()];
+    for &v in graph.outputs.iter().filter(|&&v| outputs && is_float(v)) {
+        wanted[v.0 as usize] = true;
+    }
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
     for &id in nodes.iter().rev() {
         let node = graph.node(id);

@@ -1,16 +1,17 @@
 //! Post-training quantization: from a simplified float graph and its statistics to an annotated graph.
 use crate::{
     error::{At, Error, Result},
-    ir::{Graph, Granularity, NodeId, Op, QParams, QType, Tensor, ValueId},
+    ir::{Granularity, Graph, NodeId, Op, QParams, QType, Tensor, ValueId},
     quant::{
-        observer::{Observer, Statistics},
+        observer::Observer,
         place::{self, Group},
-        range::{self, Scheme},
-        recipe::{LayerRecipe, Recipe},
-        weights,
+        range,
+        recipe::{Bias, LayerRecipe, Logits, Position, Recipe},
+        stats::Stats,
+        weights::{self, Nearest, Rounder},
     },
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 /// An annotated graph, and what a user should know about how it came about.
 pub struct Quantized {
@@ -25,9 +26,10 @@ pub struct Quantized {
 /// # Errors
 /// Names the value or node: statistics that are missing, NaN or infinities in statistics or weights, a recipe that cannot be
 /// followed.
-pub fn quantize(graph: &Graph, statistics: &BTreeMap<String, Statistics>, recipe: &Recipe) -> Result<Quantized> {
+pub fn quantize(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Quantized> {
     let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
-    let placement = place::place(graph, &|n| recipe.resolve(&n.name, n.op.name()).keep_float);
+    let layers = Layers::new(graph, recipe)?;
+    let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
     if placement.products.is_empty() {
         return Err(Error::usage("no layer of the model can be quantized").cure(
             "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
@@ -36,7 +38,7 @@ pub fn quantize(graph: &Graph, statistics: &BTreeMap<String, Statistics>, recipe
     let producers = graph.producers();
     for group in &placement.groups {
         let name = &graph.value(group.sources.first().copied().unwrap_or(group.values[0])).name;
-        let params = activation(graph, &producers, group, statistics, recipe).at(|| format!("value '{name}'"))?;
+        let params = activation(graph, &producers, group, statistics, &layers).at(|| format!("value '{name}'"))?;
         let params = Arc::new(params);
         for &v in &group.values {
             out.graph.value_mut(v).quant = Some(params.clone());
@@ -44,10 +46,44 @@ pub fn quantize(graph: &Graph, statistics: &BTreeMap<String, Statistics>, recipe
     }
     for &id in &placement.products {
         let name = graph.node(id).name.clone();
-        product(&mut out, id, recipe).at(|| format!("node '{name}'"))?;
+        product(&mut out, id, &layers.of[id.0 as usize]).at(|| format!("node '{name}'"))?;
+    }
+    let nodes: Vec<(&str, &str)> = graph.nodes().map(|(_, n)| (n.name.as_str(), n.op.name())).collect();
+    for unused in recipe.unused(nodes.into_iter())? {
+        out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
     }
     out.graph.compact();
     Ok(out)
+}
+
+/// The recipe, resolved for every node.
+struct Layers {
+    of: Vec<LayerRecipe>,
+    float: Vec<bool>,
+    general: LayerRecipe,
+}
+
+impl Layers {
+    fn new(graph: &Graph, recipe: &Recipe) -> Result<Self> {
+        // The first and the last layer are the first and the last product that can be quantized at all.
+        let all = place::place(graph, &vec![false; graph.node_count()], false).products;
+        let position = |id: NodeId| match (all.first() == Some(&id), all.last() == Some(&id)) {
+            (true, _) => Position::First,
+            (_, true) => Position::Last,
+            _ => Position::Middle,
+        };
+        let of = graph
+            .nodes()
+            .map(|(id, n)| recipe.resolve_at(&n.name, n.op.name(), position(id)))
+            .collect::<Result<Vec<_>>>()?;
+        let kept = |op: &Op| match op {
+            Op::Binary(crate::ir::op::Binary::Add | crate::ir::op::Binary::Sub) => !recipe.quantize_add,
+            Op::Concat { .. } => !recipe.quantize_concat,
+            _ => false,
+        };
+        let float = graph.nodes().map(|(id, n)| of[id.0 as usize].keep_float || kept(&n.op)).collect();
+        Ok(Self { of, float, general: recipe.resolve("", "Input")? })
+    }
 }
 
 /// The grid of a group of values, from the merged statistics of its sources.
@@ -55,41 +91,27 @@ fn activation(
     graph: &Graph,
     producers: &[Option<NodeId>],
     group: &Group,
-    statistics: &BTreeMap<String, Statistics>,
-    recipe: &Recipe,
+    statistics: &Stats,
+    layers: &Layers,
 ) -> Result<QParams> {
     let mut sources = group.sources.iter();
     let first = *sources.next().ok_or_else(|| Error::internal("a group of values without a source"))?;
-    let find = |v: ValueId| {
-        let name = &graph.value(v).name;
-        statistics.get(name).ok_or_else(|| {
-            Error::usage(format!("there are no statistics of value '{name}'"))
-                .cure("they were collected from another model or another version of it: calibrate again")
-        })
-    };
-    let mut all = find(first)?.clone();
+    let mut all = statistics.get(&graph.value(first).name)?.clone();
     for &v in sources {
-        all.merge(find(v)?)?;
+        all.merge(statistics.get(&graph.value(v).name)?)?;
     }
-    let layer = layer_of(graph, producers, first, recipe);
-    let a = &layer.activation;
-    let scheme = Scheme { qtype: QType { bits: a.bits, signed: a.signed, narrow: false }, symmetric: a.symmetric };
-    let (scale, zero) = range::params(range::choose(a.range, all.tensor()?, scheme)?, scheme);
+    let layer = producers[first.0 as usize].map_or(&layers.general, |n| &layers.of[n.0 as usize]);
+    // Logits are never clipped: their order is the answer.
+    let output = group.values.iter().any(|v| graph.outputs.contains(v));
+    let method = if output { range::RangeMethod::MinMax } else { layer.activation.range };
+    let scheme = layer.activation.scheme();
+    let (scale, zero) = range::params(range::choose(method, all.tensor()?, scheme)?, scheme);
     Ok(QParams::tensor(scheme.qtype, scale, zero))
 }
 
-/// The recipe of the node that produces a value; a graph input follows the general rule.
-fn layer_of(graph: &Graph, producers: &[Option<NodeId>], v: ValueId, recipe: &Recipe) -> LayerRecipe {
-    match producers[v.0 as usize] {
-        Some(n) => recipe.resolve(&graph.node(n).name, graph.node(n).op.name()),
-        None => recipe.resolve(&graph.value(v).name, "Input"),
-    }
-}
-
 /// Rounds the weights and the bias of a product.
-fn product(out: &mut Quantized, id: NodeId, recipe: &Recipe) -> Result<()> {
+fn product(out: &mut Quantized, id: NodeId, layer: &LayerRecipe) -> Result<()> {
     let node = out.graph.node(id).clone();
-    let layer = recipe.resolve(&node.name, node.op.name());
     let (x, w) = match (node.input(0), node.input(1)) {
         (Some(x), Some(w)) => (x, w),
         _ => return Err(Error::internal("a product without weights")),
@@ -107,9 +129,13 @@ fn product(out: &mut Quantized, id: NodeId, recipe: &Recipe) -> Result<()> {
     };
     let real = out.graph.constant(w).cloned().ok_or_else(|| Error::internal("weights that are no constant"))?;
     let name = out.graph.value(w).name.clone();
-    let (codes, mut params) = weights::quantize(&real, axis, &layer.weight).at(|| format!("weight '{name}'"))?;
+    let scheme = layer.weight.scheme(axis, 1 - axis);
+    let (codes, mut params) = weights::quantize(&real, &scheme, &Nearest).at(|| format!("weight '{name}'"))?;
     let mut codes = Arc::new(codes);
     let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
+    if layer.bias == Bias::Float && bias.is_some() {
+        return Err(Error::unsupported("a bias that stays real in an integer product").cure("use bias = \"int32\""));
+    }
     let bias_real = match bias {
         Some(b) => Some(out.graph.real_constant(b)?),
         None => None,
@@ -120,7 +146,8 @@ fn product(out: &mut Quantized, id: NodeId, recipe: &Recipe) -> Result<()> {
                 "'{}': {channels} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
                 node.name
             ));
-            codes = Arc::new(weights::round(&real, &wider)?);
+            let rounded = Nearest.round(&real.to_f32s(), real.shape(), &wider)?;
+            codes = Arc::new(weights::pack(&rounded, real.shape(), wider.qtype)?);
             params = wider;
         }
     }
