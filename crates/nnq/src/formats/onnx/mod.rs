@@ -1,6 +1,7 @@
 //! ONNX.
 mod external;
 mod proto;
+pub mod quantized;
 mod read;
 mod table;
 mod tensor;

@@ -68,6 +68,13 @@ fn modulo(op: &mut Op, a: &mut Attrs) -> Result<()> {
     a.flag("fmod", false, fmod)
 }
 
+fn clip(_: &mut Op, a: &mut Attrs) -> Result<()> {
+    if a.dtype_of(0).is_some_and(|d| !d.is_float()) {
+        a.needs(12, "Clip of integers");
+    }
+    Ok(())
+}
+
 fn cast(op: &mut Op, a: &mut Attrs) -> Result<()> {
     let Op::Cast { to, saturate } = op else { return wrong(op) };
     let mut target = Some(*to);
@@ -183,7 +190,7 @@ pub(super) const ROWS: &[Row] = &[
     variadic("Mean", || Op::Variadic(Variadic::Mean)),
     variadic("Min", || Op::Variadic(Variadic::Min)),
     variadic("Sum", || Op::Variadic(Variadic::Sum)),
-    row("Clip", 6, &[req("X"), opt("min").was(11, Old::Float), opt("max").was(11, Old::Float)], || Op::Clip, plain),
+    row("Clip", 6, &[req("X"), opt("min").was(11, Old::Float), opt("max").was(11, Old::Float)], || Op::Clip, clip),
     row("Where", 9, &[req("condition"), req("X"), req("Y")], || Op::Where, plain),
     row("Cast", 6, X, || Op::Cast { to: DType::F32, saturate: true }, cast),
     row("CastLike", 15, &[req("X"), req("target_type")], || Op::Cast { to: DType::F32, saturate: true }, cast_like),

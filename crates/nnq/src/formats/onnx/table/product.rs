@@ -68,6 +68,9 @@ fn max_pool(op: &mut Op, a: &mut Attrs) -> Result<()> {
     if a.outputs > 1 {
         a.needs(8, "the indices of MaxPool");
     }
+    if a.dtype_of(0).is_some_and(|d| !d.is_float()) {
+        a.needs(12, "MaxPool of integers");
+    }
     Ok(())
 }
 

@@ -9,8 +9,10 @@ const SCALED: &[In] = &[req("x"), req("scale"), opt("zero_point")];
 
 /// The axis is of meaning since opset 13, when scales may be per channel.
 fn axis(a: &mut Attrs, axis: &mut i64) -> Result<()> {
-    let per_tensor = a.constant(1).is_some_and(|s| s.len() == 1);
-    if !a.is_reading() && a.opset < 13 && per_tensor {
+    let scales = a.constant(1).map(|s| s.len());
+    if scales.is_some_and(|n| n > 1) {
+        a.needs(13, "one scale per channel");
+    } else if !a.is_reading() && a.opset < 13 && (scales == Some(1) || a.rank(1) == Some(0)) {
         return Ok(());
     }
     a.int(("axis", 13), 1, axis)

@@ -1,0 +1,30 @@
+//! Quantization as ONNX nodes, out of annotations and back into them.
+//!
+//! Inside nnq a quantized network is an ordinary graph whose values carry [`QParams`](crate::ir::QParams). Files have two ways to say
+//! the same:
+//!
+//! - [`to_qdq`]: every annotated value passes QuantizeLinear and DequantizeLinear, and every operator stays as it was. Runtimes fuse
+//!   the pairs with what lies between. This is the form that most tools read.
+//! - [`to_qoperator`]: products become QLinearConv, QLinearMatMul, ConvInteger and MatMulInteger, which say exactly what is computed
+//!   in integers; everything else stands between DequantizeLinear and QuantizeLinear.
+//!
+//! [`absorb`] reads both forms, and what other tools write in them, back into annotations.
+//!
+//! Grids of fewer than 8 bits, and those without their lowest code, are stored in the next larger element type; a metadata entry
+//! `nnq.grid.<grid>` lists the tensors that hold them, and a Clip keeps computed values on them.
+mod absorb;
+mod build;
+mod codes;
+mod products;
+mod qoperator;
+mod recognise;
+
+#[cfg(test)]
+mod tests;
+
+pub use absorb::absorb;
+pub use build::to_qdq;
+pub use qoperator::to_qoperator;
+
+/// The beginning of the metadata keys that list tensors by grid.
+const GRID_KEY: &str = "nnq.grid.";
