@@ -102,9 +102,10 @@ pub struct Quantize {
     pub reading: Reading,
     #[command(flatten)]
     pub samples: Samples,
-    /// How a value's range follows from its statistics [default: as the recipe says]
+    /// How a value's range follows from its statistics: minmax, moving-average[:C], percentile[:P], entropy, mse[:P],
+    /// norm [default: as the recipe says]
     #[arg(long, value_name = "METHOD")]
-    pub range: Option<RangeMethod>,
+    pub range: Option<nnq::quant::range::RangeMethod>,
     /// Choices and per-layer overrides [default: the built-in recipe]
     #[arg(long, value_name = "FILE.toml")]
     pub recipe: Option<PathBuf>,
@@ -229,12 +230,20 @@ pub struct Reading {
 /// What calibration looks at.
 #[derive(Debug, Args)]
 pub struct Samples {
-    /// How many samples calibration looks at, drawn at random
-    #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u64).range(1..))]
-    pub samples: u64,
-    /// Seed of the draw
-    #[arg(long, value_name = "N", default_value = "0")]
-    pub seed: u64,
+    /// How many samples calibration looks at, drawn at random [default: as the recipe says, 512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub samples: Option<u64>,
+    /// Seed of the draw [default: as the recipe says, 0]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+impl Samples {
+    /// What was asked for overrules the recipe.
+    pub fn apply(&self, recipe: &mut nnq::quant::recipe::Recipe) {
+        recipe.samples = self.samples.unwrap_or(recipe.samples);
+        recipe.seed = self.seed.unwrap_or(recipe.seed);
+    }
 }
 
 /// What runs a model.
@@ -290,24 +299,21 @@ pub enum Profile {
     Onnx,
 }
 
-/// `--range`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)]
-pub enum RangeMethod {
-    Minmax,
-    MovingAverage,
-    Percentile,
-    Entropy,
-    Mse,
-    Norm,
-}
-
 /// `--format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Format {
     Qdq,
     Qoperator,
+}
+
+impl From<Format> for nnq::quantize::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Qdq => Self::Qdq,
+            Format::Qoperator => Self::Qoperator,
+        }
+    }
 }
 
 impl From<EngineKind> for nnq::engine::Kind {

@@ -149,12 +149,12 @@ impl Engine {
     }
 }
 
-/// Reads a model and simplifies it: what every flow starts with.
+/// Reads a model, takes quantization nodes in as annotations and simplifies it: what every flow starts with.
 ///
 /// # Errors
 /// What the reader and the passes answer, with the file's name.
 pub fn load(path: &Path) -> Result<Arc<Graph>> {
-    simplify(onnx::read(path)?).at(|| path.display())
+    onnx::read(path).and_then(|g| onnx::quantized::absorb(&g)).and_then(simplify).at(|| path.display())
 }
 
 /// [`pass::simplify`] with the float executor.

@@ -79,6 +79,9 @@ pub struct EvalReport {
     /// For each sample in data order whether `top1` counts it as right.
     #[serde(skip)]
     pub correct: Vec<bool>,
+    /// The same for `top1_restricted`.
+    #[serde(skip)]
+    pub correct_restricted: Option<Vec<bool>>,
 }
 
 /// Runs every sample and counts. `progress(done, of)` is called after each batch.
@@ -150,6 +153,7 @@ pub fn evaluate(
         batch,
         peak_memory_bytes: engine::peak_memory(),
         correct: accuracy.correct().to_vec(),
+        correct_restricted: accuracy.restricted_top1().map(|_| accuracy.correct_restricted().to_vec()),
     })
 }
 

@@ -12,6 +12,7 @@ pub mod formats;
 pub mod inspect;
 pub mod ir;
 pub mod quant;
+pub mod quantize;
 pub mod run;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,8 +1,69 @@
 //! `nnq calibrate`.
-use crate::{args::Calibrate, interrupt::Interrupt};
-use nnq::{Error, Result};
+use super::quantize::{open, with_progress};
+use crate::{
+    args::Calibrate,
+    interrupt::Interrupt,
+    print::{self, Side, Table, number},
+};
+use nnq::{
+    Error, Result,
+    data::Preprocess,
+    engine,
+    error::At,
+    quant::{recipe::Recipe, stats::Stats},
+    quantize,
+};
+use serde::Serialize;
+use std::time::Instant;
+
+/// What was collected.
+#[derive(Serialize)]
+struct Report {
+    out: String,
+    samples: u64,
+    values: usize,
+    bytes: u64,
+    seconds: f64,
+    peak_memory_bytes: Option<u64>,
+}
 
 /// Runs the command.
-pub fn run(_args: &Calibrate, _interrupt: &Interrupt) -> Result<()> {
-    Err(Error::internal("nnq calibrate is not wired up yet"))
+pub fn run(args: &Calibrate, interrupt: &Interrupt) -> Result<()> {
+    let start = Instant::now();
+    let stats = if args.merge.is_empty() { collect(args, interrupt)? } else { Stats::read_all(&args.merge)? };
+    stats.write(&args.out)?;
+    let report = Report {
+        out: args.out.display().to_string(),
+        samples: stats.meta.samples.len(),
+        values: stats.values.len(),
+        bytes: std::fs::metadata(&args.out).map_err(|e| Error::io(&args.out, e))?.len(),
+        seconds: start.elapsed().as_secs_f64(),
+        peak_memory_bytes: engine::peak_memory(),
+    };
+    print::report(args.output.json, &report, |r| {
+        let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
+        table.row(["statistics", &r.out]).row(["samples", &r.samples.to_string()]);
+        table.row(["values", &r.values.to_string()]).row(["size", &number::bytes(r.bytes)]);
+        table.row(["time", &number::seconds(r.seconds)]);
+        if let Some(bytes) = r.peak_memory_bytes {
+            table.row(["peak memory", &number::bytes(bytes)]);
+        }
+        table.to_string()
+    })
+}
+
+fn collect(args: &Calibrate, interrupt: &Interrupt) -> Result<Stats> {
+    let (Some(model), Some(data)) = (&args.model, &args.data) else {
+        return Err(Error::usage("calibration needs a model and data").cure("see nnq calibrate --help"));
+    };
+    let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
+    let mut recipe = Recipe::default();
+    args.samples.apply(&mut recipe);
+    let graph = engine::load(model)?;
+    let digest = quantize::sha256(model)?;
+    let samples = open(data, &preprocess)?;
+    with_progress(|progress| {
+        quantize::calibrate(&graph, digest, &samples, &recipe, args.threads.threads, Some(interrupt.flag()), progress)
+    })
+    .at(|| model.display())
 }

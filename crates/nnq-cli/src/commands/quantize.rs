@@ -1,8 +1,135 @@
 //! `nnq quantize`.
-use crate::{args::Quantize, interrupt::Interrupt};
-use nnq::{Error, Result};
+use crate::{
+    args::Quantize,
+    interrupt::Interrupt,
+    print::{self, Progress, Side, Table, number},
+};
+use nnq::{
+    Result,
+    data::{self, Dataset, Preprocess},
+    quant::{recipe::Recipe, report::LayerLoss},
+    quantize::{self, Accuracy, Job, Outcome, Samples},
+};
+use std::{path::Path, sync::Arc};
+
+/// How many of the layers that lose most are shown.
+const WORST: usize = 5;
 
 /// Runs the command.
-pub fn run(_args: &Quantize, _interrupt: &Interrupt) -> Result<()> {
-    Err(Error::internal("nnq quantize is not wired up yet"))
+pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
+    let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
+    let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
+    args.samples.apply(&mut recipe);
+    if let Some(range) = args.range {
+        recipe.activation.range = range;
+    }
+    recipe.check()?;
+    let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;
+    let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
+    let job = Job {
+        model: args.model.clone(),
+        samples,
+        stats: args.stats.clone(),
+        recipe,
+        eval,
+        format: args.format.into(),
+        out: args.out.clone(),
+        threads: args.threads.threads,
+        cancel: Some(interrupt.flag()),
+    };
+    let outcome = with_progress(|progress| quantize::run(&job, progress))?;
+    print::report(args.output.json, &outcome, text)
+}
+
+/// Opens data to calibrate on.
+pub(super) fn open(path: &Path, preprocess: &Preprocess) -> Result<Samples> {
+    let dataset = Arc::new(Dataset::open(path, &data::Options::calibration())?);
+    Ok(Samples { dataset, preprocess: preprocess.clone() })
+}
+
+/// Runs a flow of several stages with a bar for each.
+pub(super) fn with_progress<T>(flow: impl FnOnce(&mut quantize::Progress) -> Result<T>) -> Result<T> {
+    let mut bar: Option<(String, Progress)> = None;
+    flow(&mut |what, done, total| {
+        if bar.as_ref().is_none_or(|(name, _)| name != what) {
+            bar = Some((what.to_owned(), Progress::new(what)));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.update(done, total);
+        }
+    })
+}
+
+/// The outcome for people.
+pub(super) fn text(o: &Outcome) -> String {
+    let mut out = format!("{} -> {}\n\n", o.model, o.out);
+    let mut table = Table::new(&[
+        ("", Side::Left),
+        ("float", Side::Right),
+        ("simulated", Side::Right),
+        ("integer", Side::Right),
+        ("change", Side::Left),
+    ]);
+    if let (Some(float), Some(sim), Some(int)) = (&o.float, &o.sim, &o.int) {
+        let judged = |r: &nnq::eval::EvalReport| r.top1_restricted.unwrap_or(r.top1);
+        let name = if float.top1_restricted.is_some() { "top 1 among the data's classes" } else { "top 1" };
+        table.row([
+            name,
+            &number::percent(judged(float)),
+            &number::percent(judged(&sim.eval)),
+            &number::percent(judged(&int.eval)),
+            &change(int),
+        ]);
+        if float.top1_restricted.is_some() {
+            let [f, s, i] = [float.top1, sim.eval.top1, int.eval.top1].map(number::percent);
+            table.row(["top 1 of all classes", &f, &s, &i, ""]);
+        }
+        let same = if sim.eval.logits_sha256 == int.eval.logits_sha256 { "equal to the bit" } else { "DIFFERENT BITS" };
+        table.row(["outputs", "", "", "", same]);
+    }
+    table.row(["file", &number::bytes(o.float_bytes), "", &number::bytes(o.quantized_bytes), &number::percent(o.size_ratio)]);
+    if let (Some(f), Some(i)) = (o.float_ms, o.int_ms) {
+        let ms = |x: f64| format!("{} ms", number::digits(x));
+        table.row(["one sample", &ms(f), "", &ms(i), &format!("{} times as fast", number::digits(f / i))]);
+    }
+    out += &table.to_string();
+    out += &format!(
+        "\n{} calibration samples, quantized in {} ({} of it calibrating); {} integer steps, {} in floating point",
+        o.calibration_samples,
+        number::seconds(o.quantize_seconds),
+        number::seconds(o.calibrate_seconds),
+        o.integer_steps,
+        o.float_steps
+    );
+    if let Some(bytes) = o.peak_memory_bytes {
+        out += &format!("; peak memory {}", number::bytes(bytes));
+    }
+    out += "\n";
+    let worst = worst(&o.layers);
+    if !worst.is_empty() {
+        out += "\nwhere most is lost (signal to quantization noise):\n";
+        let mut table =
+            Table::new(&[("layer", Side::Left), ("operator", Side::Left), ("dB", Side::Right), ("lost here, dB", Side::Right)]);
+        for l in worst {
+            table.row([l.node.clone(), l.op.clone(), format!("{:.1}", l.sqnr_db), format!("{:.1}", l.drop_db)]);
+        }
+        out += &table.to_string();
+    }
+    for m in &o.messages {
+        out += &format!("note: {m}\n");
+    }
+    out
+}
+
+fn change(a: &Accuracy) -> String {
+    let points = |x: f64| format!("{:+.2}", 100.0 * x);
+    format!("{} points (95 %: {} to {})", points(a.difference), points(a.interval[0]), points(a.interval[1]))
+}
+
+/// The layers with the lowest ratio, worst first.
+fn worst(layers: &[LayerLoss]) -> Vec<&LayerLoss> {
+    let mut sorted: Vec<&LayerLoss> = layers.iter().filter(|l| l.sqnr_db.is_finite()).collect();
+    sorted.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    sorted.truncate(WORST);
+    sorted
 }

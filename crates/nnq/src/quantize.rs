@@ -1,0 +1,369 @@
+//! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
+use crate::{
+    data::{Choice, Dataset, Loader, Preprocess, Settings, paired_difference, subset},
+    engine::{self, Engine, Kind},
+    error::{At, Error, ErrorKind, Result},
+    eval::{self, EvalReport, Labelled},
+    exec::lower::{self, Profile},
+    formats::onnx::{self, WriteOptions},
+    ir::Graph,
+    quant::{
+        calibrate::Calibrator,
+        ptq,
+        recipe::Recipe,
+        report::{Comparison, LayerLoss},
+        stats::Stats,
+    },
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
+
+/// How a quantized model is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// QuantizeLinear and DequantizeLinear around float operators.
+    #[default]
+    Qdq,
+    /// QLinearConv, QLinearMatMul and their like.
+    Qoperator,
+}
+
+/// Samples to calibrate on.
+#[derive(Clone)]
+pub struct Samples {
+    /// Where they come from.
+    pub dataset: Arc<Dataset>,
+    /// What is done to each.
+    pub preprocess: Preprocess,
+}
+
+/// Where a flow is, for a progress bar: what it does, steps done, steps in all.
+pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
+
+/// Samples that run at once during calibration.
+const BATCH: usize = 8;
+
+/// Collects the statistics of `graph` over `recipe.samples` samples chosen by `recipe.seed`.
+///
+/// # Errors
+/// Names the sample that cannot be read, the node that cannot run, the value that cannot be observed.
+pub fn calibrate(
+    graph: &Arc<Graph>,
+    model_sha256: [u8; 32],
+    samples: &Samples,
+    recipe: &Recipe,
+    threads: usize,
+    cancel: Option<Arc<AtomicBool>>,
+    progress: &mut Progress,
+) -> Result<Stats> {
+    let dataset = &samples.dataset;
+    let &[input] = &graph.inputs[..] else {
+        return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len()))
+            .cure("quantize models of one input"));
+    };
+    let value = graph.value(input);
+    if let Some(shape) = &value.shape {
+        let first = dataset.first(&samples.preprocess)?;
+        samples.preprocess.fits(first.shape(), shape).at(|| format!("input '{}'", value.name))?;
+    }
+    let fixed = value.shape.as_ref().and_then(|s| s.0.first()).and_then(crate::ir::Dim::fixed);
+    let wanted = usize::try_from(recipe.samples).unwrap_or(usize::MAX);
+    let mut chosen = subset(dataset.len(), wanted, recipe.seed, Choice::Stratified, |i| dataset.label(i));
+    let batch = fixed.unwrap_or(BATCH);
+    if batch == 0 || chosen.is_empty() {
+        return Err(Error::usage("there are no samples to calibrate on").cure("name a data set that holds some"));
+    }
+    if fixed.is_some_and(|n| n > chosen.len()) {
+        return Err(Error::usage(format!("the model runs {batch} samples at once, the data has {}", chosen.len()))
+            .cure("give more calibration samples or export the model with a free batch"));
+    }
+    if fixed.is_some() {
+        chosen.truncate(chosen.len() / batch * batch);
+    }
+    let total = chosen.len() as u64;
+    let settings = Settings { batch, threads, skip_corrupt: false, cancel };
+    let loader = Loader::new(dataset.clone(), samples.preprocess.clone(), chosen.clone(), settings)?;
+    let mut calibrator = Calibrator::new(graph.clone(), threads)?;
+    let mut done = 0;
+    for b in loader {
+        let b = b?;
+        let ids: Vec<u64> = b.indices.iter().map(|&i| i as u64).collect();
+        calibrator.feed(b.input, &ids)?;
+        done += ids.len() as u64;
+        progress("calibrating", done, total);
+    }
+    let mut stats = Stats::new(model_sha256, toml(&samples.preprocess)?);
+    for i in chosen {
+        stats.meta.samples.insert(i as u64..i as u64 + 1);
+    }
+    stats.values = calibrator.finish()?;
+    Ok(stats)
+}
+
+fn toml(p: &Preprocess) -> Result<String> {
+    toml::to_string(p).map_err(|e| Error::internal(format!("the preprocessing cannot be written: {e}")))
+}
+
+/// SHA-256 of a file.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256(path: &Path) -> Result<[u8; 32]> {
+    let bytes = nnq_kernels::mmap::map(path).map_err(|e| Error::io(path, e))?;
+    Ok(Sha256::digest(&bytes).into())
+}
+
+/// Quantizes `graph`, and notes recipe and version in the result's metadata.
+///
+/// # Errors
+/// As [`ptq::quantize`].
+pub fn annotate(graph: &Graph, stats: &Stats, recipe: &Recipe) -> Result<ptq::Quantized> {
+    let mut q = ptq::quantize(graph, stats, recipe)?;
+    q.graph.metadata.retain(|(k, _)| !k.starts_with("nnq."));
+    q.graph.metadata.push(("nnq.version".into(), env!("CARGO_PKG_VERSION").into()));
+    q.graph.metadata.push(("nnq.recipe".into(), recipe.to_toml()?));
+    Ok(q)
+}
+
+/// Writes an annotated graph for others to run.
+///
+/// # Errors
+/// As the exporters and the writer.
+pub fn export(graph: &Graph, format: Format, path: &Path) -> Result<()> {
+    let plain = match format {
+        Format::Qdq => onnx::quantized::to_qdq(graph)?,
+        Format::Qoperator => onnx::quantized::to_qoperator(graph)?,
+    };
+    onnx::write(&plain, path, &WriteOptions::default())
+}
+
+/// What to do.
+#[derive(Clone)]
+pub struct Job {
+    /// The float model.
+    pub model: PathBuf,
+    /// What to calibrate on; not needed with `stats`.
+    pub samples: Option<Samples>,
+    /// Statistics collected before.
+    pub stats: Option<PathBuf>,
+    /// Every choice.
+    pub recipe: Recipe,
+    /// What to measure accuracy on.
+    pub eval: Option<Labelled>,
+    /// How to write it.
+    pub format: Format,
+    /// The file to write.
+    pub out: PathBuf,
+    /// 0: one per core.
+    pub threads: usize,
+    /// Set by others to stop.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+/// The accuracy of one way to run the model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Accuracy {
+    /// Measured on the evaluation data.
+    #[serde(flatten)]
+    pub eval: EvalReport,
+    /// Difference to float in shares of 1, of the judged accuracy: among the data's classes where these are fewer than the
+    /// outputs, else top 1.
+    pub difference: f64,
+    /// 95 % confidence interval of the paired difference.
+    pub interval: [f64; 2],
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The float model.
+    pub model: String,
+    /// The quantized file.
+    pub out: String,
+    /// Its form.
+    pub format: Format,
+    /// Samples calibrated on.
+    pub calibration_samples: u64,
+    /// Seconds from reading the model to the written file, evaluation not counted.
+    pub quantize_seconds: f64,
+    /// Of these, the float runs with their observers.
+    pub calibrate_seconds: f64,
+    /// Bytes of the float file.
+    pub float_bytes: u64,
+    /// Bytes of the quantized file.
+    pub quantized_bytes: u64,
+    /// Quantized over float.
+    pub size_ratio: f64,
+    /// Steps of the integer program, and operators that stayed in floating point.
+    pub integer_steps: usize,
+    /// Operators that run in floating point.
+    pub float_steps: usize,
+    /// Accuracy of the float model.
+    pub float: Option<EvalReport>,
+    /// Of the simulator.
+    pub sim: Option<Accuracy>,
+    /// Of the integer engine.
+    pub int: Option<Accuracy>,
+    /// Milliseconds of one sample, float executor.
+    pub float_ms: Option<f64>,
+    /// Milliseconds of one sample, integer engine.
+    pub int_ms: Option<f64>,
+    /// What each step does to the signal, in graph order.
+    pub layers: Vec<LayerLoss>,
+    /// What a user should know.
+    pub messages: Vec<String>,
+    /// The most memory the process has held so far.
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Calibration samples that the comparison of layers runs on.
+const COMPARED: usize = 16;
+
+/// Runs the job.
+///
+/// # Errors
+/// Whatever a stage answers, with file, node or value. Nothing is left at `out` then.
+pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
+    let start = Instant::now();
+    let place = || job.model.display();
+    let graph = engine::load(&job.model)?;
+    if engine::is_quantized(&graph) {
+        return Err(Error::usage("the model is quantized already").at(place()).cure("start from the float model"));
+    }
+    let digest = sha256(&job.model)?;
+    let clock = Instant::now();
+    let stats = match (&job.stats, &job.samples) {
+        (Some(path), _) => {
+            let stats = Stats::read(path)?;
+            if stats.meta.model != digest {
+                return Err(Error::usage("the statistics were collected from another model file")
+                    .at(path.display())
+                    .cure("calibrate this model"));
+            }
+            stats
+        }
+        (None, Some(samples)) => {
+            calibrate(&graph, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
+        }
+        (None, None) => return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats")),
+    };
+    let calibrate_seconds = clock.elapsed().as_secs_f64();
+    let quantized = annotate(&graph, &stats, &job.recipe).at(place)?;
+    let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
+    export(&quantized.graph, job.format, &job.out)?;
+    let quantize_seconds = start.elapsed().as_secs_f64();
+    let mut messages = quantized.messages;
+    messages.extend(program.notes.iter().cloned());
+    let (integer_steps, float_steps) = program.integer_share();
+
+    let layers = match &job.samples {
+        Some(samples) => compare(job, &graph, program, samples, progress)?,
+        None => Vec::new(),
+    };
+    let bytes = |p: &Path| -> Result<u64> {
+        let own = std::fs::metadata(p).map_err(|e| Error::io(p, e))?.len();
+        let data = p.with_file_name(format!("{}.data", p.file_name().map_or_else(Default::default, |n| n.to_string_lossy())));
+        Ok(own + std::fs::metadata(data).map_or(0, |m| m.len()))
+    };
+    let (float_bytes, quantized_bytes) = (bytes(&job.model)?, bytes(&job.out)?);
+
+    // What is judged from here on is the file that was written.
+    let written = engine::load(&job.out)?;
+    let open = |graph: &Arc<Graph>, kind| {
+        Engine::open(graph.clone(), engine::Options { kind, profile: Profile::default(), threads: job.threads })
+    };
+    let (mut float, mut sim, mut int) = (None, None, None);
+    if let Some(data) = &job.eval {
+        let mut evaluate = |graph: &Arc<Graph>, kind: Kind, what: &str| -> Result<EvalReport> {
+            let mut engine = open(graph, kind)?;
+            let options = eval::Options { threads: job.threads, cancel: job.cancel.clone(), ..Default::default() };
+            eval::evaluate(&mut engine, data, &options, &mut |done, of| progress(what, done, of))
+        };
+        let reference = evaluate(&graph, Kind::Float, "evaluating float").at(place)?;
+        let judged = |eval: EvalReport| -> Result<Accuracy> {
+            let (difference, lo, hi) = paired_difference(judged(&reference), judged(&eval))?;
+            Ok(Accuracy { eval, difference, interval: [lo, hi] })
+        };
+        sim = Some(judged(evaluate(&written, Kind::Sim, "evaluating simulated")?)?);
+        int = Some(judged(evaluate(&written, Kind::Int, "evaluating integer")?)?);
+        float = Some(reference);
+    }
+    let mut latency = |graph: &Arc<Graph>, kind| -> Result<f64> {
+        check(job.cancel.as_deref())?;
+        let mut engine = open(graph, kind)?;
+        let report = crate::bench::bench(&mut engine, 1, |done, of| {
+            progress("measuring speed", done, of);
+            check(job.cancel.as_deref())
+        })?;
+        Ok(report.median_ms)
+    };
+    let float_ms = Some(latency(&graph, Kind::Float)?);
+    let int_ms = Some(latency(&written, Kind::Int)?);
+    Ok(Outcome {
+        model: job.model.display().to_string(),
+        out: job.out.display().to_string(),
+        format: job.format,
+        calibration_samples: stats.meta.samples.len(),
+        quantize_seconds,
+        calibrate_seconds,
+        float_bytes,
+        quantized_bytes,
+        size_ratio: quantized_bytes as f64 / float_bytes as f64,
+        integer_steps,
+        float_steps,
+        float,
+        sim,
+        int,
+        float_ms,
+        int_ms,
+        layers,
+        messages,
+        peak_memory_bytes: engine::peak_memory(),
+    })
+}
+
+/// The answers that count: among the data's classes where these are fewer than the outputs.
+fn judged(report: &EvalReport) -> &[bool] {
+    report.correct_restricted.as_deref().unwrap_or(&report.correct)
+}
+
+fn check(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(c) if c.load(std::sync::atomic::Ordering::Relaxed) => {
+            Err(Error::new(ErrorKind::Interrupted, "interrupted"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn compare(
+    job: &Job,
+    graph: &Arc<Graph>,
+    program: Arc<lower::Program>,
+    samples: &Samples,
+    progress: &mut Progress,
+) -> Result<Vec<LayerLoss>> {
+    let fixed = graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed());
+    let dataset = &samples.dataset;
+    let chosen = subset(dataset.len(), COMPARED.max(fixed.unwrap_or(1)), job.recipe.seed, Choice::Stratified, |i| dataset.label(i));
+    let batch = fixed.unwrap_or(4);
+    let total = chosen.len() as u64;
+    let settings = Settings { batch, threads: job.threads, skip_corrupt: false, cancel: job.cancel.clone() };
+    let mut comparison = Comparison::new(graph.clone(), program, job.threads)?;
+    let mut done = 0;
+    for b in Loader::new(dataset.clone(), samples.preprocess.clone(), chosen, settings)? {
+        let b = b?;
+        if b.indices.len() == batch || fixed.is_none() {
+            comparison.feed(vec![b.input])?;
+        }
+        done += b.indices.len() as u64;
+        progress("comparing layers", done, total);
+    }
+    Ok(comparison.finish())
+}
