@@ -68,10 +68,9 @@ impl<'a> Columns<'a> {
         debug_assert!(column < self.count);
         let mut from = [self.padding; 4];
         if column >= self.first && column < self.end {
-            for i in 0..4 {
-                let (start, step) = self.rows[i];
+            for (from, (start, step)) in from.iter_mut().zip(self.rows) {
                 // SAFETY: the columns `first..end` of each row were found to lie within the input.
-                from[i] = unsafe { start.add((column - self.first) * step) };
+                *from = unsafe { start.add((column - self.first) * step) };
             }
         }
         // SAFETY: as above; the padding holds the widest vector.
