@@ -2,6 +2,7 @@
 mod eval;
 mod fold;
 mod infer;
+mod models;
 mod recognise;
 mod simplify;
 mod text;
