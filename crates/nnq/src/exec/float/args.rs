@@ -149,11 +149,7 @@ pub(super) fn by_f32(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Tensor>) ->
     }
     let wide: Vec<Option<Tensor>> = x
         .iter()
-        .map(|t| {
-            t.map(|t| {
-                if t.dtype() == half { Tensor::of::<f32>(t.shape(), t.to_f32s()) } else { t.clone() }
-            })
-        })
+        .map(|t| t.map(|t| if t.dtype() == half { Tensor::of::<f32>(t.shape(), t.to_f32s()) } else { t.clone() }))
         .collect();
     let y = run(&wide.iter().map(Option::as_ref).collect::<Vec<_>>());
     Some(y.map(|y| narrow(y, half)))

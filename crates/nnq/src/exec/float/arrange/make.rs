@@ -143,7 +143,9 @@ mod tests {
                 .and_then(Tensor::into_vec::<f32>)
         };
         assert_eq!(run(0.0, 1.0, 0.25).unwrap(), [0.0, 0.25, 0.5, 0.75]);
-        assert!(run(0.0, 1.0, 0.0).is_err() && run(0.0, f32::NAN, 1.0).is_err() && run(0.0, f32::INFINITY, 1.0).is_err());
+        assert!(
+            run(0.0, 1.0, 0.0).is_err() && run(0.0, f32::NAN, 1.0).is_err() && run(0.0, f32::INFINITY, 1.0).is_err()
+        );
         let mixed = range(&[Some(&Tensor::scalar(1i64)), Some(&Tensor::scalar(2i32)), Some(&Tensor::scalar(1i64))]);
         assert!(mixed.is_err());
     }

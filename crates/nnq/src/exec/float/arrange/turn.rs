@@ -183,7 +183,10 @@ mod tests {
         let t = Tensor::of(&[2, 1], vec![5u8, 6]);
         let ints = |v: &[i64]| Tensor::of(&[v.len()], v.to_vec());
         let y = expand(&[Some(&t), Some(&ints(&[2, 1, 3]))], &ctx).unwrap();
-        assert_eq!((y.shape(), y.as_slice::<u8>().unwrap()), (&[2, 2, 3][..], &[5, 5, 5, 6, 6, 6, 5, 5, 5, 6, 6, 6][..]));
+        assert_eq!(
+            (y.shape(), y.as_slice::<u8>().unwrap()),
+            (&[2, 2, 3][..], &[5, 5, 5, 6, 6, 6, 5, 5, 5, 6, 6, 6][..])
+        );
         // 1 in the wanted shape keeps the tensor's size.
         assert_eq!(expand(&[Some(&t), Some(&ints(&[1, 1]))], &ctx).unwrap().shape(), [2, 1]);
         assert_eq!(expand(&[Some(&t), Some(&ints(&[0]))], &ctx).unwrap().shape(), [2, 0]);
