@@ -156,7 +156,7 @@ pub(super) fn by_f32(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Tensor>) ->
 }
 
 /// An f32 tensor in half precision; any other tensor as it is.
-fn narrow(y: Tensor, half: DType) -> Tensor {
+pub(super) fn narrow(y: Tensor, half: DType) -> Tensor {
     match (y.data(), half) {
         (Data::F32(v), DType::F16) => Tensor::of::<f16>(y.shape(), v.iter().map(|&v| f16::from_f32(v)).collect()),
         (Data::F32(v), DType::BF16) => Tensor::of::<bf16>(y.shape(), v.iter().map(|&v| bf16::from_f32(v)).collect()),

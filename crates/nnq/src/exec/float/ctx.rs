@@ -1,9 +1,5 @@
 //! What operators share while they run: recycled buffers and prepared constants.
-use super::Inputs;
-use crate::{
-    error::{Error, Result},
-    ir::{Data, Tensor},
-};
+use crate::ir::{Data, Tensor};
 use std::{
     any::Any,
     collections::HashMap,
@@ -28,9 +24,6 @@ struct Inner {
     kept: HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>,
 }
 
-/// Most elements of a tensor that an operator makes: what goes beyond is a damaged or hostile model.
-const LIMIT: usize = 1 << 31;
-
 impl Ctx {
     /// Nothing recycled yet.
     pub fn new() -> Self {
@@ -38,18 +31,6 @@ impl Ctx {
     }
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    /// The number of elements of a shape that is about to be allocated.
-    ///
-    /// # Errors
-    /// Beyond 2^31 elements.
-    pub fn count(&self, shape: &[usize]) -> Result<usize> {
-        let n = crate::ir::count(shape)?;
-        if n > LIMIT {
-            return Err(Error::shape(format!("a result of shape {shape:?} holds {n} elements; the limit is {LIMIT}"))
-                .cure("check shapes, pads and repeats of the model"));
-        }
-        Ok(n)
     }
     /// A buffer of `n` elements with unspecified content: the smallest free one that is large enough, or a new one.
     pub fn take(&self, n: usize) -> Vec<f32> {
@@ -125,12 +106,4 @@ impl Ctx {
         inner.held = 0;
         inner.peak
     }
-}
-
-/// A required input.
-///
-/// # Errors
-/// When it is absent.
-pub(crate) fn input<'a>(x: &Inputs<'a>, i: usize) -> Result<&'a Tensor> {
-    x.get(i).copied().flatten().ok_or_else(|| Error::shape(format!("input {i} is missing")))
 }

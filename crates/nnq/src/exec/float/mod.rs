@@ -17,7 +17,6 @@ mod session;
 mod unary;
 
 pub use ctx::Ctx;
-pub(crate) use ctx::input;
 pub use session::{NoTap, Options, Session, Tap};
 pub use unary::scalar as unary_scalar;
 

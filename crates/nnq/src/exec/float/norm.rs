@@ -1,6 +1,6 @@
 //! Normalisations and softmax. Means and variances are taken in binary64.
 use super::{
-    Ctx, Inputs, input,
+    Ctx, Inputs, args,
     product::{Real, by_type},
 };
 use crate::{
@@ -14,7 +14,7 @@ const WORK: usize = 1 << 14;
 
 /// A vector of one number per channel.
 fn per_channel<'a, T: Real>(x: &Inputs<'a>, i: usize, channels: usize, what: &str) -> Result<&'a [T]> {
-    let t = input(x, i)?;
+    let t = args::need(x, i, what)?;
     if t.shape() != [channels] {
         return Err(Error::shape(format!("{what} of shape {:?}, expected [{channels}]", t.shape())));
     }
@@ -49,7 +49,7 @@ pub(super) fn batch(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
 }
 
 fn batch_of<T: Real>(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let t = input(x, 0)?;
+    let t = args::need(x, 0, "X")?;
     let (_, channels, area) = planes(t.shape())?;
     let [scale, shift, mean, var] =
         [(1, "scale"), (2, "B"), (3, "mean"), (4, "variance")].map(|(i, what)| per_channel::<T>(x, i, channels, what));
@@ -92,7 +92,7 @@ pub(super) fn instance(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
 }
 
 fn instance_of<T: Real>(eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let t = input(x, 0)?;
+    let t = args::need(x, 0, "X")?;
     if t.shape().len() < 3 {
         return Err(Error::shape(format!("{:?}: expected batch, channels and spatial axes", t.shape())));
     }
@@ -121,7 +121,7 @@ pub(super) fn group(eps: f32, groups: usize, x: &Inputs, ctx: &Ctx) -> Result<Te
 }
 
 fn group_of<T: Real>(eps: f32, groups: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let t = input(x, 0)?;
+    let t = args::need(x, 0, "X")?;
     let (_, channels, area) = planes(t.shape())?;
     if groups == 0 || channels % groups != 0 {
         return Err(Error::shape(format!("{channels} channels in {groups} groups")));
@@ -136,7 +136,7 @@ fn group_of<T: Real>(eps: f32, groups: usize, x: &Inputs, ctx: &Ctx) -> Result<T
 
 pub(super) fn layer(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
     use crate::ir::DType;
-    match input(x, 0)?.dtype() {
+    match args::need(x, 0, "X")?.dtype() {
         DType::F32 => layer_of::<f32>(axis, eps, x, outputs, ctx),
         DType::F64 => layer_of::<f64>(axis, eps, x, outputs, ctx),
         half if outputs <= 1 && half.is_float() => {
@@ -149,13 +149,13 @@ pub(super) fn layer(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx) 
 }
 
 fn layer_of<T: Real>(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
-    let t = input(x, 0)?;
-    let at = axis_of(axis, t.shape().len())?;
+    let t = args::need(x, 0, "X")?;
+    let at = args::axis(axis, t.shape().len())?;
     let (outer, inner) = t.shape().split_at(at);
     let n = count(inner)?;
-    let full = |t: &Tensor| -> Result<Vec<T>> { expand(t.shape(), t.as_slice()?, inner) };
-    let scale = full(input(x, 1)?)?;
-    let shift = match x.get(2).copied().flatten() {
+    let full = |t: &Tensor| -> Result<Vec<T>> { expand(t, inner) };
+    let scale = full(args::need(x, 1, "Scale")?)?;
+    let shift = match args::optional(x, 2) {
         Some(b) => full(b)?,
         None => vec![T::ZERO; n],
     };
@@ -181,36 +181,22 @@ fn layer_of<T: Real>(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx)
     Ok(results)
 }
 
-/// `x` of `shape` broadcast to `to`.
-fn expand<T: Copy>(shape: &[usize], x: &[T], to: &[usize]) -> Result<Vec<T>> {
-    let skip = to.len().checked_sub(shape.len());
-    let fits = skip.is_some_and(|skip| shape.iter().zip(&to[skip..]).all(|(&s, &t)| s == t || s == 1));
-    let Some(skip) = skip.filter(|_| fits) else {
-        return Err(Error::shape(format!("{shape:?} does not broadcast to {to:?}")));
-    };
+/// `t` broadcast to `to`.
+fn expand<T: Real>(t: &Tensor, to: &[usize]) -> Result<Vec<T>> {
+    if args::broadcast(&[t.shape(), to])? != to {
+        return Err(Error::shape(format!("{:?} does not broadcast to {to:?}", t.shape())));
+    }
+    let (x, strides) = (t.as_slice::<T>()?, args::spread(t.shape(), to));
     Ok((0..count(to)?)
         .map(|mut flat| {
-            let (mut index, mut stride) = (0, 1);
-            for a in (0..to.len()).rev() {
-                let here = flat % to[a];
-                flat /= to[a];
-                if a >= skip && shape[a - skip] > 1 {
-                    index += here * stride;
-                    stride *= shape[a - skip];
-                }
+            let mut index = 0;
+            for (&n, &stride) in to.iter().zip(&strides).rev() {
+                index += flat % n * stride;
+                flat /= n;
             }
             x[index]
         })
         .collect())
-}
-
-/// A possibly negative axis of a tensor of `rank`; for splitting it may be `rank` itself.
-fn axis_of(axis: i64, rank: usize) -> Result<usize> {
-    let at = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(at)
-        .ok()
-        .filter(|&a| a < rank.max(1))
-        .ok_or_else(|| Error::shape(format!("axis {axis} of a tensor of rank {rank}")))
 }
 
 pub(super) fn lrn(alpha: f32, beta: f32, bias: f32, size: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
@@ -225,7 +211,7 @@ pub(super) fn lrn(alpha: f32, beta: f32, bias: f32, size: usize, x: &Inputs, ctx
 }
 
 fn lrn_of<T: Real>(p: [f32; 3], size: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let t = input(x, 0)?;
+    let t = args::need(x, 0, "X")?;
     let (_, channels, area) = planes(t.shape())?;
     let [alpha, beta, bias] = p.map(f64::from);
     rows::<T>(t, channels * area, ctx, |_, x, y| {
@@ -252,8 +238,8 @@ pub(super) fn softmax(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -
 }
 
 fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let t = input(x, 0)?;
-    let at = axis_of(axis, t.shape().len())?;
+    let t = args::need(x, 0, "X")?;
+    let at = args::axis(axis, t.shape().len())?;
     let tail = &t.shape()[at.min(t.shape().len())..];
     let (n, inner) = match tail {
         [] => (1, 1),

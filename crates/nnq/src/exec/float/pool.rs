@@ -1,6 +1,6 @@
 //! Pooling.
 use super::{
-    Ctx, Inputs, input,
+    Ctx, Inputs, args,
     product::{Real, by_type},
 };
 use crate::ir::op::{PoolAttrs, Window};
@@ -21,13 +21,13 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(w: &PoolAttrs, x: &[usize], ctx: &Ctx) -> Result<Self> {
+    fn new(w: &PoolAttrs, x: &[usize]) -> Result<Self> {
         if x.len() < 3 {
             return Err(Error::shape(format!("pooling of {x:?}: expected batch, channels and spatial axes")));
         }
         let window = w.resolve(&x[2..])?;
         let shape: Vec<usize> = x[..2].iter().chain(&window.output).copied().collect();
-        ctx.count(&shape)?;
+        args::room(&shape)?;
         Ok(Self { area: count(&window.input)?, positions: count(&window.output)?, window, shape })
     }
     /// For each output position of a plane: calls `f` with its index and, for each axis, the taps that fall into the input.
@@ -183,7 +183,7 @@ max_types! {
 }
 
 pub(super) fn max(w: &PoolAttrs, column_major: bool, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
-    let t = input(x, 0)?;
+    let t = args::need(x, 0, "X")?;
     match t.dtype() {
         DType::F32 => max_of::<f32>(w, column_major, t, outputs, ctx),
         DType::F64 => max_of::<f64>(w, column_major, t, outputs, ctx),
@@ -192,15 +192,15 @@ pub(super) fn max(w: &PoolAttrs, column_major: bool, x: &Inputs, outputs: usize,
         half @ (DType::F16 | DType::BF16) => {
             let wide = Tensor::of::<f32>(t.shape(), t.to_f32s());
             let mut y = max_of::<f32>(w, column_major, &wide, outputs, ctx)?;
-            y[0] = super::product::halve(half, std::mem::replace(&mut y[0], Tensor::scalar(0.0f32)))?;
-            Ok(y)
+            let indices = y.split_off(1);
+            Ok(y.into_iter().map(|y| args::narrow(y, half)).chain(indices).collect())
         }
         other => Err(Error::unsupported(format!("MaxPool of {other}"))),
     }
 }
 
 fn max_of<T: Max>(w: &PoolAttrs, column_major: bool, x: &Tensor, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
-    let pool = Pool::new(w, x.shape(), ctx)?;
+    let pool = Pool::new(w, x.shape())?;
     let data = x.as_slice::<T>()?;
     let n = count(&pool.shape)?;
     let mut y = T::take(ctx, n);
@@ -261,8 +261,8 @@ pub(super) fn average(w: &PoolAttrs, include: bool, x: &Inputs, ctx: &Ctx) -> Re
 }
 
 fn average_of<T: Real>(w: &PoolAttrs, include: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let x = input(x, 0)?;
-    let pool = Pool::new(w, x.shape(), ctx)?;
+    let x = args::need(x, 0, "X")?;
+    let pool = Pool::new(w, x.shape())?;
     let data = x.as_slice::<T>()?;
     let mut y = T::take(ctx, count(&pool.shape)?);
     let mut divisor = vec![T::ZERO; pool.positions];
@@ -295,9 +295,9 @@ pub(super) fn lp(w: &PoolAttrs, p: i64, x: &Inputs, ctx: &Ctx) -> Result<Tensor>
 }
 
 fn lp_of<T: Real>(w: &PoolAttrs, p: i64, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let x = input(x, 0)?;
+    let x = args::need(x, 0, "X")?;
     let norm = Norm::new(p)?;
-    let pool = Pool::new(w, x.shape(), ctx)?;
+    let pool = Pool::new(w, x.shape())?;
     let data = x.as_slice::<T>()?;
     let mut y = T::take(ctx, count(&pool.shape)?);
     pool.planes(data, &mut y, |x, y| {
@@ -336,7 +336,7 @@ impl Norm {
 
 /// One number per plane: `f` of it.
 fn global<T: Real>(x: &Inputs, ctx: &Ctx, f: impl Fn(&[T]) -> T + Sync) -> Result<Tensor> {
-    let x = input(x, 0)?;
+    let x = args::need(x, 0, "X")?;
     let [n, c, spatial @ ..] = x.shape() else {
         return Err(Error::shape(format!("global pooling of {:?}: expected batch and channels", x.shape())));
     };

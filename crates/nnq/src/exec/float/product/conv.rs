@@ -4,7 +4,7 @@ use super::{
     depthwise,
     tile::{Block, Left, MR, Out, Real},
 };
-use crate::exec::float::{Ctx, Inputs, input};
+use crate::exec::float::{Ctx, Inputs, args};
 use crate::{
     error::{Error, Result},
     ir::{Tensor, count, op::ConvAttrs, op::Window},
@@ -61,7 +61,7 @@ pub(crate) fn conv(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
 }
 
 fn typed<T: Real>(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (data, weight, bias) = (input(x, 0)?, input(x, 1)?, x.get(2).copied().flatten());
+    let (data, weight, bias) = (args::need(x, 0, "X")?, args::need(x, 1, "W")?, args::optional(x, 2));
     let sizes = Sizes::new(a, data.shape(), weight.shape(), bias.map(Tensor::shape))?;
     let bias = bias.map(Tensor::as_slice).transpose()?;
     let out = run::<T>(&sizes, data.as_slice()?, weight.as_slice()?, bias, Some(1), ctx)?;
@@ -81,7 +81,7 @@ pub fn run<T: Real>(
     input: Option<usize>,
     ctx: &Ctx,
 ) -> Result<Vec<T>> {
-    let mut out = T::take(ctx, ctx.count(&sizes.shape())?);
+    let mut out = T::take(ctx, args::room(&sizes.shape())?);
     if out.is_empty() {
         return Ok(out);
     }
@@ -109,7 +109,7 @@ pub fn run<T: Real>(
     const AT_ONCE: usize = 1 << 20;
     let threads = rayon::current_num_threads();
     let step = if planes.direct { sizes.images } else { (AT_ONCE / image).max(threads).clamp(1, sizes.images) };
-    let mut laid = if planes.direct { Vec::new() } else { T::take(ctx, ctx.count(&[step, image])?) };
+    let mut laid = if planes.direct { Vec::new() } else { T::take(ctx, args::room(&[step, image])?) };
     for (x, out) in x.chunks(step * channels * area).zip(out.chunks_mut(step * sizes.out * sizes.positions)) {
         let images = x.len() / (channels * area);
         let data = if planes.direct {

@@ -1,6 +1,6 @@
 //! Transposed convolution: each input element, times the weights, is added to the output positions under its window.
 use super::tile::{Block, Left, MR, Out, Real, Strided};
-use crate::exec::float::{Ctx, Inputs, input};
+use crate::exec::float::{Ctx, Inputs, args};
 use crate::{
     error::{Error, Result},
     ir::{
@@ -96,7 +96,7 @@ pub(crate) fn conv_transpose(a: &ConvTransposeAttrs, x: &Inputs, ctx: &Ctx) -> R
 }
 
 fn typed<T: Real>(a: &ConvTransposeAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (data, weight, bias) = (input(x, 0)?, input(x, 1)?, x.get(2).copied().flatten());
+    let (data, weight, bias) = (args::need(x, 0, "X")?, args::need(x, 1, "W")?, args::optional(x, 2));
     let (xs, ws) = (data.shape(), weight.shape());
     if !(3..=5).contains(&xs.len()) || ws.len() != xs.len() {
         return Err(Error::shape(format!("{xs:?} with weights {ws:?}: ranks must be equal and 3 to 5")));
@@ -115,7 +115,7 @@ fn typed<T: Real>(a: &ConvTransposeAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tenso
     };
     let found = axes(a, &xs[2..], &ws[2..])?;
     let shape: Vec<usize> = [images, out_channels].into_iter().chain(found.iter().map(|a| a.output)).collect();
-    let mut out = T::take(ctx, ctx.count(&shape)?);
+    let mut out = T::take(ctx, args::room(&shape)?);
     let mut axes = [Axis::ONE; 3];
     axes[3 - found.len()..].copy_from_slice(&found);
     let job = Job { axes, per_group, channels: channels / group };

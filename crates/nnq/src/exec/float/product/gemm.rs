@@ -3,7 +3,7 @@ use super::{
     matmul::{Shapes, multiply, narrow, wrapping},
     tile::{Real, Strided},
 };
-use crate::exec::float::{Ctx, Inputs, input};
+use crate::exec::float::{Ctx, Inputs, args};
 use crate::{
     error::{Error, Result},
     ir::{DType, Tensor},
@@ -39,8 +39,8 @@ fn turn<T: Copy>(x: &[T], rows: usize, cols: usize) -> Vec<T> {
 }
 
 pub(crate) fn gemm(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    match input(x, 0)?.dtype() {
-        DType::I32 | DType::I64 | DType::U32 | DType::U64 => integers(alpha, beta, ta, tb, x, ctx),
+    match args::need(x, 0, "A")?.dtype() {
+        DType::I32 | DType::I64 | DType::U32 | DType::U64 => integers(alpha, beta, ta, tb, x),
         _ => super::by_type(
             x,
             |x| typed::<f32>(alpha, beta, ta, tb, x, ctx),
@@ -50,9 +50,9 @@ pub(crate) fn gemm(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &
 }
 
 fn typed<T: Real>(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (a, b) = (input(x, 0)?, input(x, 1)?);
+    let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
     let [m, k, n] = sizes(a.shape(), b.shape(), ta, tb)?;
-    let mut out = T::take(ctx, ctx.count(&[m, n])?);
+    let mut out = T::take(ctx, args::room(&[m, n])?);
     let (row, col) = if ta { (1, m) } else { (k, 1) };
     let left = Strided { data: a.as_slice()?, row, col };
     let mut right = b.as_slice()?;
@@ -66,7 +66,7 @@ fn typed<T: Real>(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &C
         let alpha = T::from_f32(alpha);
         out.iter_mut().for_each(|y| *y = alpha * *y);
     }
-    if let Some(c) = x.get(2).copied().flatten() {
+    if let Some(c) = args::optional(x, 2) {
         let (row, col) = strides(c.shape(), m, n)?;
         let (c, beta) = (c.as_slice::<T>()?, T::from_f32(beta));
         for (i, line) in out.chunks_mut(n.max(1)).enumerate() {
@@ -78,11 +78,11 @@ fn typed<T: Real>(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &C
     Tensor::new(vec![m, n], T::wrap(out.into()))
 }
 
-fn integers(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+fn integers(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs) -> Result<Tensor> {
     if alpha.fract() != 0.0 || beta.fract() != 0.0 {
         return Err(Error::unsupported(format!("Gemm of integers with alpha {alpha} and beta {beta}")));
     }
-    let (a, b) = (input(x, 0)?, input(x, 1)?);
+    let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
     let [m, k, n] = sizes(a.shape(), b.shape(), ta, tb)?;
     let (mut left, mut right) = (a.to_i64s()?, b.to_i64s()?);
     if ta {
@@ -91,10 +91,10 @@ fn integers(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &Ctx) ->
     if tb {
         right = turn(&right, k, n);
     }
-    let mut out = vec![0; ctx.count(&[m, n])?];
-    wrapping(&Shapes::new(&[m, k], &[k, n], ctx)?, &left, &right, &mut out);
-    let c = x.get(2).copied().flatten();
-    for t in [Some(b), c].into_iter().flatten().filter(|t| t.dtype() != a.dtype()) {
+    let mut out = vec![0; args::room(&[m, n])?];
+    wrapping(&Shapes::new(&[m, k], &[k, n])?, &left, &right, &mut out);
+    let c = args::optional(x, 2);
+    if let Some(t) = [Some(b), c].into_iter().flatten().find(|t| t.dtype() != a.dtype()) {
         return Err(Error::shape(format!("expected a tensor of {}, found {}", a.dtype(), t.dtype())));
     }
     let (c, (row, col)) = match c {

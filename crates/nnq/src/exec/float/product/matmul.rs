@@ -1,6 +1,6 @@
 //! Matrix products with NumPy's rules.
 use super::tile::{Block, Left, MR, Out, Real, Strided};
-use crate::exec::float::{Ctx, Inputs, input};
+use crate::exec::float::{Ctx, Inputs, args};
 use crate::{
     error::{Error, Result},
     ir::{DType, Tensor, count},
@@ -25,7 +25,7 @@ impl Shapes {
     ///
     /// # Errors
     /// Scalars, unequal inner sizes, batches that do not broadcast.
-    pub fn new(a: &[usize], b: &[usize], ctx: &Ctx) -> Result<Self> {
+    pub fn new(a: &[usize], b: &[usize]) -> Result<Self> {
         let wrong = || Error::shape(format!("{a:?} and {b:?} cannot be multiplied"));
         let row = |a: &[usize]| if let [k] = *a { vec![1, k] } else { a.to_vec() };
         let col = |b: &[usize]| if let [k] = *b { vec![k, 1] } else { b.to_vec() };
@@ -52,8 +52,8 @@ impl Shapes {
         if b.len() > 1 {
             out.push(*n);
         }
-        ctx.count(&out)?;
-        let total = ctx.count(&batch)?;
+        args::room(&out)?;
+        let total = args::room(&batch)?;
         let index = |s: &[usize], mut flat: usize| {
             let (mut index, mut stride) = (0, 1);
             for i in (0..rank).rev() {
@@ -71,15 +71,15 @@ impl Shapes {
 }
 
 pub(crate) fn matmul(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    match input(x, 0)?.dtype() {
-        DType::I32 | DType::I64 | DType::U32 | DType::U64 => integers(x, ctx),
+    match args::need(x, 0, "A")?.dtype() {
+        DType::I32 | DType::I64 | DType::U32 | DType::U64 => integers(x),
         _ => super::by_type(x, |x| typed::<f32>(x, ctx), |x| typed::<f64>(x, ctx)),
     }
 }
 
 fn typed<T: Real>(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (a, b) = (input(x, 0)?, input(x, 1)?);
-    let shapes = Shapes::new(a.shape(), b.shape(), ctx)?;
+    let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
+    let shapes = Shapes::new(a.shape(), b.shape())?;
     let mut out = T::take(ctx, count(&shapes.out)?);
     batched(&shapes, a.as_slice()?, b.as_slice()?, &mut out);
     Tensor::new(shapes.out, T::wrap(out.into()))
@@ -140,12 +140,12 @@ pub fn multiply<T: Real>(left: Strided<'_, T>, right: Strided<'_, T>, [m, k, n]:
 }
 
 /// Integers wrap around, as in C and NumPy.
-fn integers(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (a, b) = (input(x, 0)?, input(x, 1)?);
+fn integers(x: &Inputs) -> Result<Tensor> {
+    let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
     if a.dtype() != b.dtype() {
         return Err(Error::shape(format!("a matrix of {} times one of {}", a.dtype(), b.dtype())));
     }
-    let s = Shapes::new(a.shape(), b.shape(), ctx)?;
+    let s = Shapes::new(a.shape(), b.shape())?;
     let mut out = vec![0i64; count(&s.out)?];
     wrapping(&s, &a.to_i64s()?, &b.to_i64s()?, &mut out);
     Ok(narrow(a.dtype(), &s.out, out))

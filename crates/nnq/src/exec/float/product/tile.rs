@@ -246,12 +246,11 @@ fn nest<S: Simd, T: Real, R: Right<T>, const NV: usize>(s: S, mut b: Block<'_, '
             for row in b.rows.clone().step_by(MR) {
                 let height = MR.min(b.rows.end - row);
                 let left = &b.left.panels[row / MR * MR * k..][ks.start * MR..ks.end * MR].as_chunks::<MR>().0;
-                for r in 0..height {
+                for (r, line) in tile[..height].iter_mut().enumerate() {
                     if block == 0 {
-                        let start = b.bias.map_or(T::ZERO, |x| x[row + r]);
-                        tile[r] = [T::splat(s, start); NV];
+                        *line = [T::splat(s, b.bias.map_or(T::ZERO, |x| x[row + r])); NV];
                     } else {
-                        let line = bytemuck::cast_slice_mut::<T::V<S>, T>(&mut tile[r]);
+                        let line = bytemuck::cast_slice_mut::<T::V<S>, T>(line);
                         b.out.load(row - b.rows.start + r, at, &mut line[..width]);
                     }
                 }
@@ -263,8 +262,8 @@ fn nest<S: Simd, T: Real, R: Right<T>, const NV: usize>(s: S, mut b: Block<'_, '
                     (_, false) => kernel::<S, T, MR, NV, NV>(s, left, right, &mut tile),
                     (_, true) => kernel::<S, T, MR, 1, NV>(s, left, right, &mut tile),
                 }
-                for r in 0..height {
-                    let line = bytemuck::cast_slice_mut::<T::V<S>, T>(&mut tile[r]);
+                for (r, line) in tile[..height].iter().enumerate() {
+                    let line = bytemuck::cast_slice::<T::V<S>, T>(line);
                     b.out.store(row - b.rows.start + r, at, &line[..width]);
                 }
             }

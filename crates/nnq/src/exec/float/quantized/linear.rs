@@ -1,6 +1,6 @@
 //! QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 use super::{codes, grid, tensor};
-use crate::exec::float::{Ctx, Inputs, input, product::halve};
+use crate::exec::float::{Ctx, Inputs, args};
 use crate::{
     error::{Error, Result},
     ir::{DType, Tensor},
@@ -103,7 +103,7 @@ fn float_scale(scale: &Tensor) -> Result<Vec<f32>> {
 
 /// `saturate` concerns 8-bit floats only, which nnq has not.
 pub(crate) fn quantize(axis: i64, block: usize, _saturate: bool, out: DType, x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    let (t, scale, zero) = (input(x, 0)?, input(x, 1)?, x.get(2).copied().flatten());
+    let (t, scale, zero) = (args::need(x, 0, "x")?, args::need(x, 1, "scale")?, args::optional(x, 2));
     if !matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::I32) {
         return Err(Error::unsupported(format!("QuantizeLinear of {}", t.dtype())));
     }
@@ -138,7 +138,7 @@ pub(crate) fn quantize(axis: i64, block: usize, _saturate: bool, out: DType, x: 
 }
 
 pub(crate) fn dequantize(axis: i64, block: usize, x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
-    let (t, scale, zero) = (input(x, 0)?, input(x, 1)?, x.get(2).copied().flatten());
+    let (t, scale, zero) = (args::need(x, 0, "x")?, args::need(x, 1, "scale")?, args::optional(x, 2));
     if let Some(z) = zero.filter(|z| z.dtype() != t.dtype()) {
         return Err(Error::shape(format!("codes of {}, zero points of {}", t.dtype(), z.dtype())));
     }
@@ -154,12 +154,12 @@ pub(crate) fn dequantize(axis: i64, block: usize, x: &Inputs, _ctx: &Ctx) -> Res
         _ => each(&layout, blocked, &codes(t)?, &scales, &zeros, |&q, s, z| dequantize_f32(q, s, z)),
     };
     let y = Tensor::of::<f32>(t.shape(), real);
-    if scale.dtype() == DType::F32 { Ok(y) } else { halve(scale.dtype(), y) }
+    Ok(if scale.dtype() == DType::F32 { y } else { args::narrow(y, scale.dtype()) })
 }
 
 /// u8 codes over the range of the tensor, extended to contain 0.
 pub(crate) fn dynamic(x: &Inputs, _ctx: &Ctx) -> Result<Vec<Tensor>> {
-    let t = input(x, 0)?;
+    let t = args::need(x, 0, "x")?;
     let data = t.as_slice::<f32>()?;
     let (mut low, mut high) = (0.0f32, 0.0f32);
     for &x in data {

@@ -2,7 +2,7 @@
 //! low 32 bits, as an accumulator of 32 bits does.
 use super::{codes, grid, tensor};
 use crate::exec::float::{
-    Ctx, Inputs, input,
+    Ctx, Inputs, args,
     product::{ConvSizes, MatMulShapes, batched, conv_run},
 };
 use crate::{
@@ -67,16 +67,28 @@ fn conv(
 }
 
 pub(crate) fn conv_integer(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (t, w) = (input(x, 0)?, input(x, 1)?);
-    let optional = |i: usize| x.get(i).copied().flatten();
+    let (t, w) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
+    let optional = |i: usize| args::optional(x, i);
     let zx = optional(2).map_or(Ok(vec![0]), |z| same_type(z, t))?;
     let zw = optional(3).map_or(Ok(vec![0]), |z| same_type(z, w))?;
     let (sizes, acc) = conv(a, t, scalar(&zx, "zero point of x")?, w, &zw, None, ctx)?;
     Ok(Tensor::of(&sizes.shape(), acc))
 }
 
+/// Inputs of the QLinear operators.
+const NAMES: [&str; 8] = [
+    "left factor",
+    "its scale",
+    "its zero point",
+    "right factor",
+    "its scale",
+    "its zero point",
+    "y_scale",
+    "y_zero_point",
+];
+
 pub(crate) fn qlinear_conv(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let at = |i: usize| input(x, i);
+    let at = |i: usize| args::need(x, i, NAMES[i]);
     let (t, w, y_zero) = (at(0)?, at(3)?, at(7)?);
     let sx = scalar(at(1)?.as_slice::<f32>()?, "x_scale")?;
     let zx = scalar(&same_type(at(2)?, t)?, "x_zero_point")?;
@@ -85,7 +97,7 @@ pub(crate) fn qlinear_conv(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tenso
     let sy = scalar(at(6)?.as_slice::<f32>()?, "y_scale")?;
     let zy = scalar(&codes(y_zero)?, "y_zero_point")?;
     let (lo, hi) = grid(y_zero.dtype())?;
-    let (sizes, mut acc) = conv(a, t, zx, w, &zw, x.get(8).copied().flatten(), ctx)?;
+    let (sizes, mut acc) = conv(a, t, zx, w, &zw, args::optional(x, 8), ctx)?;
     if sw.len() != 1 && sw.len() != sizes.out {
         return Err(Error::shape(format!("{} weight scales for {} output channels", sw.len(), sizes.out)));
     }
@@ -120,8 +132,8 @@ impl<T: Copy> Lines<T> {
 }
 
 /// Accumulators of `(a - za) (b - zb)`.
-fn matmul(a: &Tensor, za: Vec<i32>, b: &Tensor, zb: Vec<i32>, ctx: &Ctx) -> Result<(MatMulShapes, Vec<i32>)> {
-    let s = MatMulShapes::new(a.shape(), b.shape(), ctx)?;
+fn matmul(a: &Tensor, za: Vec<i32>, b: &Tensor, zb: Vec<i32>) -> Result<(MatMulShapes, Vec<i32>)> {
+    let s = MatMulShapes::new(a.shape(), b.shape())?;
     let matrices = |t: &Tensor, size: usize| t.len() / size.max(1);
     let za = Lines::new(za, s.m, matrices(a, s.m * s.k), "zero points of the left matrix")?;
     let zb = Lines::new(zb, s.n, matrices(b, s.k * s.n), "zero points of the right matrix")?;
@@ -134,18 +146,18 @@ fn matmul(a: &Tensor, za: Vec<i32>, b: &Tensor, zb: Vec<i32>, ctx: &Ctx) -> Resu
     Ok((s, acc.into_iter().map(low_bits).collect()))
 }
 
-pub(crate) fn matmul_integer(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let (a, b) = (input(x, 0)?, input(x, 1)?);
-    let zero = |i: usize, of: &Tensor| x.get(i).copied().flatten().map_or(Ok(vec![0]), |z| same_type(z, of));
-    let (s, acc) = matmul(a, zero(2, a)?, b, zero(3, b)?, ctx)?;
+pub(crate) fn matmul_integer(x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
+    let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
+    let zero = |i: usize, of: &Tensor| args::optional(x, i).map_or(Ok(vec![0]), |z| same_type(z, of));
+    let (s, acc) = matmul(a, zero(2, a)?, b, zero(3, b)?)?;
     Ok(Tensor::of(&s.out, acc))
 }
 
-pub(crate) fn qlinear_matmul(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    let at = |i: usize| input(x, i);
+pub(crate) fn qlinear_matmul(x: &Inputs, _ctx: &Ctx) -> Result<Tensor> {
+    let at = |i: usize| args::need(x, i, NAMES[i]);
     let (a, b, y_zero) = (at(0)?, at(3)?, at(7)?);
     let (lo, hi) = grid(y_zero.dtype())?;
-    let (s, mut acc) = matmul(a, same_type(at(2)?, a)?, b, same_type(at(5)?, b)?, ctx)?;
+    let (s, mut acc) = matmul(a, same_type(at(2)?, a)?, b, same_type(at(5)?, b)?)?;
     let scales = |i: usize| -> Result<Vec<f32>> {
         let t = at(i)?;
         match t.dtype() {

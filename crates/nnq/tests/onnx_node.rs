@@ -1,0 +1,131 @@
+//! The official ONNX node tests, run in the float executor. `onnx_node.txt` holds one line per test: `name pass`, or
+//! `name exclude: reason`. A test that is not listed, or whose flag is wrong either way, fails.
+//!
+//! The tests lie in the PyPI package `onnx` 1.17 under `onnx/backend/test/data/node`; the environment variable
+//! `NNQ_ONNX_NODE_TESTS` names that folder. With `NNQ_WRITE_NODE_LIST=1` the list is written anew: reasons that stand in it are
+//! kept for tests that still fail.
+#![allow(clippy::print_stderr)]
+use nnq::{
+    Error, Result,
+    exec::float::{Options, Session},
+    formats::onnx::{read, read_tensor_file},
+    ir::{Data, Tensor},
+};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The tolerances of ONNX's own test runner.
+const RELATIVE: f64 = 1e-3;
+const ABSOLUTE: f64 = 1e-7;
+
+fn tensors(folder: &Path, prefix: &str) -> Result<Vec<Tensor>> {
+    (0..)
+        .map(|i| folder.join(format!("{prefix}_{i}.pb")))
+        .take_while(|p| p.exists())
+        .map(|p| read_tensor_file(&p))
+        .collect()
+}
+
+fn numbers(t: &Tensor) -> Vec<f64> {
+    match t.data() {
+        Data::F64(b) => b.to_vec(),
+        _ => t.to_f32s().into_iter().map(f64::from).collect(),
+    }
+}
+
+fn differs(y: &Tensor, want: &Tensor) -> Option<String> {
+    if (y.dtype(), y.shape()) != (want.dtype(), want.shape()) {
+        return Some(format!("expected {} {:?}, found {} {:?}", want.dtype(), want.shape(), y.dtype(), y.shape()));
+    }
+    if !want.dtype().is_float() {
+        return (y.data().as_bytes() != want.data().as_bytes()).then(|| format!("expected {want:?}, found {y:?}"));
+    }
+    let close = |y: f64, want: f64| {
+        y == want || (y.is_nan() && want.is_nan()) || (y - want).abs() <= ABSOLUTE + RELATIVE * want.abs()
+    };
+    let (y, want) = (numbers(y), numbers(want));
+    let at = (0..y.len()).find(|&i| !close(y[i], want[i]))?;
+    Some(format!("element {at}: expected {}, found {}", want[at], y[at]))
+}
+
+fn attempt(test: &Path) -> Result<()> {
+    let graph = Arc::new(read(&test.join("model.onnx"))?);
+    let mut session = Session::new(graph, &Options { threads: 1 })?;
+    let sets: Vec<PathBuf> =
+        (0..).map(|i| test.join(format!("test_data_set_{i}"))).take_while(|p| p.exists()).collect();
+    if sets.is_empty() {
+        return Err(Error::malformed("no data"));
+    }
+    for set in sets {
+        let (inputs, want) = (tensors(&set, "input")?, tensors(&set, "output")?);
+        let y = session.run(inputs)?;
+        if y.len() != want.len() {
+            return Err(Error::value(format!("{} outputs, expected {}", y.len(), want.len())));
+        }
+        if let Some(difference) = y.iter().zip(&want).find_map(|(y, want)| differs(y, want)) {
+            return Err(Error::value(difference));
+        }
+    }
+    Ok(())
+}
+
+/// Why the test fails; `None`: it passes.
+fn outcome(test: &Path) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| attempt(test))) {
+        Ok(Ok(())) => None,
+        Ok(Err(e)) => Some(e.cause().replace('\n', " ")),
+        Err(_) => Some("PANIC".into()),
+    }
+}
+
+#[test]
+fn official_node_tests() {
+    let Some(folder) = std::env::var_os("NNQ_ONNX_NODE_TESTS").map(PathBuf::from) else {
+        eprintln!("skipped: NNQ_ONNX_NODE_TESTS does not name the folder of the ONNX node tests");
+        return;
+    };
+    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/onnx_node.txt");
+    let text = std::fs::read_to_string(&list).unwrap_or_default();
+    let mut flags: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    for line in text.lines() {
+        match line.split_once(' ') {
+            Some((name, "pass")) => flags.insert(name, None),
+            Some((name, rest)) if rest.starts_with("exclude: ") => flags.insert(name, Some(&rest[9..])),
+            _ => panic!("{}: a line that is neither 'name pass' nor 'name exclude: reason': {line}", list.display()),
+        };
+    }
+    let mut names: Vec<String> =
+        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let mut faults = Vec::new();
+    let mut new = String::new();
+    for name in &names {
+        let result = outcome(&folder.join(name));
+        match (&result, flags.remove(&**name)) {
+            (None, Some(None)) | (Some(_), Some(Some(_))) => {}
+            (None, None) => faults.push(format!("{name}: passes and is not listed")),
+            (Some(e), None) => faults.push(format!("{name}: fails and is not listed: {e}")),
+            (Some(e), Some(None)) => faults.push(format!("{name}: fails: {e}")),
+            (None, Some(Some(_))) => faults.push(format!("{name}: is excluded and passes")),
+        }
+        let reason = text.lines().find_map(|l| l.strip_prefix(&format!("{name} exclude: ")));
+        match &result {
+            None => writeln!(new, "{name} pass").unwrap(),
+            Some(e) => writeln!(new, "{name} exclude: {}", reason.unwrap_or(e)).unwrap(),
+        }
+        if result.as_deref() == Some("PANIC") {
+            faults.push(format!("{name}: panics"));
+        }
+    }
+    faults.extend(flags.keys().map(|name| format!("{name}: is listed and not there")));
+    if std::env::var_os("NNQ_WRITE_NODE_LIST").is_some() {
+        std::fs::write(&list, new).unwrap();
+    } else {
+        assert!(faults.is_empty(), "{} of {} tests:\n{}", faults.len(), names.len(), faults.join("\n"));
+    }
+}
