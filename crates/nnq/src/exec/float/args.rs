@@ -69,7 +69,7 @@ pub(super) fn sizes(list: &[i64], what: &str) -> Result<Vec<usize>> {
 
 /// The element count of a tensor that is about to be made.
 pub(super) fn room(shape: &[usize]) -> Result<usize> {
-    Ctx::new().count(shape)
+    crate::ir::count(shape)
 }
 
 /// A vector of zeros (or of whatever a recycled buffer held, for f32).
