@@ -2,7 +2,7 @@
 use super::{GRID_KEY, codes, products::Product};
 use crate::{
     error::{At, Error, Result},
-    ir::{DType, Granularity, Graph, Node, Op, QParams, Tensor, ValueId},
+    ir::{DType, Granularity, Graph, Node, Op, QParams, Tensor, ValueId, op::Binary},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,6 +24,9 @@ pub fn to_qdq(graph: &Graph) -> Result<Graph> {
     }
     b.finish()
 }
+
+/// Up to this many scales take no more bytes in a file than the node that computes them.
+const SCALES_WORTH_A_NODE: usize = 12;
 
 /// The state while one graph is turned into another.
 pub(super) struct Build<'a> {
@@ -296,7 +299,16 @@ impl<'a> Build<'a> {
         let p = Product::of(self.src, node).ok_or_else(|| Error::internal("a bias without a product"))?;
         let (code, q) = p.bias_codes(self.src, id).at(|| format!("bias '{}'", v.name))?;
         let code = self.named_constant(id, Arc::new(Tensor::of(&[code.len()], code)));
-        let scale = self.share("s", scales(&q, &[]));
+        // The scale of a bias is a product of two that the file holds already. Four bytes a channel are a percent or two of a
+        // small network; every engine folds the product when it loads the file.
+        let scale = if q.scale.len() > SCALES_WORTH_A_NODE && q.scale == p.scales() {
+            let (sx, sw) = (self.scale(&p.qx, p.x)?, self.scale(&p.qw, p.w)?);
+            let product = self.temp("m", DType::F32)?;
+            self.emit(Op::Binary(Binary::Mul), &[sx, sw], product);
+            product
+        } else {
+            self.share("s", scales(&q, &[]))
+        };
         let name = self.fresh("d");
         let real = self.out.add_value(&name, Some(DType::F32), v.shape.clone())?;
         let (axis, block) = layout(&q);
