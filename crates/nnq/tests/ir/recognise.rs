@@ -18,7 +18,7 @@ impl Term for f64 {
     /// Constants take turns between rank 0 and one element.
     fn value(self, f: &mut Formula) -> ValueId {
         f.1 += 1;
-        let shape: &[usize] = if f.1 % 2 == 0 { &[1] } else { &[] };
+        let shape: &[usize] = if f.1.is_multiple_of(2) { &[1] } else { &[] };
         f.0.constant("k", Tensor::of(shape, vec![self as f32]))
     }
 }
@@ -321,9 +321,9 @@ fn gelu() {
                 }),
             ),
             (
-                "x * 0.70711",
+                "x * 0.7071",
                 g(|f, x| {
-                    let d = f.mul(x, 0.707_11);
+                    let d = f.mul(x, 1.0 / 1.414_2);
                     let e = f.un(Unary::Erf, d);
                     let a = f.add(e, 1.0);
                     let m = f.mul(x, a);
