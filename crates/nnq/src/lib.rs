@@ -6,6 +6,7 @@ pub mod error;
 pub mod exec;
 pub mod formats;
 pub mod ir;
+pub mod numbers;
 pub mod quant;
 
 pub use error::{Error, ErrorKind, Result};
