@@ -11,6 +11,7 @@ pub mod exec;
 pub mod formats;
 pub mod inspect;
 pub mod ir;
+pub mod numbers;
 pub mod quant;
 pub mod quantize;
 pub mod run;

@@ -90,7 +90,10 @@ impl ClassMap {
                     Error::usage(format!("class {class:?} of the data has no line in the table of classes"))
                 })?;
                 if row.index >= outputs {
-                    return Err(Error::usage(format!("class {class:?} is output {}, but the model has {outputs}", row.index)));
+                    return Err(Error::usage(format!(
+                        "class {class:?} is output {}, but the model has {outputs}",
+                        row.index
+                    )));
                 }
                 Ok(row.index)
             })
@@ -114,7 +117,13 @@ mod tests {
         let rows = parse_classes(TSV).unwrap();
         assert_eq!((rows[0].index, rows[0].title.as_str()), (7, "tench"));
         assert_eq!((rows[1].name.as_str(), rows[1].title.as_str()), ("n02", "dog"));
-        for (bad, says) in [("a\tx\n", "line 1"), ("a\n", "line 1"), ("a\t1\na\t2\n", "line 2"), ("a\t1\nb\t1\n", "line 2"), ("a\t-1", "line 1")] {
+        for (bad, says) in [
+            ("a\tx\n", "line 1"),
+            ("a\n", "line 1"),
+            ("a\t1\na\t2\n", "line 2"),
+            ("a\t1\nb\t1\n", "line 2"),
+            ("a\t-1", "line 1"),
+        ] {
             let e = parse_classes(bad).unwrap_err().to_string();
             assert!(e.contains(says), "{bad:?}: {e}");
         }
@@ -123,7 +132,8 @@ mod tests {
     #[test]
     fn the_number_of_outputs_chooses_the_map() {
         let (rows, classes) = (parse_classes(TSV).unwrap(), names(&["n01", "n02"]));
-        let map = |outputs, classes: &[String], rows: Option<&[ClassRow]>| ClassMap::for_outputs(outputs, 2, classes, rows);
+        let map =
+            |outputs, classes: &[String], rows: Option<&[ClassRow]>| ClassMap::for_outputs(outputs, 2, classes, rows);
         assert_eq!(map(10, &classes, Some(&rows)).unwrap(), ClassMap { index_of_label: vec![7, 3], restrict: true });
         // As many outputs as classes: the order of the folders, even with a table for another model.
         assert_eq!(map(2, &classes, Some(&rows)).unwrap(), ClassMap { index_of_label: vec![0, 1], restrict: false });

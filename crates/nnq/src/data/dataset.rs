@@ -158,9 +158,12 @@ impl Dataset {
             // A plain file and its .gz hold the same.
             let Some(name) = images.iter().find(|n| n.starts_with(wanted)) else {
                 let found: Vec<_> = images.iter().map(|n| n.as_str()).collect();
-                return Err(Error::usage(format!("the folder holds no {wanted}-images-* file, but {}", found.join(", ")))
-                    .cure("choose the other split, or name one of the files")
-                    .at(path.display()));
+                return Err(Error::usage(format!(
+                    "the folder holds no {wanted}-images-* file, but {}",
+                    found.join(", ")
+                ))
+                .cure("choose the other split, or name one of the files")
+                .at(path.display()));
             };
             return Self::idx(&path.join(name));
         }
@@ -260,7 +263,11 @@ impl Dataset {
         let find = |asked: &Option<String>, known: &[&str], what: &str| -> Result<Option<String>> {
             let has = |name: &str| all.iter().any(|(n, _)| n == name);
             if let Some(name) = asked {
-                return if has(name) { Ok(Some(name.clone())) } else { Err(missing(path, &all, &format!("{what} {name:?}"))) };
+                return if has(name) {
+                    Ok(Some(name.clone()))
+                } else {
+                    Err(missing(path, &all, &format!("{what} {name:?}")))
+                };
             }
             let split = known.iter().map(|k| format!("{k}_{part}"));
             Ok(known.iter().map(|&k| k.to_owned()).chain(split).find(|k| has(k)))

@@ -26,14 +26,16 @@ pub(super) fn list(folder: &Path) -> Result<(Vec<String>, Vec<String>)> {
     let io = |e| Error::io(folder, e);
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let path = entry.map_err(io)?.path();
-        let name = path.file_name().unwrap_or_default().to_str().ok_or_else(|| {
-            Error::unsupported("a file name that is no UTF-8").at(path.display()).cure("rename it")
-        })?;
+        let name =
+            path.file_name().unwrap_or_default().to_str().ok_or_else(|| {
+                Error::unsupported("a file name that is no UTF-8").at(path.display()).cure("rename it")
+            })?;
         if name.starts_with('.') {
             continue;
         }
         // Follows links, as data sets are often farms of links.
-        let to = if std::fs::metadata(&path).map_err(|e| Error::io(&path, e))?.is_dir() { &mut folders } else { &mut files };
+        let to =
+            if std::fs::metadata(&path).map_err(|e| Error::io(&path, e))?.is_dir() { &mut folders } else { &mut files };
         to.push(name.to_owned());
     }
     folders.sort();

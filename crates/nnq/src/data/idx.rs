@@ -36,14 +36,17 @@ fn read(bytes: Bytes) -> Result<Idx> {
         let expected = count(&shape)?;
         let found = bytes.len() - offset.len();
         if expected != found {
-            return Err(Error::malformed(format!("the IDX header says {shape:?}, that is {expected} bytes, but {found} follow")));
+            return Err(Error::malformed(format!(
+                "the IDX header says {shape:?}, that is {expected} bytes, but {found} follow"
+            )));
         }
         return Ok(Idx { shape, data: bytes.slice(offset.len()..) });
     }
     let mut gzip = MultiGzDecoder::new(Cursor::new(&bytes));
     let (shape, start) = header(&mut gzip)?;
     let offset = start.len();
-    let total = (offset as u64).checked_add(count(&shape)? as u64).ok_or_else(|| Error::malformed("a file too large"))?;
+    let total =
+        (offset as u64).checked_add(count(&shape)? as u64).ok_or_else(|| Error::malformed("a file too large"))?;
     let all = inflate(start, gzip, total).at(|| format!("IDX {shape:?}"))?;
     Ok(Idx { shape, data: all.slice(offset..) })
 }
@@ -58,7 +61,9 @@ fn header(reader: &mut impl Read) -> Result<(Vec<usize>, Vec<u8>)> {
     let rank = match bytes[..] {
         [0, 0, 8, rank @ 1..=4] => usize::from(rank),
         [0, 0, kind @ (9 | 0xB..=0xE), _] => {
-            return Err(Error::unsupported(format!("an IDX file of type 0x{kind:02x}: only unsigned bytes (0x08) are read")));
+            return Err(Error::unsupported(format!(
+                "an IDX file of type 0x{kind:02x}: only unsigned bytes (0x08) are read"
+            )));
         }
         _ => return Err(Error::malformed("the content is no IDX file of unsigned bytes in 1 to 4 dimensions")),
     };

@@ -59,7 +59,8 @@ impl Image {
                 let mut limits = image::Limits::default();
                 // 16-bit RGBA and as much again for the decoder's rows.
                 limits.max_alloc = Some((max_pixels as u64).saturating_mul(16));
-                let decoder = image::codecs::png::PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(broken)?;
+                let decoder =
+                    image::codecs::png::PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(broken)?;
                 dynamic(decoder, max_pixels)
             }
             Some("BMP") => {
@@ -67,8 +68,7 @@ impl Image {
                 dynamic(decoder, max_pixels)
             }
             Some(other) => {
-                Err(Error::unsupported(format!("{other} images are not read"))
-                    .cure("convert them to PNG, JPEG or BMP"))
+                Err(Error::unsupported(format!("{other} images are not read")).cure("convert them to PNG, JPEG or BMP"))
             }
             None if bytes.is_empty() => Err(Error::malformed("the file is empty")),
             None => Err(Error::malformed("the content is no JPEG, PNG or BMP image")),

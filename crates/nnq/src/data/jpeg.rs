@@ -39,7 +39,9 @@ fn run(bytes: &[u8], max_pixels: usize, strict: bool) -> Result<Image> {
     }
     let pixels = match out {
         ColorSpace::YCCK => raw.chunks_exact(4).flat_map(|p| adobe(ycc([p[0], p[1], p[2]]), p[3])).collect(),
-        ColorSpace::CMYK => raw.chunks_exact(4).flat_map(|p| adobe([p[0], p[1], p[2]].map(|c| 255 - c), p[3])).collect(),
+        ColorSpace::CMYK => {
+            raw.chunks_exact(4).flat_map(|p| adobe([p[0], p[1], p[2]].map(|c| 255 - c), p[3])).collect()
+        }
         _ => raw,
     };
     Image::new(width, height, if channels == 1 { 1 } else { 3 }, pixels)

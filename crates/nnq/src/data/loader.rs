@@ -116,7 +116,8 @@ impl Shared {
                 state.next = self.indices.len().min(start + self.run);
                 start..state.next
             };
-            let results: Vec<_> = positions.map(|p| (p, prepare(&self.dataset, &self.preprocess, self.indices[p]))).collect();
+            let results: Vec<_> =
+                positions.map(|p| (p, prepare(&self.dataset, &self.preprocess, self.indices[p]))).collect();
             let mut state = self.lock();
             state.ready.extend(results);
             drop(state);
@@ -265,7 +266,10 @@ impl Loader {
 
 /// Skipping is for broken files, not for wrong settings.
 fn may_skip(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Io | ErrorKind::Malformed | ErrorKind::Unsupported | ErrorKind::Value | ErrorKind::Internal)
+    matches!(
+        e.kind(),
+        ErrorKind::Io | ErrorKind::Malformed | ErrorKind::Unsupported | ErrorKind::Value | ErrorKind::Internal
+    )
 }
 
 impl Iterator for Loader {

@@ -132,7 +132,9 @@ mod tests {
 
     fn pairs(both: usize, lost: usize, gained: usize, neither: usize) -> (Vec<bool>, Vec<bool>) {
         let mut ab = Vec::new();
-        for (n, pair) in [(both, (true, true)), (lost, (true, false)), (gained, (false, true)), (neither, (false, false))] {
+        for (n, pair) in
+            [(both, (true, true)), (lost, (true, false)), (gained, (false, true)), (neither, (false, false))]
+        {
             ab.extend(std::iter::repeat_n(pair, n));
         }
         ab.into_iter().unzip()

@@ -118,8 +118,7 @@ pub fn save_npz(path: &Path, tensors: &[(&str, &Tensor)]) -> Result<()> {
         let mut zip = ZipWriter::new(out);
         for (name, tensor) in tensors {
             let large = tensor.data().as_bytes().len() as u64 >= u64::from(u32::MAX) - (1 << 20);
-            let options =
-                SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(large);
+            let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(large);
             zip.start_file(format!("{name}.npy"), options).map_err(|e| broken(path, &e).at(*name))?;
             zip.write_all(&header_bytes(tensor)?)
                 .and_then(|()| write_elements(&mut zip, tensor))

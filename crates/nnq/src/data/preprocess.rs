@@ -247,8 +247,7 @@ impl Preprocess {
                 out[c * area..][..area].iter_mut().zip(pixels).for_each(|(o, p)| *o = p);
             }
         }
-        let shape =
-            if nhwc { [image.height, image.width, channels] } else { [channels, image.height, image.width] };
+        let shape = if nhwc { [image.height, image.width, channels] } else { [channels, image.height, image.width] };
         Ok(Tensor::of(&shape, out))
     }
 
@@ -328,8 +327,12 @@ impl Preprocess {
             (false, _) => 1,
             (true, Some(n)) => n,
             (true, None) => {
-                return Err(Error::usage(format!("mean and std per channel, but which dimension of {:?} holds the channels \
-                    is unknown", tensor.shape())).cure("set the layout of the array"));
+                return Err(Error::usage(format!(
+                    "mean and std per channel, but which dimension of {:?} holds the channels \
+                    is unknown",
+                    tensor.shape()
+                ))
+                .cure("set the layout of the array"));
             }
         };
         let inner = match layout {
@@ -367,14 +370,15 @@ impl Preprocess {
     /// Names the expected and the found shape, and what to change.
     pub fn fits(&self, found: &[usize], input: &Shape) -> Result<()> {
         let expected = input.0.get(1..).unwrap_or_default();
-        let same = |e: &[Dim], f: &[usize]| e.len() == f.len() && e.iter().zip(f).all(|(e, f)| e.fixed().is_none_or(|e| e == *f));
+        let same = |e: &[Dim], f: &[usize]| {
+            e.len() == f.len() && e.iter().zip(f).all(|(e, f)| e.fixed().is_none_or(|e| e == *f))
+        };
         if input.rank() > 0 && same(expected, found) {
             return Ok(());
         }
         let mut batch = vec![Dim::sym("N")];
         batch.extend(found.iter().map(|&d| Dim::Fixed(d)));
-        let cause =
-            format!("the model's input is {input}, but the data gives {} after preprocessing", Shape(batch));
+        let cause = format!("the model's input is {input}, but the data gives {} after preprocessing", Shape(batch));
         Err(Error::shape(cause).cure(cure_for(found, expected, same)))
     }
 }
@@ -395,7 +399,9 @@ fn cure_for(found: &[usize], expected: &[Dim], same: impl Fn(&[Dim], &[usize]) -
                 return "set color = \"rgb\" in the preprocessing".into();
             }
             if channels == a {
-                return format!("set crop = [{h}, {w}] or resize = {{ height = {h}, width = {w} }} in the preprocessing");
+                return format!(
+                    "set crop = [{h}, {w}] or resize = {{ height = {h}, width = {w} }} in the preprocessing"
+                );
             }
         }
     }

@@ -58,7 +58,8 @@ pub(super) fn inflate(start: Vec<u8>, mut reader: impl Read, total: u64) -> Resu
             break;
         }
         found += n as u64;
-        file.write_all(&chunk[..n]).map_err(|e| Error::io(file.path(), e).cure("free some space for temporary files"))?;
+        file.write_all(&chunk[..n])
+            .map_err(|e| Error::io(file.path(), e).cure("free some space for temporary files"))?;
     }
     check(found)?;
     let map = nnq_kernels::mmap::map(file.path()).map_err(|e| Error::io(file.path(), e))?;
