@@ -15,7 +15,10 @@ fn indices(t: &Tensor, size: usize) -> Result<Vec<usize>> {
     let d = size as i64;
     let fix = |i: i64| {
         let j = if i < 0 { i + d } else { i };
-        usize::try_from(j).ok().filter(|&j| j < size).ok_or_else(|| Error::value(format!("index {i} of {size} elements")))
+        usize::try_from(j)
+            .ok()
+            .filter(|&j| j < size)
+            .ok_or_else(|| Error::value(format!("index {i} of {size} elements")))
     };
     t.to_i64s().map_err(|e| e.at("indices"))?.into_iter().map(fix).collect()
 }
@@ -261,7 +264,9 @@ mod tests {
         assert!(gather(0, &[Some(&t), Some(&Tensor::scalar(0f32))], &ctx).is_err());
         assert!(gather(2, &[Some(&t), Some(&Tensor::scalar(0i64))], &ctx).is_err());
         assert!(gather(0, &[Some(&t), Some(&Tensor::scalar(i64::MIN))], &ctx).is_err());
-        assert!(gather(0, &[Some(&Tensor::of(&[0, 3], Vec::<f32>::new())), Some(&Tensor::scalar(0i64))], &ctx).is_err());
+        assert!(
+            gather(0, &[Some(&Tensor::of(&[0, 3], Vec::<f32>::new())), Some(&Tensor::scalar(0i64))], &ctx).is_err()
+        );
         let big = ints(&[3, 3], &[0; 9]);
         assert!(gather_elements(1, &[Some(&t), Some(&big)]).is_err());
         assert!(gather_elements(1, &[Some(&t), Some(&ints(&[2], &[0, 0]))]).is_err());

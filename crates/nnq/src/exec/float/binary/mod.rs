@@ -12,10 +12,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    ir::{
-        Data, Tensor,
-        op::Binary,
-    },
+    ir::{Data, Tensor, op::Binary},
 };
 use number::{Number, Whole};
 use zip::Zip;

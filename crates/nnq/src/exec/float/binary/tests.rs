@@ -75,7 +75,9 @@ proptest! {
 
 #[test]
 fn chunks_of_large_tensors_meet() {
-    for (a, c) in [(&[3, 40, 23, 29][..], &[40, 1, 1][..]), (&[70_001], &[1]), (&[301, 77], &[77]), (&[301, 77], &[301, 1])] {
+    for (a, c) in
+        [(&[3, 40, 23, 29][..], &[40, 1, 1][..]), (&[70_001], &[1]), (&[301, 77], &[77]), (&[301, 77], &[301, 1])]
+    {
         let (n, m): (usize, usize) = (a.iter().product(), c.iter().product());
         let x = Tensor::of(a, (0..n).map(|i| i as f32).collect());
         let y = Tensor::of(c, (0..m).map(|i| i as f32 * 0.25).collect());
@@ -148,7 +150,8 @@ fn floats_divide_and_compare() {
     let h = row(&[f16::from_f32(1.5), f16::from_f32(-2.0)]);
     assert_eq!(two(Binary::Mul, &h, &h).unwrap().into_vec::<f16>().unwrap(), [f16::from_f32(2.25), f16::from_f32(4.0)]);
     assert_eq!(two(Binary::Less, &h, &h).unwrap().dtype(), DType::Bool);
-    let (p, q) = (Tensor::from_bools(&[4], &[true, true, false, false]), Tensor::from_bools(&[4], &[true, false, true, false]));
+    let (p, q) =
+        (Tensor::from_bools(&[4], &[true, true, false, false]), Tensor::from_bools(&[4], &[true, false, true, false]));
     let t = |o| two(o, &p, &q).unwrap().to_f32s();
     assert_eq!(t(Binary::And), [1.0, 0.0, 0.0, 0.0]);
     assert_eq!(t(Binary::Or), [1.0, 1.0, 1.0, 0.0]);

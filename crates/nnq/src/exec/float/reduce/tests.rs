@@ -120,7 +120,8 @@ proptest! {
 fn sums_of_long_runs_are_rounded_once() {
     let n = 1_000_003u32;
     let v: Vec<f32> = (0..n).map(|i| 0.1 + (i % 7) as f32).collect();
-    let exact = v.iter().map(|&x| i128::from((f64::from(x) * 2f64.powi(40)) as i64)).sum::<i128>() as f64 * 2f64.powi(-40);
+    let exact =
+        v.iter().map(|&x| i128::from((f64::from(x) * 2f64.powi(40)) as i64)).sum::<i128>() as f64 * 2f64.powi(-40);
     let y = reduced(Reduction::Sum, false, false, &Tensor::of(&[v.len()], v), None).unwrap().to_f32s()[0];
     assert_eq!(y, exact as f32);
 }
@@ -159,7 +160,10 @@ fn integers_booleans_halves_and_extremes() {
     assert_eq!(reduced(Reduction::Max, false, false, &t, Some(&[1])).unwrap().to_f32s(), [1.0, 0.0]);
     assert!(reduced(Reduction::Sum, false, false, &t, None).is_err());
     let t = Tensor::of(&[2], vec![f16::from_f32(1.5), f16::from_f32(2.0)]);
-    assert_eq!(reduced(Reduction::Sum, false, false, &t, Some(&[0])).unwrap().into_vec::<f16>().unwrap(), [f16::from_f32(3.5)]);
+    assert_eq!(
+        reduced(Reduction::Sum, false, false, &t, Some(&[0])).unwrap().into_vec::<f16>().unwrap(),
+        [f16::from_f32(3.5)]
+    );
     let t = Tensor::of(&[2, 2], vec![1000f32, 1000.0, f32::NAN, 1.0]);
     let y = reduced(Reduction::LogSumExp, false, false, &t, Some(&[1])).unwrap().to_f32s();
     assert!((y[0] - 1000.693_1).abs() < 1e-3 && y[1].is_nan());

@@ -40,7 +40,9 @@ pub(super) fn run(u: Unary, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
             Tensor::new(shape, Data::F32(out.into()))
         }
         Data::F64(v) => Tensor::new(shape, Data::F64(v.iter().map(|&x| wide::scalar(u, x)).collect::<Vec<_>>().into())),
-        Data::F16(_) | Data::BF16(_) => args::by_f32(x, |x| run(u, x, ctx)).unwrap_or_else(|| args::not_on(u, t.dtype())),
+        Data::F16(_) | Data::BF16(_) => {
+            args::by_f32(x, |x| run(u, x, ctx)).unwrap_or_else(|| args::not_on(u, t.dtype()))
+        }
         _ => whole::run(u, t),
     }
 }
@@ -160,9 +162,7 @@ fn with<V: Visit>(u: Unary, v: V) -> V::Out {
         Unary::Reciprocal => v.simple(|x| 1.0 / x),
         Unary::Relu => v.simple(|x| if x < 0.0 { 0.0 } else { x }),
         Unary::Round => v.simple(rne_f32),
-        Unary::Selu { alpha, gamma } => {
-            v.simple(move |x| gamma * if x > 0.0 { x } else { alpha * math::expm1(x) })
-        }
+        Unary::Selu { alpha, gamma } => v.simple(move |x| gamma * if x > 0.0 { x } else { alpha * math::expm1(x) }),
         Unary::Sigmoid => v.simple(math::sigmoid),
         Unary::Sign => v.simple(|x| {
             if x > 0.0 {

@@ -82,7 +82,8 @@ fn a_tensor_gets_the_bits_of_the_scalar() {
                 continue;
             }
         };
-        let same = y.to_f32s().iter().zip(&in_place).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()));
+        let same =
+            y.to_f32s().iter().zip(&in_place).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()));
         assert!(same, "{u:?}");
     }
 }
