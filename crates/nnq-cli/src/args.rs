@@ -262,8 +262,16 @@ pub struct Engine {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Threads {
     /// How many threads compute; 0: one per core. Results do not depend on it
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = threads)]
     pub threads: usize,
+}
+
+/// More threads than this are a slip of the hand, and would fill the memory before they help.
+const MOST_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let n: usize = text.parse().map_err(|e: std::num::ParseIntError| e.to_string())?;
+    if n > MOST_THREADS { Err(format!("at most {MOST_THREADS}")) } else { Ok(n) }
 }
 
 /// For people or for programs.

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 /// Exit codes: 0 done, 1 failed, 2 the command line or a file it names makes no sense.
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    match commands::run(&cli.command, &interrupt::Interrupt::listen()) {
+    match commands::run(&cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             print::error(&e);

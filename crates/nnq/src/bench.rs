@@ -1,8 +1,8 @@
 //! How fast a model runs, and which layers take the time.
 use crate::{
     engine::{Engine, Kind, Session},
-    error::{Error, Result},
-    exec::float::Tap,
+    error::{At, Error, Result},
+    exec::float::{self, Tap},
     inspect,
     ir::{Binding, DType, Data, Dim, Graph, Tensor, ValueId, infer},
 };
@@ -158,7 +158,7 @@ fn inputs(graph: &Graph) -> Result<Vec<Tensor>> {
         let (Some(shape), Some(dtype)) = (shape, value.dtype) else {
             return Err(Error::usage(format!("the type or shape of input '{}' is not known", value.name)));
         };
-        let n = crate::ir::count(&shape)?;
+        let n = float::room(&shape).at(|| format!("input '{}'", value.name))?;
         if dtype == DType::F32 {
             let wave = (0..n).map(|i| (i.wrapping_mul(0x9e37_79b1) >> 7 & 0xffff) as f32 / 32767.5 - 1.0);
             return Ok(Tensor::of(&shape, wave.collect::<Vec<f32>>()));

@@ -4,7 +4,7 @@ use crate::{
     engine::{self, Engine, Kind},
     error::{At, Error, Result},
     exec::lower::Profile,
-    ir::Tensor,
+    ir::{Graph, Tensor},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -97,11 +97,7 @@ pub fn evaluate(
 ) -> Result<EvalReport> {
     let start = Instant::now();
     let dataset = &data.dataset;
-    if !dataset.has_labels() {
-        return Err(Error::usage("the data has no labels, so nothing can be right or wrong")
-            .cure("use one sub-folder per class, or add labels to the archive"));
-    }
-    check_input(engine, data)?;
+    check(engine.graph(), data)?;
     let batch = engine.fixed_batch().unwrap_or(options.batch);
     let count = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
     let settings = Settings { batch, threads: options.threads, skip_corrupt: false, cancel: options.cancel.clone() };
@@ -157,9 +153,15 @@ pub fn evaluate(
     })
 }
 
-/// One sample must suit the model before thousands are read.
-fn check_input(engine: &Engine, data: &Labelled) -> Result<()> {
-    let graph = engine.graph();
+/// What can be known before thousands of samples are read: they have labels, and the first one suits the model.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn check(graph: &Graph, data: &Labelled) -> Result<()> {
+    if !data.dataset.has_labels() {
+        return Err(Error::usage("the data has no labels, so nothing can be right or wrong")
+            .cure("use one sub-folder per class, or add labels to the archive"));
+    }
     let &[input] = &graph.inputs[..] else {
         return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len()))
             .cure("evaluate models of one input"));

@@ -1,4 +1,6 @@
 //! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
+mod staging;
+
 use crate::{
     data::{Choice, Dataset, Loader, Preprocess, Settings, paired_difference, subset},
     engine::{self, Engine, Kind},
@@ -17,6 +19,7 @@ use crate::{
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use staging::Staging;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -76,7 +79,13 @@ pub fn calibrate(
     let wanted = usize::try_from(recipe.samples).unwrap_or(usize::MAX);
     let mut chosen = subset(dataset.len(), wanted, recipe.seed, Choice::Stratified, |i| dataset.label(i));
     let batch = fixed.unwrap_or(BATCH);
-    if batch == 0 || chosen.is_empty() {
+    if batch == 0 {
+        let shape = value.shape.as_ref().map_or_else(String::new, ToString::to_string);
+        return Err(Error::usage(format!("its shape is {shape}: the model runs 0 samples at once"))
+            .at(format!("input '{}'", value.name))
+            .cure("export the model with a free batch"));
+    }
+    if chosen.is_empty() {
         return Err(Error::usage("there are no samples to calibrate on").cure("name a data set that holds some"));
     }
     if fixed.is_some_and(|n| n > chosen.len()) {
@@ -236,6 +245,12 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     if engine::is_quantized(&graph) {
         return Err(Error::usage("the model is quantized already").at(place()).cure("start from the float model"));
     }
+    // What would fail late fails before the work.
+    let staging = Staging::new(&job.out)?;
+    nnq_kernels::Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE))?;
+    if let Some(data) = &job.eval {
+        eval::check(&graph, data).at(place)?;
+    }
     let digest = sha256(&job.model)?;
     let clock = Instant::now();
     let stats = match (&job.stats, &job.samples) {
@@ -256,7 +271,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     let calibrate_seconds = clock.elapsed().as_secs_f64();
     let quantized = annotate(&graph, &stats, &job.recipe).at(place)?;
     let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
-    export(&quantized.graph, job.format, &job.out)?;
+    let file = staging.path();
+    export(&quantized.graph, job.format, &file).map_err(|e| staging.error(e))?;
     let quantize_seconds = start.elapsed().as_secs_f64();
     let mut messages = quantized.messages;
     messages.extend(program.notes.iter().cloned());
@@ -271,10 +287,10 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         let data = p.with_file_name(format!("{}.data", p.file_name().map_or_else(Default::default, |n| n.to_string_lossy())));
         Ok(own + std::fs::metadata(data).map_or(0, |m| m.len()))
     };
-    let (float_bytes, quantized_bytes) = (bytes(&job.model)?, bytes(&job.out)?);
+    let (float_bytes, quantized_bytes) = (bytes(&job.model)?, bytes(&file)?);
 
     // What is judged from here on is the file that was written.
-    let written = engine::load(&job.out)?;
+    let written = engine::load(&file)?;
     let open = |graph: &Arc<Graph>, kind| {
         Engine::open(graph.clone(), engine::Options { kind, profile: Profile::default(), threads: job.threads })
     };
@@ -305,6 +321,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     };
     let float_ms = Some(latency(&graph, Kind::Float)?);
     let int_ms = Some(latency(&written, Kind::Int)?);
+    drop(written);
+    staging.finish()?;
     Ok(Outcome {
         model: job.model.display().to_string(),
         out: job.out.display().to_string(),
@@ -336,7 +354,7 @@ fn judged(report: &EvalReport) -> &[bool] {
 fn check(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
         Some(c) if c.load(std::sync::atomic::Ordering::Relaxed) => {
-            Err(Error::new(ErrorKind::Interrupted, "interrupted"))
+            Err(Error::new(ErrorKind::Interrupted, "stopped on request"))
         }
         _ => Ok(()),
     }

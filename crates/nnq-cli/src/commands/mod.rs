@@ -26,7 +26,13 @@ use std::{path::Path, sync::Arc};
 ///
 /// # Errors
 /// Whatever the library answers.
-pub fn run(command: &Command, interrupt: &Interrupt) -> Result<()> {
+pub fn run(command: &Command) -> Result<()> {
+    // Commands that do not look at the flag leave Ctrl-C as the system has it.
+    let interrupt = match command {
+        Command::Inspect(_) | Command::Run(_) | Command::Explain(_) => Interrupt::default(),
+        _ => Interrupt::listen(),
+    };
+    let interrupt = &interrupt;
     match command {
         Command::Demo(args) => demo::run(args, interrupt),
         Command::Inspect(args) => inspect::run(args),

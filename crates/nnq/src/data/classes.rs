@@ -88,6 +88,7 @@ impl ClassMap {
             .map(|class| {
                 let row = rows.iter().find(|r| r.name == *class).ok_or_else(|| {
                     Error::usage(format!("class {class:?} of the data has no line in the table of classes"))
+                        .cure("add one to the file that --classes names")
                 })?;
                 if row.index >= outputs {
                     return Err(Error::usage(format!(

@@ -2,7 +2,7 @@
 use crate::{
     error::{At, Error, Result},
     exec::float::{self, Tap},
-    ir::{DType, Graph, Tensor, ValueId},
+    ir::{DType, Graph, Node, Op, Tensor, ValueId},
     quant::{
         observer::{Observer, ObserverKind, Statistics},
         place,
@@ -55,12 +55,36 @@ impl Tap for Observing<'_> {
     }
 }
 
+/// No constant of a product is NaN or infinite.
+fn finite(graph: &Graph, node: &Node) -> Result<()> {
+    if !matches!(node.op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } | Op::MatMul) {
+        return Ok(());
+    }
+    for &v in node.inputs.iter().flatten() {
+        let Some(t) = graph.constant(v).filter(|t| t.dtype().is_float()) else { continue };
+        let (mut nan, mut infinite) = (0usize, 0usize);
+        for x in t.to_f32s() {
+            nan += usize::from(x.is_nan());
+            infinite += usize::from(x.is_infinite());
+        }
+        if nan + infinite > 0 {
+            return Err(Error::value(format!("{nan} NaN and {infinite} infinities among {} numbers", t.len()))
+                .at(format!("constant '{}'", graph.value(v).name))
+                .cure("the model's weights are damaged: export it again"));
+        }
+    }
+    Ok(())
+}
+
 impl Calibrator {
     /// Observes every value of `graph` that a placement may want as codes. `threads` 0: one per core.
     ///
     /// # Errors
-    /// As [`float::Session::new`].
+    /// As [`float::Session::new`]; names weights that are NaN or infinite, rather than the values that they would spoil.
     pub fn new(graph: Arc<Graph>, threads: usize) -> Result<Self> {
+        for (_, node) in graph.nodes() {
+            finite(&graph, node).at(|| format!("node '{}'", node.name))?;
+        }
         let workers = if threads == 0 { std::thread::available_parallelism().map_or(1, Into::into) } else { threads };
         let placement = place::place(&graph, &vec![false; graph.node_count()], true);
         let observers = placement

@@ -71,10 +71,10 @@ pub(super) fn sizes(list: &[i64], what: &str) -> Result<Vec<usize>> {
 }
 
 /// The element count of a tensor that is about to be made.
-pub(super) fn room(shape: &[usize]) -> Result<usize> {
+pub(crate) fn room(shape: &[usize]) -> Result<usize> {
     let n = ir::count(shape)?;
     if n > MOST_ELEMENTS {
-        return Err(Error::shape(format!("the result's shape {shape:?} has {n} elements"))
+        return Err(Error::shape(format!("a tensor of shape {shape:?} would have {n} elements"))
             .cure(format!("nnq makes tensors of at most {MOST_ELEMENTS} elements")));
     }
     Ok(n)

@@ -16,6 +16,7 @@ mod select;
 mod session;
 mod unary;
 
+pub(crate) use args::room;
 pub use ctx::Ctx;
 pub use session::{NoTap, Options, Session, Tap};
 pub use unary::scalar as unary_scalar;

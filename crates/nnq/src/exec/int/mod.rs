@@ -66,7 +66,7 @@ impl Session {
     pub fn new(program: Arc<Program>, options: &Options) -> Result<Self> {
         let isa = match options.isa {
             Some(isa) => isa,
-            None => Isa::from_env().map_err(|e| Error::usage(e.to_string()))?,
+            None => Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE))?,
         };
         let pool = super::thread_pool(options.threads)?;
         let threads = pool.current_num_threads();

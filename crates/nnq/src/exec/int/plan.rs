@@ -2,8 +2,11 @@
 use super::compile::Packed;
 use crate::{
     error::{At, Error, Result},
-    exec::lower::{Form, Program, Repr, Slot, Step, StepKind},
-    ir::{Binding, Dim, Shape, ValueId, count, op::Window},
+    exec::{
+        float::room,
+        lower::{Form, Program, Repr, Slot, Step, StepKind},
+    },
+    ir::{Binding, Dim, Shape, ValueId, op::Window},
 };
 use nnq_kernels::conv::{ConvGeom, SLACK};
 
@@ -56,7 +59,7 @@ pub(super) fn compile(program: &Program, packed: &[Packed], inputs: &[Vec<usize>
             let name = || format!("value '{}'", program.graph.value(value.source).name);
             let shape = shape(slot)
                 .ok_or_else(|| Error::shape("its shape cannot be known before the model runs"))
-                .and_then(|s| Ok((count(&s)?, s)))
+                .and_then(|s| Ok((room(&s)?, s)))
                 .at(name)?;
             places[slot] = Some(Place { len: shape.0, shape: shape.1, layout: layouts[slot], offset: 0 });
         }

@@ -1,0 +1,116 @@
+//! Arguments, settings, places to write to, and files that other commands wrote.
+use super::{
+    files::{self, pictures, put, sound},
+    onnx::{net_with, tensor},
+    table::{Row, fails, finish, start, works},
+};
+use std::path::Path;
+
+const QUANTIZE: &str = "quantize m.onnx --data data -o q.onnx";
+
+/// Runs a command that must work.
+fn nnq(f: &Path, args: &str) {
+    let args: Vec<&str> = args.split(' ').collect();
+    let o = finish(start(f, &args, &[], None));
+    assert_eq!(o.code, Some(0), "nnq {args:?}: {}", o.stderr);
+}
+
+/// `q.onnx` beside the sound files.
+fn quantized(f: &Path) {
+    sound(f);
+    nnq(f, QUANTIZE);
+}
+
+/// `s.qstats` beside the sound files.
+fn calibrated(f: &Path) {
+    sound(f);
+    nnq(f, "calibrate m.onnx --data data -o s.qstats");
+}
+
+fn recipe(f: &Path, text: &str) {
+    sound(f);
+    put(f, "r.toml", text);
+}
+
+/// An earlier result that a failure must not touch.
+fn with_earlier(f: &Path) {
+    sound(f);
+    put(f, "q.onnx", "earlier");
+}
+
+fn earlier_is_kept(f: &Path) -> Result<(), String> {
+    let text = std::fs::read(f.join("q.onnx")).map_err(|e| e.to_string())?;
+    if text == b"earlier" { Ok(()) } else { Err("the earlier q.onnx was overwritten".into()) }
+}
+
+#[rustfmt::skip]
+pub fn rows() -> Vec<Row> {
+    const RECIPE: &str = "quantize m.onnx --data data --recipe r.toml -o q.onnx";
+    const PREPROCESS: &str = "quantize m.onnx --data data --preprocess p.toml -o q.onnx";
+    const STATS: &str = "quantize m.onnx --stats s.qstats -o q.onnx";
+    // What the shell allows a process to write, in blocks; too much is an error and no signal.
+    const FULL: Option<&str> = Some("trap '' XFSZ; ulimit -f 0; exec \"$@\"");
+    let mut rows = vec![
+        works("all is well", sound, "quantize m.onnx --data data --eval data -o q.onnx", &["q.onnx"]),
+        works("over an earlier file", |f| { sound(f); put(f, "q.onnx", "earlier"); }, QUANTIZE, &["q.onnx"]),
+        // Places to write to.
+        fails("output below a file", sound, "quantize m.onnx --data data -o m.onnx/q.onnx", 1, &["m.onnx/q.onnx"]),
+        fails("output in a missing folder", sound, "quantize m.onnx --data data -o no/such/q.onnx", 1, &["no/such/q.onnx", "No such file"]),
+        fails("output in a system folder", sound, "quantize m.onnx --data data -o /proc/q.onnx", 1, &["/proc/q.onnx"]),
+        fails("output is a folder", sound, "quantize m.onnx --data data -o data", 2, &["data", "folder"]),
+        fails("output without a name", sound, "quantize m.onnx --data data -o ..", 2, &["..", "name"]),
+        fails("statistics below a file", sound, "calibrate m.onnx --data data -o m.onnx/s.qstats", 1, &["m.onnx/s.qstats"]),
+        fails("array below a file", |f| { sound(f); put(f, "x.npy", files::floats("(3, 32, 32)", &[0.5; 3072])); }, "run m.onnx --input x.npy -o m.onnx/y.npy", 1, &["m.onnx/y.npy"]),
+        fails("missing table of classes", sound, "eval m.onnx --data data --classes c.tsv", 1, &["c.tsv", "No such file"]),
+        // Recipes and preprocessing.
+        fails("missing recipe", sound, RECIPE, 1, &["r.toml", "No such file"]),
+        fails("recipe with an unknown key", |f| recipe(f, "[weight]\nbitz = 4\n"), RECIPE, 2, &["r.toml", "bitz", "line 2", "`bits`"]),
+        fails("recipe of 1 bit", |f| recipe(f, "[weight]\nbits = 1\n"), RECIPE, 2, &["r.toml", "weight", "1", "2 to 16"]),
+        fails("recipe of 99 bits", |f| recipe(f, "[activation]\nbits = 99\n"), RECIPE, 2, &["r.toml", "activation", "99", "2 to 16"]),
+        fails("recipe of 300 bits", |f| recipe(f, "[weight]\nbits = 300\n"), RECIPE, 2, &["r.toml", "300", "line 2"]),
+        fails("recipe of no samples", |f| recipe(f, "samples = 0\n"), RECIPE, 2, &["r.toml", "samples"]),
+        fails("recipe that is no TOML", |f| recipe(f, "weight: {bits: 4}\n"), RECIPE, 2, &["r.toml", "line 1"]),
+        fails("recipe in binary", |f| { sound(f); put(f, "r.toml", [0xff, 0xfe, 0]); }, RECIPE, 1, &["r.toml", "UTF-8"]),
+        fails("recipe with a foolish range", |f| recipe(f, "[activation]\nrange = \"percentile:200\"\n"), RECIPE, 2, &["r.toml", "percentile:200", "up to 100"]),
+        fails("recipe with a broken pattern", |f| recipe(f, "[[layer]]\nmatch = \"a[\"\nkeep_float = true\n"), RECIPE, 2, &["r.toml", "a["]),
+        Row { says: &["nothing*"], ..works("recipe for a layer that is not there", |f| recipe(f, "[[layer]]\nmatch = \"nothing*\"\nkeep_float = true\n"), RECIPE, &["q.onnx"]) },
+        fails("recipe that keeps all layers", |f| recipe(f, "[[layer]]\nmatch = \"*\"\nkeep_float = true\n"), RECIPE, 2, &["m.onnx", "no layer", "recipe"]),
+        Row { says: &["'n_c1' runs in floating point"], ..works("blocks of weights", |f| recipe(f, "[weight]\nbits = 4\ngranularity = \"block:2\"\n"), RECIPE, &["q.onnx"]) },
+        fails("unknown preset", sound, "quantize m.onnx --data data --preprocess imagenette -o q.onnx", 2, &["\"imagenette\"", "imagenet, cifar10", "TOML"]),
+        fails("preprocessing with an unknown key", |f| { sound(f); put(f, "p.toml", "divide = 255.0\nmeans = [0.5]\n"); }, PREPROCESS, 2, &["p.toml", "means", "`mean`"]),
+        fails("preprocessing that divides by 0", |f| { sound(f); put(f, "p.toml", "divide = 0.0\n"); }, PREPROCESS, 2, &["p.toml", "divide", "above 0"]),
+        fails("preprocessing to an absurd size", |f| { sound(f); put(f, "p.toml", "resize = { height = 4000000000, width = 4000000000 }\n"); }, PREPROCESS, 1, &["m.onnx", "data/data_batch_1.bin", "4000000000", "limit"]),
+        // Statistics.
+        fails("statistics of another model", |f| { calibrated(f); put(f, "m.onnx", net_with(0, tensor("w1", &[4, 3, 3, 3], &[0.25; 108]))); }, STATS, 2, &["s.qstats", "another model", "calibrate this model"]),
+        fails("truncated statistics", |f| { calibrated(f); let s = std::fs::read(f.join("s.qstats")).unwrap(); put(f, "s.qstats", &s[..s.len() - 1]); }, STATS, 1, &["s.qstats", "bytes, not", "calibrate again"]),
+        fails("statistics cut in the header", |f| { calibrated(f); let s = std::fs::read(f.join("s.qstats")).unwrap(); put(f, "s.qstats", &s[..17]); }, STATS, 1, &["s.qstats", "cut off", "calibrate again"]),
+        fails("damaged statistics", |f| { calibrated(f); let mut s = std::fs::read(f.join("s.qstats")).unwrap(); let n = s.len(); s[n - 9] ^= 16; put(f, "s.qstats", s); }, STATS, 1, &["s.qstats", "damaged", "calibrate again"]),
+        fails("a model for statistics", sound, "quantize m.onnx --stats m.onnx -o q.onnx", 1, &["m.onnx", "not a statistics file", "nnq calibrate"]),
+        fails("the same statistics twice", calibrated, "calibrate --merge s.qstats s.qstats -o t.qstats", 2, &["s.qstats", "in both statistics"]),
+        works("statistics", calibrated, STATS, &["q.onnx"]),
+        // What was quantized already.
+        fails("quantized twice", quantized, "quantize q.onnx --data data -o r.onnx", 2, &["q.onnx", "quantized already", "float model"]),
+        works("quantized evaluated", quantized, "eval q.onnx --data data", &[]),
+        // Settings.
+        Row { env: &[("NNQ_ISA", "sse9")], ..fails("unknown instruction set", quantized, "eval q.onnx --data data --engine int", 2, &["NNQ_ISA", "'sse9'", "scalar"]) },
+        Row { env: &[("NNQ_ISA", "sse9")], ..fails("unknown instruction set while quantizing", sound, QUANTIZE, 2, &["NNQ_ISA", "'sse9'", "scalar"]) },
+        fails("absurdly many threads", sound, "quantize m.onnx --data data --threads 1000000 -o q.onnx", 2, &["--threads", "1000000"]),
+        fails("more threads than numbers", sound, "eval m.onnx --data data --threads 99999999999999999999999", 2, &["--threads"]),
+        fails("negative threads", sound, "eval m.onnx --data data --threads=-1", 2, &["--threads"]),
+        works("more threads than cores", sound, "quantize m.onnx --data data --threads 64 -o q.onnx", &["q.onnx"]),
+        works("a batch larger than the data", sound, "eval m.onnx --data data --batch 4000000000", &[]),
+        fails("a batch of gigabytes", sound, "bench m.onnx --batch 4000000000", 1, &["m.onnx", "4000000000"]),
+        fails("no samples", sound, "quantize m.onnx --data data --samples 0 -o q.onnx", 2, &["--samples"]),
+        fails("unknown range", sound, "quantize m.onnx --data data --range guess -o q.onnx", 2, &["guess", "minmax"]),
+        fails("speed of the simulator", quantized, "bench q.onnx --engine sim", 2, &["sim", "float, int"]),
+    ];
+    rows.extend([
+        Row { shell: FULL, ..fails("full disk for a model", sound, QUANTIZE, 1, &["q.onnx", "File too large"]) },
+        Row { shell: FULL, check: earlier_is_kept, ..fails("full disk over an earlier model", with_earlier, QUANTIZE, 1, &["q.onnx", "File too large"]) },
+        Row { shell: FULL, ..fails("full disk for statistics", sound, "calibrate m.onnx --data data -o s.qstats", 1, &["s.qstats", "File too large"]) },
+        Row { shell: FULL, ..fails("full disk for an array", |f| { sound(f); put(f, "x.npy", files::floats("(3, 32, 32)", &[0.5; 3072])); }, "run m.onnx --input x.npy -o y.npy", 1, &["y.npy", "File too large"]) },
+        Row { check: earlier_is_kept, ..fails("a late failure over an earlier model", |f| { with_earlier(f); (0..10).for_each(|i| put(f, &format!("e/{i}/a.bmp"), files::bmp(32, 32, i))); put(f, "e/7/a.bmp", "BM"); }, "quantize m.onnx --data data --eval e -o q.onnx", 1, &["m.onnx", "e/7/a.bmp", "truncated or corrupt"]) },
+        Row { check: earlier_is_kept, ..fails("broken weights over an earlier model", |f| { put(f, "m.onnx", net_with(0, tensor("w1", &[4, 3, 3, 3], &[f32::NAN; 108]))); pictures(f); put(f, "q.onnx", "earlier"); }, QUANTIZE, 1, &["'w1'"]) },
+    ]);
+    rows
+}
