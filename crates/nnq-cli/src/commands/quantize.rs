@@ -87,7 +87,13 @@ pub(super) fn text(o: &Outcome) -> String {
         let same = if sim.eval.logits_sha256 == int.eval.logits_sha256 { "equal to the bit" } else { "DIFFERENT BITS" };
         table.row(["outputs", "", "", "", same]);
     }
-    table.row(["file", &number::bytes(o.float_bytes), "", &number::bytes(o.quantized_bytes), &number::percent(o.size_ratio)]);
+    table.row([
+        "file",
+        &number::bytes(o.float_bytes),
+        "",
+        &number::bytes(o.quantized_bytes),
+        &number::percent(o.size_ratio),
+    ]);
     if let (Some(f), Some(i)) = (o.float_ms, o.int_ms) {
         let ms = |x: f64| format!("{} ms", number::digits(x));
         table.row(["one sample", &ms(f), "", &ms(i), &format!("{} times as fast", number::digits(f / i))]);
@@ -108,8 +114,12 @@ pub(super) fn text(o: &Outcome) -> String {
     let worst = worst(&o.layers);
     if !worst.is_empty() {
         out += "\nwhere most is lost (signal to quantization noise):\n";
-        let mut table =
-            Table::new(&[("layer", Side::Left), ("operator", Side::Left), ("dB", Side::Right), ("lost here, dB", Side::Right)]);
+        let mut table = Table::new(&[
+            ("layer", Side::Left),
+            ("operator", Side::Left),
+            ("dB", Side::Right),
+            ("lost here, dB", Side::Right),
+        ]);
         for l in worst {
             table.row([l.node.clone(), l.op.clone(), format!("{:.1}", l.sqnr_db), format!("{:.1}", l.drop_db)]);
         }
