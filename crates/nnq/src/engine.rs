@@ -154,7 +154,20 @@ impl Engine {
 /// # Errors
 /// What the reader and the passes answer, with the file's name.
 pub fn load(path: &Path) -> Result<Arc<Graph>> {
-    onnx::read(path).and_then(|g| onnx::quantized::absorb(&g)).and_then(simplify).at(|| path.display())
+    read(path).and_then(|g| simplify(g).at(|| path.display()))
+}
+
+/// Reads a model and takes quantization nodes in as annotations; nothing else changes.
+///
+/// # Errors
+/// What the reader answers, with the file's name.
+pub fn read(path: &Path) -> Result<Graph> {
+    let absorbed = |mut graph: Graph| {
+        // Some forms are told apart by the ranks of their values.
+        crate::ir::infer::infer(&mut graph)?;
+        onnx::quantized::absorb(&graph)
+    };
+    onnx::read(path).and_then(|g| absorbed(g).at(|| path.display()))
 }
 
 /// [`pass::simplify`] with the float executor.

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("engine", ANY),
     ("eval", ANY),
     ("inspect", ANY),
+    ("numbers", ANY),
     ("run", ANY),
     ("lib", ANY),
 ];

@@ -20,7 +20,7 @@ struct Report {
 pub fn run(args: &Inspect) -> Result<()> {
     let path = &args.model;
     let file_bytes = std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len();
-    let graph = nnq::formats::onnx::read(path)?;
+    let graph = nnq::engine::read(path)?;
     if args.text {
         return print::report(false, &(), |()| graph.to_text());
     }

@@ -50,6 +50,9 @@ impl Image {
     /// kept (Pillow clips 16-bit gray to 255 instead). EXIF orientation and colour profiles are not applied. CMYK
     /// follows Pillow: inverted as Adobe stores it, then `R = (255 - C) * (255 - K) / 255`.
     ///
+    /// JPEG carries no checksum: of damaged data what violates the code is found, the rest decodes to wrong pixels in every
+    /// reader, and a scan that is cut off but properly ended decodes to gray.
+    ///
     /// # Errors
     /// On anything else, on truncated or corrupt data, and on more than `max_pixels` pixels.
     pub fn decode(bytes: &[u8], max_pixels: usize) -> Result<Self> {

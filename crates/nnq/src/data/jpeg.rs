@@ -64,14 +64,28 @@ fn adobe(ink: [u8; 3], inverted_black: u8) -> [u8; 3] {
     })
 }
 
-/// A truncated file has no end-of-image marker after its last scan. Decoders fill what is missing with gray.
+/// A truncated file has no end-of-image marker; decoders fill what is missing with gray. Walks the segments, since data
+/// of any kind may follow the image.
 fn check_complete(bytes: &[u8]) -> Result<()> {
-    // Within entropy-coded data FF is followed by 00 or a restart marker, so that neither pair can occur there.
-    let last = |second: u8| bytes.windows(2).rposition(|w| w == [0xFF, second]);
-    match (last(0xDA), last(0xD9)) {
-        (None, _) => Err(Error::malformed("the JPEG is truncated: it holds no scan")),
-        (Some(scan), Some(end)) if end > scan => Ok(()),
-        _ => Err(Error::malformed("the JPEG is truncated: no end of image after its last scan")),
+    let truncated = || Error::malformed("the JPEG is truncated: it has no end-of-image marker");
+    let (mut at, mut scans) = (2, 0);
+    loop {
+        // Bytes between segments are skipped, as libjpeg does; after a scan's header these are the coded data.
+        at += bytes.get(at..).and_then(|b| b.iter().position(|&b| b == 0xFF)).ok_or_else(truncated)?;
+        let &marker = bytes.get(at + 1).ok_or_else(truncated)?;
+        at += match marker {
+            // A filling byte: the marker may begin at the next one.
+            0xFF => 1,
+            0xD9 if scans > 0 => return Ok(()),
+            0xD9 => return Err(Error::malformed("the JPEG ends before its first scan")),
+            // A coded byte FF, or a marker without a segment.
+            0 | 1 | 0xD0..=0xD8 => 2,
+            _ => {
+                scans += u32::from(marker == 0xDA);
+                let length = bytes.get(at + 2..at + 4).ok_or_else(truncated)?;
+                2 + usize::from(u16::from_be_bytes([length[0], length[1]]))
+            }
+        };
     }
 }
 

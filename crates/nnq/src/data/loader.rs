@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     error::{At, Error, ErrorKind, Result},
-    ir::Tensor,
+    ir::{Shape, Tensor},
 };
 use std::{
     collections::BTreeMap,
@@ -296,12 +296,18 @@ impl Drop for Loader {
 }
 
 impl Dataset {
-    /// The first batch-less sample after preprocessing: for checking against a model's input with
-    /// [`Preprocess::fits`].
+    /// The first sample after preprocessing, without a batch dimension.
     ///
     /// # Errors
     /// When it cannot be read or preprocessed.
     pub fn first(&self, preprocess: &Preprocess) -> Result<Tensor> {
         prepare(self, preprocess, 0)
+    }
+    /// Whether the preprocessed data (its first sample) suits a model's input.
+    ///
+    /// # Errors
+    /// As [`Dataset::first`] and [`Preprocess::fits`].
+    pub fn check(&self, preprocess: &Preprocess, input: &Shape) -> Result<()> {
+        preprocess.fits(self.first(preprocess)?.shape(), input).at(|| self.name(0))
     }
 }

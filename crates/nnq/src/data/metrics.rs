@@ -172,15 +172,18 @@ mod tests {
         assert!(paired_difference(&[], &[]).is_err());
     }
 
-    /// With thousands of samples the score interval approaches Wald's.
+    /// `tools/golden_paired.py`: the same interval from a numeric maximum of the likelihood instead of the closed form.
     #[test]
-    fn large_samples_agree_with_wald() {
-        let (a, b) = pairs(9000, 130, 80, 790);
-        let (d, low, high) = paired_difference(&a, &b).unwrap();
-        let n = 10_000.0;
-        let wald = Z / n * (210.0f64 - 50.0 * 50.0 / n).sqrt();
-        assert!((d + 0.005).abs() < 1e-12);
-        assert!((low - (d - wald)).abs() < 2e-5 && (high - (d + wald)).abs() < 2e-5, "{low} {high} {wald}");
+    fn equals_numeric_likelihood() {
+        for (table, limits) in [
+            ((59, 16, 6, 80), (-0.124_023_431_992, -0.005_433_396_306)),
+            ((1, 7, 1, 12), (-0.517_232_275_784, -0.026_003_035_741)),
+            ((9000, 130, 80, 790), (-0.007_904_448_931, -0.002_179_797_593)),
+        ] {
+            let (a, b) = pairs(table.0, table.1, table.2, table.3);
+            let (_, low, high) = paired_difference(&a, &b).unwrap();
+            assert!((low - limits.0).abs() < 1e-8 && (high - limits.1).abs() < 1e-8, "{table:?}: {low} {high}");
+        }
     }
 
     #[test]
@@ -200,7 +203,7 @@ mod tests {
         assert_eq!((acc.count(), acc.top1(), acc.top5(), acc.restricted_top1()), (4, 0.25, 0.75, Some(0.75)));
         let nan = Tensor::of(&[1, 7, 1, 1], vec![0., f32::NAN, 0., 0., 0., 0., 0.]);
         acc.add(&nan, &[Some(0)]).unwrap();
-        assert_eq!(acc.correct()[4], false);
+        assert!(!acc.correct()[4]);
         assert!(acc.add(&nan, &[None]).is_err());
         assert!(acc.add(&nan, &[Some(2)]).is_err());
         assert!(acc.add(&Tensor::of(&[1, 4], vec![0f32; 4]), &[Some(0)]).is_err());

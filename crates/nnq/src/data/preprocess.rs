@@ -240,7 +240,7 @@ impl Preprocess {
         for c in 0..channels {
             let table = self.table(c, channels)?;
             let from = if swap { channels - 1 - c } else { c };
-            let pixels = image.pixels.iter().skip(from).step_by(channels).map(|&p| table[usize::from(p)]);
+            let pixels = image.pixels.chunks_exact(channels).map(|p| table[usize::from(p[from])]);
             if nhwc {
                 out.iter_mut().skip(c).step_by(channels).zip(pixels).for_each(|(o, p)| *o = p);
             } else {

@@ -270,10 +270,10 @@ impl Graph {
         let mut live_node = vec![false; self.nodes.len()];
         let mut stack: Vec<ValueId> = self.outputs.clone();
         while let Some(v) = stack.pop() {
-            if let Some(n) = producers[v.0 as usize] {
-                if !std::mem::replace(&mut live_node[n.0 as usize], true) {
-                    stack.extend(self.nodes[n.0 as usize].inputs.iter().flatten());
-                }
+            if let Some(n) = producers[v.0 as usize]
+                && !std::mem::replace(&mut live_node[n.0 as usize], true)
+            {
+                stack.extend(self.nodes[n.0 as usize].inputs.iter().flatten());
             }
         }
         let mut i = 0;

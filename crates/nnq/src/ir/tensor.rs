@@ -24,7 +24,7 @@ impl<T: Pod> Buf<T> {
     /// When the length is no multiple of the element size.
     pub fn from_bytes(bytes: Bytes) -> Result<Self> {
         let size = size_of::<T>();
-        if bytes.len() % size != 0 {
+        if !bytes.len().is_multiple_of(size) {
             return Err(Error::malformed(format!("{} bytes are no whole number of {size}-byte elements", bytes.len())));
         }
         if cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, T>(&bytes).is_ok() {

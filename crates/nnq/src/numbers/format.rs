@@ -123,7 +123,7 @@ impl Format {
         let way = match rest.cmp(&half) {
             _ if rest == 0 && !x.more => Rounding::Exact,
             std::cmp::Ordering::Less => Rounding::Down,
-            std::cmp::Ordering::Equal if !x.more && kept % 2 == 0 => Rounding::TieDown,
+            std::cmp::Ordering::Equal if !x.more && kept.is_multiple_of(2) => Rounding::TieDown,
             std::cmp::Ordering::Equal if !x.more => Rounding::TieUp,
             _ => Rounding::Up,
         };

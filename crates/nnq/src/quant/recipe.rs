@@ -1,7 +1,7 @@
 //! Recipes: every choice of a quantization as plain data, in TOML.
 //!
-//! A recipe has defaults for the whole network, what is special about the first and the last layer, and a list of overrides that
-//! apply in order, later ones over earlier ones:
+//! A recipe has defaults for the whole network, what is special about the first and the last layer, and a list of
+//! overrides that apply in order, later ones over earlier ones:
 //!
 //! ```toml
 //! version = 1
@@ -29,8 +29,8 @@
 //! keep_float = true
 //! ```
 //!
-//! What is left out has the default. [`Recipe::to_toml`] writes everything, so that a result that carries its recipe can be
-//! reproduced whatever the defaults become.
+//! What is left out has the default. [`Recipe::to_toml`] writes everything, so that a result that carries its recipe
+//! can be reproduced whatever the defaults become.
 use super::{
     range::{RangeMethod, Scheme},
     weights::{WeightRange, WeightScheme},
@@ -146,7 +146,8 @@ pub struct Weight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Narrow {
-    /// With 8 bits or more and symmetric, where it costs 0.03 dB and suits every kernel; below, a sixteenth of the codes and more is too much.
+    /// With 8 bits or more and symmetric, where it costs 0.03 dB and suits every kernel; below, a sixteenth of the
+    /// codes and more is too much.
     Auto,
     /// Always.
     Always,
@@ -154,7 +155,8 @@ pub enum Narrow {
     Never,
 }
 
-/// How many scales a weight tensor has. Written as `tensor`, `channel` or `block:SIZE`. Which axis is the channel is the layer's business.
+/// How many scales a weight tensor has. Written as `tensor`, `channel` or `block:SIZE`. Which axis is the channel is
+/// the layer's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum WeightGranularity {
@@ -496,7 +498,8 @@ impl Recipe {
         check_pair(&layer.activation, &layer.weight).at(|| format!("node '{name}'"))?;
         Ok(layer)
     }
-    /// The overrides that apply to none of these nodes (name, operator): most likely typing errors, to be shown to the user.
+    /// The overrides that apply to none of these nodes (name, operator): most likely typing errors, to be shown to the
+    /// user.
     ///
     /// # Errors
     /// When a pattern is malformed.

@@ -1,10 +1,10 @@
 //! Calibration statistics of a whole model, and their file (`.qstats`).
 //!
-//! A file holds one [`Statistics`] per value and says which model, preprocessing and samples they come from. Files made from
-//! different samples of the same model merge; the result has the same bytes for any sharding and any order.
+//! A file holds one [`Statistics`] per value and says which model, preprocessing and samples they come from. Files
+//! made from different samples of the same model merge; the result has the same bytes for any sharding and any order.
 //!
-//! Layout: `NNQSTATS`, format version (u32), length of the body (u64), SHA-256 of the body, body; numbers little-endian,
-//! body in postcard's encoding of [`Stats`].
+//! Layout: `NNQSTATS`, format version (u32), length of the body (u64), SHA-256 of the body, body; numbers
+//! little-endian, body in postcard's encoding of [`Stats`].
 use super::observer::{Observer, ObserverKind, Statistics};
 use crate::error::{At, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -116,8 +116,8 @@ impl Stats {
             values: BTreeMap::new(),
         }
     }
-    /// Adds one sample's elements of the value `name`, starting statistics of `kind` when there are none. Does not touch
-    /// [`Meta::samples`]: a sample is complete when all its values were seen.
+    /// Adds one sample's elements of the value `name`, starting statistics of `kind` when there are none. Does not
+    /// touch [`Meta::samples`]: a sample is complete when all its values were seen.
     ///
     /// # Errors
     /// Names the value.

@@ -16,7 +16,8 @@ use std::{fmt, str::FromStr};
 pub enum WeightRange {
     /// Clip nothing.
     AbsMax,
-    /// The least sum of `|w - D(Q(w))|^p`, never worse than [`WeightRange::AbsMax`] in that measure. About 60 candidates, coarse to fine.
+    /// The least sum of `|w - D(Q(w))|^p`, never worse than [`WeightRange::AbsMax`] in that measure. Some 45
+    /// candidates, coarse to fine.
     Mse {
         /// Exponent, 1 <= p <= 8. Default 2.4 (GPTQ, BRECQ).
         p: f64,
@@ -60,8 +61,9 @@ impl From<WeightRange> for String {
     }
 }
 
-/// Up to this many bits each zero point is searched on its own.
-const EACH_ZERO_POINT: u8 = 3;
+/// Up to this many bits the plane of both ends has a valley for each zero point, and neighbouring ones are searched on
+/// their own.
+const FEW_LEVELS: u8 = 4;
 
 /// What weights become.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,8 +106,10 @@ impl Rounder for Nearest {
             let (Some(&s), Some(&z)) = (params.scale.get(g), params.zero_point.get(g)) else {
                 return Err(Error::shape(format!("{} scales for {} groups", params.scale.len(), groups.len())));
             };
-            for i in groups.of(g) {
-                codes[i] = code(weights[i], s, z, n, p);
+            for run in groups.runs(g) {
+                for (c, &x) in codes[run.clone()].iter_mut().zip(&weights[run]) {
+                    *c = code(x, s, z, n, p);
+                }
             }
         }
         Ok(codes)
@@ -130,8 +134,9 @@ pub fn quantize(weights: &Tensor, scheme: &WeightScheme, rounder: &dyn Rounder) 
 
 /// Scales and zero points for weights, without rounding them.
 ///
-/// A channel or block of zeros gets the largest scale of the others (1 when all are zero): its codes are the zero point in any case, and a
-/// bias, whose step is the product of the input's and the weight's scale, keeps its precision.
+/// A channel or block of zeros gets the largest scale of the others (1 when all are zero): its codes are the zero
+/// point in any case, and a bias, whose step is the product of the input's and the weight's scale, keeps its
+/// precision.
 ///
 /// # Errors
 /// Like [`quantize`].
@@ -142,16 +147,12 @@ pub fn fit(weights: &[f32], shape: &[usize], scheme: &WeightScheme) -> Result<QP
     if groups.total != weights.len() {
         return Err(Error::shape(format!("shape {shape:?} and {} weights", weights.len())));
     }
-    let power = match scheme.range {
-        WeightRange::Mse { p } => Some(Distance::new(p)),
-        WeightRange::AbsMax => None,
-    };
     let fitted = (0..groups.len())
         .into_par_iter()
         .map_init(Vec::new, |values, g| {
             values.clear();
-            values.extend(groups.of(g).map(|i| weights[i]));
-            one(values, grid, power.as_ref()).at(|| groups.name(g, scheme.granularity))
+            groups.runs(g).for_each(|run| values.extend_from_slice(&weights[run]));
+            one(values, grid, scheme.range).at(|| groups.name(g, scheme.granularity))
         })
         .collect::<Result<Vec<_>>>()?;
     let largest = fitted.iter().flatten().map(|x| x.0).fold(0.0f32, f32::max);
@@ -163,7 +164,7 @@ pub fn fit(weights: &[f32], shape: &[usize], scheme: &WeightScheme) -> Result<QP
 }
 
 /// Scale and zero point of one group; `None` when all of it is zero.
-fn one(values: &[f32], grid: Scheme, power: Option<&Distance>) -> Result<Option<(f32, i32)>> {
+fn one(values: &[f32], grid: Scheme, range: WeightRange) -> Result<Option<(f32, i32)>> {
     let (mut lo, mut hi, mut bad) = (0.0f32, 0.0f32, 0usize);
     for &x in values {
         lo = if x < lo { x } else { lo };
@@ -183,10 +184,10 @@ fn one(values: &[f32], grid: Scheme, power: Option<&Distance>) -> Result<Option<
         return Ok(None);
     }
     let all = Range { lo: lo.into(), hi: hi.into() };
-    let Some(power) = power else { return Ok(Some(params(all, grid))) };
+    let WeightRange::Mse { p: power } = range else { return Ok(Some(params(all, grid))) };
     let price = |r: Range| {
         let (s, z) = params(r, grid);
-        power.sum(values, s, z, grid.qtype)
+        loss(values, s, z, grid.qtype, power)
     };
     let shrink = |r: Range| {
         let (t, value) = along(1.0, Effort::WEIGHTS, |t| price(Range { lo: r.lo * t, hi: r.hi * t }));
@@ -194,83 +195,91 @@ fn one(values: &[f32], grid: Scheme, power: Option<&Distance>) -> Result<Option<
     };
     let best = if grid.symmetric || lo == 0.0 || hi == 0.0 {
         shrink(all).1
-    } else if grid.qtype.bits <= EACH_ZERO_POINT {
-        // Each zero point from the step that clips nothing on the sides that have codes.
-        let [n, p] = grid.codes();
-        let from = |z: i32| {
-            let cover = |end: f64, code: f64| {
-                let codes = code - f64::from(z);
-                if codes == 0.0 { 0.0 } else { end / codes }
-            };
-            shrink(Range::of_grid(grid, cover(all.hi, p).max(cover(all.lo, n)), z))
-        };
-        let zeros = grid.zero_points(all.lo, all.hi).map(from);
-        zeros.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(all, |x| x.1)
     } else {
         let [below, above] = plane([-all.lo, all.hi], Effort::WEIGHTS, None, |[b, a]| price(Range { lo: -b, hi: a }));
-        Range { lo: -below, hi: above }
+        let found = Range { lo: -below, hi: above };
+        if grid.qtype.bits > FEW_LEVELS {
+            found
+        } else {
+            // Each neighbouring zero point, from the step that clips nothing on the sides that have codes.
+            let [n, p] = grid.codes();
+            let near = params(found, grid).1;
+            let from = |z: i32| {
+                let cover = |end: f64, code: f64| {
+                    let codes = code - f64::from(z);
+                    if codes == 0.0 { 0.0 } else { end / codes }
+                };
+                shrink(Range::of_grid(grid, cover(all.hi, p).max(cover(all.lo, n)), z))
+            };
+            let zeros = (near - 1).max(grid.qtype.min())..=(near + 1).min(grid.qtype.max());
+            let all = zeros.map(from).chain([(price(found), found)]);
+            all.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(found, |x| x.1)
+        }
     };
     Ok(Some(params(best, grid)))
 }
 
-/// `|error|^p` of many values. Which way a tie rounds does not matter for its distance.
-struct Distance {
-    p: f64,
-    /// `u^p` at `u = i / (2 TABLE)`, for other exponents than 2.
-    table: Vec<f32>,
+/// Adding and subtracting 1.5 * 2^23 leaves the integer next to a value below 2^22. Which way a tie goes does not
+/// matter where this is used.
+const NEAREST: f32 = 12_582_912.0;
+
+/// The sum of `|x - D(Q(x))|^p` over `values`. Evaluated with `x * (1/s)` in binary32, which is good to 1e-6 of a step:
+/// enough to choose `s`, not to round.
+fn loss(values: &[f32], s: f32, z: i32, q: QType, p: f64) -> f64 {
+    let inverse = 1.0 / s;
+    let (low, high) = ((q.min() - z) as f32, (q.max() - z) as f32);
+    let error = |x: f32| {
+        let v = x * inverse;
+        let c = if v < low { low } else { v };
+        let c = if c > high { high } else { c };
+        v - ((c + NEAREST) - NEAREST)
+    };
+    let step = f64::from(s);
+    if p == 2.0 {
+        step * step * sum(values, |x| error(x) * error(x))
+    } else {
+        libm::pow(step, p) * sum(values, |x| power(error(x), p as f32))
+    }
 }
 
-const TABLE: usize = 1024;
-
-impl Distance {
-    fn new(p: f64) -> Self {
-        let at = |i: usize| libm::pow(i as f64 / (2 * TABLE) as f64, p) as f32;
-        Self { p, table: if p == 2.0 { Vec::new() } else { (0..TABLE + 2).map(at).collect() } }
-    }
-    /// The sum over `values`, in units of `s^p`, times `s^p`. Evaluated with `x * (1/s)` in binary32, which is good to 1e-6
-    /// of a step: enough to choose `s`, not to round.
-    fn sum(&self, values: &[f32], s: f32, z: i32, q: QType) -> f64 {
-        const WIDTH: usize = 8;
-        // Adding and subtracting 1.5 * 2^23 leaves an integer next to a value below 2^22.
-        const NEAREST: f32 = 12_582_912.0;
-        let inverse = 1.0 / s;
-        let (low, high) = ((q.min() - z) as f32, (q.max() - z) as f32);
-        let error = |x: f32| {
-            let v = x * inverse;
-            let c = if v < low { low } else { v };
-            let c = if c > high { high } else { c };
-            v - ((c + NEAREST) - NEAREST)
-        };
-        let mut sum = 0.0f64;
-        // Short binary32 sums, so that the compiler vectorises them and nothing gets lost.
-        for chunk in values.chunks(256) {
-            if self.table.is_empty() {
-                let mut lanes = [0.0f32; WIDTH];
-                let mut eights = chunk.chunks_exact(WIDTH);
-                for e in &mut eights {
-                    for (lane, &x) in lanes.iter_mut().zip(e) {
-                        let d = error(x);
-                        *lane += d * d;
-                    }
-                }
-                sum += eights.remainder().iter().map(|&x| f64::from(error(x)).powi(2)).sum::<f64>();
-                sum += lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
-            } else {
-                sum += chunk.iter().map(|&x| f64::from(self.look(error(x).abs()))).sum::<f64>();
+/// The sum of `f` over `values`: short binary32 sums in lanes, so that the compiler vectorises them and nothing gets
+/// lost.
+#[inline]
+fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f64 {
+    const WIDTH: usize = 8;
+    let mut total = 0.0f64;
+    for chunk in values.chunks(256) {
+        let mut lanes = [0.0f32; WIDTH];
+        let mut eights = chunk.chunks_exact(WIDTH);
+        for e in &mut eights {
+            for (lane, &x) in lanes.iter_mut().zip(e) {
+                *lane += f(x);
             }
         }
-        sum * libm::pow(s.into(), self.p)
+        total += eights.remainder().iter().map(|&x| f64::from(f(x))).sum::<f64>();
+        total += lanes.iter().map(|&x| f64::from(x)).sum::<f64>();
     }
-    #[inline]
-    fn look(&self, u: f32) -> f32 {
-        if u > 0.5 {
-            return libm::pow(u.into(), self.p) as f32;
-        }
-        let at = u * (2 * TABLE) as f32;
-        let i = at as usize;
-        let (a, b) = (self.table[i], self.table[i + 1]);
-        a + (b - a) * (at - i as f32)
-    }
+    total
+}
+
+/// `|u|^p` within 1e-4, without branches: the same operations on every machine, and the compiler vectorises them.
+#[inline]
+fn power(u: f32, p: f32) -> f32 {
+    // log2 of 1 + t on [0, 1) as t times a polynomial (Chebyshev fit, error 9e-6), and 2^t on [-0.5, 0.5] by its
+    // series.
+    const LOG: [f32; 6] = [1.442_683_3, -0.720_442_4, 0.469_301_7, -0.303_389_67, 0.146_433_6, -0.034_595_21];
+    const EXP: [f32; 6] = [1.0, std::f32::consts::LN_2, 0.240_226_5, 0.055_504_11, 0.009_618_13, 0.001_333_36];
+    let horner = |c: &[f32; 6], t: f32| c.iter().rev().fold(0.0, |y, c| y * t + c);
+    let bits = u.to_bits() & 0x7fff_ffff;
+    let exponent = (bits >> 23) as i32 - 127;
+    let t = f32::from_bits(bits & 0x7f_ffff | 127 << 23) - 1.0;
+    let y = p * (exponent as f32 + t * horner(&LOG, t));
+    // Zero becomes 2^-126, which nobody notices; nothing that matters is above 2^126.
+    let y = if y > -126.0 { y } else { -126.0 };
+    let y = if y < 126.0 { y } else { 126.0 };
+    let whole = y + NEAREST;
+    let scale = f32::from_bits((whole.to_bits().wrapping_sub(NEAREST.to_bits()).wrapping_add(127)) << 23);
+    scale * horner(&EXP, y - (whole - NEAREST))
 }
 
 /// Codes as a tensor: i8 or u8 up to 8 bits, i16 or u16 above.
@@ -302,6 +311,8 @@ fn reals(weights: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
     }
     Ok(weights.to_f32s().into())
 }
+
+type Run = std::ops::Range<usize>;
 
 /// The elements that share a scale, in the order of [`QParams::scale`].
 struct Groups {
@@ -336,17 +347,27 @@ impl Groups {
     fn len(&self) -> usize {
         if self.whole { self.along } else { self.outer * self.along * self.inner }
     }
-    /// Flat positions of group `g`, ascending.
-    fn of(&self, g: usize) -> impl Iterator<Item = usize> + use<> {
+    /// Runs of flat positions of group `g`, ascending.
+    fn runs(&self, g: usize) -> impl Iterator<Item = Run> + use<> {
         let &Self { size, axis, along, inner, outer, whole, .. } = self;
         let (first_outer, block, rest) =
             if whole { (0, g, 0) } else { (g / (along * inner), g / inner % along, g % inner) };
         let outers = if whole { 0..outer } else { first_outer..first_outer + 1 };
-        let inners = if whole { 0..inner } else { rest..rest + 1 };
-        let ks = block * size..((block + 1) * size).min(axis);
+        let (from, to) = (block * size, ((block + 1) * size).min(axis));
+        // With all inner indices, or only one there is, neighbours on the axis are neighbours in memory.
+        let pieces = if whole || inner == 1 { from..from + 1 } else { from..to };
+        let length = if whole {
+            (to - from) * inner
+        } else if inner == 1 {
+            to - from
+        } else {
+            1
+        };
         outers.flat_map(move |o| {
-            let inners = inners.clone();
-            ks.clone().flat_map(move |k| inners.clone().map(move |i| (o * axis + k) * inner + i))
+            pieces.clone().map(move |k| {
+                let start = (o * axis + k) * inner + rest;
+                start..start + length
+            })
         })
     }
     fn name(&self, g: usize, granularity: Granularity) -> String {

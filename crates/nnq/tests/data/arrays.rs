@@ -217,7 +217,7 @@ fn npz_data_sets() {
 fn broken_archives_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.npz");
-    let data = npy(&head("|u1", "(1000, 30)"), &(0..30_000u32).map(|i| (i * i >> 7) as u8).collect::<Vec<_>>());
+    let data = npy(&head("|u1", "(1000, 30)"), &(0..30_000u32).map(|i| ((i * i) >> 7) as u8).collect::<Vec<_>>());
     for method in [zip::CompressionMethod::Stored, zip::CompressionMethod::Deflated] {
         archive(&path, &[("x.npy", data.clone())], method);
         let good = std::fs::read(&path).unwrap();

@@ -100,6 +100,15 @@ fn truncated_files_are_refused() {
     all_ok(failures);
 }
 
+/// Motion photos and the like carry other data behind the image.
+#[test]
+fn data_after_the_image_is_ignored() {
+    let good = std::fs::read(golden("s420.jpg")).unwrap();
+    let image = Image::decode(&good, MAX_PIXELS).unwrap();
+    let long = [&good[..], b"ftypmp42 \xFF\xDA\x00\x08 and so on"].concat();
+    assert_eq!(Image::decode(&long, MAX_PIXELS).unwrap(), image);
+}
+
 /// Single bytes changed anywhere must never panic; most changes in compressed data must be noticed.
 #[test]
 fn corrupt_files_do_not_panic() {

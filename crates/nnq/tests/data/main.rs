@@ -1,4 +1,6 @@
 //! Tests of `nnq::data` against Pillow, NumPy, real data sets, and hostile files.
+#![allow(clippy::print_stdout)]
+
 mod arrays;
 mod folders;
 mod images;

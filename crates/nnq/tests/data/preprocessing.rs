@@ -187,3 +187,25 @@ fn data_sets_in_memory() {
     assert!(Dataset::in_memory(vec![], None, vec![]).is_err());
     assert!(set.sample(2).is_err());
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_read() {
+    let text = include_str!("../../../../docs/data.md");
+    let examples: Vec<_> = text
+        .split("```toml\n")
+        .skip(1)
+        .map(|t| Preprocess::from_toml(t.split("```").next().unwrap()).unwrap())
+        .collect();
+    assert_eq!(examples.len(), 3);
+    assert_eq!(examples[0], Preprocess::imagenet());
+    assert_eq!((examples[1].color, examples[1].layout), (Some(Color::Bgr), Some(Layout::Nhwc)));
+}
+
+#[test]
+fn data_sets_are_checked_against_models() {
+    let set = Dataset::in_memory(vec![picture(8, 8, 3)], None, vec![]).unwrap();
+    let input = |h| Shape(vec![Dim::sym("N"), Dim::Fixed(3), Dim::Fixed(h), Dim::Fixed(8)]);
+    set.check(&Preprocess::raw(), &input(8)).unwrap();
+    let e = set.check(&Preprocess::raw(), &input(9)).unwrap_err().to_string();
+    assert!(e.contains("[N, 3, 9, 8]") && e.contains("[N, 3, 8, 8]"), "{e}");
+}

@@ -45,3 +45,15 @@ fn imagenette() {
     assert!(Dataset::open(&dir, &Options::evaluation()).unwrap_err().to_string().contains("name one of them"));
     println!("first image: {}", sha(&image_of(set.sample(0).unwrap()).pixels));
 }
+
+/// `unpack.py` of the data folder writes these.
+#[test]
+fn cifar10() {
+    let Some(dir) = real("cifar-10-batches-bin") else { return };
+    let set = Dataset::open(&dir, &Options::evaluation()).unwrap();
+    assert_eq!((set.len(), set.label_count(), set.classes()[3].as_str()), (10_000, 10, "cat"));
+    // Published: a thousand test images per class.
+    let mut counts = [0; 10];
+    (0..set.len()).for_each(|i| counts[set.label(i).unwrap()] += 1);
+    assert_eq!(counts, [1000; 10]);
+}

@@ -50,7 +50,8 @@ fn batchnorm_into_every_product() {
         })
     };
     // operator, input, weight, output channels, shape of the bias, the operator afterwards
-    let rows: [(Op, &str, &[usize], &[usize], usize, Option<&[usize]>, &str); 10] = [
+    type Row<'a> = (Op, &'a str, &'a [usize], &'a [usize], usize, Option<&'a [usize]>, &'a str);
+    let rows: [Row; 10] = [
         (conv(1), "2,4,5,5", &[2, 4, 5, 5], &[6, 4, 3, 3], 6, None, "Conv"),
         (conv(1), "2,4,5,5", &[2, 4, 5, 5], &[6, 4, 3, 3], 6, Some(&[6]), "Conv"),
         (conv(4), "2,4,5,5", &[2, 4, 5, 5], &[8, 1, 3, 3], 8, Some(&[8]), "Conv"),
@@ -138,9 +139,6 @@ fn matmul_takes_a_scale_and_leaves_a_bias() {
 #[test]
 fn batchnorm_that_must_stay() {
     type Edit = fn(&mut GraphBuilder, ValueId, ValueId, ValueId);
-    let annotate =
-        |g: &mut Graph, v: ValueId| g.value_mut(v).quant = Some(Arc::new(QParams::tensor(QType::I8, 0.1, 0)));
-    let _ = annotate;
     let edits: [(&str, Edit); 5] = [
         ("nothing", |_, _, _, _| {}),
         ("another reader", |b, _, y, _| {
@@ -328,7 +326,7 @@ fn padding_into_conv() {
         verify(&g).unwrap();
         if auto_pad == AutoPad::NotSet {
             let x = random(&[1, 2, 5, 5], 1);
-            assert!(difference(&run(&old, &[x.clone()])[0], &run(&g, &[x])[0]) < 1e-6);
+            assert!(difference(&run(&old, std::slice::from_ref(&x))[0], &run(&g, &[x])[0]) < 1e-6);
         }
         n
     };

@@ -1,4 +1,6 @@
 //! The IR: inference, verifier, text form, rewrites.
+#![allow(clippy::print_stdout)]
+
 mod eval;
 mod fold;
 mod infer;

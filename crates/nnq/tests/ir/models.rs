@@ -1,8 +1,9 @@
 //! Real trained networks: simplification keeps what they compute.
 use super::eval::{difference, random};
-use nnq::exec::float::{Ctx, Options, Session, eval};
+use nnq::exec::float::{Ctx, Options, Session, Tap, eval};
 use nnq::formats::onnx;
-use nnq::ir::{Binding, Graph, Shape, bind, infer, pass::simplify, verify};
+use nnq::ir::{Binding, Graph, Shape, Tensor, ValueId, bind, infer, pass::simplify, verify};
+use nnq::{Error, Result};
 use std::{path::PathBuf, sync::Arc};
 
 fn models() -> PathBuf {
@@ -11,8 +12,23 @@ fn models() -> PathBuf {
     data.join("models")
 }
 
-fn run(graph: &Graph, input: nnq::ir::Tensor) -> nnq::ir::Tensor {
+fn run(graph: &Graph, input: Tensor) -> Tensor {
     Session::new(Arc::new(graph.clone()), &Options::default()).unwrap().run(vec![input]).unwrap().remove(0)
+}
+
+/// Compares the type and shape of every value that the executor makes with the inferred ones.
+struct Inferred<'g>(&'g Graph, usize);
+
+impl Tap for Inferred<'_> {
+    fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()> {
+        let v = self.0.value(value);
+        self.1 += 1;
+        let shape = v.shape.as_ref().and_then(Shape::as_fixed);
+        if shape.as_deref() != Some(tensor.shape()) || v.dtype != Some(tensor.dtype()) {
+            return Err(Error::internal(format!("'{}': inferred {:?} {shape:?}, is {tensor:?}", v.name, v.dtype)));
+        }
+        Ok(())
+    }
 }
 
 /// Name of the file, nodes afterwards by kind.
@@ -78,6 +94,13 @@ fn simplified_models_compute_the_same() {
 
         let shape = bound.value(bound.inputs[0]).shape.as_ref().and_then(Shape::as_fixed).unwrap();
         let x = random(&shape, 3);
+        for g in [&graph, &simple] {
+            let bound = bind(g, &Binding::from([("N".to_string(), 2)])).unwrap();
+            let mut tap = Inferred(&bound, 0);
+            let mut session = Session::new(Arc::new(bound.clone()), &Options::default()).unwrap();
+            session.run_tapped(vec![x.clone()], &mut tap).unwrap();
+            assert!(tap.1 > g.node_count(), "{name}: every value is looked at");
+        }
         let (a, b) = (run(&graph, x.clone()), run(&simple, x));
         assert_eq!(Some(a.shape().to_vec()), bound.value(bound.outputs[0]).shape.as_ref().and_then(Shape::as_fixed));
         let d = difference(&a, &b);

@@ -18,7 +18,7 @@ impl Term for f64 {
     /// Constants take turns between rank 0 and one element.
     fn value(self, f: &mut Formula) -> ValueId {
         f.1 += 1;
-        let shape: &[usize] = if f.1 % 2 == 0 { &[1] } else { &[] };
+        let shape: &[usize] = if f.1.is_multiple_of(2) { &[1] } else { &[] };
         f.0.constant("k", Tensor::of(shape, vec![self as f32]))
     }
 }
@@ -274,6 +274,11 @@ fn swish() {
     );
 }
 
+/// To five digits, as some exporters write constants.
+fn rounded(x: f64) -> f64 {
+    format!("{x:.5}").parse().unwrap()
+}
+
 #[test]
 fn gelu() {
     let root = std::f64::consts::SQRT_2;
@@ -323,7 +328,7 @@ fn gelu() {
             (
                 "x * 0.70711",
                 g(|f, x| {
-                    let d = f.mul(x, 0.707_11);
+                    let d = f.mul(x, rounded(std::f64::consts::FRAC_1_SQRT_2));
                     let e = f.un(Unary::Erf, d);
                     let a = f.add(e, 1.0);
                     let m = f.mul(x, a);

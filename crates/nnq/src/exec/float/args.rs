@@ -3,10 +3,13 @@
 use super::{Ctx, Inputs};
 use crate::{
     error::{Error, Result},
-    ir::{Buf, DType, Data, Tensor},
+    ir::{self, Buf, DType, Data, Tensor},
     with_data,
 };
 use half::{bf16, f16};
+
+/// Most elements of a tensor that an operator makes. Beyond it lies no real network, but a hostile shape.
+const MOST_ELEMENTS: usize = 1 << 31;
 
 /// Elements that one task works on. Fixed, so that nothing depends on the number of threads.
 pub(super) const CHUNK: usize = 1 << 14;
@@ -69,7 +72,12 @@ pub(super) fn sizes(list: &[i64], what: &str) -> Result<Vec<usize>> {
 
 /// The element count of a tensor that is about to be made.
 pub(super) fn room(shape: &[usize]) -> Result<usize> {
-    Ctx::new().count(shape)
+    let n = ir::count(shape)?;
+    if n > MOST_ELEMENTS {
+        return Err(Error::shape(format!("the result's shape {shape:?} has {n} elements"))
+            .cure(format!("nnq makes tensors of at most {MOST_ELEMENTS} elements")));
+    }
+    Ok(n)
 }
 
 /// A vector of zeros (or of whatever a recycled buffer held, for f32).

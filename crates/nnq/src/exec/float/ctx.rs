@@ -16,12 +16,24 @@ pub struct Ctx {
 #[derive(Default)]
 struct Inner {
     free: Vec<Vec<f32>>,
+    /// Elements in `free`; elements taken and not given back; the most of those at once.
+    free_len: usize,
+    out: usize,
+    most: usize,
     /// Bytes that the running node holds, and the most it held.
     held: usize,
     peak: usize,
     /// The running node and a bit for each of its first 64 inputs that is a constant.
     node: Option<(u32, u64)>,
     kept: HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>,
+}
+
+impl Inner {
+    fn remove(&mut self, i: usize) -> Vec<f32> {
+        let v = self.free.swap_remove(i);
+        self.free_len -= v.capacity();
+        v
+    }
 }
 
 impl Ctx {
@@ -36,18 +48,20 @@ impl Ctx {
     pub fn take(&self, n: usize) -> Vec<f32> {
         let mut v = {
             let inner = &mut *self.lock();
+            inner.out += n;
+            inner.most = inner.most.max(inner.out);
             inner.held += n * size_of::<f32>();
             inner.peak = inner.peak.max(inner.held);
             // Not one that is far too large: a later operator needs that.
             let fits = |b: &Vec<f32>| (n..=n.saturating_mul(2).max(1 << 10)).contains(&b.capacity());
             let best = inner.free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| b.capacity());
             match best.map(|(i, _)| i) {
-                Some(i) => inner.free.swap_remove(i),
+                Some(i) => inner.remove(i),
                 None => {
                     // The new buffer takes the place of the largest one that is too small, so that free ones do not pile up.
                     let small = inner.free.iter().enumerate().filter(|(_, b)| b.capacity() < n);
                     if let Some((i, _)) = small.max_by_key(|(_, b)| b.capacity()) {
-                        inner.free.swap_remove(i);
+                        inner.remove(i);
                     }
                     Vec::new()
                 }
@@ -76,7 +90,11 @@ impl Ctx {
     pub fn give(&self, v: Vec<f32>) {
         let mut inner = self.lock();
         inner.held = inner.held.saturating_sub(v.len() * size_of::<f32>());
-        if v.capacity() > 0 {
+        inner.out = inner.out.saturating_sub(v.len());
+        // Buffers that were made elsewhere come in too (inputs, results of moves): what is free never exceeds what was in
+        // use at once.
+        if v.capacity() > 0 && inner.free_len + v.capacity() <= inner.most {
+            inner.free_len += v.capacity();
             inner.free.push(v);
         }
     }

@@ -248,7 +248,11 @@ impl Reader<'_> {
                 "operator '{op_type}' of domain '{}'",
                 p.domain.as_deref().unwrap_or_default()
             ))
-            .cure("export the model with standard ONNX operators only, without a runtime's fusions"));
+            .cure(if op_type.starts_with("QLinear") {
+                "quantize the model in the QDQ format"
+            } else {
+                "export the model with standard ONNX operators only, without a runtime's fusions"
+            }));
         }
         let row = table::find(op_type)
             .ok_or_else(|| Error::unsupported(format!("operator '{op_type}' is not among those nnq knows")))?;

@@ -66,7 +66,7 @@ pub fn write(graph: &Graph, path: &Path, options: &WriteOptions) -> Result<()> {
 /// The bytes of a model, all data inline.
 ///
 /// # Errors
-/// As [`write`]; also when the model is too large to be one piece.
+/// As [`write()`]; also when the model is too large to be one piece.
 pub fn to_bytes(graph: &Graph, options: &WriteOptions) -> Result<Vec<u8>> {
     let mut model = Model::new(graph, &WriteOptions { external_above: u64::MAX, ..options.clone() })?;
     model.external = false;

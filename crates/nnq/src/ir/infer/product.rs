@@ -30,17 +30,17 @@ pub(super) fn conv_dims(a: &ConvAttrs, x: &Args, xi: usize, wi: usize, bi: usize
     if group == 0 {
         return Err(Error::shape("group 0"));
     }
-    if let (Dim::Fixed(c), Dim::Fixed(per)) = (&xd[1], &wd[1]) {
-        if per.checked_mul(group) != Some(*c) {
-            return Err(Error::shape(format!(
-                "the input has {c} channels, the weight takes {per} in each of {group} groups"
-            )));
-        }
+    if let (Dim::Fixed(c), Dim::Fixed(per)) = (&xd[1], &wd[1])
+        && per.checked_mul(group) != Some(*c)
+    {
+        return Err(Error::shape(format!(
+            "the input has {c} channels, the weight takes {per} in each of {group} groups"
+        )));
     }
-    if let Dim::Fixed(m) = wd[0] {
-        if m % group != 0 {
-            return Err(Error::shape(format!("{m} output channels in {group} groups")));
-        }
+    if let Dim::Fixed(m) = wd[0]
+        && m % group != 0
+    {
+        return Err(Error::shape(format!("{m} output channels in {group} groups")));
     }
     let m = x.vector(bi, "the bias", &wd[0])?;
     let mut kernel = Vec::with_capacity(rank - 2);

@@ -70,10 +70,10 @@ pub(super) fn top_k(a: i64, x: &Args) -> Result<Vec<Fact>> {
                 Some(_) => return Err(Error::shape("K is no single number")),
                 None => Dim::Unknown,
             };
-            if let (Some(k), Some(n)) = (k.fixed(), d[a].fixed()) {
-                if k > n {
-                    return Err(Error::shape(format!("the {k} greatest of {n}")));
-                }
+            if let (Some(k), Some(n)) = (k.fixed(), d[a].fixed())
+                && k > n
+            {
+                return Err(Error::shape(format!("the {k} greatest of {n}")));
             }
             let mut out = d.to_vec();
             out[a] = k;

@@ -12,10 +12,10 @@ pub(super) fn gather(a: i64, x: &Args) -> Result<Vec<Fact>> {
     let mut out = d[..a].to_vec();
     out.extend_from_slice(i);
     out.extend_from_slice(&d[a + 1..]);
-    if let (Some(n), Some(list)) = (d[a].fixed().and_then(|n| i64::try_from(n).ok()), index.known_ints()) {
-        if let Some(bad) = list.iter().find(|&&i| i < -n || i >= n) {
-            return Err(Error::shape(format!("index {bad} of an axis of {n}")));
-        }
+    if let (Some(n), Some(list)) = (d[a].fixed().and_then(|n| i64::try_from(n).ok()), index.known_ints())
+        && let Some(bad) = list.iter().find(|&&i| i < -n || i >= n)
+    {
+        return Err(Error::shape(format!("index {bad} of an axis of {n}")));
     }
     let ints = match (&data.ints, index.known_ints()) {
         (Some(v), Some(list)) if d.len() == 1 => list

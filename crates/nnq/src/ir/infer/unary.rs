@@ -23,10 +23,10 @@ pub(super) fn run(u: Unary, x: &Args) -> Result<Vec<Fact>> {
 pub(super) fn clip(x: &Args) -> Result<Vec<Fact>> {
     let dtype = x.same_dtype(0..3)?;
     for i in [1, 2] {
-        if let Some(d) = x.get(i).and_then(Fact::dims) {
-            if d.iter().any(|d| d.fixed().is_some_and(|n| n != 1)) {
-                return Err(Error::shape("a bound that is no scalar"));
-            }
+        if let Some(d) = x.get(i).and_then(Fact::dims)
+            && d.iter().any(|d| d.fixed().is_some_and(|n| n != 1))
+        {
+            return Err(Error::shape("a bound that is no scalar"));
         }
     }
     one(dtype, x.dims(0)?.map(<[Dim]>::to_vec))

@@ -109,10 +109,10 @@ fn value(v: &Value) -> Result<()> {
             return Err(broken(format!("quantized, but of type {d} to its readers")));
         }
         q.check(v.shape.as_ref().and_then(Shape::as_fixed).as_deref())?;
-        if let crate::ir::Granularity::Channel { axis } | crate::ir::Granularity::Block { axis, .. } = q.granularity {
-            if let Some(s) = v.shape.as_ref().filter(|s| axis >= s.rank()) {
-                return Err(Error::shape(format!("quantized along axis {axis} of a shape {s}")));
-            }
+        if let crate::ir::Granularity::Channel { axis } | crate::ir::Granularity::Block { axis, .. } = q.granularity
+            && let Some(s) = v.shape.as_ref().filter(|s| axis >= s.rank())
+        {
+            return Err(Error::shape(format!("quantized along axis {axis} of a shape {s}")));
         }
     }
     let Some(t) = &v.constant else { return Ok(()) };

@@ -4,8 +4,8 @@ use crate::error::{Error, Result};
 use crate::ir::count;
 use serde::{Deserialize, Serialize};
 
-/// A [`Sketch`] for each index of one axis, with 8 bins per octave (128 bytes per sign and octave): channels can be thousands,
-/// and their extremes and means, which are exact in any resolution, are what is usually asked for.
+/// A [`Sketch`] for each index of one axis, with 8 bins per octave (128 bytes per sign and octave): channels can be
+/// thousands, and their extremes and means, which are exact in any resolution, are what is usually asked for.
 ///
 /// Samples' extremes are not kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,8 @@
 //! What calibration remembers about a value.
 //!
-//! An observer sees values and decides nothing: ranges are chosen afterwards, from the same statistics, for any bit width
-//! and method ([`crate::quant::range`]). Everything here merges exactly, so that calibration can be sharded over threads and
-//! machines and interrupted.
+//! An observer sees values and decides nothing: ranges are chosen afterwards, from the same statistics, for any bit
+//! width and method ([`crate::quant::range`]). Everything here merges exactly, so that calibration can be sharded over
+//! threads and machines and interrupted.
 //!
 //! To add an observer: a file here that implements [`Observer`], an arm in [`Statistics`] and one in [`ObserverKind`].
 mod channel;
@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 
 /// Statistics that can be fed and merged.
 pub trait Observer: Send {
-    /// Sees the elements of one calibration sample (row-major, of `shape`). `sample` is its index in the calibration set.
+    /// Sees the elements of one calibration sample (row-major, of `shape`). `sample` is its index in the calibration
+    /// set.
     ///
     /// # Errors
     /// When the shape does not fit the observer or its counts would overflow.

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 /// histogram with fixed bins.
 ///
 /// A bin holds the values that share sign, exponent and the leading `mantissa` bits of the fraction, so that its edges
-/// do not depend on the data and its width is `2^-mantissa` of its lower edge or less. Each bin has a count and the sum
-/// of the remaining fraction bits, both integers: the mean of the values in a bin is known exactly, and so is the sum of
-/// all values. Merging adds integers and compares extremes; it is associative and commutative, and gives the same bits
-/// for any sharding and order.
+/// do not depend on the data and its width is `2^-mantissa` of its lower edge or less. Each bin has a count and the
+/// sum of the remaining fraction bits, both integers: the mean of the values in a bin is known exactly, and so is the
+/// sum of all values. Merging adds integers and compares extremes; it is associative and commutative, and gives the
+/// same bits for any sharding and order.
 ///
 /// With the default of 7 bits a bin is at most 1/128 wide (relative). At 8 bits the step of a range `[0, t]` is
 /// `t / 255`, and the bins just below `t` are `t / 128` to `t / 256` wide: about one step there, half a step at
@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 /// uniform, which is what [`crate::quant::range`] assumes between the exact means. One more bit would double the memory
 /// (now 2 KiB per sign and octave that occurs, 20 to 150 KiB for usual activations) for a second-order effect.
 ///
-/// Derived from the bins and not exact: the sum of squares (within `2^-2(mantissa+1)` relative, usually far better), and quantiles
-/// (within one bin).
+/// Derived from the bins and not exact: the sum of squares (within `2^-2(mantissa+1)` relative, usually far better),
+/// and quantiles (within one bin).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct Sketch {

@@ -75,6 +75,24 @@ fn every_call_size_counts_the_same() {
 }
 
 #[test]
+fn counters_hold_the_longest_run_of_the_largest_fraction() {
+    // More than the table takes before it is emptied, all in one bin, every lower bit set; then the same with a NaN in
+    // each block, which sends all elements through one lane.
+    let top = f32::from_bits(0x3fff_ffff);
+    let mut x = vec![top; (1 << 24) + 5];
+    for nan in [0, (1u64 << 24) / 2048 + 1] {
+        if nan > 0 {
+            x.iter_mut().step_by(2048).for_each(|x| *x = f32::NAN);
+        }
+        let s = sketch(&x);
+        let n = x.len() as u64 - nan;
+        assert_eq!((s.finite(), s.nan()), (n, nan));
+        assert_eq!(s.sum(), n as f64 * f64::from(top));
+        assert_eq!(s.segments(), [Segment { lo: top.into(), hi: top.into(), count: n as f64 }]);
+    }
+}
+
+#[test]
 fn sums_and_quantiles_of_many() {
     // A skewed distribution over many octaves.
     let x: Vec<f32> = (1..=200_000u32)

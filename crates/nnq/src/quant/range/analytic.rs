@@ -1,4 +1,5 @@
-//! Closed forms: the clip of least squared error for a Laplace or Gauss distribution (ACIQ; Banner, Nahshan, Soudry 2019).
+//! Closed forms: the clip of least squared error for a Laplace or Gauss distribution (ACIQ; Banner, Nahshan, Soudry
+//! 2019).
 use super::{Range, Scheme};
 use crate::quant::observer::Sketch;
 

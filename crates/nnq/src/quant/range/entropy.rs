@@ -49,7 +49,8 @@ fn linear(segments: &[Segment], top: f64, bins: usize) -> Vec<f64> {
     out
 }
 
-/// How many bins to keep: the last of the equally good. `levels(kept)` is the number of quantization levels over the kept bins.
+/// How many bins to keep: the last of the equally good. `levels(kept)` is the number of quantization levels over the
+/// kept bins.
 ///
 /// For each number of kept bins, the reference distribution P is the kept histogram with everything beyond added to its
 /// last bin; Q merges the kept histogram into `levels` equal groups of bins and spreads each group's mass over the bins

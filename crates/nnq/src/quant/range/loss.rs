@@ -133,7 +133,8 @@ impl<'a> Loss<'a> {
         }
         Self { power, segments, zero, near }
     }
-    /// The sum of `|x - D(Q(x))|^p` on the grid of step `s` whose codes lie between `low <= 0` and `high >= 0` from the zero point.
+    /// The sum of `|x - D(Q(x))|^p` on the grid of step `s` whose codes lie between `low <= 0` and `high >= 0` from
+    /// the zero point.
     pub fn at(&self, s: f64, low: f64, high: f64) -> f64 {
         // Everything below half a step rounds to zero.
         let first = self.segments[..self.zero].partition_point(|x| x.lo < -0.5 * s);

@@ -32,7 +32,8 @@ use nnq_kernels::round::rne_f64;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// How to choose a range. Written as `minmax`, `moving-average[:c]`, `percentile[:p]`, `entropy`, `mse[:p]`, `norm`, `aciq`.
+/// How to choose a range. Written as `minmax`, `moving-average[:c]`, `percentile[:p]`, `entropy`, `mse[:p]`, `norm`,
+/// `aciq`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -44,8 +45,8 @@ pub enum RangeMethod {
         /// Weight of the newest sample, 0 < c <= 1. Default 0.01.
         c: f64,
     },
-    /// The range that leaves out `100 - p` percent of the values: all of them on one side when the grid is symmetric (largest magnitudes)
-    /// or the data does not change sign, half on each side otherwise.
+    /// The range that leaves out `100 - p` percent of the values: all of them on one side when the grid is symmetric
+    /// (largest magnitudes) or the data does not change sign, half on each side otherwise.
     Percentile {
         /// Percent, 50 < p <= 100. Default 99.99.
         p: f64,
@@ -59,8 +60,8 @@ pub enum RangeMethod {
         p: f64,
     },
     /// The least sum of squared errors over every zero point and scale: [`RangeMethod::Mse`] with `p = 2` by an
-    /// exhaustive algorithm. Unlike PyTorch's `HistogramObserver` it is not greedy, knows the true number of levels, and
-    /// measures on the grid as deployed, zero on it.
+    /// exhaustive algorithm. Unlike PyTorch's `HistogramObserver` it is not greedy, knows the true number of levels,
+    /// and measures on the grid as deployed, zero on it.
     Norm,
     /// The clip that is optimal for a Laplace or Gauss distribution (whichever fits better) of the same mean and spread
     /// (Banner et al. 2019).
@@ -240,8 +241,8 @@ fn usable(sketch: &Sketch) -> Result<[f32; 2]> {
         .ok_or_else(|| Error::value("no value was seen in calibration").cure("calibrate with samples that reach it"))
 }
 
-/// The range in which `c` is the power of two that is the largest code distance from zero, times a scale: `c` divided by a power of two is
-/// exact in binary32.
+/// The range in which `c` is the power of two that is the largest code distance from zero, times a scale: `c` divided
+/// by a power of two is exact in binary32.
 fn constant(c: f64, scheme: Scheme) -> Range {
     if c == 0.0 {
         return Range { lo: 0.0, hi: 0.0 };
@@ -288,8 +289,8 @@ fn percentile(p: f64, sketch: &Sketch, scheme: Scheme) -> Result<Range> {
 /// - asymmetric: `s = (hi - lo) / (p - n)`, `z = clamp(rne(n - lo / s), n, p)`;
 /// - symmetric: `z = 0` and the least `s` that clips neither end, `s = max(hi / p, lo / n)`;
 ///
-/// in binary64, `s` rounded down to binary32 before it is used for `z`. Always finite and normal: an empty range gives 1,
-/// smaller ones than the smallest normal number that number, and what would overflow the largest finite number.
+/// in binary64, `s` rounded down to binary32 before it is used for `z`. Always finite and normal: an empty range gives
+/// 1, smaller ones than the smallest normal number that number, and what would overflow the largest finite number.
 pub fn params(range: Range, scheme: Scheme) -> (f32, i32) {
     let [n, p] = scheme.codes();
     let (lo, hi) = (range.lo.min(0.0), range.hi.max(0.0));
@@ -308,8 +309,8 @@ pub fn params(range: Range, scheme: Scheme) -> (f32, i32) {
 /// The fixed rule for scales: see [`params`].
 ///
 /// Rounded down, not to nearest: a value that lies exactly between two codes in real arithmetic, such as half of the
-/// largest magnitude, then does not fall below the middle by the rounding of the scale. The largest magnitude itself is 1e-7 above
-/// the last code, which rounding and clamping absorb.
+/// largest magnitude, then does not fall below the middle by the rounding of the scale. The largest magnitude itself
+/// is 1e-7 above the last code, which rounding and clamping absorb.
 pub(crate) fn safe_scale(real: f64) -> f32 {
     if real > 0.0 {
         let nearest = real as f32;

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::quant::observer::Segment;
 
-/// Up to this many bits each zero point is searched on its own: with few levels the plane of both ends has a valley for each.
+/// Up to this many bits each zero point is searched on its own: with few levels the plane of both ends has a valley
+/// for each.
 const EACH_ZERO_POINT: u8 = 4;
 
 /// `lo < hi` are the exact extremes of the segments.

@@ -1,9 +1,9 @@
 //! The range of least squared error, trying every zero point for every step.
 //!
 //! Zero is on the grid, so the grid points are the multiples of the step whatever the zero point is, and the error
-//! separates: what negative values cost depends only on how many codes lie below zero, what positive ones cost on how many lie
-//! above. For a given step both are read off prefix sums: of the rounding error for what is inside, of the moments for
-//! what is clipped. One pass over the histogram prices a step, and a binary search each zero point.
+//! separates: what negative values cost depends only on how many codes lie below zero, what positive ones cost on how
+//! many lie above. For a given step both are read off prefix sums: of the rounding error for what is inside, of the
+//! moments for what is clipped. One pass over the histogram prices a step, and a binary search each zero point.
 use super::{
     Range, Scheme,
     loss::Power,

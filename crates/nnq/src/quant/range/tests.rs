@@ -43,7 +43,8 @@ fn normal(n: usize) -> Vec<f32> {
     (0..n).map(|i| quantile((i as f64 + 0.5) / n as f64) as f32).collect()
 }
 
-/// Optimal uniform grids with zero for N(0,1): bits, step and SQNR in dB, full range and narrow (numerical integration).
+/// Optimal uniform grids with zero for N(0,1): bits, step and SQNR in dB, full range and narrow (numerical
+/// integration).
 const NORMAL: [(u8, f64, f64, f64); 6] = [
     (2, 1.04839, 8.26, 7.21),
     (3, 0.60182, 13.91, 13.29),
@@ -255,8 +256,8 @@ fn brute_force_on_few_values() {
                     for m in methods {
                         let got = chosen_loss(m, x, sch, p);
                         let whole = chosen_loss(RangeMethod::MinMax, x, sch, p);
-                        // Some grid hits a handful of values by luck; such a valley is very narrow and may be missed where
-                        // it gains less than 1e-4 of the power.
+                        // Some grid hits a handful of values by luck; such a valley is very narrow and may be missed
+                        // where it gains less than 1e-4 of the power.
                         let power: f64 = x.iter().map(|&x| f64::from(x).abs().powf(p)).sum();
                         assert!(
                             got <= best * 1.02 + power * 1e-4,

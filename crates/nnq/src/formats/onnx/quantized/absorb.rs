@@ -19,6 +19,7 @@ use std::{
 /// # Errors
 /// When the metadata names a grid that does not exist.
 pub fn absorb(graph: &Graph) -> Result<Graph> {
+    let graph = &super::fold::scales(graph)?;
     let mut a = Absorb::new(graph)?;
     for (id, node) in graph.nodes() {
         if !a.done.contains(&id) {
@@ -54,6 +55,7 @@ pub(super) struct Absorb<'a> {
     explicit: HashMap<ValueId, ValueId>,
     constants: HashMap<ValueId, Vec<(QParams, ValueId)>>,
     grids: HashMap<String, QType>,
+    node_names: HashSet<String>,
     counter: u32,
 }
 
@@ -81,6 +83,7 @@ impl<'a> Absorb<'a> {
             explicit: HashMap::new(),
             constants: HashMap::new(),
             grids,
+            node_names: src.nodes().map(|(_, n)| n.name.clone()).collect(),
             counter: 0,
         };
         for &id in &src.inputs {
@@ -135,7 +138,8 @@ impl<'a> Absorb<'a> {
                 let v = self.src.value(id);
                 let tensor =
                     v.constant.clone().ok_or_else(|| Error::malformed(format!("nothing produces '{}'", v.name)))?;
-                let new = self.out.add_constant(&v.name, tensor);
+                let name = if self.out.find(&v.name).is_none() { v.name.clone() } else { self.fresh("w") };
+                let new = self.out.add_constant(&name, tensor);
                 self.out.value_mut(new).quant.clone_from(&v.quant);
                 self.states[id.0 as usize] = Some(State::Plain(new));
                 Ok(new)
@@ -160,12 +164,13 @@ impl<'a> Absorb<'a> {
         };
         let scale = Tensor::of(&dims, q.scale.clone());
         let zero = codes::tensor(&dims, &q.zero_point, dtype)?;
-        let scale = self.out.add_constant(&format!("{base}_scale"), Arc::new(scale));
-        let zero = self.out.add_constant(&format!("{base}_zero"), Arc::new(zero));
+        let scale = self.constant("s", scale);
+        let zero = self.constant("z", zero);
         let name = if self.out.find(&base).is_none() { base } else { self.fresh("q") };
         let new = self.out.add_value(&name, Some(dtype), shape)?;
         let op = Op::QuantizeLinear { axis, block: 0, saturate: true, out: dtype };
-        self.out.add_node(&format!("{name}_quantize"), op, vec![Some(value), Some(scale), Some(zero)], vec![Some(new)]);
+        let node = self.node_name("Q");
+        self.out.add_node(&node, op, vec![Some(value), Some(scale), Some(zero)], vec![Some(new)]);
         self.explicit.insert(id, new);
         Ok(new)
     }
@@ -179,6 +184,23 @@ impl<'a> Absorb<'a> {
                 return name;
             }
         }
+    }
+
+    /// A node name that neither graph has.
+    fn node_name(&mut self, prefix: &str) -> String {
+        loop {
+            self.counter += 1;
+            let name = format!("{prefix}{}", self.counter);
+            if self.node_names.insert(name.clone()) {
+                return name;
+            }
+        }
+    }
+
+    /// A constant of generated name.
+    fn constant(&mut self, prefix: &str, tensor: Tensor) -> ValueId {
+        let name = self.fresh(prefix);
+        self.out.add_constant(&name, Arc::new(tensor))
     }
 
     /// How often a value of `src` is read, graph outputs included.
@@ -245,15 +267,19 @@ impl<'a> Absorb<'a> {
         };
         let whole = codes::whole(dtype)?;
         let qtype = self.grid(codes, dtype)?;
-        let mut q = QParams { qtype, granularity, scale: s, zero_point: z };
-        if qtype != whole && q.check(known.as_deref()).is_err() {
-            q.qtype = whole;
-        }
         if let (Granularity::Block { axis, size }, Some(known)) = (granularity, &known) {
             let blocks = known.iter().enumerate().map(|(i, &d)| if i == axis { d.div_ceil(size) } else { d });
             if !blocks.eq(scale.shape().iter().copied()) {
                 return None;
             }
+        }
+        // ONNX gives 32-bit integers no zero point.
+        if dtype == DType::I32 && z.iter().any(|&z| z != 0) {
+            return None;
+        }
+        let mut q = QParams { qtype, granularity, scale: s, zero_point: z };
+        if qtype != whole && q.check(known.as_deref()).is_err() {
+            q.qtype = whole;
         }
         q.check(known.as_deref()).ok()?;
         Some(q)
@@ -437,8 +463,8 @@ impl<'a> Absorb<'a> {
         let (op, inputs) = if lo == z && hi == grid.max() {
             (Op::Unary(Unary::Relu), vec![Some(value)])
         } else {
-            let min = (lo > grid.min()).then(|| self.out.add_constant(&format!("{name}_min"), Arc::new(real(lo))));
-            let max = (hi < grid.max()).then(|| self.out.add_constant(&format!("{name}_max"), Arc::new(real(hi))));
+            let min = (lo > grid.min()).then(|| self.constant("c", real(lo)));
+            let max = (hi < grid.max()).then(|| self.constant("c", real(hi)));
             (Op::Clip, vec![Some(value), min, max])
         };
         let out = self.annotated(y, clipped)?;
@@ -456,7 +482,8 @@ impl<'a> Absorb<'a> {
                     let v = self.out.value(value);
                     let (dtype, shape) = (v.dtype, v.shape.clone());
                     let copy = self.out.add_value(name, dtype, shape)?;
-                    self.out.add_node(&format!("{name}_copy"), Op::Identity, vec![Some(value)], vec![Some(copy)]);
+                    let node = self.node_name("copy");
+                    self.out.add_node(&node, Op::Identity, vec![Some(value)], vec![Some(copy)]);
                     value = copy;
                 } else {
                     self.out.rename(value, name);
@@ -484,6 +511,7 @@ fn parse_grid(text: &str) -> Option<QType> {
     };
     let rest = &text[1..];
     let narrow = rest.ends_with('n');
-    let q = QType { bits: rest.trim_end_matches('n').parse().ok()?, signed, narrow };
+    let bits = rest.trim_end_matches('n').parse().ok().filter(|b| (1..=16).contains(b) || *b == 32)?;
+    let q = QType { bits, signed, narrow };
     (q.to_string() == text && QParams::tensor(q, 1.0, q.min().max(0)).check(None).is_ok()).then_some(q)
 }

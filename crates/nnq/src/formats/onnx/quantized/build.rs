@@ -2,7 +2,7 @@
 use super::{GRID_KEY, codes, products::Product};
 use crate::{
     error::{At, Error, Result},
-    ir::{DType, Granularity, Graph, Node, Op, QParams, Tensor, ValueId},
+    ir::{DType, Granularity, Graph, Node, Op, QParams, Tensor, ValueId, op::Binary},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,6 +24,9 @@ pub fn to_qdq(graph: &Graph) -> Result<Graph> {
     }
     b.finish()
 }
+
+/// Up to this many scales take no more bytes in a file than the node that computes them.
+const SCALES_WORTH_A_NODE: usize = 12;
 
 /// The state while one graph is turned into another.
 pub(super) struct Build<'a> {
@@ -85,11 +88,11 @@ impl<'a> Build<'a> {
 
     /// Emits one node as it is, between dequantized inputs and quantized outputs.
     pub fn node(&mut self, node: &Node) -> Result<()> {
-        if let (Op::Identity, Some(x), Some(y)) = (&node.op, node.input(0), node.output(0)) {
-            if self.src.value(y).quant.is_some() {
-                let x = self.real(x)?;
-                return self.produced(y, x, Some(&node.name));
-            }
+        if let (Op::Identity, Some(x), Some(y)) = (&node.op, node.input(0), node.output(0))
+            && self.src.value(y).quant.is_some()
+        {
+            let x = self.real(x)?;
+            return self.produced(y, x, Some(&node.name));
         }
         let bias = Product::of(self.src, node).and_then(|p| p.bias);
         let mut inputs = Vec::with_capacity(node.inputs.len());
@@ -176,7 +179,7 @@ impl<'a> Build<'a> {
 
     /// A weight in another form; as [`Build::named_constant`].
     pub fn named_weight(&mut self, id: ValueId, codes: Tensor, q: &QParams) -> Result<ValueId> {
-        let id = self.named_constant(id, codes);
+        let id = self.named_constant(id, Arc::new(codes));
         self.note_grid(id, q)?;
         Ok(id)
     }
@@ -247,8 +250,12 @@ impl<'a> Build<'a> {
         };
         let c = codes::of_constant(tensor, q).at(|| format!("constant '{}'", v.name))?;
         let tensor = codes::tensor(tensor.shape(), &c, codes::container(q.qtype)?)?;
-        let name = if self.src.outputs.contains(&old) { self.fresh("q") } else { v.name.clone() };
-        let id = self.out.add_constant(&name, Arc::new(tensor));
+        let id = if self.src.outputs.contains(&old) {
+            let name = self.fresh("q");
+            self.out.add_constant(&name, Arc::new(tensor))
+        } else {
+            self.named_constant(old, Arc::new(tensor))
+        };
         self.note_grid(id, q)?;
         self.codes[old.0 as usize] = Some(id);
         Ok(id)
@@ -266,7 +273,7 @@ impl<'a> Build<'a> {
             return self.dequantize(old, code, &name);
         }
         let tensor = v.constant.clone().ok_or_else(|| Error::malformed(format!("nothing produces '{}'", v.name)))?;
-        let id = self.out.add_constant(&v.name, tensor);
+        let id = self.named_constant(old, tensor);
         self.reals[old.0 as usize] = Some(id);
         Ok(id)
     }
@@ -291,8 +298,17 @@ impl<'a> Build<'a> {
         let v = self.src.value(id);
         let p = Product::of(self.src, node).ok_or_else(|| Error::internal("a bias without a product"))?;
         let (code, q) = p.bias_codes(self.src, id).at(|| format!("bias '{}'", v.name))?;
-        let code = self.named_constant(id, Tensor::of(&[code.len()], code));
-        let scale = self.share("s", scales(&q, &[]));
+        let code = self.named_constant(id, Arc::new(Tensor::of(&[code.len()], code)));
+        // The scale of a bias is a product of two that the file holds already. Four bytes a channel are a percent or two of a
+        // small network; every engine folds the product when it loads the file.
+        let scale = if q.scale.len() > SCALES_WORTH_A_NODE && q.scale == p.scales() {
+            let (sx, sw) = (self.scale(&p.qx, p.x)?, self.scale(&p.qw, p.w)?);
+            let product = self.temp("m", DType::F32)?;
+            self.emit(Op::Binary(Binary::Mul), &[sx, sw], product);
+            product
+        } else {
+            self.share("s", scales(&q, &[]))
+        };
         let name = self.fresh("d");
         let real = self.out.add_value(&name, Some(DType::F32), v.shape.clone())?;
         let (axis, block) = layout(&q);
@@ -302,10 +318,10 @@ impl<'a> Build<'a> {
     }
 
     /// A constant in another form, under its own name when that is still free.
-    pub fn named_constant(&mut self, id: ValueId, codes: Tensor) -> ValueId {
+    pub fn named_constant(&mut self, id: ValueId, tensor: Arc<Tensor>) -> ValueId {
         let name = &self.src.value(id).name;
         let name = if self.out.find(name).is_none() { name.clone() } else { self.fresh("w") };
-        self.out.add_constant(&name, Arc::new(codes))
+        self.out.add_constant(&name, tensor)
     }
 
     /// The scale(s) of parameters as a shared constant.

@@ -15,6 +15,7 @@
 mod absorb;
 mod build;
 mod codes;
+mod fold;
 mod products;
 mod qoperator;
 mod recognise;

@@ -50,7 +50,7 @@ impl<'a> Product<'a> {
         if let Some(b) = bias {
             // One number per output channel; anything else is added in float.
             let shape = graph.constant(b)?.shape();
-            let channels = graph.constant(w)?.shape()[channel];
+            let channels = *graph.constant(w)?.shape().get(channel)?;
             if shape != [channels] {
                 return None;
             }

@@ -74,13 +74,13 @@ impl<'a> Step<'a> {
         }
         if let ([(id, 0)], false) = (&consumers[y.0 as usize][..], graph.outputs.contains(&y)) {
             let next = graph.node(*id);
-            if let (Some((a, b)), Some(z)) = (activation(graph, next), next.output(0)) {
-                if let Some(q) = graph.value(z).quant.as_deref().filter(|q| quantizable(q)) {
-                    let lo = a.map_or(Some(q.qtype.min()), |a| codes::of_bound(a, q))?.max(q.qtype.min());
-                    let hi = b.map_or(Some(q.qtype.max()), |b| codes::of_bound(b, q))?.min(q.qtype.max());
-                    if lo <= hi {
-                        return Some(Self { product, target: z, output: Some((q, lo, hi)), activation: Some(*id) });
-                    }
+            if let (Some((a, b)), Some(z)) = (activation(graph, next), next.output(0))
+                && let Some(q) = graph.value(z).quant.as_deref().filter(|q| quantizable(q))
+            {
+                let lo = a.map_or(Some(q.qtype.min()), |a| codes::of_bound(a, q))?.max(q.qtype.min());
+                let hi = b.map_or(Some(q.qtype.max()), |b| codes::of_bound(b, q))?.min(q.qtype.max());
+                if lo <= hi {
+                    return Some(Self { product, target: z, output: Some((q, lo, hi)), activation: Some(*id) });
                 }
             }
         }
@@ -135,7 +135,7 @@ impl<'a> Step<'a> {
         inputs.extend(scale_and_zero(b, q, self.target)?);
         if let Some(bias) = self.product.bias {
             let (codes, _) = self.product.bias_codes(b.src, bias)?;
-            inputs.push(b.named_constant(bias, Tensor::of(&[codes.len()], codes)));
+            inputs.push(b.named_constant(bias, Arc::new(Tensor::of(&[codes.len()], codes))));
         }
         let inputs = inputs.into_iter().map(Some).collect();
         b.out.add_node(&node.name, Op::QLinearConv(attrs.clone()), inputs, vec![Some(y)]);
@@ -185,7 +185,7 @@ impl<'a> Step<'a> {
         let column = |n: usize| [&[n][..], &vec![1; trailing]].concat();
         if let Some(bias) = p.bias {
             let (codes, _) = p.bias_codes(b.src, bias)?;
-            let bias = b.named_constant(bias, Tensor::of(&column(codes.len()), codes));
+            let bias = b.named_constant(bias, Arc::new(Tensor::of(&column(codes.len()), codes)));
             let sum = b.temp("t", DType::I32)?;
             b.emit(Op::Binary(Binary::Add), &[acc, bias], sum);
             acc = sum;
@@ -275,8 +275,10 @@ fn scale_and_zero(b: &mut Build, q: &QParams, v: ValueId) -> Result<[ValueId; 2]
 
 /// The zero point, one number when all are equal.
 fn narrow_zero(b: &mut Build, q: &QParams, v: ValueId) -> Result<ValueId> {
-    if q.zero_point.iter().all(|&z| z == q.zero_point[0]) {
-        let t = codes::tensor(&[], &q.zero_point[..1], codes::container(q.qtype)?)?;
+    if let Some(&first) = q.zero_point.first()
+        && q.zero_point.iter().all(|&z| z == first)
+    {
+        let t = codes::tensor(&[], &[first], codes::container(q.qtype)?)?;
         return Ok(b.share("z", t));
     }
     b.zero(q, v)

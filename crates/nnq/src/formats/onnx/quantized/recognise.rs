@@ -22,6 +22,9 @@ pub(super) fn qlinear(a: &mut Absorb, node: &Node) -> Result<bool> {
         return gemm.emit(a, node);
     }
     let Some(vx) = a.operand(x, (node.input(1), node.input(2)), (1, 0))? else { return Ok(false) };
+    if a.out.value(vx).quant.as_ref().and_then(|q| q.as_tensor()).is_none() {
+        return Ok(false);
+    }
     let axis = match &node.op {
         Op::QLinearConv(_) => 0,
         _ => a.src.constant(w).map_or(1, |t| t.shape().len().saturating_sub(1) as i64),
@@ -140,6 +143,8 @@ pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
     let conv = matches!(node.op, Op::ConvInteger(_));
     let axis = if conv { 0 } else { tensor.shape().len().saturating_sub(1) };
     let channels = tensor.shape().get(axis).copied().unwrap_or(0);
+    // Axes after the channel's in the result.
+    let trailing = if conv { tensor.shape().len().saturating_sub(2) } else { 0 };
     if !conv && tensor.shape().len() != 2 && sw.per_channel {
         return Ok(false);
     }
@@ -155,13 +160,12 @@ pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
     };
     let Some(qtype) = a.grid(w, tensor.dtype()) else { return Ok(false) };
     let qw = QParams { qtype, granularity, scale: sw.scales, zero_point };
-    if qw.check(Some(tensor.shape())).is_err() || sw.rank > 1 + if conv { tensor.shape().len() - 2 } else { 0 } {
+    if qw.check(Some(tensor.shape())).is_err() || sw.rank > 1 + trailing {
         return Ok(false);
     }
     if let Some(b) = chain.bias {
         // Added per channel: [C, 1, 1] after a convolution, [C] after a matrix product.
         let t = a.src.constant(b);
-        let trailing = if conv { tensor.shape().len().saturating_sub(2) } else { 0 };
         let shape = [&[channels][..], &vec![1; trailing]].concat();
         if t.is_none_or(|t| t.dtype() != DType::I32 || t.shape() != shape) {
             return Ok(false);

@@ -27,7 +27,7 @@ fn function(u: Unary, x: ValueId, nodes: Vec<crate::ir::NodeId>) -> Found {
 fn min_max(view: &View, node: &Node) -> Option<Found> {
     let (outer, (x, number)) = bound(view, node)?;
     let inner = view.producer(x);
-    let (lo, hi, x, id) = match (outer, inner.and_then(|(id, n)| Some((id, n, bound(view, n))))) {
+    let (lo, hi, x, id) = match (outer, inner.map(|(id, n)| (id, n, bound(view, n)))) {
         (Variadic::Min, Some((id, n, None))) if matches!(n.op, Op::Unary(Unary::Relu)) => {
             (0.0, number, n.input(0)?, id)
         }

@@ -49,72 +49,42 @@ pub(super) fn plus(view: &View, v: ValueId) -> Option<Part> {
 
 /// The product that ends in `v`. It is followed through values that are read once; powers 2 and 3 count as factors.
 pub(super) fn product(view: &View, v: ValueId) -> Option<Product> {
-    let (id, node) = view.producer(v)?;
     let mut p = Product { number: 1.0, leaves: Vec::new(), nodes: Vec::new() };
-    factors_of(view, id, node, &mut p).then_some(p)
-}
-
-/// The product that ends in a node.
-pub(super) fn product_of(view: &View, node: &Node) -> Option<Product> {
-    let (id, _) = view.producer(node.output(0)?)?;
-    let mut p = product(view, node.output(0)?)?;
-    p.nodes.retain(|&n| n != id);
-    Some(p)
-}
-
-/// Adds the factors of a Mul, of a Div by a number or of a power; false for any other node.
-fn factors_of(view: &View, id: NodeId, node: &Node, p: &mut Product) -> bool {
-    let mut stack = vec![(id, node)];
-    let mut first = true;
+    let mut stack = vec![view.producer(v)?];
     while let Some((id, node)) = stack.pop() {
-        let operands: Vec<ValueId> = match &node.op {
-            Op::Binary(Binary::Mul) => node.inputs.iter().flatten().copied().collect(),
-            Op::Binary(Binary::Div) => {
-                let Some(d) = node.input(1).and_then(|v| view.scalar(v)) else { return false };
-                p.number /= d;
-                node.input(0).into_iter().collect()
-            }
-            Op::Binary(Binary::Pow) => match (node.input(0), node.input(1).and_then(|v| view.scalar(v))) {
-                (Some(x), Some(e)) if e == 2.0 => vec![x; 2],
-                (Some(x), Some(e)) if e == 3.0 => vec![x; 3],
-                _ => return false,
-            },
-            _ => return false,
-        };
-        if first && matches!(node.op, Op::Binary(Binary::Pow)) {
-            // A power alone is a leaf's business.
-            p.leaves.extend(operands);
-            p.nodes.push(id);
-            return true;
-        }
-        first = false;
+        let (operands, number) = factors(view, node)?;
+        p.number *= number;
         p.nodes.push(id);
+        let power = matches!(node.op, Op::Binary(Binary::Pow));
         for v in operands {
-            if let Some(c) = view.scalar(v) {
-                p.number *= c;
-            } else if let Some(next) = view.producer(v).filter(|(_, n)| view.is_link(v) && is_factor(view, n)) {
-                if let (Op::Binary(Binary::Pow), Some(x)) = (&next.1.op, next.1.input(0)) {
-                    let e = next.1.input(1).and_then(|v| view.scalar(v));
-                    p.leaves.extend(vec![x; if e == Some(2.0) { 2 } else { 3 }]);
-                    p.nodes.push(next.0);
-                } else {
-                    stack.push(next);
-                }
-            } else {
-                p.leaves.push(v);
+            let next = view.producer(v).filter(|(_, n)| view.is_link(v) && factors(view, n).is_some());
+            match (view.scalar(v), next) {
+                (Some(c), _) => p.number *= c,
+                (None, Some(next)) if !power => stack.push(next),
+                _ => p.leaves.push(v),
             }
         }
     }
-    true
+    Some(p)
 }
 
-fn is_factor(view: &View, node: &Node) -> bool {
-    let number = node.input(1).and_then(|v| view.scalar(v));
-    match node.op {
-        Op::Binary(Binary::Mul) => true,
-        Op::Binary(Binary::Div) => number.is_some(),
-        Op::Binary(Binary::Pow) => number == Some(2.0) || number == Some(3.0),
-        _ => false,
+/// The product that ends in a node, which is not among its nodes.
+pub(super) fn product_of(view: &View, node: &Node) -> Option<Product> {
+    let mut p = product(view, node.output(0)?)?;
+    p.nodes.remove(0);
+    Some(p)
+}
+
+/// The factors of a Mul, of a Div by a number or of a small power, and a number to multiply them with.
+fn factors(view: &View, node: &Node) -> Option<(Vec<ValueId>, f64)> {
+    let Op::Binary(op) = node.op else { return None };
+    let (x, y) = (node.input(0)?, node.input(1)?);
+    match (op, view.scalar(y)) {
+        (Binary::Mul, _) => Some((vec![x, y], 1.0)),
+        (Binary::Div, Some(d)) => Some((vec![x], 1.0 / d)),
+        (Binary::Pow, Some(2.0)) => Some((vec![x; 2], 1.0)),
+        (Binary::Pow, Some(3.0)) => Some((vec![x; 3], 1.0)),
+        _ => None,
     }
 }
 
