@@ -8,7 +8,7 @@ use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
     quant::{recipe::Recipe, report::LayerLoss},
-    quantize::{self, Accuracy, Job, Outcome, Samples},
+    quantize::{self, Job, Outcome, Samples},
 };
 use std::{path::Path, sync::Arc};
 
@@ -78,7 +78,7 @@ pub(super) fn text(o: &Outcome) -> String {
             &number::percent(judged(float)),
             &number::percent(judged(&sim.eval)),
             &number::percent(judged(&int.eval)),
-            &change(int),
+            &change(int.difference, int.interval),
         ]);
         if float.top1_restricted.is_some() {
             let [f, s, i] = [float.top1, sim.eval.top1, int.eval.top1].map(number::percent);
@@ -131,9 +131,10 @@ pub(super) fn text(o: &Outcome) -> String {
     out
 }
 
-fn change(a: &Accuracy) -> String {
+/// A paired difference for people.
+pub(super) fn change(difference: f64, interval: [f64; 2]) -> String {
     let points = |x: f64| format!("{:+.2}", 100.0 * x);
-    format!("{} points (95 %: {} to {})", points(a.difference), points(a.interval[0]), points(a.interval[1]))
+    format!("{} points (95 %: {} to {})", points(difference), points(interval[0]), points(interval[1]))
 }
 
 /// The layers with the lowest ratio, worst first.
