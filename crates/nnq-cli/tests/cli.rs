@@ -94,3 +94,90 @@ fn demo_data() {
     assert_eq!(json["classes"].as_array().unwrap().len(), 10);
     assert!(path.join("demo.onnx").exists());
 }
+
+/// The published worked example of binary32, and 8-bit codes by hand: the scale of -1:1 is 1/127, and -0.3 * 127 = -38.1.
+#[test]
+fn explain() {
+    let json = |args: &[&str]| -> Value {
+        let output = nnq(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("one JSON object")
+    };
+    let e = json(&["explain", "85.125", "--json"]);
+    let single = &e["formats"][1];
+    assert_eq!((&single["sign"], &single["exponent"]), (&"0".into(), &"10000101".into()));
+    assert_eq!(single["mantissa"], "01010100100000000000000");
+    assert_eq!((&e["steps"]["integer_bits"], &e["steps"]["fraction_bits"]), (&"1010101".into(), &"001".into()));
+    assert_eq!(e["int8"], Value::Array(vec![]));
+    let e = json(&["explain", "-0.3", "--range", "-1:1", "--json"]);
+    assert_eq!((&e["int8"][0]["code"], &e["int8"][0]["zero_point"]), (&(-38).into(), &0.into()));
+    let words = text(&nnq(&["explain", "85.125"]).stdout);
+    assert!(words.contains("1010101.001") && words.contains("10000101 01010100100000000000000"), "{words}");
+    for wrong in [&["explain", "eighty"][..], &["explain", "1", "--range", "2"], &["explain", "1", "--range", "1:-1"]] {
+        assert_eq!(nnq(wrong).status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+/// From a float model to a quantized one, through every command, on a few pictures of the demo.
+#[test]
+fn end_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| -> Output {
+        let output = Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).current_dir(&folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        output
+    };
+    let json = |args: &[&str]| -> Value {
+        let args = [args, &["--json"]].concat();
+        serde_json::from_slice(&run(&args).stdout).unwrap_or_else(|e| panic!("{args:?}: no JSON object: {e}"))
+    };
+    std::fs::write(folder.path().join("pre.toml"), "divide = 127.5\nmean = [1.0]\n").unwrap();
+    run(&["demo", "--write-data", "."]);
+    let pre = ["--preprocess", "pre.toml"];
+
+    let seen = json(&["inspect", "demo.onnx"]);
+    assert_eq!((&seen["nodes"], &seen["macs"]), (&39.into(), &7_508_608.into()));
+    assert!(text(&run(&["inspect", "demo.onnx", "--text"]).stdout).starts_with("graph \"main_graph\" opset 17"));
+
+    let calibrate = |extra: &[&str]| json(&[&["calibrate", "demo.onnx", "--data", "."], &pre[..], extra].concat());
+    calibrate(&["--samples", "24", "-o", "all.qstats"]);
+    let quantize = |extra: &[&str]| json(&[&["quantize", "demo.onnx"], &pre[..], extra].concat());
+    let direct = quantize(&["--data", ".", "--samples", "24", "-o", "direct.onnx"]);
+    quantize(&["--stats", "all.qstats", "-o", "stats.onnx"]);
+    assert!(direct["size_ratio"].as_f64().unwrap() < 0.4, "{direct}");
+    let eval = |model: &str, extra: &[&str]| {
+        json(&[&["eval", model, "--data", ".", "--limit", "150"], &pre[..], extra].concat())
+    };
+    let float = eval("demo.onnx", &["--engine", "float"]);
+    let int = eval("direct.onnx", &["--engine", "int", "--batch", "7"]);
+    let sim = eval("direct.onnx", &["--engine", "sim", "--threads", "1"]);
+    assert_eq!((&float["samples"], &float["engine"], &int["engine"]), (&150.into(), &"float".into(), &"int".into()));
+    assert!(float["top1"].as_f64().unwrap() > 0.9 && int["top1"].as_f64().unwrap() > 0.85, "{float} {int}");
+    assert_eq!(int["logits_sha256"], sim["logits_sha256"], "integers and simulator differ");
+    assert_ne!(int["logits_sha256"], float["logits_sha256"]);
+    assert_eq!(int["logits_sha256"], eval("stats.onnx", &[])["logits_sha256"], "statistics file and direct way differ");
+
+    let bench = json(&["bench", "direct.onnx", "--threads", "1"]);
+    assert_eq!((&bench["engine"], &bench["threads"], &bench["macs"]), (&"int".into(), &1.into(), &7_508_608.into()));
+    assert!(!bench["layers"].as_array().unwrap().is_empty() && bench["median_ms"].as_f64().unwrap() > 0.0);
+
+    // One picture as numbers: the answer is that of the first picture of the evaluation.
+    let first: Vec<u8> = std::fs::read(folder.path().join("test_batch.bin")).unwrap()[1..3073].to_vec();
+    let pixels: Vec<f32> = first.iter().map(|&x| f32::from(x) / 127.5 - 1.0).collect();
+    let tensor = nnq::ir::Tensor::of(&[3, 32, 32], pixels);
+    nnq::data::save_npy(&folder.path().join("x.npy"), &tensor).unwrap();
+    let ran = json(&["run", "demo.onnx", "--input", "x.npy", "-o", "y.npy"]);
+    assert_eq!(ran["outputs"][0]["shape"], serde_json::json!([1, 10]));
+    let y = nnq::data::NpyArray::open(&folder.path().join("y.npy")).unwrap().to_tensor().unwrap();
+    let best = y.to_f32s().iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+    assert_eq!(ran["outputs"][0]["argmax"], best);
+
+    // Nothing is left behind by what fails.
+    let output = Command::new(env!("CARGO_BIN_EXE_nnq"))
+        .args(["quantize", "direct.onnx", "--data", ".", "-o", "twice.onnx"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "a quantized model cannot be quantized");
+    assert!(text(&output.stderr).contains("quantized already") && !folder.path().join("twice.onnx").exists());
+}

@@ -36,11 +36,7 @@ const SHAPES: &[(&str, usize, usize, usize, usize, usize, usize)] = &[
 ];
 
 fn main() {
-    let mut wanted: Vec<Isa> = Isa::all()
-        .iter()
-        .copied()
-        .filter(|i| i.is_supported())
-        .collect();
+    let mut wanted: Vec<Isa> = Isa::all().iter().copied().filter(|i| i.is_supported()).collect();
     let mut part = String::new();
     for word in std::env::args().skip(1) {
         match word.parse() {
@@ -73,10 +69,7 @@ fn main() {
             };
             let ops = 2.0 * (geom.pixels() * c_out * geom.depth()) as f64;
             let (rate, ceiling) = measure(isa, &geom, ops);
-            println!(
-                "  {name:24} {rate:8.1} Gop/s {:5.1} %",
-                100.0 * rate / ceiling
-            );
+            println!("  {name:24} {rate:8.1} Gop/s {:5.1} %", 100.0 * rate / ceiling);
         }
     }
 }
@@ -88,24 +81,16 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
         (state >> 24) as u8
     };
-    let x: Vec<u8> = (0..geom.batch * geom.in_h * geom.in_w * geom.c_in + SLACK)
-        .map(|_| random())
-        .collect();
-    let w: Vec<i8> = (0..geom.c_out * geom.depth())
-        .map(|_| random() as i8)
-        .collect();
+    let x: Vec<u8> = (0..geom.batch * geom.in_h * geom.in_w * geom.c_in + SLACK).map(|_| random()).collect();
+    let w: Vec<i8> = (0..geom.c_out * geom.depth()).map(|_| random() as i8).collect();
     let packed = PackedConv::pack(isa, geom, &w);
-    let depthwise = (geom.groups == geom.c_out && geom.groups > 1)
-        .then(|| PackedDepthwise::pack(isa, geom, &w));
+    let depthwise = (geom.groups == geom.c_out && geom.groups > 1).then(|| PackedDepthwise::pack(isa, geom, &w));
     let bias = vec![7; geom.c_out];
     let (mult, shift) = (vec![1 << 30; geom.c_out], vec![41; geom.c_out]);
     let epi = Epilogue {
         bias: &bias,
         w_zero: None,
-        requant: Requant::Dyadic {
-            mult: &mult,
-            shift: &shift,
-        },
+        requant: Requant::Dyadic { mult: &mult, shift: &shift },
         zero: 128,
         lo: 0,
         hi: 255,
@@ -117,10 +102,7 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
     let mut tries = 0;
     while tries < 3 || start.elapsed() < Duration::from_millis(150) {
         let now = Instant::now();
-        let to = Out::U8 {
-            data: &mut out,
-            pitch: geom.c_out,
-        };
+        let to = Out::U8 { data: &mut out, pitch: geom.c_out };
         let rows = 0..geom.pixels();
         match &depthwise {
             Some(depthwise) => depthwise.run(geom, &x, 128, rows, &epi, to, &mut scratch),

@@ -34,41 +34,19 @@ fn measure_all(isa: Isa) {
     let add_dyadic = AddDyadic::from_real(0.33, 0.66).expect("in range");
     let by = Dyadic::from_real(0.011).expect("in range");
     let onnx = AddMode::Onnx { sa, sb, sy };
-    for (name, mode) in [
-        ("add dyadic", AddMode::Dyadic(add_dyadic)),
-        ("add onnx", onnx),
-    ] {
-        let spec = AddSpec {
-            za: 100,
-            zb: 120,
-            zero: 90,
-            lo: 0,
-            hi: 255,
-            subtract: false,
-            mode,
-        };
+    for (name, mode) in [("add dyadic", AddMode::Dyadic(add_dyadic)), ("add onnx", onnx)] {
+        let spec = AddSpec { za: 100, zb: 120, zero: 90, lo: 0, hi: 255, subtract: false, mode };
         report(name, || eltwise::add(isa, a_exact, &b, &mut out, &spec));
     }
     let onnx = MulMode::Onnx { sa, sb, sy };
     for (name, mode) in [("mul dyadic", MulMode::Dyadic(by)), ("mul onnx", onnx)] {
-        let spec = MulSpec {
-            za: 100,
-            zb: 120,
-            zero: 90,
-            lo: 0,
-            hi: 255,
-            mode,
-        };
+        let spec = MulSpec { za: 100, zb: 120, zero: 90, lo: 0, hi: 255, mode };
         report(name, || eltwise::mul(isa, a_exact, &b, &mut out, &spec));
     }
     let table: [u8; 256] = std::array::from_fn(|i| (255 - i) as u8);
     report("table", || eltwise::lut(isa, a_exact, &table, &mut out));
-    report("dequantize", || {
-        eltwise::dequantize(isa, a_exact, 0.1, 100, &mut real)
-    });
-    report("quantize", || {
-        eltwise::quantize(isa, &real, 0.1, 100, 0, 255, &mut out)
-    });
+    report("dequantize", || eltwise::dequantize(isa, a_exact, 0.1, 100, &mut real));
+    report("quantize", || eltwise::quantize(isa, &real, 0.1, 100, 0, 255, &mut out));
     report("quantize, change layout", || {
         layout::quantize_nchw_to_nhwc(isa, &real, 64, 56 * 56, 0.1, 100, 0, 255, &mut out);
     });
@@ -96,25 +74,13 @@ fn measure_all(isa: Isa) {
     report("max pool 3x3 /2 (inputs)", || {
         pool::max_pool(isa, &geom, &a, 0..28 * 28, &mut out, 64);
     });
-    let requants: Vec<_> = (1..=9)
-        .map(|count| (count, ScalarRequant::Dyadic(by)))
-        .collect();
-    let spec = AvgSpec {
-        x_zero: 3,
-        count_include_pad: false,
-        requants: &requants,
-        zero: 4,
-        lo: 0,
-        hi: 255,
-    };
+    let requants: Vec<_> = (1..=9).map(|count| (count, ScalarRequant::Dyadic(by))).collect();
+    let spec = AvgSpec { x_zero: 3, count_include_pad: false, requants: &requants, zero: 4, lo: 0, hi: 255 };
     report("average pool 3x3 /2 (inputs)", || {
         pool::avg_pool(isa, &geom, &a, &spec, 0..28 * 28, &mut out, 64);
     });
     let requants = [(56 * 56, ScalarRequant::Dyadic(by))];
-    let spec = AvgSpec {
-        requants: &requants,
-        ..spec
-    };
+    let spec = AvgSpec { requants: &requants, ..spec };
     report("global average pool", || {
         pool::global_avg_pool(isa, 1, 56 * 56, 64, &a, &spec, &mut out[..64]);
     });

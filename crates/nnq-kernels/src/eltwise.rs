@@ -111,12 +111,7 @@ pub fn lut(_: Isa, x: &[u8], table: &[u8; 256], out: &mut [u8]) {
 /// When the slices differ in length or this machine does not have `isa`.
 pub fn quantize(isa: Isa, x: &[f32], scale: f32, zero: u8, lo: u8, hi: u8, out: &mut [u8]) {
     check(x.len(), out.len());
-    let to = Code {
-        scale,
-        zero: zero.into(),
-        lo: lo.into(),
-        hi: hi.into(),
-    };
+    let to = Code { scale, zero: zero.into(), lo: lo.into(), hi: hi.into() };
     let done = dispatch(isa, Quantize { x, to, out });
     if done.is_none() {
         to.all(x, out);
@@ -129,15 +124,7 @@ pub fn quantize(isa: Isa, x: &[f32], scale: f32, zero: u8, lo: u8, hi: u8, out: 
 /// When the slices differ in length or this machine does not have `isa`.
 pub fn dequantize(isa: Isa, x: &[u8], scale: f32, zero: u8, out: &mut [f32]) {
     check(x.len(), out.len());
-    let done = dispatch(
-        isa,
-        Dequantize {
-            x,
-            scale,
-            zero,
-            out,
-        },
-    );
+    let done = dispatch(isa, Dequantize { x, scale, zero, out });
     if done.is_none() {
         for (y, &x) in out.iter_mut().zip(x) {
             *y = dequantize_f32(x.into(), scale, zero.into());
@@ -236,12 +223,7 @@ struct Reals<V: Vector> {
 impl<V: Vector> Reals<V> {
     #[inline(always)]
     fn new(v: V, [za, zb]: [u8; 2], [sa, sb]: [f32; 2]) -> Self {
-        Reals {
-            za: v.splat(za.into()),
-            zb: v.splat(zb.into()),
-            sa: v.splat_f(sa),
-            sb: v.splat_f(sb),
-        }
+        Reals { za: v.splat(za.into()), zb: v.splat(zb.into()), sa: v.splat_f(sa), sb: v.splat_f(sb) }
     }
 
     #[inline(always)]
@@ -316,8 +298,7 @@ struct DyadicProduct<V: Vector, R> {
 impl<V: Vector, R: VectorRequant<V>> Function<V> for DyadicProduct<V, R> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
-        self.by
-            .apply(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
+        self.by.apply(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
     }
 }
 
@@ -449,9 +430,7 @@ impl Code {
         let scale = v.splat_f(self.scale);
         let (whole, rest) = x.split_at(x.len() / V::LANES * V::LANES);
         let (y_whole, y_rest) = out.split_at_mut(whole.len());
-        let pairs = whole
-            .chunks_exact(V::LANES)
-            .zip(y_whole.chunks_exact_mut(V::LANES));
+        let pairs = whole.chunks_exact(V::LANES).zip(y_whole.chunks_exact_mut(V::LANES));
         for (x, y) in pairs {
             // SAFETY: both slices hold LANES elements.
             unsafe {
@@ -494,9 +473,7 @@ impl Op for Dequantize<'_> {
         let (zero, scale) = (v.splat(self.zero.into()), v.splat_f(self.scale));
         let (whole, rest) = self.x.split_at(self.x.len() / S::V::LANES * S::V::LANES);
         let (y_whole, y_rest) = self.out.split_at_mut(whole.len());
-        let pairs = whole
-            .chunks_exact(S::V::LANES)
-            .zip(y_whole.chunks_exact_mut(S::V::LANES));
+        let pairs = whole.chunks_exact(S::V::LANES).zip(y_whole.chunks_exact_mut(S::V::LANES));
         for (x, y) in pairs {
             // SAFETY: both slices hold LANES elements.
             unsafe {

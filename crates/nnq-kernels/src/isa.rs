@@ -57,9 +57,7 @@ impl Isa {
     /// The fastest one that this machine can run.
     pub fn best() -> Isa {
         let mut fastest_first = Isa::all().iter().rev().copied();
-        fastest_first
-            .find(|isa| isa.is_supported())
-            .unwrap_or(Isa::Scalar)
+        fastest_first.find(|isa| isa.is_supported()).unwrap_or(Isa::Scalar)
     }
 
     /// The one named by `NNQ_ISA`, or the fastest when the variable is not set.
@@ -71,14 +69,7 @@ impl Isa {
             return Ok(Isa::best());
         };
         let isa: Isa = value.to_string_lossy().parse()?;
-        if isa.is_supported() {
-            Ok(isa)
-        } else {
-            Err(IsaError {
-                name: isa.name().to_owned(),
-                known: true,
-            })
-        }
+        if isa.is_supported() { Ok(isa) } else { Err(IsaError { name: isa.name().to_owned(), known: true }) }
     }
 }
 
@@ -93,10 +84,7 @@ impl FromStr for Isa {
 
     fn from_str(name: &str) -> Result<Isa, IsaError> {
         let found = Isa::all().iter().find(|isa| isa.name() == name);
-        found.copied().ok_or_else(|| IsaError {
-            name: name.to_owned(),
-            known: false,
-        })
+        found.copied().ok_or_else(|| IsaError { name: name.to_owned(), known: false })
     }
 }
 
@@ -136,30 +124,15 @@ pub(crate) fn dispatch<O: crate::simd::Op>(isa: Isa, op: O) -> Option<O::Out> {
         const LACKS: &str = "this machine does not have the instruction set";
         match isa {
             Isa::Scalar => None,
-            Isa::Avx2 => Some(
-                Avx2::new()
-                    .unwrap_or_else(|| panic!("{LACKS} {isa}"))
-                    .run(op),
-            ),
-            Isa::AvxVnni => Some(
-                AvxVnni::new()
-                    .unwrap_or_else(|| panic!("{LACKS} {isa}"))
-                    .run(op),
-            ),
-            Isa::Avx512Vnni => Some(
-                Avx512Vnni::new()
-                    .unwrap_or_else(|| panic!("{LACKS} {isa}"))
-                    .run(op),
-            ),
+            Isa::Avx2 => Some(Avx2::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
+            Isa::AvxVnni => Some(AvxVnni::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
+            Isa::Avx512Vnni => Some(Avx512Vnni::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = op;
-        assert!(
-            isa == Isa::Scalar,
-            "this machine does not have the instruction set {isa}"
-        );
+        assert!(isa == Isa::Scalar, "this machine does not have the instruction set {isa}");
         None
     }
 }
@@ -171,8 +144,7 @@ pub(crate) mod tests {
     /// The instruction sets to test here; those missing are printed.
     #[allow(clippy::print_stderr)]
     pub(crate) fn tested() -> Vec<Isa> {
-        let (have, lack): (Vec<Isa>, Vec<Isa>) =
-            Isa::all().iter().partition(|isa| isa.is_supported());
+        let (have, lack): (Vec<Isa>, Vec<Isa>) = Isa::all().iter().partition(|isa| isa.is_supported());
         for isa in lack {
             eprintln!("NOT TESTED: this machine does not have the instruction set {isa}");
         }

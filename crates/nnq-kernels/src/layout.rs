@@ -43,15 +43,7 @@ pub fn quantize_nchw_to_nhwc(
 ///
 /// # Panics
 /// When a slice does not hold `c * pixels` elements or this machine does not have `isa`.
-pub fn dequantize_nhwc_to_nchw(
-    isa: Isa,
-    x: &[u8],
-    c: usize,
-    pixels: usize,
-    scale: f32,
-    zero: u8,
-    out: &mut [f32],
-) {
+pub fn dequantize_nhwc_to_nchw(isa: Isa, x: &[u8], c: usize, pixels: usize, scale: f32, zero: u8, out: &mut [f32]) {
     check(c, pixels, x.len(), out.len());
     let mut row = [0u8; PIXELS];
     for first in (0..pixels).step_by(PIXELS) {
@@ -69,10 +61,7 @@ pub fn dequantize_nhwc_to_nchw(
 
 fn check(c: usize, pixels: usize, x: usize, out: usize) {
     let need = c * pixels;
-    assert!(
-        x == need && out == need,
-        "{x} elements in and {out} out for {c} channels of {pixels} pixels"
-    );
+    assert!(x == need && out == need, "{x} elements in and {out} out for {c} channels of {pixels} pixels");
 }
 
 #[cfg(test)]
@@ -84,9 +73,7 @@ mod tests {
     fn layouts_change_as_indices_say() {
         for isa in tested() {
             for (c, pixels) in [(0, 5), (3, 0), (1, 1), (3, 7), (3, 64), (5, 65), (17, 200)] {
-                let x: Vec<f32> = (0..c * pixels)
-                    .map(|i| (i * 7919 % 511) as f32 * 0.3 - 70.0)
-                    .collect();
+                let x: Vec<f32> = (0..c * pixels).map(|i| (i * 7919 % 511) as f32 * 0.3 - 70.0).collect();
                 let mut codes = vec![0; c * pixels];
                 quantize_nchw_to_nhwc(isa, &x, c, pixels, 0.5, 128, 3, 250, &mut codes);
                 let mut back = vec![0.0; c * pixels];

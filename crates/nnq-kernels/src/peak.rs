@@ -84,10 +84,7 @@ impl<const ROWS: usize> Op for Int8<ROWS> {
         let v = s.v();
         let bytes = [[3u8; MAX_LANES * 4]; ROWS];
         best(|| {
-            let w = [
-                s.weight(v.splat(black_box(0x0403_0201))),
-                s.weight(v.splat(black_box(0x0503_0101))),
-            ];
+            let w = [s.weight(v.splat(black_box(0x0403_0201))), s.weight(v.splat(black_box(0x0503_0101)))];
             let mut acc = [[v.splat(black_box(0)); 2]; ROWS];
             for _ in 0..ROUNDS {
                 // Loaded anew each time: otherwise the products would be computed only once.
@@ -99,10 +96,7 @@ impl<const ROWS: usize> Op for Int8<ROWS> {
                     acc[1] = s.dot(acc[1], a, w[1]);
                 }
             }
-            let sum = acc
-                .into_iter()
-                .flatten()
-                .fold(v.splat(0), |a, b| v.add(a, b));
+            let sum = acc.into_iter().flatten().fold(v.splat(0), |a, b| v.add(a, b));
             black_box(&sum);
             ROUNDS * ROWS * 2 * S::V::LANES * 8
         })
@@ -128,10 +122,7 @@ mod float {
     #[target_feature(enable = "avx512f")]
     pub(super) fn zmm() -> usize {
         let mut acc = [_mm512_set1_ps(black_box(1.0)); CHAINS];
-        let (a, b) = (
-            _mm512_set1_ps(black_box(0.5)),
-            _mm512_set1_ps(black_box(0.25)),
-        );
+        let (a, b) = (_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(black_box(0.25)));
         for _ in 0..ROUNDS {
             for acc in &mut acc {
                 *acc = _mm512_fmadd_ps(*acc, a, b);
@@ -144,10 +135,7 @@ mod float {
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn ymm() -> usize {
         let mut acc = [_mm256_set1_ps(black_box(1.0)); CHAINS];
-        let (a, b) = (
-            _mm256_set1_ps(black_box(0.5)),
-            _mm256_set1_ps(black_box(0.25)),
-        );
+        let (a, b) = (_mm256_set1_ps(black_box(0.5)), _mm256_set1_ps(black_box(0.25)));
         for _ in 0..ROUNDS {
             for acc in &mut acc {
                 *acc = _mm256_fmadd_ps(*acc, a, b);

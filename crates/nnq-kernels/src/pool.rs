@@ -43,33 +43,16 @@ impl PoolGeom {
 
     fn check(&self, x_len: usize, rows: &Range<usize>, out_len: usize, pitch: usize) {
         let need = self.batch * self.in_h * self.in_w * self.c + SLACK;
-        assert!(
-            x_len >= need,
-            "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included"
-        );
-        assert!(
-            rows.start <= rows.end && rows.end <= self.pixels(),
-            "pixels {rows:?} of {}",
-            self.pixels()
-        );
+        assert!(x_len >= need, "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included");
+        assert!(rows.start <= rows.end && rows.end <= self.pixels(), "pixels {rows:?} of {}", self.pixels());
         assert!(
             self.k_h > 0 && self.k_w > 0 && self.stride_h > 0 && self.stride_w > 0,
             "kernel sizes and strides are at least 1: {self:?}"
         );
-        assert!(
-            self.dil_h > 0 && self.dil_w > 0,
-            "dilations are at least 1: {self:?}"
-        );
-        assert!(
-            pitch >= self.c,
-            "a pitch of {pitch} for {} channels",
-            self.c
-        );
+        assert!(self.dil_h > 0 && self.dil_w > 0, "dilations are at least 1: {self:?}");
+        assert!(pitch >= self.c, "a pitch of {pitch} for {} channels", self.c);
         let need = rows.len().saturating_sub(1) * pitch + self.c;
-        assert!(
-            rows.is_empty() || out_len >= need,
-            "the output holds {out_len} bytes, {need} are needed"
-        );
+        assert!(rows.is_empty() || out_len >= need, "the output holds {out_len} bytes, {need} are needed");
     }
 
     /// The first input pixel of the window's valid part and its extent; and the number of positions
@@ -77,27 +60,9 @@ impl PoolGeom {
     fn window(&self, pixel: usize) -> Window {
         let (row, column) = (pixel / self.out_w, pixel % self.out_w);
         let (image, row) = (row / self.out_h, row % self.out_h);
-        let h = Side::new(
-            row * self.stride_h,
-            self.k_h,
-            self.dil_h,
-            self.pad_top,
-            self.in_h,
-            self.pad_bottom,
-        );
-        let w = Side::new(
-            column * self.stride_w,
-            self.k_w,
-            self.dil_w,
-            self.pad_left,
-            self.in_w,
-            self.pad_right,
-        );
-        Window {
-            start: (image * self.in_h + h.start) * self.in_w + w.start,
-            h,
-            w,
-        }
+        let h = Side::new(row * self.stride_h, self.k_h, self.dil_h, self.pad_top, self.in_h, self.pad_bottom);
+        let w = Side::new(column * self.stride_w, self.k_w, self.dil_w, self.pad_left, self.in_w, self.pad_right);
+        Window { start: (image * self.in_h + h.start) * self.in_w + w.start, h, w }
     }
 }
 
@@ -114,14 +79,7 @@ struct Side {
 
 impl Side {
     /// `from` is the window's start, counted from the start of the padding.
-    fn new(
-        from: usize,
-        kernel: usize,
-        dilation: usize,
-        before: usize,
-        size: usize,
-        after: usize,
-    ) -> Side {
+    fn new(from: usize, kernel: usize, dilation: usize, before: usize, size: usize, after: usize) -> Side {
         // Positions below a limit, both counted from the start of the padding.
         let below = |limit: usize| limit.saturating_sub(from).div_ceil(dilation).min(kernel);
         let skipped = below(before);
@@ -146,22 +104,9 @@ struct Window {
 ///
 /// # Panics
 /// When a slice is too short, or this machine does not have `isa`.
-pub fn max_pool(
-    isa: Isa,
-    geom: &PoolGeom,
-    x: &[u8],
-    rows: Range<usize>,
-    out: &mut [u8],
-    pitch: usize,
-) {
+pub fn max_pool(isa: Isa, geom: &PoolGeom, x: &[u8], rows: Range<usize>, out: &mut [u8], pitch: usize) {
     geom.check(x.len(), &rows, out.len(), pitch);
-    let job = Max {
-        geom,
-        x,
-        rows: rows.clone(),
-        out,
-        pitch,
-    };
+    let job = Max { geom, x, rows: rows.clone(), out, pitch };
     if dispatch(isa, job).is_some() {
         return;
     }
@@ -215,25 +160,10 @@ impl AvgSpec<'_> {
 ///
 /// # Panics
 /// When a slice is too short, `spec` lacks a count, or this machine does not have `isa`.
-pub fn avg_pool(
-    isa: Isa,
-    geom: &PoolGeom,
-    x: &[u8],
-    spec: &AvgSpec,
-    rows: Range<usize>,
-    out: &mut [u8],
-    pitch: usize,
-) {
+pub fn avg_pool(isa: Isa, geom: &PoolGeom, x: &[u8], spec: &AvgSpec, rows: Range<usize>, out: &mut [u8], pitch: usize) {
     geom.check(x.len(), &rows, out.len(), pitch);
     assert!(!spec.requants.is_empty(), "no requantization is given");
-    let job = Avg {
-        geom,
-        x,
-        spec,
-        rows: rows.clone(),
-        out,
-        pitch,
-    };
+    let job = Avg { geom, x, spec, rows: rows.clone(), out, pitch };
     if dispatch(isa, job).is_some() {
         return;
     }
@@ -256,15 +186,7 @@ pub fn avg_pool(
 ///
 /// # Panics
 /// As [`avg_pool`].
-pub fn global_avg_pool(
-    isa: Isa,
-    batch: usize,
-    pixels: usize,
-    c: usize,
-    x: &[u8],
-    spec: &AvgSpec,
-    out: &mut [u8],
-) {
+pub fn global_avg_pool(isa: Isa, batch: usize, pixels: usize, c: usize, x: &[u8], spec: &AvgSpec, out: &mut [u8]) {
     let geom = PoolGeom {
         batch,
         in_h: 1,
@@ -290,8 +212,7 @@ pub fn global_avg_pool(
 #[inline(always)]
 fn positions(geom: &PoolGeom, window: Window) -> impl Iterator<Item = usize> {
     let (down, right) = (geom.dil_h * geom.in_w, geom.dil_w);
-    (0..window.h.inside)
-        .flat_map(move |h| (0..window.w.inside).map(move |w| window.start + h * down + w * right))
+    (0..window.h.inside).flat_map(move |h| (0..window.w.inside).map(move |w| window.start + h * down + w * right))
 }
 
 struct Max<'a> {
@@ -368,13 +289,7 @@ impl Op for Avg<'_> {
 
 impl Avg<'_> {
     #[inline(always)]
-    fn pixel<S: Simd, R: VectorRequant<S::V>>(
-        &mut self,
-        s: S,
-        pixel: usize,
-        window: Window,
-        by: &Prepared,
-    ) {
+    fn pixel<S: Simd, R: VectorRequant<S::V>>(&mut self, s: S, pixel: usize, window: Window, by: &Prepared) {
         let (v, geom) = (s.v(), self.geom);
         let lanes = S::V::LANES;
         let by = R::load(v, by, 0);

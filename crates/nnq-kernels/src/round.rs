@@ -55,9 +55,7 @@ pub fn requantize_dyadic(acc: i32, by: Dyadic, zero: i32, lo: i32, hi: i32) -> i
 /// The clamp comes before the conversion, so that infinities saturate; `max` turns NaN into `lo`.
 #[inline]
 fn to_code(real: f32, zero: i32, lo: i32, hi: i32) -> i32 {
-    let code = rne_f32(real)
-        .max((lo - zero) as f32)
-        .min((hi - zero) as f32);
+    let code = rne_f32(real).max((lo - zero) as f32).min((hi - zero) as f32);
     code as i32 + zero
 }
 
@@ -92,10 +90,7 @@ impl Dyadic {
         }
         match 31 - exponent {
             ..1 => None,
-            shift @ 1..=62 => Some(Dyadic {
-                mult: mult as i32,
-                shift: shift as u8,
-            }),
+            shift @ 1..=62 => Some(Dyadic { mult: mult as i32, shift: shift as u8 }),
             _ => Some(ZERO),
         }
     }
@@ -135,11 +130,7 @@ impl AddDyadic {
             return None;
         }
         let scaled = |m: f64| rne_f64(m * 2f64.powi(shift)) as i32;
-        Some(AddDyadic {
-            ma: scaled(ma),
-            mb: scaled(mb),
-            shift: shift as u8,
-        })
+        Some(AddDyadic { ma: scaled(ma), mb: scaled(mb), shift: shift as u8 })
     }
 
     /// `(a * ma + b * mb + 2^(t-1)) >> t`: round half up. For `|a|, |b| <= 255` everything fits
@@ -251,10 +242,7 @@ pub fn hawq_multiplier(m: f64) -> Option<Dyadic> {
         exponent += 1;
     }
     let shift = 31 - exponent;
-    (1..=62).contains(&shift).then_some(Dyadic {
-        mult: mult as i32,
-        shift: shift as u8,
-    })
+    (1..=62).contains(&shift).then_some(Dyadic { mult: mult as i32, shift: shift as u8 })
 }
 
 #[cfg(test)]

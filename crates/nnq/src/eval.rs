@@ -226,7 +226,8 @@ mod tests {
     /// A model that answers with the three colours of a picture of one pixel.
     fn colours(batch: Dim) -> Engine {
         let mut g = Graph::new("colours");
-        let x = g.add_value("x", Some(DType::F32), Some(Shape([vec![batch], [3, 1, 1].map(Dim::Fixed).into()].concat())));
+        let x =
+            g.add_value("x", Some(DType::F32), Some(Shape([vec![batch], [3, 1, 1].map(Dim::Fixed).into()].concat())));
         let y = g.add_value("y", Some(DType::F32), None).unwrap();
         let x = x.unwrap();
         g.add_node("flat", Op::Flatten { axis: 1 }, vec![Some(x)], vec![Some(y)]);
@@ -248,8 +249,10 @@ mod tests {
     #[test]
     fn counts_and_hash() {
         let data = pixels(Some(vec![0, 1, 2, 1, 0]));
-        let flat: Vec<u8> =
-            [9, 1, 2, 0, 5, 5, 1, 2, 3, 7, 8, 9, 3, 1, 2].iter().flat_map(|&x| f32::from(x as u8).to_le_bytes()).collect();
+        let flat: Vec<u8> = [9, 1, 2, 0, 5, 5, 1, 2, 3, 7, 8, 9, 3, 1, 2]
+            .iter()
+            .flat_map(|&x| f32::from(x as u8).to_le_bytes())
+            .collect();
         let want: String = Sha256::digest(&flat).iter().map(|b| format!("{b:02x}")).collect();
         for (fixed, batch) in [(None, 1), (None, 2), (None, 7), (Some(1), 4), (Some(3), 4), (Some(8), 1)] {
             let mut engine = colours(fixed.map_or(Dim::sym("N"), Dim::Fixed));

@@ -266,7 +266,9 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         (None, Some(samples)) => {
             calibrate(&graph, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
         }
-        (None, None) => return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats")),
+        (None, None) => {
+            return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"));
+        }
     };
     let calibrate_seconds = clock.elapsed().as_secs_f64();
     let quantized = annotate(&graph, &stats, &job.recipe).at(place)?;
@@ -284,7 +286,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     };
     let bytes = |p: &Path| -> Result<u64> {
         let own = std::fs::metadata(p).map_err(|e| Error::io(p, e))?.len();
-        let data = p.with_file_name(format!("{}.data", p.file_name().map_or_else(Default::default, |n| n.to_string_lossy())));
+        let data =
+            p.with_file_name(format!("{}.data", p.file_name().map_or_else(Default::default, |n| n.to_string_lossy())));
         Ok(own + std::fs::metadata(data).map_or(0, |m| m.len()))
     };
     let (float_bytes, quantized_bytes) = (bytes(&job.model)?, bytes(&file)?);
@@ -369,7 +372,9 @@ fn compare(
 ) -> Result<Vec<LayerLoss>> {
     let fixed = graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed());
     let dataset = &samples.dataset;
-    let chosen = subset(dataset.len(), COMPARED.max(fixed.unwrap_or(1)), job.recipe.seed, Choice::Stratified, |i| dataset.label(i));
+    let chosen = subset(dataset.len(), COMPARED.max(fixed.unwrap_or(1)), job.recipe.seed, Choice::Stratified, |i| {
+        dataset.label(i)
+    });
     let batch = fixed.unwrap_or(4);
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads: job.threads, skip_corrupt: false, cancel: job.cancel.clone() };

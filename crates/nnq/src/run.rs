@@ -16,7 +16,8 @@ pub fn read_inputs(engine: &Engine, files: &[PathBuf], preprocess: Option<&Prepr
     let graph = engine.graph();
     if files.len() != graph.inputs.len() {
         let names: Vec<_> = graph.inputs.iter().map(|i| graph.value(*i).name.as_str()).collect();
-        let cause = format!("the model has {} inputs ({}), {} files were given", names.len(), names.join(", "), files.len());
+        let cause =
+            format!("the model has {} inputs ({}), {} files were given", names.len(), names.join(", "), files.len());
         return Err(Error::usage(cause).cure("give one file per input, in this order"));
     }
     let pairs = files.iter().zip(&graph.inputs);

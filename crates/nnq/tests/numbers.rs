@@ -59,7 +59,11 @@ fn the_steps_of_85_125() {
     assert_eq!(s.halvings[6], ("1".into(), "0".into(), 1));
     let doublings: Vec<_> = s.doublings.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), *c)).collect();
     assert_eq!(doublings, [("0.125", "0.25", 0), ("0.25", "0.5", 0), ("0.5", "0", 1)]);
-    assert_eq!((s.exponent, s.cut_off), (Some(6), false));
+    assert_eq!((s.exponent, s.normalised.as_str(), s.cut_off), (Some(6), "010101001", false));
+    // Long numbers: 60 bits of 2^-140 * 1.53..., whose doublings are cut off.
+    let s = of("1.1e-42").steps.unwrap();
+    assert_eq!((s.exponent, s.cut_off, s.doublings.len(), s.normalised.len()), (Some(-140), true, 64, 63));
+    assert!(s.normalised.starts_with("100010000111111000111100"), "{}", s.normalised);
     let text = of("85.125").to_string();
     for part in ["85 / 2 = 42 remainder 1", "1010101.001 in binary", "1.010101001 x 2^6", "exponent 6 + bias 127 = 133"]
     {

@@ -28,11 +28,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("eval", ANY),
     ("inspect", ANY),
     ("numbers", ANY),
+    ("quantize", ANY),
     ("run", ANY),
     ("lib", ANY),
 ];
-const ANY: &[&str] =
-    &["data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "run"];
+const ANY: &[&str] = &[
+    "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run",
+];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.
 const ROUNDERS: &[(&str, &str)] = &[

@@ -1,8 +1,13 @@
 //! `nnq demo`.
-use crate::{args::Demo, interrupt::Interrupt, print};
+use super::quantize;
+use crate::{
+    args::Demo,
+    interrupt::Interrupt,
+    print::{self, Side, Table, number},
+};
 use nnq::{
     Error, Result,
-    demo::{self, Stream},
+    demo::{self, DemoReport, Stream},
 };
 use serde::Serialize;
 use std::path::Path;
@@ -15,8 +20,23 @@ const TEST: u64 = 2_000;
 pub fn run(args: &Demo, interrupt: &Interrupt) -> Result<()> {
     match &args.write_data {
         Some(folder) => write(folder, args.output.json, interrupt),
-        None => Err(Error::internal("nnq demo is not wired up yet")),
+        None => {
+            let threads = args.threads.threads;
+            let report = quantize::with_progress(|progress| demo::run(threads, Some(interrupt.flag()), progress))?;
+            print::report(args.output.json, &report, text)
+        }
     }
+}
+
+fn text(report: &DemoReport) -> String {
+    let intro =
+        "A small network that tells ten patterns apart in 32 x 32 pictures, 2000 of them never seen before.\n\n";
+    let mut table = Table::new(&[("other recipes", Side::Left), ("top 1", Side::Right), ("change", Side::Left)]);
+    for v in &report.variants {
+        table.row([v.name.clone(), number::percent(v.top1), quantize::change(v.difference, v.interval)]);
+    }
+    let next = "Next: nnq demo --write-data DIR writes model and pictures to play with, nnq quantize --help says how.";
+    format!("{intro}{}\n{table}\n{next}", quantize::text(&report.outcome))
 }
 
 /// What `--write-data` did.

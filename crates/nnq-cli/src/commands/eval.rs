@@ -23,7 +23,8 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     let model = args.model.display().to_string();
-    let mut engine = super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
+    let mut engine =
+        super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
     let data = super::labelled(&args.data, &args.reading)?;
     let options = Options {
         batch: args.batch as usize,

@@ -60,7 +60,8 @@ fn text(report: &Report) -> String {
         let more = if short.len() < value.len() { " ..." } else { "" };
         head.row([key, &format!("{short}{more}")]);
     }
-    let columns = [("operator", Side::Left), ("nodes", Side::Right), ("parameters", Side::Right), ("MACs", Side::Right)];
+    let columns =
+        [("operator", Side::Left), ("nodes", Side::Right), ("parameters", Side::Right), ("MACs", Side::Right)];
     let mut table = Table::new(&columns);
     for row in &i.operators {
         let (parameters, macs) = (number::count(row.parameters), number::count(row.macs));

@@ -8,7 +8,7 @@ use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
     quant::{recipe::Recipe, report::LayerLoss},
-    quantize::{self, Accuracy, Job, Outcome, Samples},
+    quantize::{self, Job, Outcome, Samples},
 };
 use std::{path::Path, sync::Arc};
 
@@ -78,7 +78,7 @@ pub(super) fn text(o: &Outcome) -> String {
             &number::percent(judged(float)),
             &number::percent(judged(&sim.eval)),
             &number::percent(judged(&int.eval)),
-            &change(int),
+            &change(int.difference, int.interval),
         ]);
         if float.top1_restricted.is_some() {
             let [f, s, i] = [float.top1, sim.eval.top1, int.eval.top1].map(number::percent);
@@ -87,7 +87,13 @@ pub(super) fn text(o: &Outcome) -> String {
         let same = if sim.eval.logits_sha256 == int.eval.logits_sha256 { "equal to the bit" } else { "DIFFERENT BITS" };
         table.row(["outputs", "", "", "", same]);
     }
-    table.row(["file", &number::bytes(o.float_bytes), "", &number::bytes(o.quantized_bytes), &number::percent(o.size_ratio)]);
+    table.row([
+        "file",
+        &number::bytes(o.float_bytes),
+        "",
+        &number::bytes(o.quantized_bytes),
+        &number::percent(o.size_ratio),
+    ]);
     if let (Some(f), Some(i)) = (o.float_ms, o.int_ms) {
         let ms = |x: f64| format!("{} ms", number::digits(x));
         table.row(["one sample", &ms(f), "", &ms(i), &format!("{} times as fast", number::digits(f / i))]);
@@ -108,8 +114,12 @@ pub(super) fn text(o: &Outcome) -> String {
     let worst = worst(&o.layers);
     if !worst.is_empty() {
         out += "\nwhere most is lost (signal to quantization noise):\n";
-        let mut table =
-            Table::new(&[("layer", Side::Left), ("operator", Side::Left), ("dB", Side::Right), ("lost here, dB", Side::Right)]);
+        let mut table = Table::new(&[
+            ("layer", Side::Left),
+            ("operator", Side::Left),
+            ("dB", Side::Right),
+            ("lost here, dB", Side::Right),
+        ]);
         for l in worst {
             table.row([l.node.clone(), l.op.clone(), format!("{:.1}", l.sqnr_db), format!("{:.1}", l.drop_db)]);
         }
@@ -121,9 +131,10 @@ pub(super) fn text(o: &Outcome) -> String {
     out
 }
 
-fn change(a: &Accuracy) -> String {
+/// A paired difference for people.
+pub(super) fn change(difference: f64, interval: [f64; 2]) -> String {
     let points = |x: f64| format!("{:+.2}", 100.0 * x);
-    format!("{} points (95 %: {} to {})", points(a.difference), points(a.interval[0]), points(a.interval[1]))
+    format!("{} points (95 %: {} to {})", points(difference), points(interval[0]), points(interval[1]))
 }
 
 /// The layers with the lowest ratio, worst first.

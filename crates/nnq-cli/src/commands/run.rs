@@ -34,7 +34,8 @@ struct Written {
 /// Runs the command.
 pub fn run(args: &Run) -> Result<()> {
     let model = args.model.display().to_string();
-    let mut engine = super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
+    let mut engine =
+        super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
     let preprocess = args.preprocess.as_deref().map(Preprocess::from_arg).transpose()?;
     let inputs = run::read_inputs(&engine, &args.input, preprocess.as_ref()).at(|| &model)?;
     let clock = Instant::now();
@@ -44,8 +45,14 @@ pub fn run(args: &Run) -> Result<()> {
     let graph = engine.graph();
     let names = graph.outputs.iter().map(|id| graph.value(*id).name.clone());
     let written = names.zip(&outputs).zip(&files).map(|((name, tensor), file)| describe(name, tensor, file)).collect();
-    let report =
-        Report { model, engine: engine.kind(), profile: engine.profile(), isa: engine.isa(), seconds, outputs: written };
+    let report = Report {
+        model,
+        engine: engine.kind(),
+        profile: engine.profile(),
+        isa: engine.isa(),
+        seconds,
+        outputs: written,
+    };
     print::report(args.output.json, &report, text)
 }
 

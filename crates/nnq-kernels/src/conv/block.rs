@@ -43,11 +43,7 @@ struct Cut {
 
 impl Cut {
     fn new(pixels: usize, size: usize) -> Cut {
-        Cut {
-            pixels,
-            size,
-            tiles: pixels.div_ceil(size),
-        }
+        Cut { pixels, size, tiles: pixels.div_ceil(size) }
     }
 
     /// The first pixel of tile `i`.
@@ -88,8 +84,7 @@ impl Job<'_, '_> {
     fn prepare(&mut self) {
         let (panels, scratch) = (self.panels, &mut *self.scratch);
         let columns = || panels.columns();
-        self.epi
-            .prepare(&mut scratch.prepared, &mut scratch.scale, columns());
+        self.epi.prepare(&mut scratch.prepared, &mut scratch.scale, columns());
         scratch.correction.clear();
         scratch.correction.extend(columns().map(|channel| {
             channel.map_or(0, |c| {
@@ -119,15 +114,7 @@ impl Job<'_, '_> {
                 let (from, to) = (cut.at(t), cut.at(t + 1));
                 let channel = group * panels.c_in;
                 let scratch = &mut *self.scratch;
-                plan.find(
-                    geom,
-                    x,
-                    x_zero,
-                    channel,
-                    row(from)..row(to),
-                    from - first,
-                    scratch,
-                );
+                plan.find(geom, x, x_zero, channel, row(from)..row(to), from - first, scratch);
             }
             for panel in 0..panels.panels {
                 for t in tiles.clone() {
@@ -178,9 +165,7 @@ impl Job<'_, '_> {
             }
         }
         let mut acc = [0i32; TILE];
-        let to = Store {
-            to: acc.as_mut_ptr(),
-        };
+        let to = Store { to: acc.as_mut_ptr() };
         // SAFETY: as above; `acc` has room for the largest tile.
         unsafe { tile(s, part.pixels, args, to) };
         if self.epi.w_zero.is_some() {
@@ -188,38 +173,17 @@ impl Job<'_, '_> {
             correct_rows(self.geom, panels, self.epi, sums, part, &mut acc);
         }
         let c_out = self.geom.c_out;
-        finish(
-            s,
-            panels,
-            self.epi,
-            scratch,
-            part,
-            &acc,
-            c_out,
-            &mut self.out,
-        );
+        finish(s, panels, self.epi, scratch, part, &acc, c_out, &mut self.out);
     }
 }
 
 /// The place of a whole panel's codes.
 #[inline(always)]
-fn emit<'a, R: Rule>(
-    panels: &Panels,
-    scratch: &'a Scratch,
-    part: Part,
-    data: &mut [u8],
-    pitch: usize,
-) -> Emit<'a, R> {
+fn emit<'a, R: Rule>(panels: &Panels, scratch: &'a Scratch, part: Part, data: &mut [u8], pitch: usize) -> Emit<'a, R> {
     let (channel, width) = part.channels(panels);
     let bytes = (part.pixels - 1) * pitch + width;
     let to = &mut data[part.first * pitch + channel..][..bytes];
-    Emit {
-        prepared: &scratch.prepared,
-        column: part.column(panels),
-        to: to.as_mut_ptr(),
-        pitch,
-        rule: PhantomData,
-    }
+    Emit { prepared: &scratch.prepared, column: part.column(panels), to: to.as_mut_ptr(), pitch, rule: PhantomData }
 }
 
 #[cfg(test)]

@@ -35,13 +35,7 @@ impl Part {
 }
 
 /// `sum (qx - zx)` of each pixel and original group: what weights with a zero point need.
-pub(super) fn row_sums(
-    geom: &ConvGeom,
-    x: &[u8],
-    x_zero: u8,
-    pixels: Range<usize>,
-    sums: &mut Vec<i32>,
-) {
+pub(super) fn row_sums(geom: &ConvGeom, x: &[u8], x_zero: u8, pixels: Range<usize>, sums: &mut Vec<i32>) {
     sums.clear();
     let depth = geom.c_in / geom.groups;
     for pixel in pixels {

@@ -68,35 +68,21 @@ impl ConvGeom {
 
     pub(crate) fn check_weights(&self, len: usize) {
         assert!(
-            self.groups > 0
-                && self.c_in.is_multiple_of(self.groups)
-                && self.c_out.is_multiple_of(self.groups),
+            self.groups > 0 && self.c_in.is_multiple_of(self.groups) && self.c_out.is_multiple_of(self.groups),
             "{} groups do not divide {} input and {} output channels",
             self.groups,
             self.c_in,
             self.c_out
         );
-        assert!(
-            self.k_h > 0 && self.k_w > 0,
-            "a kernel of {} x {} positions",
-            self.k_h,
-            self.k_w
-        );
+        assert!(self.k_h > 0 && self.k_w > 0, "a kernel of {} x {} positions", self.k_h, self.k_w);
         let need = self.c_out * self.depth();
         assert!(len == need, "{len} weights where {self:?} needs {need}");
     }
 
     pub(crate) fn check_run(&self, x_len: usize, rows: &Range<usize>) {
         let need = self.batch * self.in_h * self.in_w * self.c_in + SLACK;
-        assert!(
-            x_len >= need,
-            "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included"
-        );
-        assert!(
-            rows.start <= rows.end && rows.end <= self.pixels(),
-            "pixels {rows:?} of {}",
-            self.pixels()
-        );
+        assert!(x_len >= need, "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included");
+        assert!(rows.start <= rows.end && rows.end <= self.pixels(), "pixels {rows:?} of {}", self.pixels());
         assert!(
             self.stride_h > 0 && self.stride_w > 0 && self.dil_h > 0 && self.dil_w > 0,
             "strides and dilations are at least 1: {self:?}"
@@ -120,8 +106,7 @@ impl ConvGeom {
     pub(crate) fn offset(&self, window: Window, h: usize, w: usize) -> Option<usize> {
         let row = window.top + (h * self.dil_h) as isize;
         let column = window.left + (w * self.dil_w) as isize;
-        let inside =
-            (0..self.in_h as isize).contains(&row) && (0..self.in_w as isize).contains(&column);
+        let inside = (0..self.in_h as isize).contains(&row) && (0..self.in_w as isize).contains(&column);
         let pixel = (window.image * self.in_h) as isize + row;
         inside.then(|| (pixel as usize * self.in_w + column as usize) * self.c_in)
     }
@@ -144,12 +129,7 @@ impl ConvGeom {
     #[inline(always)]
     pub(crate) fn windows(&self, pixel: usize) -> Windows<'_> {
         let (row, column) = (pixel / self.out_w, pixel % self.out_w);
-        Windows {
-            geom: self,
-            image: row / self.out_h,
-            row: row % self.out_h,
-            column,
-        }
+        Windows { geom: self, image: row / self.out_h, row: row % self.out_h, column }
     }
 }
 

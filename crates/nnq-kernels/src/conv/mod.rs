@@ -115,13 +115,7 @@ struct Shape {
 
 impl Shape {
     fn of(geom: &ConvGeom) -> Shape {
-        Shape {
-            c_in: geom.c_in,
-            c_out: geom.c_out,
-            k_h: geom.k_h,
-            k_w: geom.k_w,
-            groups: geom.groups,
-        }
+        Shape { c_in: geom.c_in, c_out: geom.c_out, k_h: geom.k_h, k_w: geom.k_w, groups: geom.groups }
     }
 }
 
@@ -146,11 +140,7 @@ impl PackedConv {
             Some(panels) => Weights::Panels(panels),
             None => Weights::Plain(w.to_vec()),
         };
-        PackedConv {
-            isa,
-            shape,
-            weights,
-        }
+        PackedConv { isa, shape, weights }
     }
 
     /// The instruction set that the weights are packed for.
@@ -185,11 +175,7 @@ impl PackedConv {
         out: Out<'_>,
         scratch: &mut Scratch,
     ) {
-        assert!(
-            Shape::of(geom) == self.shape,
-            "the weights were packed for {:?}, not for {geom:?}",
-            self.shape
-        );
+        assert!(Shape::of(geom) == self.shape, "the weights were packed for {:?}, not for {geom:?}", self.shape);
         geom.check_run(x.len(), &rows);
         epi.check(geom.c_out, rows.len(), &out);
         if rows.is_empty() || geom.c_out == 0 {
@@ -198,16 +184,7 @@ impl PackedConv {
         match &self.weights {
             Weights::Plain(w) => scalar::run(geom, w, x, x_zero, rows, epi, out),
             Weights::Panels(panels) => {
-                let job = block::Job {
-                    geom,
-                    panels,
-                    x,
-                    x_zero,
-                    rows,
-                    epi,
-                    out,
-                    scratch,
-                };
+                let job = block::Job { geom, panels, x, x_zero, rows, epi, out, scratch };
                 dispatch(self.isa, job).expect("panels are packed for vectors");
             }
         }
@@ -218,10 +195,7 @@ impl Epilogue<'_> {
     /// Panics when a slice does not fit `c_out` channels and `pixels` of `out`.
     pub(crate) fn check(&self, c_out: usize, pixels: usize, out: &Out) {
         let per_channel = |what: &str, len: usize| {
-            assert!(
-                len == c_out,
-                "{what}: {len} values for {c_out} output channels"
-            );
+            assert!(len == c_out, "{what}: {len} values for {c_out} output channels");
         };
         per_channel("bias", self.bias.len());
         if let Some(w_zero) = self.w_zero {
@@ -236,18 +210,10 @@ impl Epilogue<'_> {
             Requant::Real(scale) => per_channel("scales", scale.len()),
             Requant::None => {}
         }
-        assert!(
-            self.lo <= self.hi,
-            "codes from {} to {}: empty range",
-            self.lo,
-            self.hi
-        );
+        assert!(self.lo <= self.hi, "codes from {} to {}: empty range", self.lo, self.hi);
         let (have, need) = match (self.requant, out) {
             (Requant::Onnx(_) | Requant::Dyadic { .. }, Out::U8 { data, pitch }) => {
-                assert!(
-                    *pitch >= c_out,
-                    "a pitch of {pitch} for {c_out} output channels"
-                );
+                assert!(*pitch >= c_out, "a pitch of {pitch} for {c_out} output channels");
                 (data.len(), pixels.saturating_sub(1) * pitch + c_out)
             }
             (Requant::Real(_), Out::F32(data)) => (data.len(), pixels * c_out),
@@ -256,10 +222,7 @@ impl Epilogue<'_> {
                 "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real, i32 None"
             ),
         };
-        assert!(
-            have >= need || pixels == 0,
-            "the output holds {have} values, {need} are needed"
-        );
+        assert!(have >= need || pixels == 0, "the output holds {have} values, {need} are needed");
     }
 
     /// Lays the multipliers out for vectors: lane `i` gets those of channel `lanes[i]`.
@@ -273,10 +236,9 @@ impl Epilogue<'_> {
         match self.requant {
             Requant::Onnx(m) => prepared.set_onnx(lanes.map(|c| c.map_or(0.0, |c| m[c]))),
             Requant::Dyadic { mult, shift } => {
-                prepared.set_dyadic(lanes.map(|c| Dyadic {
-                    mult: c.map_or(0, |c| mult[c]),
-                    shift: c.map_or(1, |c| shift[c]),
-                }));
+                prepared.set_dyadic(
+                    lanes.map(|c| Dyadic { mult: c.map_or(0, |c| mult[c]), shift: c.map_or(1, |c| shift[c]) }),
+                );
             }
             Requant::Real(s) => {
                 scale.clear();

@@ -50,9 +50,8 @@ impl Panels {
 
     /// [`Panels::channel`] of every column of every panel, in order.
     pub(super) fn columns(&self) -> impl Iterator<Item = Option<usize>> + '_ {
-        (0..self.groups).flat_map(move |group| {
-            (0..self.panels * self.width).map(move |column| self.channel(group, 0, column))
-        })
+        (0..self.groups)
+            .flat_map(move |group| (0..self.panels * self.width).map(move |column| self.channel(group, 0, column)))
     }
 }
 
@@ -74,10 +73,8 @@ impl Op for Pack<'_> {
 fn pack(shape: &Shape, w: &[i8], width: usize) -> Panels {
     let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
     let taps = shape.k_h * shape.k_w;
-    let merge = (1..=shape.groups)
-        .filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width)
-        .max()
-        .unwrap_or(1);
+    let merge =
+        (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
     let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
     let panels = c_out.div_ceil(width);
     let steps = (taps * c_in).div_ceil(4);
@@ -99,14 +96,5 @@ fn pack(shape: &Shape, w: &[i8], width: usize) -> Panels {
             }
         }
     }
-    Panels {
-        width,
-        groups,
-        c_in,
-        c_out,
-        panels,
-        steps,
-        lines,
-        sums,
-    }
+    Panels { width, groups, c_in, c_out, panels, steps, lines, sums }
 }

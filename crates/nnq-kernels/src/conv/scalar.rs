@@ -5,24 +5,14 @@ use std::ops::Range;
 
 /// Writes the outputs of pixel number `pixel` (counted from the first one wanted), channel `channel`.
 #[inline]
-pub(crate) fn finish(
-    epi: &Epilogue,
-    c_out: usize,
-    acc: i32,
-    pixel: usize,
-    channel: usize,
-    out: &mut Out,
-) {
+pub(crate) fn finish(epi: &Epilogue, c_out: usize, acc: i32, pixel: usize, channel: usize, out: &mut Out) {
     let (zero, lo, hi) = (epi.zero.into(), epi.lo.into(), epi.hi.into());
     match (epi.requant, out) {
         (Requant::Onnx(m), Out::U8 { data, pitch }) => {
             data[pixel * *pitch + channel] = requantize_onnx(acc, m[channel], zero, lo, hi) as u8;
         }
         (Requant::Dyadic { mult, shift }, Out::U8 { data, pitch }) => {
-            let by = Dyadic {
-                mult: mult[channel],
-                shift: shift[channel],
-            };
+            let by = Dyadic { mult: mult[channel], shift: shift[channel] };
             data[pixel * *pitch + channel] = requantize_dyadic(acc, by, zero, lo, hi) as u8;
         }
         (Requant::Real(scale), Out::F32(data)) => {
@@ -34,15 +24,7 @@ pub(crate) fn finish(
 }
 
 /// `w` is `[c_out][k_h][k_w][c_in / groups]`.
-pub(crate) fn run(
-    geom: &ConvGeom,
-    w: &[i8],
-    x: &[u8],
-    x_zero: u8,
-    rows: Range<usize>,
-    epi: &Epilogue,
-    mut out: Out,
-) {
+pub(crate) fn run(geom: &ConvGeom, w: &[i8], x: &[u8], x_zero: u8, rows: Range<usize>, epi: &Epilogue, mut out: Out) {
     let depth = geom.c_in / geom.groups;
     let c_group = geom.c_out / geom.groups;
     for (pixel, row) in rows.enumerate() {

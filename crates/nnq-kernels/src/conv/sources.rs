@@ -102,16 +102,13 @@ impl Plan {
         }
         let base = scratch.table.len();
         let spans = self.tile_spans();
-        scratch
-            .table
-            .resize(base + count * spans, Source(x.as_ptr()));
+        scratch.table.resize(base + count * spans, Source(x.as_ptr()));
         let table = &mut scratch.table[base..];
         let chunks = self.span_bytes.div_ceil(CHUNK);
         let mut windows = geom.windows(pixels.start);
         for i in 0..count {
             let window = windows.next_window();
-            let inside =
-                (window.top as usize) < self.inside.0 && (window.left as usize) < self.inside.1;
+            let inside = (window.top as usize) < self.inside.0 && (window.left as usize) < self.inside.1;
             if inside && !self.gather {
                 let corner = geom.corner(window) + channel;
                 for (span, offset) in scratch.offsets.iter().enumerate() {
@@ -122,9 +119,7 @@ impl Plan {
             let to = &mut scratch.patches[(patch + i) * self.patch..][..self.patch];
             if inside {
                 let corner = geom.corner(window) + channel;
-                debug_assert!(
-                    corner + scratch.offsets[self.spans - 1] + self.span_bytes + SLACK <= x.len()
-                );
+                debug_assert!(corner + scratch.offsets[self.spans - 1] + self.span_bytes + SLACK <= x.len());
                 let mut to = to.as_mut_ptr();
                 for offset in &scratch.offsets {
                     // SAFETY: the window lies inside, so that each of its spans does; whole chunks run over
@@ -149,15 +144,7 @@ impl Plan {
 
     /// Copies the inputs of one pixel together, with `x_zero` in the padding. Bytes behind the last input
     /// are left as they are: they meet weights of 0.
-    fn gather_at_border(
-        &self,
-        geom: &ConvGeom,
-        x: &[u8],
-        x_zero: u8,
-        channel: usize,
-        window: Window,
-        to: &mut [u8],
-    ) {
+    fn gather_at_border(&self, geom: &ConvGeom, x: &[u8], x_zero: u8, channel: usize, window: Window, to: &mut [u8]) {
         for span in 0..self.spans {
             let tap = span * self.span_taps;
             let (h, w) = (tap / geom.k_w, tap % geom.k_w);

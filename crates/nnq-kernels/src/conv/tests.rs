@@ -84,11 +84,7 @@ impl Case {
         let mut numbers = Numbers::new(seed);
         let len = geom.batch * geom.in_h * geom.in_w * geom.c_in;
         let mut x = numbers.bytes(len);
-        let mut w: Vec<i8> = numbers
-            .bytes(geom.c_out * geom.depth())
-            .iter()
-            .map(|&b| b as i8)
-            .collect();
+        let mut w: Vec<i8> = numbers.bytes(geom.c_out * geom.depth()).iter().map(|&b| b as i8).collect();
         match fill {
             Fill::Random => {}
             Fill::Lowest => {
@@ -97,8 +93,7 @@ impl Case {
             }
             Fill::Highest => {
                 x.fill(255);
-                w.iter_mut()
-                    .for_each(|w| *w = if *w < -120 { -127 } else { 127 });
+                w.iter_mut().for_each(|w| *w = if *w < -120 { -127 } else { 127 });
             }
         }
         // What lies in the slack must not matter.
@@ -106,15 +101,9 @@ impl Case {
         Case {
             x,
             w,
-            bias: (0..geom.c_out)
-                .map(|_| numbers.next() as i32 >> 14)
-                .collect(),
+            bias: (0..geom.c_out).map(|_| numbers.next() as i32 >> 14).collect(),
             x_zero,
-            w_zero: with_w_zero.then(|| {
-                (0..geom.c_out)
-                    .map(|_| numbers.next() as i32 >> 25)
-                    .collect()
-            }),
+            w_zero: with_w_zero.then(|| (0..geom.c_out).map(|_| numbers.next() as i32 >> 25).collect()),
             geom,
         }
     }
@@ -131,12 +120,7 @@ impl Case {
             .into_iter()
             .map(|acc| i32::try_from(acc).expect("the test's sums fit"))
             .collect();
-        let largest = acc
-            .iter()
-            .map(|a| a.unsigned_abs())
-            .max()
-            .unwrap_or(1)
-            .max(1);
+        let largest = acc.iter().map(|a| a.unsigned_abs()).max().unwrap_or(1).max(1);
         for isa in tested() {
             let conv = PackedConv::pack(isa, g, &self.w);
             let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
@@ -145,10 +129,9 @@ impl Case {
             self.outputs(&acc, largest, &format!("{isa} conv"), run);
             if self.depthwise() {
                 let depthwise = PackedDepthwise::pack(isa, g, &self.w);
-                let run =
-                    |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
-                        depthwise.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
-                    };
+                let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
+                    depthwise.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
+                };
                 self.outputs(&acc, largest, &format!("{isa} depthwise"), run);
             }
         }
@@ -162,11 +145,7 @@ impl Case {
         run: impl Fn(Range<usize>, &Epilogue, Out<'_>, &mut Scratch),
     ) {
         let g = &self.geom;
-        let what = format!(
-            "{what} {g:?} x_zero {} w_zero {}",
-            self.x_zero,
-            self.w_zero.is_some()
-        );
+        let what = format!("{what} {g:?} x_zero {} w_zero {}", self.x_zero, self.w_zero.is_some());
         let (c, pixels) = (g.c_out, g.pixels());
         let mut scratch = Scratch::new();
         let mut epi = Epilogue {
@@ -183,12 +162,7 @@ impl Case {
         // In two parts, the second first.
         let cut = pixels / 3;
         let mut parts = vec![-1; pixels * c];
-        run(
-            cut..pixels,
-            &epi,
-            Out::I32(&mut parts[cut * c..]),
-            &mut scratch,
-        );
+        run(cut..pixels, &epi, Out::I32(&mut parts[cut * c..]), &mut scratch);
         run(0..cut, &epi, Out::I32(&mut parts[..cut * c]), &mut scratch);
         assert_eq!(parts, acc, "{what}, in parts");
 
@@ -196,16 +170,11 @@ impl Case {
         epi.requant = Requant::Real(&scale);
         let mut real = vec![0f32; pixels * c];
         run(0..pixels, &epi, Out::F32(&mut real), &mut scratch);
-        let want = acc
-            .iter()
-            .enumerate()
-            .map(|(i, &a)| a as f32 * scale[i % c]);
+        let want = acc.iter().enumerate().map(|(i, &a)| a as f32 * scale[i % c]);
         assert!(real.iter().copied().eq(want), "{what}, real");
 
         let spread = 300.0 / f64::from(largest);
-        let factor: Vec<f32> = (0..c)
-            .map(|i| (spread * (1.0 + i as f64 / 9.0)) as f32)
-            .collect();
+        let factor: Vec<f32> = (0..c).map(|i| (spread * (1.0 + i as f64 / 9.0)) as f32).collect();
         epi.requant = Requant::Onnx(&factor);
         for (zero, lo, hi) in [(0, 0, 255), (128, 5, 250), (255, 0, 255)] {
             (epi.zero, epi.lo, epi.hi) = (zero, lo, hi);
@@ -225,13 +194,7 @@ impl Case {
                 .collect();
             let mult: Vec<i32> = by.iter().map(|by| by.mult).collect();
             let shift: Vec<u8> = by.iter().map(|by| by.shift).collect();
-            let mut epi = Epilogue {
-                requant: Requant::Dyadic {
-                    mult: &mult,
-                    shift: &shift,
-                },
-                ..epi
-            };
+            let mut epi = Epilogue { requant: Requant::Dyadic { mult: &mult, shift: &shift }, ..epi };
             for (zero, lo, hi) in [(1, 0, 255), (127, 127, 201)] {
                 (epi.zero, epi.lo, epi.hi) = (zero, lo, hi);
                 self.codes(&epi, &run, &mut scratch, &what, |i| {
@@ -252,44 +215,21 @@ impl Case {
     ) {
         let (c, pixels) = (self.geom.c_out, self.geom.pixels());
         for pitch in [c, c + 5] {
-            let len = if pixels == 0 {
-                0
-            } else {
-                (pixels - 1) * pitch + c
-            };
+            let len = if pixels == 0 { 0 } else { (pixels - 1) * pitch + c };
             let mut data = vec![77; len];
-            let out = Out::U8 {
-                data: &mut data,
-                pitch,
-            };
+            let out = Out::U8 { data: &mut data, pitch };
             run(0..pixels, epi, out, scratch);
             for (at, &code) in data.iter().enumerate() {
                 let (pixel, channel) = (at / pitch, at % pitch);
-                let want = if channel < c {
-                    want(pixel * c + channel)
-                } else {
-                    77
-                };
-                assert_eq!(
-                    i32::from(code),
-                    want,
-                    "{what} pixel {pixel} channel {channel} {epi:?}"
-                );
+                let want = if channel < c { want(pixel * c + channel) } else { 77 };
+                assert_eq!(i32::from(code), want, "{what} pixel {pixel} channel {channel} {epi:?}");
             }
         }
     }
 }
 
 /// A square convolution with the outputs that its sizes give.
-fn square(
-    size: usize,
-    c_in: usize,
-    c_out: usize,
-    k: usize,
-    stride: usize,
-    pad: usize,
-    groups: usize,
-) -> ConvGeom {
+fn square(size: usize, c_in: usize, c_out: usize, k: usize, stride: usize, pad: usize, groups: usize) -> ConvGeom {
     let out = (size + 2 * pad + stride - k) / stride;
     ConvGeom {
         in_h: size,
@@ -310,27 +250,9 @@ fn square(
 #[test]
 fn matrix_products_around_the_tile() {
     // Tiles are 4, 6 and 14 pixels times 16 and 32 channels, steps of 4 inputs.
-    for rows in [
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 225,
-    ] {
-        for (c_in, c_out) in [
-            (1, 1),
-            (3, 15),
-            (4, 16),
-            (5, 17),
-            (8, 31),
-            (9, 32),
-            (33, 33),
-            (64, 65),
-        ] {
-            Case::new(
-                ConvGeom::matrix(rows, c_in, c_out),
-                128,
-                false,
-                Fill::Random,
-                rows as u64,
-            )
-            .check();
+    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 225] {
+        for (c_in, c_out) in [(1, 1), (3, 15), (4, 16), (5, 17), (8, 31), (9, 32), (33, 33), (64, 65)] {
+            Case::new(ConvGeom::matrix(rows, c_in, c_out), 128, false, Fill::Random, rows as u64).check();
         }
     }
     Case::new(ConvGeom::matrix(3, 0, 5), 7, true, Fill::Random, 1).check();
@@ -407,14 +329,7 @@ fn windows_wholly_in_the_padding_and_dilations() {
 
 fn geometries() -> impl Strategy<Value = ConvGeom> {
     let sizes = (1usize..3, 1usize..14, 1usize..14, 1usize..5, 1usize..5);
-    let steps = (
-        1usize..4,
-        1usize..4,
-        1usize..4,
-        1usize..4,
-        0usize..4,
-        0usize..4,
-    );
+    let steps = (1usize..4, 1usize..4, 1usize..4, 1usize..4, 0usize..4, 0usize..4);
     let channels = (1usize..20, 1usize..40, 1usize..5, 0usize..3);
     (sizes, steps, channels).prop_map(|(s, t, c)| {
         let (batch, in_h, in_w, k_h, k_w) = s;
@@ -469,24 +384,9 @@ fn packing_does_not_depend_on_sizes() {
             let conv = PackedConv::pack(isa, packed_for, &case.w);
             assert_eq!(conv.isa(), isa);
             assert!(conv.bytes() >= case.w.len());
-            let epi = Epilogue {
-                bias: &case.bias,
-                w_zero: None,
-                requant: Requant::None,
-                zero: 0,
-                lo: 0,
-                hi: 255,
-            };
+            let epi = Epilogue { bias: &case.bias, w_zero: None, requant: Requant::None, zero: 0, lo: 0, hi: 255 };
             let mut out = vec![0; large.pixels() * large.c_out];
-            conv.run(
-                &large,
-                &case.x,
-                9,
-                0..large.pixels(),
-                &epi,
-                Out::I32(&mut out),
-                &mut Scratch::new(),
-            );
+            conv.run(&large, &case.x, 9, 0..large.pixels(), &epi, Out::I32(&mut out), &mut Scratch::new());
             out
         });
         let last = outs[1].split_off(0);
@@ -499,23 +399,8 @@ fn packing_does_not_depend_on_sizes() {
 fn missing_slack_is_named() {
     let geom = ConvGeom::matrix(1, 4, 1);
     let conv = PackedConv::pack(Isa::Scalar, &geom, &[1; 4]);
-    let epi = Epilogue {
-        bias: &[0],
-        w_zero: None,
-        requant: Requant::None,
-        zero: 0,
-        lo: 0,
-        hi: 255,
-    };
-    conv.run(
-        &geom,
-        &[0; 60],
-        0,
-        0..1,
-        &epi,
-        Out::I32(&mut [0]),
-        &mut Scratch::new(),
-    );
+    let epi = Epilogue { bias: &[0], w_zero: None, requant: Requant::None, zero: 0, lo: 0, hi: 255 };
+    conv.run(&geom, &[0; 60], 0, 0..1, &epi, Out::I32(&mut [0]), &mut Scratch::new());
 }
 
 #[test]
@@ -523,21 +408,6 @@ fn missing_slack_is_named() {
 fn a_wrong_kind_of_output_is_named() {
     let geom = ConvGeom::matrix(1, 4, 1);
     let conv = PackedConv::pack(Isa::Scalar, &geom, &[1; 4]);
-    let epi = Epilogue {
-        bias: &[0],
-        w_zero: None,
-        requant: Requant::Onnx(&[1.0]),
-        zero: 0,
-        lo: 0,
-        hi: 255,
-    };
-    conv.run(
-        &geom,
-        &[0; 68],
-        0,
-        0..1,
-        &epi,
-        Out::I32(&mut [0]),
-        &mut Scratch::new(),
-    );
+    let epi = Epilogue { bias: &[0], w_zero: None, requant: Requant::Onnx(&[1.0]), zero: 0, lo: 0, hi: 255 };
+    conv.run(&geom, &[0; 68], 0, 0..1, &epi, Out::I32(&mut [0]), &mut Scratch::new());
 }

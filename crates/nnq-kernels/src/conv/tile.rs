@@ -74,10 +74,8 @@ impl<R: Rule> Finish for Emit<'_, R> {
         // Constant bounds and indices: the accumulators stay in registers.
         for i in 0..PIXELS / 2 {
             let [a, b] = [acc[2 * i], acc[2 * i + 1]];
-            let codes = [
-                [low.unclamped(v, a[0]), high.unclamped(v, a[1])],
-                [low.unclamped(v, b[0]), high.unclamped(v, b[1])],
-            ];
+            let codes =
+                [[low.unclamped(v, a[0]), high.unclamped(v, a[1])], [low.unclamped(v, b[0]), high.unclamped(v, b[1])]];
             // SAFETY: there is room for every pixel.
             unsafe {
                 let to = self.to.add(2 * i * self.pitch);

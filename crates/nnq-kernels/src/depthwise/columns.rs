@@ -52,14 +52,7 @@ impl<'a> Columns<'a> {
                 *start = (x[at..at + bytes].as_ptr(), geom.c_in);
             }
         }
-        Columns {
-            rows,
-            padding: padding.as_ptr(),
-            first,
-            end,
-            count: tile.columns,
-            bytes: PhantomData,
-        }
+        Columns { rows, padding: padding.as_ptr(), first, end, count: tile.columns, bytes: PhantomData }
     }
 
     /// The bytes of column `column`, channel by channel, in the `LANE_ORDER`.
@@ -75,12 +68,7 @@ impl<'a> Columns<'a> {
         }
         // SAFETY: as above; the padding holds the widest vector.
         unsafe {
-            v.interleave4([
-                v.load_bytes(from[0]),
-                v.load_bytes(from[1]),
-                v.load_bytes(from[2]),
-                v.load_bytes(from[3]),
-            ])
+            v.interleave4([v.load_bytes(from[0]), v.load_bytes(from[1]), v.load_bytes(from[2]), v.load_bytes(from[3])])
         }
     }
 }

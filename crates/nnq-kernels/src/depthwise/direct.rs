@@ -33,12 +33,7 @@ impl Job<'_, '_> {
     }
 
     #[inline(always)]
-    fn direct_as<S: Simd, R: VectorRequant<S::V>>(
-        &mut self,
-        s: S,
-        block: usize,
-        rows: Range<usize>,
-    ) {
+    fn direct_as<S: Simd, R: VectorRequant<S::V>>(&mut self, s: S, block: usize, rows: Range<usize>) {
         let (v, geom) = (s.v(), self.geom);
         let lanes = S::V::LANES;
         let vector = 4 * lanes;
@@ -84,14 +79,7 @@ impl Job<'_, '_> {
         while first < rows.end {
             let row = self.rows.start + first;
             let count = (geom.out_w - row % geom.out_w).min(rows.end - first);
-            let tile = Tile {
-                block,
-                row,
-                first,
-                count,
-                quads: 1,
-                columns: (count - 1) * geom.stride_w + 3,
-            };
+            let tile = Tile { block, row, first, count, quads: 1, columns: (count - 1) * geom.stride_w + 3 };
             let columns = Columns::new(geom, self.x, &padding, vector, tile, 0);
             let outputs = Span { first, count };
             match geom.stride_w {
@@ -116,13 +104,7 @@ struct Span {
 /// Constant bounds and indices: the columns stay in registers.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn row_of<
-    S: Simd,
-    R: VectorRequant<S::V>,
-    const STRIDE: usize,
-    const TOGETHER: usize,
-    const COLUMNS: usize,
->(
+fn row_of<S: Simd, R: VectorRequant<S::V>, const STRIDE: usize, const TOGETHER: usize, const COLUMNS: usize>(
     s: S,
     columns: &Columns,
     outputs: Span,
@@ -166,13 +148,7 @@ fn row_of<
 /// The codes, not clamped yet, of `TOGETHER` outputs that see these columns.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn codes_of<
-    S: Simd,
-    R: VectorRequant<S::V>,
-    const STRIDE: usize,
-    const TOGETHER: usize,
-    const COLUMNS: usize,
->(
+fn codes_of<S: Simd, R: VectorRequant<S::V>, const STRIDE: usize, const TOGETHER: usize, const COLUMNS: usize>(
     s: S,
     seen: &[[Int<S>; 4]; COLUMNS],
     w: &[[S::Weight; 4]; 3],

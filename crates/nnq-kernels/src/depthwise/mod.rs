@@ -53,13 +53,7 @@ impl PackedDepthwise {
             Some(blocks) => Weights::Blocks(blocks),
             None => Weights::Plain(w.to_vec()),
         };
-        PackedDepthwise {
-            isa,
-            channels: geom.c_in,
-            k_h: geom.k_h,
-            k_w: geom.k_w,
-            weights,
-        }
+        PackedDepthwise { isa, channels: geom.c_in, k_h: geom.k_h, k_w: geom.k_w, weights }
     }
 
     /// The instruction set that the weights are packed for.
@@ -107,16 +101,7 @@ impl PackedDepthwise {
         match &self.weights {
             Weights::Plain(w) => scalar::run(geom, w, x, x_zero, rows, epi, out),
             Weights::Blocks(blocks) => {
-                let job = Job {
-                    geom,
-                    blocks,
-                    x,
-                    x_zero,
-                    rows,
-                    epi,
-                    out,
-                    scratch,
-                };
+                let job = Job { geom, blocks, x, x_zero, rows, epi, out, scratch };
                 dispatch(self.isa, job).expect("blocks are packed for vectors");
             }
         }

@@ -37,22 +37,14 @@ fn pack(geom: &ConvGeom, w: &[i8], lane_order: &'static [u8]) -> Blocks {
                     let channel = block * lane_order.len() + usize::from(lane);
                     bytes.extend((quad * 4..quad * 4 + 4).map(|row| {
                         let exists = channel < geom.c_in && row < k_h;
-                        if exists {
-                            w[(channel * k_h + row) * k_w + column]
-                        } else {
-                            0
-                        }
+                        if exists { w[(channel * k_h + row) * k_w + column] } else { 0 }
                     }));
                 }
             }
         }
     }
     let sum = |kernel: &[i8]| kernel.iter().map(|&w| i32::from(w)).sum();
-    Blocks {
-        bytes,
-        sums: w.chunks_exact(k_h * k_w).map(sum).collect(),
-        lane_order,
-    }
+    Blocks { bytes, sums: w.chunks_exact(k_h * k_w).map(sum).collect(), lane_order }
 }
 
 impl Blocks {

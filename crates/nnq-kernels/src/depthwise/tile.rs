@@ -48,8 +48,7 @@ impl Op for Job<'_, '_> {
         let (geom, blocks) = (self.geom, self.blocks);
         let lanes = || blocks.lanes(geom.c_in);
         let scratch = &mut *self.scratch;
-        self.epi
-            .prepare(&mut scratch.prepared, &mut scratch.scale, lanes());
+        self.epi.prepare(&mut scratch.prepared, &mut scratch.scale, lanes());
         scratch.correction.clear();
         scratch.correction.extend(lanes().map(|channel| {
             channel.map_or(0, |c| {
@@ -65,9 +64,7 @@ impl Op for Job<'_, '_> {
         let quads = geom.k_h.div_ceil(4);
         let columns = |count: usize| (count - 1) * geom.stride_w + (geom.k_w - 1) * geom.dil_w + 1;
         let vector = S::V::LANES * 4;
-        scratch
-            .columns
-            .resize(columns(TILE) * quads * 4 * vector, 0);
+        scratch.columns.resize(columns(TILE) * quads * 4 * vector, 0);
         scratch.acc.resize(TILE * 4 * S::V::LANES, 0);
         let blocks = geom.c_in.div_ceil(vector);
         if direct::fits(geom, self.epi) {
@@ -82,18 +79,9 @@ impl Op for Job<'_, '_> {
         }
         let mut row = self.rows.start;
         while row < self.rows.end {
-            let count = TILE
-                .min(geom.out_w - row % geom.out_w)
-                .min(self.rows.end - row);
+            let count = TILE.min(geom.out_w - row % geom.out_w).min(self.rows.end - row);
             for block in 0..blocks {
-                let tile = Tile {
-                    block,
-                    row,
-                    first: row - self.rows.start,
-                    count,
-                    quads,
-                    columns: columns(count),
-                };
+                let tile = Tile { block, row, first: row - self.rows.start, count, quads, columns: columns(count) };
                 self.in_steps(s, tile);
             }
             row += count;
@@ -160,10 +148,7 @@ impl Job<'_, '_> {
         let lanes = S::V::LANES;
         let vector = 4 * lanes;
         assert!(tile.columns >= (tile.count - 1) * stride + K_W && tile.quads == QUADS);
-        let weights = self
-            .weights::<S>(tile.block, tile.quads)
-            .as_ptr()
-            .cast::<u8>();
+        let weights = self.weights::<S>(tile.block, tile.quads).as_ptr().cast::<u8>();
         let columns = self.scratch.columns[..tile.columns * QUADS * 4 * vector].as_ptr();
         let start = self.scratch.correction[tile.block * vector..][..vector].as_ptr();
         let acc = self.scratch.acc[..tile.count * vector].as_mut_ptr();
@@ -213,8 +198,7 @@ impl Job<'_, '_> {
                         let at = (at * tile.quads + quad) * 4 + quarter;
                         let x = &self.scratch.columns[at * vector..][..vector];
                         // SAFETY: the slices hold a vector each.
-                        let (w, x) =
-                            unsafe { (v.load_bytes(w.as_ptr().cast()), v.load_bytes(x.as_ptr())) };
+                        let (w, x) = unsafe { (v.load_bytes(w.as_ptr().cast()), v.load_bytes(x.as_ptr())) };
                         sum = s.dot(sum, s.act(x), s.weight(w));
                     }
                 }

@@ -3,12 +3,8 @@ use super::*;
 use crate::{conv::tests::Numbers, isa::tests::tested, round::rne_f32};
 
 /// Zero points of the operands and the output, and limits of the code.
-const POINTS: [(u8, u8, u8, u8, u8); 4] = [
-    (0, 0, 0, 0, 255),
-    (128, 128, 128, 0, 255),
-    (255, 1, 127, 13, 240),
-    (3, 250, 255, 0, 255),
-];
+const POINTS: [(u8, u8, u8, u8, u8); 4] =
+    [(0, 0, 0, 0, 255), (128, 128, 128, 0, 255), (255, 1, 127, 13, 240), (3, 250, 255, 0, 255)];
 
 /// All pairs of codes, and how many elements of them to use.
 fn pairs() -> (Vec<u8>, Vec<u8>) {
@@ -24,26 +20,13 @@ fn clamp(real: f32, zero: u8, lo: u8, hi: u8) -> u8 {
 #[test]
 fn sums_of_all_pairs() {
     let (a, b) = pairs();
-    let scales = [
-        (0.1f32, 0.1f32, 0.2f32),
-        (0.037, 0.0011, 0.05),
-        (2.0, 1.0, 4.0),
-        (1e-6, 1.0, 0.5),
-    ];
+    let scales = [(0.1f32, 0.1f32, 0.2f32), (0.037, 0.0011, 0.05), (2.0, 1.0, 4.0), (1e-6, 1.0, 0.5)];
     for isa in tested() {
         for (za, zb, zero, lo, hi) in POINTS {
             for (sa, sb, sy) in scales {
                 for subtract in [false, true] {
                     let mode = AddMode::Onnx { sa, sb, sy };
-                    let mut spec = AddSpec {
-                        za,
-                        zb,
-                        zero,
-                        lo,
-                        hi,
-                        subtract,
-                        mode,
-                    };
+                    let mut spec = AddSpec { za, zb, zero, lo, hi, subtract, mode };
                     let sign = if subtract { -1 } else { 1 };
                     let mut out = vec![0; a.len()];
                     add(isa, &a, &b, &mut out, &spec);
@@ -73,25 +56,12 @@ fn sums_of_all_pairs() {
 #[test]
 fn products_of_all_pairs() {
     let (a, b) = pairs();
-    let scales = [
-        (0.1f32, 0.1f32, 0.2f32),
-        (0.037, 0.0011, 0.05),
-        (2.0, 1.0, 4.0),
-        (1.0, 1.0, 0.25),
-        (0.5, 0.5, 0.5),
-    ];
+    let scales = [(0.1f32, 0.1f32, 0.2f32), (0.037, 0.0011, 0.05), (2.0, 1.0, 4.0), (1.0, 1.0, 0.25), (0.5, 0.5, 0.5)];
     for isa in tested() {
         for (za, zb, zero, lo, hi) in POINTS {
             for (sa, sb, sy) in scales {
                 let mode = MulMode::Onnx { sa, sb, sy };
-                let mut spec = MulSpec {
-                    za,
-                    zb,
-                    zero,
-                    lo,
-                    hi,
-                    mode,
-                };
+                let mut spec = MulSpec { za, zb, zero, lo, hi, mode };
                 let mut out = vec![0; a.len()];
                 mul(isa, &a, &b, &mut out, &spec);
                 for ((&a, &b), &y) in a.iter().zip(&b).zip(&out) {
@@ -118,22 +88,10 @@ fn lengths_around_the_vector() {
     let mut numbers = Numbers::new(1);
     let by = AddDyadic::from_real(0.7, 0.9).unwrap();
     let (za, zb, zero, lo, hi) = POINTS[2];
-    let spec = AddSpec {
-        za,
-        zb,
-        zero,
-        lo,
-        hi,
-        subtract: false,
-        mode: AddMode::Dyadic(by),
-    };
+    let spec = AddSpec { za, zb, zero, lo, hi, subtract: false, mode: AddMode::Dyadic(by) };
     for len in [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 200] {
         let (a, b) = (numbers.bytes(len), numbers.bytes(len));
-        let x: Vec<f32> = numbers
-            .bytes(len)
-            .iter()
-            .map(|&x| (f32::from(x) - 99.0) * 0.25)
-            .collect();
+        let x: Vec<f32> = numbers.bytes(len).iter().map(|&x| (f32::from(x) - 99.0) * 0.25).collect();
         let table: [u8; 256] = std::array::from_fn(|i| (i * 7 + 3) as u8);
         let run = |isa| {
             let mut codes = vec![0; 3 * len];
@@ -155,25 +113,13 @@ fn lengths_around_the_vector() {
 #[test]
 fn quantize_divides_ties_and_special_values() {
     let mut x: Vec<f32> = (-600..600).map(|i| i as f32 * 0.05).collect();
-    x.extend([
-        f32::NAN,
-        f32::INFINITY,
-        f32::NEG_INFINITY,
-        3e9,
-        -3e9,
-        -0.0,
-        f32::MIN_POSITIVE,
-    ]);
+    x.extend([f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, -0.0, f32::MIN_POSITIVE]);
     for isa in tested() {
         for zero in [0u8, 1, 127, 128, 255] {
             let mut out = vec![0; x.len()];
             quantize(isa, &x, 0.1, zero, 0, 255, &mut out);
             for (&x, &y) in x.iter().zip(&out) {
-                let want = if x.is_nan() {
-                    0
-                } else {
-                    clamp(x / 0.1, zero, 0, 255)
-                };
+                let want = if x.is_nan() { 0 } else { clamp(x / 0.1, zero, 0, 255) };
                 assert_eq!(y, want, "{isa} {x} {zero}");
             }
         }
@@ -188,11 +134,7 @@ fn dequantize_of_every_code() {
             let mut out = vec![0f32; 256];
             dequantize(isa, &codes, 0.1, zero, &mut out);
             for (&q, &y) in codes.iter().zip(&out) {
-                assert_eq!(
-                    y,
-                    (f32::from(q) - f32::from(zero)) * 0.1,
-                    "{isa} {q} {zero}"
-                );
+                assert_eq!(y, (f32::from(q) - f32::from(zero)) * 0.1, "{isa} {q} {zero}");
             }
         }
     }

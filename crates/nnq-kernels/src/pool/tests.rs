@@ -8,11 +8,7 @@ fn reference(g: &PoolGeom, x: &[u8], zero: u8) -> Vec<(u8, i32, usize, usize)> {
     let mut all = Vec::new();
     for i in 0..g.pixels() * g.c {
         let (pixel, c) = (i / g.c, i % g.c);
-        let (n, oh, ow) = (
-            pixel / (g.out_h * g.out_w),
-            pixel / g.out_w % g.out_h,
-            pixel % g.out_w,
-        );
+        let (n, oh, ow) = (pixel / (g.out_h * g.out_w), pixel / g.out_w % g.out_h, pixel % g.out_w);
         let (mut max, mut sum, mut inside, mut padded) = (0, 0, 0, 0);
         for k in 0..g.k_h * g.k_w {
             let h = (oh * g.stride_h + k / g.k_w * g.dil_h) as i64 - g.pad_top as i64;
@@ -39,50 +35,23 @@ fn check(g: &PoolGeom, x_zero: u8, seed: u64) {
     let want = reference(g, &x, x_zero);
     let (pixels, pitch) = (g.pixels(), g.c + 3);
     let cut = pixels / 2;
-    let len = if pixels == 0 {
-        0
-    } else {
-        (pixels - 1) * pitch + g.c
-    };
+    let len = if pixels == 0 { 0 } else { (pixels - 1) * pitch + g.c };
     let value = |data: &[u8], i: usize| data[i / g.c * pitch + i % g.c];
     let counts = 1..=g.k_h * g.k_w;
-    let onnx: Vec<_> = counts
-        .clone()
-        .map(|c| (c, ScalarRequant::Onnx(1.3 / c as f32)))
-        .collect();
-    let dyadic: Vec<_> = counts
-        .map(|c| {
-            (
-                c,
-                ScalarRequant::Dyadic(Dyadic::from_real(0.9 / c as f64).unwrap()),
-            )
-        })
-        .collect();
+    let onnx: Vec<_> = counts.clone().map(|c| (c, ScalarRequant::Onnx(1.3 / c as f32))).collect();
+    let dyadic: Vec<_> =
+        counts.map(|c| (c, ScalarRequant::Dyadic(Dyadic::from_real(0.9 / c as f64).unwrap()))).collect();
     for isa in tested() {
         let mut data = vec![9; len];
         max_pool(isa, g, &x, 0..cut, &mut data, pitch);
-        max_pool(
-            isa,
-            g,
-            &x,
-            cut..pixels,
-            &mut data[(cut * pitch).min(len)..],
-            pitch,
-        );
+        max_pool(isa, g, &x, cut..pixels, &mut data[(cut * pitch).min(len)..], pitch);
         for (i, want) in want.iter().enumerate() {
             assert_eq!(value(&data, i), want.0, "{isa} max {g:?} {i}");
         }
         assert!((0..len).all(|i| i % pitch < g.c || data[i] == 9), "{isa}");
         for requants in [&onnx, &dyadic] {
             for count_include_pad in [false, true] {
-                let spec = AvgSpec {
-                    x_zero,
-                    count_include_pad,
-                    requants,
-                    zero: 100,
-                    lo: 2,
-                    hi: 251,
-                };
+                let spec = AvgSpec { x_zero, count_include_pad, requants, zero: 100, lo: 2, hi: 251 };
                 let mut data = vec![9; len];
                 avg_pool(isa, g, &x, &spec, 0..pixels, &mut data, pitch);
                 for (i, &(_, sum, inside, padded)) in want.iter().enumerate() {
@@ -130,12 +99,7 @@ fn channels_around_the_vector() {
 
 #[test]
 fn outputs_that_reach_beyond_the_padding() {
-    for (size, k, stride, pad, out) in [
-        (6, 3, 2, 0, 3),
-        (5, 2, 2, 1, 4),
-        (4, 3, 3, 1, 3),
-        (3, 2, 4, 0, 2),
-    ] {
+    for (size, k, stride, pad, out) in [(6, 3, 2, 0, 3), (5, 2, 2, 1, 4), (4, 3, 3, 1, 3), (3, 2, 4, 0, 2)] {
         let mut geom = geom(size, 5, k, stride, pad);
         (geom.out_h, geom.out_w) = (out, out);
         check(&geom, 3, 8);
@@ -147,23 +111,13 @@ fn global_average_is_the_mean_of_all() {
     for (batch, pixels, c) in [(1, 49, 70), (3, 64, 16), (2, 1, 5), (0, 4, 4)] {
         let x = Numbers::new(3).bytes(batch * pixels * c + SLACK);
         let by = ScalarRequant::Dyadic(Dyadic::from_real(1.1 / pixels as f64).unwrap());
-        let spec = AvgSpec {
-            x_zero: 50,
-            count_include_pad: false,
-            requants: &[(pixels, by)],
-            zero: 60,
-            lo: 0,
-            hi: 255,
-        };
+        let spec =
+            AvgSpec { x_zero: 50, count_include_pad: false, requants: &[(pixels, by)], zero: 60, lo: 0, hi: 255 };
         for isa in tested() {
             let mut out = vec![0; batch * c];
             global_avg_pool(isa, batch, pixels, c, &x, &spec, &mut out);
             for (i, &y) in out.iter().enumerate() {
-                let values = x[i / c * pixels * c..]
-                    .iter()
-                    .skip(i % c)
-                    .step_by(c)
-                    .take(pixels);
+                let values = x[i / c * pixels * c..].iter().skip(i % c).step_by(c).take(pixels);
                 let sum: i32 = values.map(|&q| i32::from(q) - 50).sum();
                 assert_eq!(i32::from(y), by.apply(sum, 60, 0, 255), "{isa}");
             }

@@ -1,6 +1,4 @@
-use super::vector::{
-    CodeLimits, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant,
-};
+use super::vector::{CodeLimits, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant};
 use super::*;
 use crate::{
     isa::{dispatch, tests::tested},
@@ -120,14 +118,8 @@ fn dyadic_from_real_normalises_and_refuses() {
         assert_eq!(AddDyadic::from_real(1.0, refused), None);
     }
     // The tie of the multiplier itself goes to even: 2^30 + 0.5.
-    assert_eq!(
-        Dyadic::from_real((2f64.powi(30) + 0.5) / 2f64.powi(31)),
-        make(1 << 30, 31)
-    );
-    assert_eq!(
-        hawq_multiplier((2f64.powi(30) + 0.5) / 2f64.powi(31)),
-        make((1 << 30) + 1, 31)
-    );
+    assert_eq!(Dyadic::from_real((2f64.powi(30) + 0.5) / 2f64.powi(31)), make(1 << 30, 31));
+    assert_eq!(hawq_multiplier((2f64.powi(30) + 0.5) / 2f64.powi(31)), make((1 << 30) + 1, 31));
 }
 
 #[test]
@@ -161,10 +153,7 @@ fn gemmlowp_rounds_twice_and_its_ties_go_up_then_away() {
     assert_eq!(srdhm(i32::MIN, i32::MIN), i32::MAX);
     // 1 * 2^30 / 2^31 = 0.5 and its negative.
     assert_eq!((srdhm(1, 1 << 30), srdhm(-1, 1 << 30)), (1, 0));
-    let halves: Vec<i32> = [1, 3, -1, -3]
-        .iter()
-        .map(|&x| rounding_divide_by_pot(x, 1))
-        .collect();
+    let halves: Vec<i32> = [1, 3, -1, -3].iter().map(|&x| rounding_divide_by_pot(x, 1)).collect();
     assert_eq!(halves, [1, 2, -1, -2]);
     // One exact rounding gives another result than two.
     let differ = (-100_000..100_000).any(|acc| {
@@ -257,9 +246,7 @@ impl Op for Codes<'_> {
             let code = match self.prepared.kind() {
                 Kind::Onnx => OnnxVector::load(v, self.prepared, at).apply(v, acc),
                 Kind::Dyadic => DyadicVector::load(v, self.prepared, at).apply(v, acc),
-                Kind::Wide => {
-                    <DyadicWide as VectorRequant<S::V>>::load(v, self.prepared, at).apply(v, acc)
-                }
+                Kind::Wide => <DyadicWide as VectorRequant<S::V>>::load(v, self.prepared, at).apply(v, acc),
             };
             // SAFETY: `at + LANES <= 64`.
             unsafe { v.store(codes.as_mut_ptr().add(at), code) };
@@ -270,13 +257,7 @@ impl Op for Codes<'_> {
 
 #[test]
 fn vectors_equal_scalars() {
-    let limits = [
-        (0u8, 0u8, 255u8),
-        (128, 0, 255),
-        (255, 7, 9),
-        (1, 1, 254),
-        (127, 200, 200),
-    ];
+    let limits = [(0u8, 0u8, 255u8), (128, 0, 255), (255, 7, 9), (1, 1, 254), (127, 200, 200)];
     for isa in tested() {
         for first in [1u8, 2, 30, 31, 32, 33, 34, 40, 61, 62] {
             for (zero, lo, hi) in limits {
@@ -294,62 +275,33 @@ fn vectors_equal_scalars() {
                         let all = accumulators(by[i]);
                         all[(round + i) % all.len()]
                     });
-                    let Some(codes) = dispatch(
-                        isa,
-                        Codes {
-                            prepared: &prepared,
-                            acc: &acc,
-                        },
-                    ) else {
+                    let Some(codes) = dispatch(isa, Codes { prepared: &prepared, acc: &acc }) else {
                         continue;
                     };
                     for i in 0..64 {
-                        let want =
-                            requantize_dyadic(acc[i], by[i], zero.into(), lo.into(), hi.into());
+                        let want = requantize_dyadic(acc[i], by[i], zero.into(), lo.into(), hi.into());
                         assert_eq!(codes[i], want, "{isa} {} {:?}", acc[i], by[i]);
                     }
                 }
             }
         }
         for (zero, lo, hi) in limits {
-            for scale in [
-                1e-30f32,
-                2f32.powi(-9),
-                0.003_906_25,
-                0.017,
-                0.5,
-                1.0,
-                1e9,
-                3e38,
-            ] {
-                let factor: [f32; 64] =
-                    std::array::from_fn(|i| scale * (1.0 + i as f32 / 70.0).min(1.1));
+            for scale in [1e-30f32, 2f32.powi(-9), 0.003_906_25, 0.017, 0.5, 1.0, 1e9, 3e38] {
+                let factor: [f32; 64] = std::array::from_fn(|i| scale * (1.0 + i as f32 / 70.0).min(1.1));
                 let mut prepared = Prepared::default();
                 prepared.limits(zero, lo, hi);
                 prepared.set_onnx(factor.into_iter());
                 for round in 0..30i32 {
                     let acc = std::array::from_fn(|i| {
                         let i = i as i32;
-                        let ends = [
-                            i32::MAX - i,
-                            i32::MIN + i,
-                            128 * i + 256 * round,
-                            -128 * i - 256 * round,
-                        ];
+                        let ends = [i32::MAX - i, i32::MIN + i, 128 * i + 256 * round, -128 * i - 256 * round];
                         ends[(i + round) as usize % 4]
                     });
-                    let Some(codes) = dispatch(
-                        isa,
-                        Codes {
-                            prepared: &prepared,
-                            acc: &acc,
-                        },
-                    ) else {
+                    let Some(codes) = dispatch(isa, Codes { prepared: &prepared, acc: &acc }) else {
                         continue;
                     };
                     for i in 0..64 {
-                        let want =
-                            requantize_onnx(acc[i], factor[i], zero.into(), lo.into(), hi.into());
+                        let want = requantize_onnx(acc[i], factor[i], zero.into(), lo.into(), hi.into());
                         assert_eq!(codes[i], want, "{isa} {} {}", acc[i], factor[i]);
                     }
                 }

@@ -144,10 +144,7 @@ pub(crate) struct OnnxVector<V: Vector> {
 impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
     #[inline(always)]
     fn load(v: V, from: &Prepared, at: usize) -> Self {
-        OnnxVector {
-            factor: load_f(v, &from.factor, at),
-            limits: CodeLimits::new(v, from.zero, from.lo, from.hi),
-        }
+        OnnxVector { factor: load_f(v, &from.factor, at), limits: CodeLimits::new(v, from.zero, from.lo, from.hi) }
     }
 
     #[inline(always)]
@@ -213,12 +210,7 @@ impl<V: Vector> VectorRequant<V> for DyadicWide {
             by.mult = from.mult[at + lane];
             by.shift = (from.shift[at + lane] + 32) as u8;
         }
-        DyadicWide {
-            by,
-            zero: from.zero,
-            lo: from.lo,
-            hi: from.hi,
-        }
+        DyadicWide { by, zero: from.zero, lo: from.lo, hi: from.hi }
     }
 
     #[inline(always)]
@@ -245,11 +237,7 @@ pub(crate) struct CodeLimits<V: Vector> {
 impl<V: Vector> CodeLimits<V> {
     #[inline(always)]
     pub(crate) fn new(v: V, zero: i32, lo: i32, hi: i32) -> Self {
-        CodeLimits {
-            zero: v.splat(zero),
-            lo: v.splat_f((lo - zero) as f32),
-            hi: v.splat_f((hi - zero) as f32),
-        }
+        CodeLimits { zero: v.splat(zero), lo: v.splat_f((lo - zero) as f32), hi: v.splat_f((hi - zero) as f32) }
     }
 
     /// `clamp(rne(real), lo - z, hi - z) + z`; NaN gives `lo`.

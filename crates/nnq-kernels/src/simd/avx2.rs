@@ -26,17 +26,11 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn act(self, bytes: __m256i) -> [__m256i; 2] {
-        op!([
-            _mm256_and_si256(bytes, _mm256_set1_epi16(0xff)),
-            _mm256_srli_epi16::<8>(bytes),
-        ])
+        op!([_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(bytes),])
     }
     #[inline(always)]
     fn weight(self, bytes: __m256i) -> [__m256i; 2] {
-        op!([
-            _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)),
-            _mm256_srai_epi16::<8>(bytes),
-        ])
+        op!([_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(bytes)), _mm256_srai_epi16::<8>(bytes),])
     }
     #[inline(always)]
     fn dot(self, acc: __m256i, a: [__m256i; 2], w: [__m256i; 2]) -> __m256i {

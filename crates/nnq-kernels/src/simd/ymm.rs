@@ -110,10 +110,7 @@ impl Vector for Ymm {
     #[inline(always)]
     fn narrow4(self, x: [__m256i; 4]) -> __m256i {
         let [a, b, c, d] = x;
-        op!(_mm256_packus_epi16(
-            _mm256_packs_epi32(a, b),
-            _mm256_packs_epi32(c, d)
-        ))
+        op!(_mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
     }
     #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {
@@ -124,17 +121,9 @@ impl Vector for Ymm {
         op!(_mm256_min_epu8(a, b))
     }
     #[inline(always)]
-    unsafe fn store_codes(
-        self,
-        [a, b]: [[__m256i; 2]; 2],
-        [p, q]: [*mut u8; 2],
-        [lo, hi]: [__m256i; 2],
-    ) {
+    unsafe fn store_codes(self, [a, b]: [[__m256i; 2]; 2], [p, q]: [*mut u8; 2], [lo, hi]: [__m256i; 2]) {
         op!({
-            let words = [
-                _mm256_packs_epi32(a[0], a[1]),
-                _mm256_packs_epi32(b[0], b[1]),
-            ];
+            let words = [_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(b[0], b[1])];
             let bytes = _mm256_packus_epi16(words[0], words[1]);
             let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, lo), hi);
             // Each 128 bits hold four channels of each of the four vectors.

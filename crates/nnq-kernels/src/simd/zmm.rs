@@ -84,9 +84,7 @@ impl Vector for Zmm {
     }
     #[inline(always)]
     fn to_int(self, a: __m512) -> __m512i {
-        op!(_mm512_cvt_roundps_epi32::<
-            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
-        >(a))
+        op!(_mm512_cvt_roundps_epi32::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a))
     }
     #[inline(always)]
     fn to_float(self, a: __m512i) -> __m512 {
@@ -113,10 +111,7 @@ impl Vector for Zmm {
     #[inline(always)]
     fn narrow4(self, x: [__m512i; 4]) -> __m512i {
         let [a, b, c, d] = x;
-        op!(_mm512_packus_epi16(
-            _mm512_packs_epi32(a, b),
-            _mm512_packs_epi32(c, d)
-        ))
+        op!(_mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
     }
     #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
@@ -127,17 +122,9 @@ impl Vector for Zmm {
         op!(_mm512_min_epu8(a, b))
     }
     #[inline(always)]
-    unsafe fn store_codes(
-        self,
-        [a, b]: [[__m512i; 2]; 2],
-        [p, q]: [*mut u8; 2],
-        [lo, hi]: [__m512i; 2],
-    ) {
+    unsafe fn store_codes(self, [a, b]: [[__m512i; 2]; 2], [p, q]: [*mut u8; 2], [lo, hi]: [__m512i; 2]) {
         op!({
-            let words = [
-                _mm512_packs_epi32(a[0], a[1]),
-                _mm512_packs_epi32(b[0], b[1]),
-            ];
+            let words = [_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(b[0], b[1])];
             let bytes = _mm512_packus_epi16(words[0], words[1]);
             let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, lo), hi);
             // Each 128 bits hold four channels of each of the four vectors.
@@ -176,11 +163,7 @@ impl Vector for Zmm {
     unsafe fn store_some_bytes(self, p: *mut u8, x: __m512i, count: usize) {
         debug_assert!(count <= 64);
         let mask = u64::MAX >> (64 - count.clamp(1, 64));
-        op!(_mm512_mask_storeu_epi8(
-            p.cast(),
-            if count == 0 { 0 } else { mask },
-            x
-        ))
+        op!(_mm512_mask_storeu_epi8(p.cast(), if count == 0 { 0 } else { mask }, x))
     }
     #[inline(always)]
     unsafe fn widen(self, p: *const u8) -> __m512i {

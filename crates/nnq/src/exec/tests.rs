@@ -81,7 +81,15 @@ impl Net {
         let b = self.n.reals(n);
         self.b.constant("b", Tensor::of(&[n], b))
     }
-    fn conv(&mut self, x: ValueId, c_in: usize, c_out: usize, kernel: [usize; 2], group: usize, attrs: ConvAttrs) -> ValueId {
+    fn conv(
+        &mut self,
+        x: ValueId,
+        c_in: usize,
+        c_out: usize,
+        kernel: [usize; 2],
+        group: usize,
+        attrs: ConvAttrs,
+    ) -> ValueId {
         let w = self.weight(&[c_out, c_in / group, kernel[0], kernel[1]], 0);
         let b = self.bias(c_out);
         self.b.op("conv", Op::Conv(ConvAttrs { group, ..attrs }), &[x, w, b])
@@ -174,12 +182,27 @@ fn rows() {
     let mut net = Net::new(3);
     let x = net.input("N, 6, 40");
     let w = net.weight(&[10, 6, 5], 0);
-    let y = net.b.op("conv", Op::Conv(ConvAttrs { group: 1, strides: vec![2], pads: vec![2, 1], ..Default::default() }), &[x, w]);
+    let y = net.b.op(
+        "conv",
+        Op::Conv(ConvAttrs { group: 1, strides: vec![2], pads: vec![2, 1], ..Default::default() }),
+        &[x, w],
+    );
     let y = net.any_grid(y);
     let q = net.b.graph().value(y).quant.clone();
-    let y = net.b.op("pool", Op::MaxPool { window: PoolAttrs { kernel: vec![3], ..Default::default() }, column_major: false }, &[y]);
+    let y = net.b.op(
+        "pool",
+        Op::MaxPool { window: PoolAttrs { kernel: vec![3], ..Default::default() }, column_major: false },
+        &[y],
+    );
     net.b.graph().value_mut(y).quant = q;
-    let y = net.b.op("mean", Op::AveragePool { window: PoolAttrs { kernel: vec![2], strides: vec![2], ..Default::default() }, count_include_pad: false }, &[y]);
+    let y = net.b.op(
+        "mean",
+        Op::AveragePool {
+            window: PoolAttrs { kernel: vec![2], strides: vec![2], ..Default::default() },
+            count_include_pad: false,
+        },
+        &[y],
+    );
     let y = net.any_grid(y);
     let graph = net.finish(&[y]);
     agree(&graph, &[3, 6, 40], 9);
@@ -216,7 +239,13 @@ fn residual_network() {
         let h = net.any_grid(h);
         let d = net.b.op("sub", Op::Binary(Binary::Sub), &[h, y]);
         let d = net.any_grid(d);
-        let window = PoolAttrs { kernel: vec![3, 3], strides: vec![2, 2], pads: vec![1; 4], ceil_mode: seed % 2 == 0, ..Default::default() };
+        let window = PoolAttrs {
+            kernel: vec![3, 3],
+            strides: vec![2, 2],
+            pads: vec![1; 4],
+            ceil_mode: seed % 2 == 0,
+            ..Default::default()
+        };
         let p = net.b.op("max", Op::MaxPool { window: window.clone(), column_major: false }, &[d]);
         let p = net.any_grid(p);
         let q = net.b.op("mean", Op::AveragePool { window, count_include_pad: seed % 3 == 0 }, &[d]);

@@ -172,4 +172,14 @@ impl Binary {
         let significand = kept.iter().fold(0u128, |n, &b| n << 1 | u128::from(b)) << (WIDTH as usize - kept.len());
         Some(Self { exponent, significand, more: rest.contains(&true) || !x.fraction_is_zero() })
     }
+    /// The bits after the leading one without zeros at the end, at most `n` and then `...`.
+    pub fn after_point(self, n: usize) -> String {
+        let all = format!("{:b}", self.significand);
+        let bits = if self.more { &all[1..] } else { all[1..].trim_end_matches('0') };
+        match bits.len() {
+            0 => "0".into(),
+            found if found > n => format!("{}...", &bits[..n]),
+            _ => bits.into(),
+        }
+    }
 }

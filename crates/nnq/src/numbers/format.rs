@@ -38,9 +38,9 @@ pub(super) const FORMATS: [Format; 6] = [
 pub enum Rounding {
     /// Nothing was lost.
     Exact,
-    /// The rest was less than half of the last bit.
+    /// Towards zero: the rest was less than half of the last bit.
     Down,
-    /// The rest was more than half of the last bit.
+    /// Away from zero: the rest was more than half of the last bit.
     Up,
     /// Exactly half: the last bit was 0 and stays.
     TieDown,

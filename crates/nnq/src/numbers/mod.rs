@@ -22,6 +22,9 @@ pub use format::{Rounding, Stored};
 /// Steps of one kind that are listed at most; [`Steps`] says when there are more.
 const LISTED: usize = 64;
 
+/// Bits of [`Steps::normalised`]: those of a binary64 and some that are rounded away.
+pub const NORMALISED: usize = 60;
+
 /// Everything about one number.
 #[derive(Clone, Debug, Serialize)]
 pub struct Explanation {
@@ -56,6 +59,8 @@ pub struct Steps {
     pub cut_off: bool,
     /// The exponent of two after moving the point behind the leading one; absent for zero.
     pub exponent: Option<i64>,
+    /// The bits after the point then, at most [`NORMALISED`] of them (`...` when there are more); empty for zero.
+    pub normalised: String,
 }
 
 /// The number on an 8-bit grid (numerics, section 2).
@@ -146,6 +151,7 @@ fn steps(mut x: Decimal, binary: Option<Binary>) -> Steps {
         fraction_bits,
         cut_off,
         exponent: binary.map(|b| b.exponent),
+        normalised: binary.map_or_else(String::new, |b| b.after_point(NORMALISED)),
     }
 }
 

@@ -40,13 +40,7 @@ impl fmt::Display for Steps {
         writeln!(f, "4. Together: {}{point}{}{more} in binary", shorten(&self.integer_bits), self.fraction_bits)?;
         match self.exponent {
             None => writeln!(f, "5. Zero has no leading one: all bits are 0 but the sign"),
-            Some(e) => {
-                let bits = format!("{}{}", self.integer_bits, self.fraction_bits);
-                let bits = bits.trim_start_matches('0');
-                let (one, rest) = bits.split_at_checked(1).unwrap_or(("1", ""));
-                let rest = if rest.is_empty() && !self.cut_off { "0" } else { rest };
-                writeln!(f, "5. Normalised: {one}.{}{more} x 2^{e}", shorten(rest))
-            }
+            Some(e) => writeln!(f, "5. Normalised: 1.{} x 2^{e}", self.normalised),
         }
     }
 }
@@ -64,14 +58,18 @@ impl fmt::Display for Stored {
         let how = match self.rounding {
             None => "",
             Some(Rounding::Exact) => ", exact",
-            Some(Rounding::Down) => ", rounded down (the rest is less than half of the last bit)",
-            Some(Rounding::Up) => ", rounded up (the rest is more than half of the last bit)",
+            Some(Rounding::Down) => ", rounded towards zero (the rest is less than half of the last bit)",
+            Some(Rounding::Up) => ", rounded away from zero (the rest is more than half of the last bit)",
             Some(Rounding::TieDown) => ", a tie, kept (the last bit is even)",
-            Some(Rounding::TieUp) => ", a tie, rounded up (to an even last bit)",
+            Some(Rounding::TieUp) => ", a tie, rounded away from zero (to an even last bit)",
             Some(Rounding::Overflow) => ", overflow",
             Some(Rounding::Saturated) => ", overflow: the largest number is stored",
         };
-        writeln!(f, "          holds {}{how}", shorten(&self.decimal))?;
+        if self.decimal.len() > SHOWN {
+            writeln!(f, "          holds about {:e}{how}", self.value)?;
+        } else {
+            writeln!(f, "          holds {}{how}", self.decimal)?;
+        }
         if !matches!(self.rounding, None | Some(Rounding::Exact)) {
             writeln!(f, "          error {:e}", self.error)?;
         }

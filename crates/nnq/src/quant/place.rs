@@ -42,10 +42,8 @@ enum Role {
 /// graph's outputs become codes too.
 pub fn place(graph: &Graph, keep_float: &[bool], outputs: bool) -> Placement {
     let consumers = graph.consumers();
-    let roles: Vec<Role> = graph
-        .nodes()
-        .map(|(id, n)| if keep_float[id.0 as usize] { Role::Float } else { role(graph, n) })
-        .collect();
+    let roles: Vec<Role> =
+        graph.nodes().map(|(id, n)| if keep_float[id.0 as usize] { Role::Float } else { role(graph, n) }).collect();
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
 
     // Backwards: whose codes does an integer step want?
@@ -140,7 +138,8 @@ fn role(graph: &Graph, node: &Node) -> Role {
             // A bias that is not one vector over the columns stays with a float product.
             let vector = node.input(2).and_then(|v| graph.constant(v)).is_none_or(|t| {
                 t.shape().iter().rev().skip(1).all(|&d| d == 1) && {
-                    let n = rank(1).and_then(|_| node.input(1)).and_then(|w| graph.constant(w)).map(|w| w.shape().to_vec());
+                    let n =
+                        rank(1).and_then(|_| node.input(1)).and_then(|w| graph.constant(w)).map(|w| w.shape().to_vec());
                     let trans = matches!(node.op, Op::Gemm { trans_b: true, .. });
                     n.is_some_and(|s| s.len() == 2 && (t.len() == s[usize::from(!trans)]))
                 }
@@ -152,7 +151,8 @@ fn role(graph: &Graph, node: &Node) -> Role {
         }
         Op::Binary(Binary::Add | Binary::Sub | Binary::Mul) => {
             let both = (0..2).all(|i| {
-                node.input(i).is_some_and(|v| graph.value(v).constant.is_none() && graph.value(v).dtype == Some(DType::F32))
+                node.input(i)
+                    .is_some_and(|v| graph.value(v).constant.is_none() && graph.value(v).dtype == Some(DType::F32))
             });
             if both { Role::Compute } else { Role::Float }
         }

@@ -6,7 +6,7 @@ use crate::{
         observer::Observer,
         place::{self, Group},
         range,
-        recipe::{Bias, LayerRecipe, Logits, Position, Recipe},
+        recipe::{LayerRecipe, Logits, Position, Recipe},
         stats::Stats,
         weights::{self, Nearest, Rounder},
     },
@@ -133,9 +133,6 @@ fn product(out: &mut Quantized, id: NodeId, layer: &LayerRecipe) -> Result<()> {
     let (codes, mut params) = weights::quantize(&real, &scheme, &Nearest).at(|| format!("weight '{name}'"))?;
     let mut codes = Arc::new(codes);
     let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
-    if layer.bias == Bias::Float && bias.is_some() {
-        return Err(Error::unsupported("a bias that stays real in an integer product").cure("use bias = \"int32\""));
-    }
     let bias_real = match bias {
         Some(b) => Some(out.graph.real_constant(b)?),
         None => None,
@@ -155,8 +152,9 @@ fn product(out: &mut Quantized, id: NodeId, layer: &LayerRecipe) -> Result<()> {
     let mut inputs = node.inputs.clone();
     inputs[1] = Some(new_w);
     if let (Some(b), Some(real)) = (bias, bias_real) {
-        let (codes, bias_params) = bias_codes(&real, &params, sx, out.graph.constant(new_w).map_or(0, |t| t.shape()[axis]))
-            .at(|| format!("bias '{}'", out.graph.value(b).name))?;
+        let (codes, bias_params) =
+            bias_codes(&real, &params, sx, out.graph.constant(new_w).map_or(0, |t| t.shape()[axis]))
+                .at(|| format!("bias '{}'", out.graph.value(b).name))?;
         let name = out.graph.value(b).name.clone();
         inputs[2] = Some(constant(&mut out.graph, &name, b, Arc::new(codes), bias_params));
     }
@@ -203,7 +201,9 @@ fn bias_codes(bias: &Tensor, weight: &QParams, sx: f32, channels: usize) -> Resu
         .map(|c| {
             let b = real[if real.len() == 1 { 0 } else { c }];
             if !b.is_finite() {
-                return Err(Error::value(format!("element {c} is {b}")).cure("the model is broken: retrain or repair it"));
+                return Err(
+                    Error::value(format!("element {c} is {b}")).cure("the model is broken: retrain or repair it")
+                );
             }
             crate::exec::lower::bias_code(f64::from(b), sx, sw(c))
                 .ok_or_else(|| Error::internal(format!("bias {b} of channel {c} overflows after widening")))

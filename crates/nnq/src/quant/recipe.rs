@@ -62,8 +62,6 @@ pub struct Recipe {
     pub last: Edge,
     /// The network's outputs.
     pub logits: Logits,
-    /// Biases of layers with integer weights.
-    pub bias: Bias,
     /// Quantize additions of feature maps (residual connections); otherwise they are real.
     pub quantize_add: bool,
     /// Quantize concatenations; otherwise they are real.
@@ -98,16 +96,6 @@ pub enum Logits {
     Real,
     /// Quantized to 8 bits by their extremes, never clipped.
     Int8,
-}
-
-/// How biases are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Bias {
-    /// 32-bit integers at the scale of the accumulator.
-    Int32,
-    /// Real numbers, added after the product.
-    Float,
 }
 
 /// How activations are quantized; one scale per tensor.
@@ -227,9 +215,6 @@ pub struct Override {
     /// Do not quantize.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_float: Option<bool>,
-    /// Biases.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bias: Option<Bias>,
     /// Changes to the activations that the layer makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activation: Option<ActivationChange>,
@@ -289,8 +274,6 @@ pub enum Position {
 pub struct LayerRecipe {
     /// Not quantized: what follows does not apply.
     pub keep_float: bool,
-    /// Its bias.
-    pub bias: Bias,
     /// What it makes.
     pub activation: Activation,
     /// Its weights.
@@ -306,7 +289,6 @@ impl Default for Recipe {
             first: Edge::Same,
             last: Edge::Same,
             logits: Logits::Real,
-            bias: Bias::Int32,
             quantize_add: true,
             quantize_concat: true,
             activation: Activation::default(),
@@ -472,8 +454,7 @@ impl Recipe {
     /// # Errors
     /// When overrides that apply together make no sense; names the node.
     pub fn resolve_at(&self, name: &str, op: &str, position: Position) -> Result<LayerRecipe> {
-        let mut layer =
-            LayerRecipe { keep_float: false, bias: self.bias, activation: self.activation, weight: self.weight };
+        let mut layer = LayerRecipe { keep_float: false, activation: self.activation, weight: self.weight };
         let edge = match position {
             Position::First => self.first,
             Position::Middle => Edge::Same,
@@ -490,7 +471,6 @@ impl Recipe {
         for o in &self.layers {
             if o.applies(name, op)? {
                 set(&mut layer.keep_float, o.keep_float);
-                set(&mut layer.bias, o.bias);
                 layer.activation.change(&o.activation.unwrap_or_default());
                 layer.weight.change(&o.weight.unwrap_or_default());
             }

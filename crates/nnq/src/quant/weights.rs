@@ -4,7 +4,7 @@ use crate::{
     error::{At, Error, Result},
     ir::{Granularity, QParams, QType, Tensor},
 };
-use nnq_kernels::round::rne_f32;
+use nnq_kernels::round::quantize_f32;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -108,17 +108,12 @@ impl Rounder for Nearest {
             };
             for run in groups.runs(g) {
                 for (c, &x) in codes[run.clone()].iter_mut().zip(&weights[run]) {
-                    *c = code(x, s, z, n, p);
+                    *c = quantize_f32(x, s, z, n, p);
                 }
             }
         }
         Ok(codes)
     }
-}
-
-/// `Q(x)` of the numerics page, section 2.
-fn code(x: f32, s: f32, z: i32, n: i32, p: i32) -> i32 {
-    rne_f32(x / s).max((n - z) as f32).min((p - z) as f32) as i32 + z
 }
 
 /// Quantizes a weight tensor (any float type): codes as an integer tensor of the same shape, and their parameters.

@@ -2,6 +2,7 @@
 //! a time, in binary64.
 mod convolution;
 mod matrix;
+mod models;
 mod normalisation;
 mod pooling;
 mod quantized;

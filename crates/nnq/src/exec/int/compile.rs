@@ -103,7 +103,10 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
 
 /// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.
 fn signed_bytes(p: &Product) -> Result<Vec<i8>> {
-    let wide = || Error::unsupported("weights of more than 8 bits; the integer engine runs up to 8").cure("run it with --engine sim");
+    let wide = || {
+        Error::unsupported("weights of more than 8 bits; the integer engine runs up to 8")
+            .cure("run it with --engine sim")
+    };
     match p.weight.data() {
         Data::I8(b) => Ok(b.to_vec()),
         #[allow(clippy::cast_possible_wrap)]
@@ -138,7 +141,8 @@ pub(super) fn epilogue_codes(program: &Program, step: &Step, p: &Product) -> Res
     match &p.out {
         ProductOut::Real { .. } => Ok(Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }),
         ProductOut::Code { clamp, .. } => {
-            let slot = step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("a product without output"))?;
+            let slot =
+                step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("a product without output"))?;
             Ok(Stored::of(program.grid(slot)?, *clamp))
         }
     }

@@ -74,8 +74,11 @@ impl Session {
             if let super::lower::Repr::Code(g) = &value.repr {
                 if g.qtype.bits > 8 {
                     let name = &program.graph.value(value.source).name;
-                    return Err(Error::unsupported(format!("value '{name}' has {} bits; the integer engine runs up to 8", g.qtype.bits))
-                        .cure("run it with --engine sim"));
+                    return Err(Error::unsupported(format!(
+                        "value '{name}' has {} bits; the integer engine runs up to 8",
+                        g.qtype.bits
+                    ))
+                    .cure("run it with --engine sim"));
                 }
             }
         }

@@ -87,8 +87,11 @@ fn shapes(program: &Program, inputs: &[Vec<usize>]) -> Result<Vec<Option<Vec<usi
             for (d, &n) in declared.0.iter().zip(given) {
                 if let Dim::Sym(s) = d {
                     if *binding.entry(s.to_string()).or_insert(n) != n {
-                        return Err(Error::shape(format!("dimension '{s}' is {} and {n} at once", binding[s.as_ref()]))
-                            .at(format!("input '{}'", graph.value(v).name)));
+                        return Err(Error::shape(format!(
+                            "dimension '{s}' is {} and {n} at once",
+                            binding[s.as_ref()]
+                        ))
+                        .at(format!("input '{}'", graph.value(v).name)));
                     }
                 }
             }
@@ -117,9 +120,8 @@ fn last_use(program: &Program) -> Vec<usize> {
 /// Channels last for images and for whatever convolutions and pools touch; row-major otherwise.
 fn layouts(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<Layout> {
     let rank = |slot: Slot| shapes[program.values[slot].source.0 as usize].as_ref().map_or(0, Vec::len);
-    let mut layouts: Vec<Layout> = (0..program.values.len())
-        .map(|s| if rank(s) == 4 { Layout::ChannelsLast } else { Layout::RowMajor })
-        .collect();
+    let mut layouts: Vec<Layout> =
+        (0..program.values.len()).map(|s| if rank(s) == 4 { Layout::ChannelsLast } else { Layout::RowMajor }).collect();
     for step in &program.steps {
         let spatial = match &step.kind {
             StepKind::Product(p) => matches!(p.form, Form::Conv(_)),
@@ -193,9 +195,12 @@ fn step_geometry(step: &Step, packed: &Packed, shape: &dyn Fn(Slot) -> Option<Ve
                     (g.stride_h, g.stride_w) = pick(&w.strides, 1);
                     (g.dil_h, g.dil_w) = pick(&w.dilations, 1);
                     let (top, left) = if d2 { (pad(0), pad(1)) } else { (0, pad(0)) };
-                    let fits = |p: i64| usize::try_from(p).map_err(|_| {
-                        Error::unsupported(format!("a convolution with negative padding {p}")).cure("run the model through simplify, or crop before")
-                    });
+                    let fits = |p: i64| {
+                        usize::try_from(p).map_err(|_| {
+                            Error::unsupported(format!("a convolution with negative padding {p}"))
+                                .cure("run the model through simplify, or crop before")
+                        })
+                    };
                     (g.pad_top, g.pad_left) = (fits(top)?, fits(left)?);
                 }
             }

@@ -17,8 +17,7 @@ use nnq_kernels::{
     Isa,
     conv::{ConvGeom, Epilogue, Out, SLACK, Scratch},
     eltwise::{self, AddMode, AddSpec, MulMode, MulSpec},
-    layout,
-    pool,
+    layout, pool,
     round::ScalarRequant,
 };
 use rayon::prelude::*;
@@ -169,7 +168,9 @@ impl Runner<'_> {
             StepKind::Product(_) => self.product(i, step),
             StepKind::Add { .. } | StepKind::Mul { .. } => self.binary(step),
             StepKind::Pointwise(_) | StepKind::Regrid(_) => {
-                let Packed::Table(table) = &self.packed[i] else { return Err(Error::internal("a table step without table")) };
+                let Packed::Table(table) = &self.packed[i] else {
+                    return Err(Error::internal("a table step without table"));
+                };
                 self.table(step, table)
             }
             StepKind::MaxPool { .. } | StepKind::AveragePool { .. } => self.pooling(i, step),
@@ -194,11 +195,7 @@ impl Runner<'_> {
                 Ok(())
             }
             StepKind::Float(op) => {
-                let x = step
-                    .inputs
-                    .iter()
-                    .map(|s| s.map(|s| self.real(s)).transpose())
-                    .collect::<Result<Vec<_>>>()?;
+                let x = step.inputs.iter().map(|s| s.map(|s| self.real(s)).transpose()).collect::<Result<Vec<_>>>()?;
                 let out = self.pool.install(|| eval(op, &x, step.outputs.len(), self.ctx))?;
                 for (slot, t) in step.outputs.iter().zip(out) {
                     if let Some(s) = slot {
@@ -282,10 +279,11 @@ impl Runner<'_> {
         let px = self.place(x)?.clone();
         let conv = matches!(p.form, crate::exec::lower::Form::Conv(_));
         // A matrix product reads rows: the rare input that lies channels last is put in order first.
-        let ordered = (!conv && px.layout == Layout::ChannelsLast).then(|| self.logical(x)).transpose()?.map(|mut v| {
-            v.resize(v.len() + SLACK, 0);
-            v
-        });
+        let ordered =
+            (!conv && px.layout == Layout::ChannelsLast).then(|| self.logical(x)).transpose()?.map(|mut v| {
+                v.resize(v.len() + SLACK, 0);
+                v
+            });
         let job = Job { packed, geom, zero, epi: &epi };
         let pixels = geom.pixels();
         let parts = self.parts(pixels * geom.c_out * geom.k_h * geom.k_w * (geom.c_in / geom.groups.max(1)) / 16);
@@ -388,7 +386,13 @@ impl Runner<'_> {
                     None => MulMode::Onnx { sa: scales.0, sb: scales.1, sy: scales.2 },
                     Some(m) => MulMode::Dyadic(m),
                 };
-                eltwise::mul(isa, a, b, out, &MulSpec { za: sa.zero, zb: sb.zero, zero: s.zero, lo: s.lo, hi: s.hi, mode });
+                eltwise::mul(
+                    isa,
+                    a,
+                    b,
+                    out,
+                    &MulSpec { za: sa.zero, zb: sb.zero, zero: s.zero, lo: s.lo, hi: s.hi, mode },
+                );
             }
         };
         let plain = pa.shape == pb.shape && pa.layout == pb.layout && pa.layout == py.layout && pa.shape == py.shape;
@@ -425,7 +429,8 @@ impl Runner<'_> {
             .ok_or_else(|| Error::shape(format!("axis {axis} of a shape {:?}", py.shape)))?;
         let slots: Vec<Slot> = step.inputs.iter().flatten().copied().collect();
         if slots.iter().any(|&s| self.plan.places[s].as_ref().is_none_or(|p| p.layout != py.layout)) {
-            let parts = slots.iter().map(|&s| Ok((self.place(s)?.shape.clone(), self.logical(s)?))).collect::<Result<_>>()?;
+            let parts =
+                slots.iter().map(|&s| Ok((self.place(s)?.shape.clone(), self.logical(s)?))).collect::<Result<_>>()?;
             let out = movement::concat(parts, axis, self.ctx)?;
             return self.store_logical(y, &out);
         }
@@ -470,10 +475,13 @@ impl Runner<'_> {
             StepKind::AveragePool { count_include_pad, .. } => {
                 let mut rules = Vec::new();
                 for count in counts(w, *count_include_pad) {
-                    rules.push((count, match program.mean_rule(from, to, count)? {
-                        Scalar::Onnx(m) => ScalarRequant::Onnx(m),
-                        Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
-                    }));
+                    rules.push((
+                        count,
+                        match program.mean_rule(from, to, count)? {
+                            Scalar::Onnx(m) => ScalarRequant::Onnx(m),
+                            Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
+                        },
+                    ));
                 }
                 let spec = pool::AvgSpec {
                     x_zero,
@@ -520,7 +528,8 @@ fn pool_geometry(shape: &[usize], w: &Window) -> Result<pool::PoolGeom> {
     let d2 = w.kernel.len() == 2;
     let pick = |v: &[usize]| if d2 { (v[0], v[1]) } else { (1, v[0]) };
     let pads = |v: &[i64]| -> Result<(usize, usize)> {
-        let fit = |p: i64| usize::try_from(p).map_err(|_| Error::unsupported(format!("a pool with negative padding {p}")));
+        let fit =
+            |p: i64| usize::try_from(p).map_err(|_| Error::unsupported(format!("a pool with negative padding {p}")));
         Ok(if d2 { (fit(v[0])?, fit(v[1])?) } else { (0, fit(v[0])?) })
     };
     let (in_h, in_w) = pick(&w.input);
@@ -551,7 +560,13 @@ fn pool_geometry(shape: &[usize], w: &Window) -> Result<pool::PoolGeom> {
 }
 
 /// Splits `out` into parts of whole `unit`s and hands each, with its range, to a thread.
-fn split(pool: &rayon::ThreadPool, parts: usize, out: &mut [u8], unit: usize, f: impl Fn(Range<usize>, &mut [u8]) + Sync) {
+fn split(
+    pool: &rayon::ThreadPool,
+    parts: usize,
+    out: &mut [u8],
+    unit: usize,
+    f: impl Fn(Range<usize>, &mut [u8]) + Sync,
+) {
     let len = out.len();
     if parts <= 1 || len == 0 {
         return f(0..len, out);

@@ -1,6 +1,6 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Grid, Pointwise, ProgValue, Program, Profile, Repr, Slot, Step, StepKind, dyadic, product,
+    AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product,
 };
 use crate::{
     error::{At, Error, Result},
@@ -86,7 +86,9 @@ fn carry(graph: &mut Graph) {
         let Some(x) = node.input(0) else { continue };
         let outputs: Vec<ValueId> = node.outputs.iter().flatten().copied().collect();
         let value = graph.value(x);
-        let Some(q) = value.quant.clone().filter(|q| q.as_tensor().is_some() && value.constant.is_none()) else { continue };
+        let Some(q) = value.quant.clone().filter(|q| q.as_tensor().is_some() && value.constant.is_none()) else {
+            continue;
+        };
         for v in outputs {
             if graph.value(v).quant.is_none() {
                 graph.value_mut(v).quant = Some(q.clone());
@@ -253,7 +255,10 @@ impl Builder {
         let target = self.target(y);
         let to = target.as_ref().map(|(_, grid, clamp, _)| (*grid, *clamp));
         let Some(product) = product::build(&self.p.graph, node, from, to, self.p.profile)? else {
-            let note = format!("'{}' runs in floating point: its weights are not quantized in a form integers can use", node.name);
+            let note = format!(
+                "'{}' runs in floating point: its weights are not quantized in a form integers can use",
+                node.name
+            );
             self.p.notes.push(note);
             return Ok(false);
         };

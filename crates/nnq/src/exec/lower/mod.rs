@@ -5,7 +5,6 @@
 mod build;
 mod product;
 
-
 pub use build::lower;
 pub use product::bias_code;
 
@@ -327,9 +326,7 @@ impl Program {
             #[allow(clippy::cast_precision_loss)]
             Profile::Onnx => Scalar::Onnx(from.scale / (to.scale * count as f32)),
             #[allow(clippy::cast_precision_loss)]
-            Profile::Dyadic => {
-                Scalar::Dyadic(dyadic(f64::from(from.scale) / (f64::from(to.scale) * count as f64))?)
-            }
+            Profile::Dyadic => Scalar::Dyadic(dyadic(f64::from(from.scale) / (f64::from(to.scale) * count as f64))?),
         })
     }
 }

@@ -2,7 +2,7 @@
 use super::{Clamp, Form, Grid, Product, ProductOut, Profile, Requant, dyadic};
 use crate::{
     error::{Error, Result},
-    ir::{Graph, Granularity, Node, Op, QParams, Tensor, ValueId},
+    ir::{Granularity, Graph, Node, Op, QParams, Tensor, ValueId},
 };
 use std::sync::Arc;
 
@@ -116,7 +116,15 @@ pub fn bias_code(b: f64, sx: f32, sw: f32) -> Option<i32> {
 }
 
 /// Proves that no accumulator overflows and answers the largest bound.
-fn prove(graph: &Graph, w: ValueId, weight: &Tensor, axis: usize, zero: &[i32], bias: &[i32], from: Grid) -> Result<i64> {
+fn prove(
+    graph: &Graph,
+    w: ValueId,
+    weight: &Tensor,
+    axis: usize,
+    zero: &[i32],
+    bias: &[i32],
+    from: Grid,
+) -> Result<i64> {
     let reach = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
     let inner: usize = weight.shape()[axis + 1..].iter().product();
     let mut sums = vec![0i64; bias.len()];
@@ -128,9 +136,11 @@ fn prove(graph: &Graph, w: ValueId, weight: &Tensor, axis: usize, zero: &[i32], 
     for (channel, (sum, b)) in sums.into_iter().zip(bias).enumerate() {
         let bound = sum.saturating_mul(reach).saturating_add(i64::from(*b).abs());
         if bound > i64::from(i32::MAX) {
-            return Err(Error::value(format!("the accumulator of output channel {channel} can reach {bound}, beyond 2^31 - 1"))
-                .at(format!("weight '{}'", graph.value(w).name))
-                .cure("keep this layer float, or use fewer bits"));
+            return Err(Error::value(format!(
+                "the accumulator of output channel {channel} can reach {bound}, beyond 2^31 - 1"
+            ))
+            .at(format!("weight '{}'", graph.value(w).name))
+            .cure("keep this layer float, or use fewer bits"));
         }
         worst = worst.max(bound);
     }

@@ -76,7 +76,9 @@ impl Session {
                     None => None,
                     Some(s) => Some(match &p.values[*s].repr {
                         Repr::Constant(t) => t.as_ref(),
-                        _ => values[*s].as_ref().ok_or_else(|| Error::internal("a value is read before it is produced"))?,
+                        _ => values[*s]
+                            .as_ref()
+                            .ok_or_else(|| Error::internal("a value is read before it is produced"))?,
                     }),
                 });
             }

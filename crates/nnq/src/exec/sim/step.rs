@@ -47,7 +47,8 @@ pub(super) fn run(
     x: &[Option<&Tensor>],
     ctx: &Ctx,
 ) -> Result<Vec<Tensor>> {
-    let input = |i: usize| x.get(i).copied().flatten().ok_or_else(|| Error::internal(format!("step without input {i}")));
+    let input =
+        |i: usize| x.get(i).copied().flatten().ok_or_else(|| Error::internal(format!("step without input {i}")));
     let slot_in = |i: usize| step.inputs.get(i).copied().flatten().ok_or_else(|| Error::internal("step without input"));
     let from = |i: usize| p.grid(slot_in(i)?);
     let to = || p.grid(step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("step without output"))?);
@@ -180,12 +181,11 @@ fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, c
     };
     let (op, per_plane) = match &p.form {
         Form::Conv(a) => (Op::Conv(a.clone()), true),
-        Form::Matrix { transposed: true } => {
-            (Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, false)
-        }
+        Form::Matrix { transposed: true } => (Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, false),
         Form::Matrix { transposed: false } => (Op::MatMul, false),
     };
-    let acc = eval(&op, &[Some(&centred), Some(&w.tensor)], 1, ctx)?.pop().ok_or_else(|| Error::internal("no output"))?;
+    let acc =
+        eval(&op, &[Some(&centred), Some(&w.tensor)], 1, ctx)?.pop().ok_or_else(|| Error::internal("no output"))?;
     ctx.recycle(centred);
     let shape = acc.shape().to_vec();
     let channels = p.bias.len();
@@ -224,7 +224,14 @@ fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, c
     Ok(Tensor::of(&shape, out))
 }
 
-fn average(p: &Program, x: &Tensor, window: Option<&PoolAttrs>, include_pad: bool, from: Grid, to: Grid) -> Result<Tensor> {
+fn average(
+    p: &Program,
+    x: &Tensor,
+    window: Option<&PoolAttrs>,
+    include_pad: bool,
+    from: Grid,
+    to: Grid,
+) -> Result<Tensor> {
     let shape = x.shape();
     if shape.len() < 3 {
         return Err(Error::shape(format!("pooling over a shape {shape:?}")));

@@ -7,7 +7,6 @@ seed = 7
 first = "8bit"
 last = "float"
 logits = "int8"
-bias = "float"
 quantize_add = false
 
 [activation]
@@ -25,7 +24,6 @@ activation.bits = 8
 
 [[layer]]
 op = "Conv"
-bias = "int32"
 weight = { bits = 6, granularity = "channel", narrow = "always" }
 
 [[layer]]
@@ -49,7 +47,6 @@ fn defaults_round_trip_and_name_everything() {
         "first",
         "last",
         "logits",
-        "bias",
         "quantize_add",
         "quantize_concat",
         "[activation]",
@@ -68,7 +65,7 @@ fn defaults_round_trip_and_name_everything() {
     assert_eq!(l.activation.scheme(), Scheme { qtype: QType::U8, symmetric: false });
     let w = l.weight.scheme(0, 1);
     assert_eq!((w.qtype, w.symmetric, w.granularity), (QType::I8_NARROW, true, Granularity::Channel { axis: 0 }));
-    assert!(!l.keep_float && l.bias == Bias::Int32);
+    assert!(!l.keep_float);
 }
 
 #[test]
@@ -87,7 +84,7 @@ fn a_full_recipe_round_trips() {
 fn overrides_apply_in_order() {
     let r = Recipe::from_toml(FULL).unwrap();
     let l = r.resolve("fc", "Gemm").unwrap();
-    assert_eq!((l.activation.bits, l.weight.bits, l.bias), (4, 4, Bias::Float));
+    assert_eq!((l.activation.bits, l.weight.bits), (4, 4));
     assert_eq!(l.weight.scheme(0, 1).granularity, Granularity::Block { axis: 1, size: 32 });
     assert_eq!(l.weight.scheme(0, 1).qtype, QType { bits: 4, signed: true, narrow: false });
     // The pattern crosses slashes and dots.
@@ -95,10 +92,7 @@ fn overrides_apply_in_order() {
     assert_eq!((l.activation.bits, l.weight.bits), (8, 4));
     // Both; what an override does not name stays.
     let l = r.resolve("blocks.3/attn1", "Conv").unwrap();
-    assert_eq!(
-        (l.activation.bits, l.weight.bits, l.bias, l.weight.range),
-        (8, 6, Bias::Int32, WeightRange::Mse { p: 2.0 })
-    );
+    assert_eq!((l.activation.bits, l.weight.bits, l.weight.range), (8, 6, WeightRange::Mse { p: 2.0 }));
     assert!(l.weight.scheme(0, 1).qtype.narrow && !l.keep_float);
     // A name that looks like a pattern is found literally, and as a pattern.
     assert!(r.resolve("conv[0]", "Conv").unwrap().keep_float);

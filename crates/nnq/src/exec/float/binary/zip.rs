@@ -49,6 +49,9 @@ impl<const N: usize> Zip<N> {
     /// Walks the elements `start .. start + len` of the result.
     #[inline(always)]
     pub fn segments(&self, start: usize, len: usize, mut f: impl FnMut(Segment<N>)) {
+        if len == 0 {
+            return;
+        }
         let (inner, outer) = self.dims.split_last().map_or((&(1, [0; N]), &[][..]), |(i, o)| (i, o));
         let (row, step) = *inner;
         let mut index = vec![0; outer.len()];

@@ -3,7 +3,7 @@ use crate::{
     error::{Error, Result},
     ir::{DType, Data, QParams, QType, Tensor},
 };
-use nnq_kernels::round::{rne_f32, rne_f64};
+use nnq_kernels::round::{quantize_f32, rne_f64};
 
 /// The element type of a file that holds a grid.
 pub(super) fn container(q: QType) -> Result<DType> {
@@ -57,8 +57,7 @@ pub(super) fn of_constant(tensor: &Tensor, q: &QParams) -> Result<Vec<i32>> {
         .enumerate()
         .map(|(i, &x)| {
             let k = q.index(shape, i);
-            let z = q.zero_point[k];
-            (rne_f32(x / q.scale[k]).clamp((min - z) as f32, (max - z) as f32)) as i32 + z
+            quantize_f32(x, q.scale[k], q.zero_point[k], min, max)
         })
         .collect())
 }
@@ -116,6 +115,5 @@ pub(super) fn tensor(shape: &[usize], codes: &[i32], dtype: DType) -> Result<Ten
 /// The code of a real bound on a per-tensor grid, as numerics section 5 wants it; infinities saturate.
 pub(super) fn of_bound(x: f32, q: &QParams) -> Option<i32> {
     let (s, z) = q.as_tensor()?;
-    let (min, max) = (q.qtype.min(), q.qtype.max());
-    Some(rne_f32(x / s).clamp((min - z) as f32, (max - z) as f32) as i32 + z)
+    Some(quantize_f32(x, s, z, q.qtype.min(), q.qtype.max()))
 }

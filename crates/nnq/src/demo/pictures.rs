@@ -1,5 +1,4 @@
-//! A small world to try everything in without downloading anything: a generator of labelled pictures and a network
-//! trained on them.
+//! A generator of labelled pictures.
 //!
 //! A picture shows one of ten patterns with random colour, size, position and rotation before a clutter of small patterns, with
 //! noise and sometimes something in front. Everything is integer arithmetic on a counter-based random number generator,
@@ -16,10 +15,6 @@ pub const SIDE: usize = 32;
 /// Names of the classes; the label is the index.
 pub const CLASSES: [&str; 10] =
     ["disc", "square", "triangle", "cross", "ring", "star", "stripes", "checker", "crescent", "gradient"];
-
-/// The network, as ONNX (opset 17, batch normalisation not folded, dynamic batch), made by `tools/train_demo.py`.
-/// Input `image`: N x 3 x 32 x 32, RGB, `pixel / 127.5 - 1`. Output `logits`: N x 10.
-pub const MODEL: &[u8] = include_bytes!("../assets/demo.onnx");
 
 /// Two sequences of pictures that share nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
