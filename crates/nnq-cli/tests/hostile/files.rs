@@ -17,7 +17,9 @@ pub fn put(folder: &Path, name: &str, content: impl AsRef<[u8]>) {
 pub fn bmp(width: u32, height: u32, seed: u32) -> Vec<u8> {
     let pixels: Vec<u8> = (0..width * height * 3).map(|i| ((i * (37 + 2 * seed) + 11 * seed) % 251) as u8).collect();
     let mut out = b"BM".to_vec();
-    for n in [54 + pixels.len() as u32, 0, 54, 40, width, height, 1 | 24 << 16, 0, pixels.len() as u32, 2835, 2835, 0, 0] {
+    for n in
+        [54 + pixels.len() as u32, 0, 54, 40, width, height, 1 | 24 << 16, 0, pixels.len() as u32, 2835, 2835, 0, 0]
+    {
         out.extend(n.to_le_bytes());
     }
     out.extend(pixels);
@@ -38,7 +40,9 @@ pub fn floats(shape: &str, values: &[f32]) -> Vec<u8> {
 
 /// CIFAR-10 records: label byte and 3072 bytes each.
 pub fn cifar(records: usize) -> Vec<u8> {
-    (0..records).flat_map(|r| std::iter::once((r % 10) as u8).chain((0..3072).map(move |i| ((i * 31 + r * 977) % 256) as u8))).collect()
+    (0..records)
+        .flat_map(|r| std::iter::once((r % 10) as u8).chain((0..3072).map(move |i| ((i * 31 + r * 977) % 256) as u8)))
+        .collect()
 }
 
 /// `m.onnx`, the sound small network.

@@ -165,7 +165,9 @@ fn interrupted() {
         if o.code != Some(1) || !o.stderr.contains("stopped") {
             wrong.push(format!("exit code {:?}: {}", o.code, o.stderr));
         }
-        if tree(folder.path()) != before || std::fs::read(folder.path().join("q.onnx")).ok().as_deref() != Some(b"earlier") {
+        if tree(folder.path()) != before
+            || std::fs::read(folder.path().join("q.onnx")).ok().as_deref() != Some(b"earlier")
+        {
             wrong.push(format!("files have changed: {:?}", tree(folder.path())));
         }
         failures.extend(wrong.into_iter().map(|w| format!("nnq {args}, after {after} ms: {w}")));

@@ -33,7 +33,13 @@ pub struct Row {
 }
 
 /// A row that fails.
-pub fn fails(name: &'static str, setup: fn(&Path), args: &'static str, code: i32, says: &'static [&'static str]) -> Row {
+pub fn fails(
+    name: &'static str,
+    setup: fn(&Path),
+    args: &'static str,
+    code: i32,
+    says: &'static [&'static str],
+) -> Row {
     Row { name, setup, args, code, says, writes: &[], env: &[], shell: None, check: |_| Ok(()) }
 }
 
@@ -153,5 +159,12 @@ pub fn judge(row: &Row) -> Result<(), String> {
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(format!("{}: nnq {}\n  - {}\n  stderr: {}  stdout: {}", row.name, row.args, wrong.join("\n  - "), o.stderr, o.stdout))
+    Err(format!(
+        "{}: nnq {}\n  - {}\n  stderr: {}  stdout: {}",
+        row.name,
+        row.args,
+        wrong.join("\n  - "),
+        o.stderr,
+        o.stdout
+    ))
 }

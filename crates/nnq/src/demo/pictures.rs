@@ -125,7 +125,7 @@ impl Rng {
     }
     /// `0..n`, for small n.
     fn below(&mut self, n: i32) -> i32 {
-        ((self.next() >> 33) as i64 * i64::from(n) >> 31) as i32
+        (((self.next() >> 33) as i64 * i64::from(n)) >> 31) as i32
     }
     /// `low..=high`.
     fn range(&mut self, low: i32, high: i32) -> i32 {

@@ -137,16 +137,16 @@ fn product(out: &mut Quantized, id: NodeId, layer: &LayerRecipe) -> Result<()> {
         Some(b) => Some(out.graph.real_constant(b)?),
         None => None,
     };
-    if let Some(b) = &bias_real {
-        if let Some((wider, channels)) = widen(&params, b, sx, codes.shape()[axis]) {
-            out.messages.push(format!(
+    if let Some(b) = &bias_real
+        && let Some((wider, channels)) = widen(&params, b, sx, codes.shape()[axis])
+    {
+        out.messages.push(format!(
                 "'{}': {channels} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
                 node.name
             ));
-            let rounded = Nearest.round(&real.to_f32s(), real.shape(), &wider)?;
-            codes = Arc::new(weights::pack(&rounded, real.shape(), wider.qtype)?);
-            params = wider;
-        }
+        let rounded = Nearest.round(&real.to_f32s(), real.shape(), &wider)?;
+        codes = Arc::new(weights::pack(&rounded, real.shape(), wider.qtype)?);
+        params = wider;
     }
     let new_w = constant(&mut out.graph, &name, w, codes, params.clone());
     let mut inputs = node.inputs.clone();

@@ -74,6 +74,10 @@ mod tests {
         fill(&s);
         s.finish().unwrap();
         assert_eq!(names(), ["m.onnx", "m.onnx.data"]);
-        assert!(Staging::new(dir.path()).is_err() && Staging::new(&out.join("x")).is_err() && Staging::new(Path::new("..")).is_err());
+        assert!(
+            Staging::new(dir.path()).is_err()
+                && Staging::new(&out.join("x")).is_err()
+                && Staging::new(Path::new("..")).is_err()
+        );
     }
 }

@@ -71,15 +71,15 @@ impl Session {
         let pool = super::thread_pool(options.threads)?;
         let threads = pool.current_num_threads();
         for value in &program.values {
-            if let super::lower::Repr::Code(g) = &value.repr {
-                if g.qtype.bits > 8 {
-                    let name = &program.graph.value(value.source).name;
-                    return Err(Error::unsupported(format!(
-                        "value '{name}' has {} bits; the integer engine runs up to 8",
-                        g.qtype.bits
-                    ))
-                    .cure("run it with --engine sim"));
-                }
+            if let super::lower::Repr::Code(g) = &value.repr
+                && g.qtype.bits > 8
+            {
+                let name = &program.graph.value(value.source).name;
+                return Err(Error::unsupported(format!(
+                    "value '{name}' has {} bits; the integer engine runs up to 8",
+                    g.qtype.bits
+                ))
+                .cure("run it with --engine sim"));
             }
         }
         let packed = program

@@ -85,14 +85,11 @@ fn shapes(program: &Program, inputs: &[Vec<usize>]) -> Result<Vec<Option<Vec<usi
     for (&v, given) in program.graph.inputs.iter().zip(inputs) {
         if let Some(declared) = &program.graph.value(v).shape {
             for (d, &n) in declared.0.iter().zip(given) {
-                if let Dim::Sym(s) = d {
-                    if *binding.entry(s.to_string()).or_insert(n) != n {
-                        return Err(Error::shape(format!(
-                            "dimension '{s}' is {} and {n} at once",
-                            binding[s.as_ref()]
-                        ))
+                if let Dim::Sym(s) = d
+                    && *binding.entry(s.to_string()).or_insert(n) != n
+                {
+                    return Err(Error::shape(format!("dimension '{s}' is {} and {n} at once", binding[s.as_ref()]))
                         .at(format!("input '{}'", graph.value(v).name)));
-                    }
                 }
             }
         }

@@ -63,10 +63,10 @@ impl Runner<'_> {
                 self.show(step, tap)?;
             }
             for &slot in step.inputs.iter().chain(&step.outputs).flatten() {
-                if self.plan.last_use[slot] == i {
-                    if let Some(t) = self.real[slot].take() {
-                        self.ctx.recycle(t);
-                    }
+                if self.plan.last_use[slot] == i
+                    && let Some(t) = self.real[slot].take()
+                {
+                    self.ctx.recycle(t);
                 }
             }
         }

@@ -92,10 +92,10 @@ impl Session {
                 }
             }
             for s in step.inputs.iter().chain(&step.outputs).flatten() {
-                if self.last_use[*s] == i {
-                    if let Some(t) = values[*s].take() {
-                        self.ctx.recycle(t);
-                    }
+                if self.last_use[*s] == i
+                    && let Some(t) = values[*s].take()
+                {
+                    self.ctx.recycle(t);
                 }
             }
         }

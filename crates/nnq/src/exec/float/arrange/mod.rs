@@ -106,10 +106,10 @@ fn unsqueeze(x: &Inputs) -> Result<Vec<usize>> {
 
 pub(super) fn dropout(x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
     let t = args::need(x, 0, "data")?;
-    if let Some(training) = args::optional(x, 2) {
-        if args::integer(training, "training_mode")? != 0 {
-            return Err(Error::unsupported("Dropout in training mode").cure("export the model for inference"));
-        }
+    if let Some(training) = args::optional(x, 2)
+        && args::integer(training, "training_mode")? != 0
+    {
+        return Err(Error::unsupported("Dropout in training mode").cure("export the model for inference"));
     }
     let mut out = vec![args::same(t, t.shape().to_vec(), ctx)?];
     if outputs > 1 {

@@ -15,11 +15,13 @@ pub(super) trait Number: Element + PartialOrd {
     fn prelu(self, slope: Self) -> Self {
         if self < Self::default() { self.mul(slope) } else { self }
     }
-    /// NaN wins.
+    /// NaN wins; only NaN differs from itself.
+    #[allow(clippy::eq_op)]
     fn larger(self, b: Self) -> Self {
         if self > b || self != self { self } else { b }
     }
-    /// NaN wins.
+    /// NaN wins; only NaN differs from itself.
+    #[allow(clippy::eq_op)]
     fn smaller(self, b: Self) -> Self {
         if self < b || self != self { self } else { b }
     }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    ir::{DType, Data, Tensor, op::Unary},
+    ir::{Data, Tensor, op::Unary},
 };
 use nnq_kernels::round::rne_f32;
 use rayon::prelude::*;

@@ -302,7 +302,7 @@ impl<'a> Build<'a> {
         // The scale of a bias is a product of two that the file holds already. Four bytes a channel are a percent or two of a
         // small network; every engine folds the product when it loads the file.
         let scale = if q.scale.len() > SCALES_WORTH_A_NODE && q.scale == p.scales() {
-            let (sx, sw) = (self.scale(&p.qx, p.x)?, self.scale(&p.qw, p.w)?);
+            let (sx, sw) = (self.scale(p.qx, p.x)?, self.scale(p.qw, p.w)?);
             let product = self.temp("m", DType::F32)?;
             self.emit(Op::Binary(Binary::Mul), &[sx, sw], product);
             product
