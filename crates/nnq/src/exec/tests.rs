@@ -104,6 +104,7 @@ impl Net {
 }
 
 /// Runs a graph everywhere and compares bits; answers the outputs under profile dyadic and the kinds of steps.
+#[allow(clippy::print_stderr)]
 fn agree(graph: &Graph, shape: &[usize], seed: u64) -> (Vec<Tensor>, Vec<StepKind>) {
     let mut n = Numbers(seed | 1);
     let mut first = None;

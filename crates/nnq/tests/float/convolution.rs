@@ -55,6 +55,7 @@ impl Case {
         (0..self.input.len()).map(|a| self.axis(a)).collect::<Option<Vec<_>>>().map(|v| v.into_iter().unzip())
     }
     /// The sum, and the sum of magnitudes with the number of terms for the bound.
+    #[allow(clippy::type_complexity, clippy::needless_range_loop)]
     fn reference(&self) -> Option<(Vec<usize>, Vec<(f64, f64)>)> {
         let (out, begin) = self.output()?;
         let (x, w, b) = (self.x().to_f32s(), self.w().to_f32s(), self.bias().to_f32s());
@@ -146,6 +147,7 @@ proptest! {
         axes in prop::collection::vec((1..=5usize, 1..=3usize, 1..=3usize, 1..=2usize, 0..=2i64, 0..=2i64, 0..=2usize), 1..=3),
         seed in any::<u32>(),
     ) {
+        #[allow(clippy::type_complexity)]
         let pick = |f: fn(&(usize, usize, usize, usize, i64, i64, usize)) -> usize| axes.iter().map(f).collect::<Vec<_>>();
         let (input, kernel, s, d) = (pick(|a| a.0), pick(|a| a.1), pick(|a| a.2), pick(|a| a.3));
         let extra: Vec<usize> = axes.iter().map(|a| a.6 % a.2.max(a.3)).collect();

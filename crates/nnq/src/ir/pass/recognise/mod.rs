@@ -1,7 +1,7 @@
 //! Puts functions that exporters wrote out in primitives back together: Clip, HardSigmoid, HardSwish, Swish, Gelu, LayerNormalization.
 //!
 //! Every writing is accepted that computes the same function: operands in either order, division or multiplication by the
-//! reciprocal, constants of rank 0 or one element, coefficients anywhere in a product. Constants must agree to [`TOLERANCE`].
+//! reciprocal, constants of rank 0 or one element, coefficients anywhere in a product. Constants must agree to `TOLERANCE`.
 mod activation;
 mod layer_norm;
 mod pattern;
