@@ -300,7 +300,7 @@ impl Default for Recipe {
 
 impl Default for Activation {
     fn default() -> Self {
-        Self { bits: 8, signed: false, symmetric: false, range: RangeMethod::Mse { p: 2.4 } }
+        Self { bits: 8, signed: false, symmetric: false, range: RangeMethod::Norm }
     }
 }
 
