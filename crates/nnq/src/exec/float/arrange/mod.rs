@@ -99,10 +99,10 @@ pub(super) fn identity(x: &Inputs) -> Result<Tensor> {
 
 pub(super) fn dropout(x: &Inputs, outputs: usize) -> Result<Vec<Tensor>> {
     let t = args::need(x, 0, "data")?;
-    if let Some(training) = args::optional(x, 2) {
-        if args::integer(training, "training_mode")? != 0 {
-            return Err(Error::unsupported("Dropout in training mode").cure("export the model for inference"));
-        }
+    if let Some(training) = args::optional(x, 2)
+        && args::integer(training, "training_mode")? != 0
+    {
+        return Err(Error::unsupported("Dropout in training mode").cure("export the model for inference"));
     }
     let mut out = vec![view(t, t.shape().to_vec())?];
     if outputs > 1 {

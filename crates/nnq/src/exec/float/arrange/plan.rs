@@ -116,11 +116,11 @@ fn simplify(mut base: isize, axes: Vec<Axis>) -> (isize, Vec<Axis>) {
             if len == 1 {
                 continue;
             }
-            if let Some(Axis::Even { len: outer, step: wide }) = out.last_mut() {
-                if Some(*wide) == step.checked_mul(len as isize) {
-                    (*outer, *wide) = (*outer * len, step);
-                    continue;
-                }
+            if let Some(Axis::Even { len: outer, step: wide }) = out.last_mut()
+                && Some(*wide) == step.checked_mul(len as isize)
+            {
+                (*outer, *wide) = (*outer * len, step);
+                continue;
             }
         }
         out.push(axis);

@@ -44,7 +44,7 @@ pub(super) fn run(kind: Reduction, keepdims: bool, noop: bool, x: &Inputs, ctx: 
         moved = last(t, &kept, &reduced, ctx)?;
         &moved
     };
-    let y = match t.data() {
+    match t.data() {
         Data::F32(v) => real(kind, v, n, shape),
         Data::F64(v) => real(kind, v, n, shape),
         Data::I8(v) => whole(kind, v, n, shape),
@@ -64,8 +64,7 @@ pub(super) fn run(kind: Reduction, keepdims: bool, noop: bool, x: &Inputs, ctx: 
             Tensor::new(shape, Data::Bool(bits.into()))
         }
         _ => args::not_on(kind, t.dtype()),
-    };
-    y
+    }
 }
 
 /// The tensor with the axes `kept`, then the axes `reduced`: each group of elements to reduce in one run.

@@ -166,7 +166,7 @@ fn integers_booleans_halves_and_extremes() {
     );
     let t = Tensor::of(&[2, 2], vec![1000f32, 1000.0, f32::NAN, 1.0]);
     let y = reduced(Reduction::LogSumExp, false, false, &t, Some(&[1])).unwrap().to_f32s();
-    assert!((y[0] - 1000.693_1).abs() < 1e-3 && y[1].is_nan());
+    assert!((y[0] - 1_000.693_1).abs() < 1e-3 && y[1].is_nan());
     assert!(reduced(Reduction::Max, false, false, &t, Some(&[1])).unwrap().to_f32s()[1].is_nan());
 }
 

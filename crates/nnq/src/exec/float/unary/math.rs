@@ -82,7 +82,7 @@ pub(super) fn mish(x: f32) -> f32 {
 #[inline(always)]
 fn erf_near(z: f32) -> f32 {
     let c = [
-        1.128_379_2,
+        std::f32::consts::FRAC_2_SQRT_PI,
         -0.376_126_38,
         0.112_837_82,
         -0.026_865_4,

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    ir::{DType, Data, Tensor, op::Unary},
+    ir::{Data, Tensor, op::Unary},
 };
 use nnq_kernels::round::rne_f32;
 use rayon::prelude::*;
@@ -61,6 +61,7 @@ fn each<A: Send, B: Sync>(dst: &mut [A], src: &[B], f: impl Fn(&mut [A], &[B]) +
 }
 
 /// Applies the function in place, in parallel when that pays. The same bits as [`scalar`] on each element.
+#[cfg_attr(not(test), expect(dead_code, reason = "offered to operators that end in an activation"))]
 pub(super) fn run_in_place(u: Unary, x: &mut [f32]) {
     if x.len() <= CHUNK {
         apply(u, x);
