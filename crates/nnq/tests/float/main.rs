@@ -1,6 +1,7 @@
 //! The float executor against references written from the text of the ONNX specification: plain loops, one output element at
 //! a time, in binary64.
 mod convolution;
+mod hostile;
 mod matrix;
 mod models;
 mod normalisation;

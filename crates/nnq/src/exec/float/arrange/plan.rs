@@ -85,7 +85,7 @@ impl Plan {
     /// Carries the move out. Holes get the first element of `fill`, or zero.
     pub(in crate::exec::float) fn apply(self, t: &Tensor, fill: Option<&Tensor>, ctx: &Ctx) -> Result<Tensor> {
         let n = room(&self.shape)?;
-        if self.axes.iter().map(Axis::len).product::<usize>() != n {
+        if self.axes.iter().map(Axis::len).fold(1usize, usize::saturating_mul) != n {
             return Err(Error::internal(format!("a move whose axes do not make the shape {:?}", self.shape)));
         }
         let dtype = t.dtype();

@@ -15,15 +15,19 @@ pub(super) trait Number: Element + PartialOrd {
     fn prelu(self, slope: Self) -> Self {
         if self < Self::default() { self.mul(slope) } else { self }
     }
-    /// NaN wins; only NaN differs from itself.
-    #[allow(clippy::eq_op)]
-    fn larger(self, b: Self) -> Self {
-        if self > b || self != self { self } else { b }
+    #[inline(always)]
+    fn nan(self) -> bool {
+        false
     }
-    /// NaN wins; only NaN differs from itself.
-    #[allow(clippy::eq_op)]
+    /// NaN wins.
+    #[inline(always)]
+    fn larger(self, b: Self) -> Self {
+        if self > b || self.nan() { self } else { b }
+    }
+    /// NaN wins.
+    #[inline(always)]
     fn smaller(self, b: Self) -> Self {
-        if self < b || self != self { self } else { b }
+        if self < b || self.nan() { self } else { b }
     }
 }
 
@@ -41,6 +45,8 @@ macro_rules! float {
             fn div(self, b: Self) -> Self { self / b }
             #[inline(always)]
             fn fmod(self, b: Self) -> Self { self % b }
+            #[inline(always)]
+            fn nan(self) -> bool { self.is_nan() }
         }
     )*};
 }

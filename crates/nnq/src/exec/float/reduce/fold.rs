@@ -101,9 +101,9 @@ pub(super) fn whole<T: Whole>(kind: Reduction, v: &[T]) -> T {
         Reduction::Sum => T::wrapped(sum(|x| x)),
         Reduction::Mean => T::wrapped(sum(|x| x) / (v.len() as i128).max(1)),
         Reduction::L1 => T::wrapped(sum(i128::abs)),
-        Reduction::SumSquare => T::wrapped(sum(|x| x * x)),
-        // Squares of 64-bit integers fill 127 bits, so their sum is taken in f64.
-        Reduction::L2 => T::truncated(wide().fold(0.0, |s, x| s + (x * x) as f64).sqrt()),
+        Reduction::SumSquare => T::wrapped(sum(|x| x.wrapping_mul(x))),
+        // Squares of 64-bit integers fill 128 bits, so their sum is taken in f64.
+        Reduction::L2 => T::truncated(wide().fold(0.0, |s, x| s + x as f64 * x as f64).sqrt()),
         Reduction::LogSum => T::truncated(libm::log(sum(|x| x) as f64)),
         Reduction::LogSumExp => {
             let m = wide().max().unwrap_or(0);

@@ -44,7 +44,6 @@ pub(super) fn run(kind: Reduction, keepdims: bool, noop: bool, x: &Inputs, ctx: 
         moved = last(t, &kept, &reduced, ctx)?;
         &moved
     };
-
     match t.data() {
         Data::F32(v) => real(kind, v, n, shape),
         Data::F64(v) => real(kind, v, n, shape),

@@ -1,7 +1,6 @@
 use super::*;
 use crate::exec::float::eval;
-use crate::ir::DType;
-use crate::ir::{Element, Op};
+use crate::ir::{DType, Element, Op};
 use half::{bf16, f16};
 
 const ALL: [Unary; 45] = [
