@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Runs an ONNX model in ONNX Runtime and writes the value of every tensor.
+"""Runs ONNX models in ONNX Runtime and writes the values of their tensors.
 
-usage: ort_values.py MODEL.onnx INPUT.npy OUT_DIR [--optimize] [--check]
+usage: ort_values.py [--optimize] [--check] MODEL.onnx INPUT.npy OUT_DIR [+ ANOTHER JOB]...
 
 Writes OUT_DIR/NNNN.npy and OUT_DIR/names.txt (one name a line; line N belongs to NNNN.npy). Without --optimize every graph
-optimisation of ONNX Runtime is off, so that each node runs by the standard's own definition. With it, only the graph outputs
-are written, since intermediate outputs would keep ONNX Runtime from fusing. --check runs ONNX's own checker first.
+optimisation of ONNX Runtime is off, so that each node runs by the standard's own definition, and every value is written.
+With it, only the graph outputs are written, since intermediate outputs would keep ONNX Runtime from fusing. --check runs
+ONNX's own checker first. Several jobs, with a + between them, need one start of Python.
 """
 import os
 import sys
@@ -15,16 +16,15 @@ import onnx
 import onnxruntime as ort
 
 
-def main():
-    args = [a for a in sys.argv[1:] if not a.startswith("--")]
-    optimize, check = "--optimize" in sys.argv, "--check" in sys.argv
-    path, input_path, out = args
-    if check:
+def job(words):
+    path, input_path, out = [w for w in words if not w.startswith("--")]
+    if "--check" in words:
         onnx.checker.check_model(path, full_check=True)
     model = onnx.load(path)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    if not optimize:
+    options.intra_op_num_threads = 2
+    if "--optimize" not in words:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         known = {o.name for o in model.graph.output}
         for node in model.graph.node:
@@ -39,7 +39,17 @@ def main():
     with open(os.path.join(out, "names.txt"), "w", encoding="utf-8") as f:
         f.write("\n".join(names))
     for i, v in enumerate(values):
-        np.save(os.path.join(out, f"{i:04}.npy"), v)
+        np.save(os.path.join(out, f"{i:04}.npy"), np.ascontiguousarray(v))
+
+
+def main():
+    words = []
+    for word in sys.argv[1:] + ["+"]:
+        if word == "+":
+            job(words)
+            words = []
+        else:
+            words.append(word)
 
 
 main()

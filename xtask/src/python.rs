@@ -5,7 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-const REQUIREMENTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0";
+const REQUIREMENTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0";
 
 /// Where the environment's parts are.
 pub struct Python {
