@@ -159,7 +159,8 @@ pub fn load(path: &Path) -> Result<Arc<Graph>> {
         crate::ir::infer::infer(&mut graph)?;
         onnx::quantized::absorb(&graph)
     };
-    onnx::read(path).and_then(absorbed).and_then(simplify).at(|| path.display())
+    // The reader names the file itself.
+    absorbed(onnx::read(path)?).and_then(simplify).at(|| path.display())
 }
 
 /// [`pass::simplify`] with the float executor.
