@@ -1,5 +1,6 @@
 //! Whole networks against ONNX Runtime: the files that nnq writes, the files that ONNX Runtime's quantizer writes, and float.
 //! Needs NNQ_PYTHON.
+#![allow(clippy::print_stdout)]
 mod networks;
 
 use networks::{Network, Record, bits, data, explicit, load_npy, program, python, run, scratch};
