@@ -102,6 +102,10 @@ pub fn rows() -> Vec<Row> {
         fails("a batch of gigabytes", sound, "bench m.onnx --batch 4000000000", 1, &["m.onnx", "4000000000"]),
         fails("no samples", sound, "quantize m.onnx --data data --samples 0 -o q.onnx", 2, &["--samples"]),
         fails("unknown range", sound, "quantize m.onnx --data data --range guess -o q.onnx", 2, &["guess", "minmax"]),
+        fails("no number to explain", |_| {}, "explain abc", 2, &["abc"]),
+        fails("no range to explain", |_| {}, "explain 1 --range a:b", 2, &["a:b", "LOW:HIGH"]),
+        fails("a range upside down", |_| {}, "explain 1 --range 2:1", 2, &["2", "1"]),
+        fails("demo data below a file", sound, "demo --write-data m.onnx/d", 1, &["m.onnx/d"]),
         fails("speed of the simulator", quantized, "bench q.onnx --engine sim", 2, &["sim", "float, int"]),
     ];
     rows.extend([

@@ -196,17 +196,3 @@ fn instruction_set_that_is_missing() {
         eprintln!("NOT TESTED: this machine has every instruction set");
     }
 }
-
-/// What is no number is named.
-#[test]
-fn nothing_to_explain() {
-    let folder = tempfile::tempdir().expect("a folder");
-    for args in ["explain abc", "explain 1..2", "explain 1 --range 2:1", "explain 1 --range a:b"] {
-        let o = run(folder.path(), args);
-        if o.stderr.contains("not wired up") {
-            eprintln!("NOT TESTED: nnq explain is not there yet");
-            return;
-        }
-        assert!(manners(&o).is_empty() && o.code == Some(2), "nnq {args}: {:?} {}", o.code, o.stderr);
-    }
-}
