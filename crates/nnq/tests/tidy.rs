@@ -39,6 +39,8 @@ const ANY: &[&str] = &[
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.
 const ROUNDERS: &[(&str, &str)] = &[
     ("crates/nnq/src/ir/infer/resize.rs", "ONNX Resize rounds sizes half up"),
+    ("crates/nnq/src/exec/float/resize/line.rs", "ONNX Resize picks the nearest sample by its own modes"),
+    ("crates/nnq/src/exec/float/resize/mod.rs", "ONNX Resize rounds sizes half up"),
     ("crates/nnq/src/data/resize.rs", "image resampling: the pixels under a filter"),
     ("crates/nnq/src/quant/range/entropy.rs", "counts the codes of a candidate range"),
     ("crates/nnq/src/quant/range/loss.rs", "integrates the distance to the nearest integer"),
