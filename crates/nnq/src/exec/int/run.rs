@@ -23,8 +23,11 @@ use nnq_kernels::{
 use rayon::prelude::*;
 use std::{ops::Range, time::Instant};
 
-/// Work (in byte-sized operations) below which a second thread costs more than it brings.
-const PARALLEL_FROM: usize = 1 << 16;
+/// Work (in bytes that pass an element-wise kernel) below which waking a second thread costs more than it brings: about ten
+/// microseconds.
+const PARALLEL_FROM: usize = 1 << 18;
+/// Multiply-accumulates of a product that take as long as one such byte; a depthwise one moves more for each.
+const MACS_A_BYTE: [usize; 2] = [16, 2];
 
 pub(super) struct Runner<'a> {
     pub(super) program: &'a Program,
@@ -286,7 +289,9 @@ impl Runner<'_> {
             });
         let job = Job { packed, geom, zero, epi: &epi };
         let pixels = geom.pixels();
-        let parts = self.parts(pixels * geom.c_out * geom.k_h * geom.k_w * (geom.c_in / geom.groups.max(1)) / 16);
+        let depthwise = matches!(packed.weights, Weights::Depthwise(_));
+        let macs = pixels * geom.c_out * geom.k_h * geom.k_w * (geom.c_in / geom.groups.max(1));
+        let parts = self.parts(macs / MACS_A_BYTE[usize::from(depthwise)]);
         if self.plan.places[y].is_some() {
             let py = self.place(y)?.clone();
             let reorder = !conv && py.layout == Layout::ChannelsLast;
