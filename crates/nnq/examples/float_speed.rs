@@ -1,10 +1,12 @@
 //! Speed of the float executor's products on typical layers. A development tool:
-//! `cargo run --release -p nnq --example float_speed [threads] [filter]`.
+//! `cargo run --release -p nnq --example float_speed [threads] [filter]`, or whole models:
+//! `... float_speed threads model.onnx batch`.
 #![allow(clippy::print_stdout)]
 use nnq::{
-    exec::float::{Options, Session},
+    exec::float::{NoTap, Options, Session, Tap},
+    formats::onnx,
     ir::{
-        DType, Graph, Op, Shape, Tensor,
+        DType, Graph, Op, Shape, Tensor, ValueId,
         op::{ConvAttrs, PoolAttrs},
     },
 };
@@ -86,10 +88,53 @@ fn pool(name: &'static str, x: [usize; 4], k: usize, s: usize) -> Case {
     Case { name, op: Op::MaxPool { window, column_major: false }, x: x.to_vec(), constants: Vec::new(), flop }
 }
 
+/// Time between one value and the one before.
+struct Clock(Instant, Vec<(ValueId, f64)>);
+
+impl Tap for Clock {
+    fn see(&mut self, value: ValueId, _: &Tensor) -> nnq::Result<()> {
+        self.1.push((value, self.0.elapsed().as_secs_f64()));
+        self.0 = Instant::now();
+        Ok(())
+    }
+}
+
+fn model(path: &str, threads: usize, batch: usize) -> nnq::Result<()> {
+    let graph = Arc::new(onnx::read(path.as_ref())?);
+    let mut session = Session::new(graph.clone(), &Options { threads })?;
+    let inputs = || -> Vec<Tensor> {
+        let shape = |v: &ValueId| {
+            graph.value(*v).shape.as_ref().map_or(vec![], |s| s.0.iter().map(|d| d.fixed().unwrap_or(batch)).collect())
+        };
+        graph.inputs.iter().map(|v| noise(&shape(v), 3)).collect()
+    };
+    let mut best = f64::MAX;
+    for _ in 0..10 {
+        let x = inputs();
+        let t = Instant::now();
+        session.run_tapped(x, &mut NoTap)?;
+        best = best.min(t.elapsed().as_secs_f64());
+    }
+    let mut clock = Clock(Instant::now(), Vec::new());
+    session.run_tapped(inputs(), &mut clock)?;
+    clock.1.remove(0);
+    clock.1.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let producers = graph.producers();
+    for (v, t) in clock.1.iter().take(12) {
+        let node = producers[v.0 as usize].map(|n| format!("{:?}", graph.node(n).op));
+        println!("{:>9.1} us  {:.100}", t * 1e6, node.unwrap_or_default());
+    }
+    println!("{path}: {:.3} ms a run of {batch}, peak {:.1} MB", best * 1e3, session.peak_bytes() as f64 / 1e6);
+    Ok(())
+}
+
 fn main() -> nnq::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let threads = args.first().and_then(|s| s.parse().ok()).unwrap_or(1);
     let filter = args.get(1).map_or("", |s| s);
+    if filter.ends_with(".onnx") {
+        return model(filter, threads, args.get(2).and_then(|s| s.parse().ok()).unwrap_or(1));
+    }
     let cases = [
         conv("resnet50 7x7/2", [1, 3, 64, 224, 7, 2, 1]),
         conv("resnet50 3x3 64", [1, 64, 64, 56, 3, 1, 1]),

@@ -3,7 +3,7 @@ use nnq::{
     exec::float::{NoTap, Options, Session, Tap},
     ir::{
         DType, Dim, Granularity, Graph, QParams, QType, Shape, ValueId,
-        op::{ConvAttrs, PoolAttrs},
+        op::{ConvAttrs, PoolAttrs, Unary},
     },
 };
 use std::sync::Arc;
@@ -139,4 +139,40 @@ fn odd_graphs() {
         y.iter().map(Tensor::to_f32s).collect::<Vec<_>>(),
         [vec![3.0, 3.0], vec![1.0, 3.0, 2.0], vec![3.0, 3.0]]
     );
+}
+
+struct Numbers(Vec<Vec<f32>>);
+
+impl Tap for Numbers {
+    fn see(&mut self, _: ValueId, tensor: &Tensor) -> nnq::Result<()> {
+        self.0.push(tensor.to_f32s());
+        Ok(())
+    }
+}
+
+/// Relu and Reshape work in the buffer of a value that dies there, and in no other.
+#[test]
+fn buffers_are_kept_only_when_they_die() {
+    let mut g = Graph::new("in place");
+    let x = g.add_value("x", None, None).unwrap();
+    let shape = g.add_constant("shape", Arc::new(Tensor::of(&[1], vec![-1i64])));
+    let [a, b, c, d, e] = ["a", "b", "c", "d", "e"].map(|n| g.add_value(n, None, None).unwrap());
+    let relu = || Op::Unary(Unary::Relu);
+    g.add_node("neg", Op::Unary(Unary::Neg), vec![Some(x)], vec![Some(a)]);
+    g.add_node("one", relu(), vec![Some(a)], vec![Some(b)]);
+    g.add_node("two", Op::Reshape { allowzero: false }, vec![Some(a), Some(shape)], vec![Some(c)]);
+    g.add_node("three", relu(), vec![Some(c)], vec![Some(d)]);
+    g.add_node("four", Op::Unary(Unary::Neg), vec![Some(x)], vec![Some(e)]);
+    g.inputs.push(x);
+    g.outputs.extend([b, d, e, c]);
+    let mut s = session(g);
+    let mut tap = Numbers(Vec::new());
+    let y = s.run_tapped(vec![Tensor::of(&[1, 3], vec![1.0f32, -2.0, 3.0])], &mut tap).unwrap();
+    let (real, negative, clamped) = (vec![1.0, -2.0, 3.0], vec![-1.0, 2.0, -3.0], vec![0.0, 2.0, 0.0]);
+    let (r, n, c) = (&real, &negative, &clamped);
+    assert_eq!(tap.0.iter().collect::<Vec<_>>(), [r, n, c, n, c, n]);
+    assert_eq!(y.iter().map(Tensor::to_f32s).collect::<Vec<_>>(), [c.clone(), c.clone(), n.clone(), n.clone()]);
+    assert_eq!((y[0].shape(), y[1].shape()), (&[1, 3][..], &[3][..]));
+    // Five values of three numbers live at the end; x and a gave their buffers away.
+    assert!(s.peak_bytes() <= 5 * 12, "{}", s.peak_bytes());
 }

@@ -22,7 +22,7 @@ pub use unary::scalar as unary_scalar;
 
 use crate::{
     error::Result,
-    ir::{Op, Tensor},
+    ir::{Buf, Data, Op, Tensor, op::Unary},
 };
 
 /// Present inputs are `Some`; trailing absent ones may be missing.
@@ -69,17 +69,15 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::Split { axis } => arrange::split(*axis, x, outputs, ctx),
         Op::Slice => one(arrange::slice(x, ctx)),
         Op::Pad { mode } => one(arrange::pad(*mode, x, ctx)),
-        Op::Reshape { allowzero } => one(arrange::reshape(*allowzero, x)),
-        Op::Flatten { axis } => one(arrange::flatten(*axis, x)),
+        Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze | Op::Identity => {
+            one(arrange::reshaped(op, x, ctx))
+        }
         Op::Transpose { perm } => one(arrange::transpose(perm, x, ctx)),
-        Op::Squeeze => one(arrange::squeeze(x)),
-        Op::Unsqueeze => one(arrange::unsqueeze(x)),
         Op::Expand => one(arrange::expand(x, ctx)),
         Op::Tile => one(arrange::tile(x, ctx)),
         Op::DepthToSpace { block, crd } => one(arrange::depth_to_space(*block, *crd, x, ctx)),
         Op::SpaceToDepth { block } => one(arrange::space_to_depth(*block, x, ctx)),
-        Op::Identity => one(arrange::identity(x)),
-        Op::Dropout => arrange::dropout(x, outputs),
+        Op::Dropout => arrange::dropout(x, outputs, ctx),
         Op::Shape { start, end } => one(arrange::shape(*start, *end, x)),
         Op::Size => one(arrange::size(x)),
         Op::ConstantOfShape { value } => one(arrange::constant_of_shape(value, x)),
@@ -100,5 +98,44 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::QLinearMatMul => one(quantized::qlinear_matmul(x, ctx)),
         Op::ConvInteger(a) => one(quantized::conv_integer(a, x, ctx)),
         Op::MatMulInteger => one(quantized::matmul_integer(x, ctx)),
+    }
+}
+
+/// What can be done in the buffer of input 0 when nobody reads it afterwards.
+enum InPlace {
+    /// Only the shape changes.
+    Shape(Vec<usize>),
+    /// An element-wise function of f32.
+    Unary(Unary),
+}
+
+/// Whether an operator can keep the buffer of its first input.
+///
+/// # Errors
+/// As [`eval`].
+fn in_place(op: &Op, x: &Inputs) -> Result<Option<InPlace>> {
+    if let Some(shape) = arrange::new_shape(op, x) {
+        return shape.map(|s| Some(InPlace::Shape(s)));
+    }
+    Ok(match op {
+        Op::Unary(u) if unary::is_real(*u) => {
+            let owned = x.first().copied().flatten().is_some_and(|t| matches!(t.data(), Data::F32(Buf::Owned(_))));
+            owned.then_some(InPlace::Unary(*u))
+        }
+        _ => None,
+    })
+}
+
+impl InPlace {
+    fn run(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Shape(shape) => x.reshaped(shape),
+            Self::Unary(u) => {
+                let shape = x.shape().to_vec();
+                let mut v = x.into_vec::<f32>()?;
+                unary::run_in_place(u, &mut v);
+                Tensor::new(shape, Data::F32(v.into()))
+            }
+        }
     }
 }

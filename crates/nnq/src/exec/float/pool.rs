@@ -62,10 +62,13 @@ impl Pool {
         if w.input.len() > 2 || w.dilations.iter().any(|&d| d != 1) {
             return None;
         }
-        let taps = |a: usize| (0..w.output[a]).map(|o| Taps::new(w, a, o).range()).collect();
-        let one = || std::iter::once(0..1).collect();
-        let (rows, last) = if w.input.len() == 2 { (taps(0), 1) } else { (one(), 0) };
-        Some(Flat { rows, cols: taps(last), width: w.input[last] })
+        let rows = match w.output[..] {
+            [rows, _] => (0..rows).map(|o| Taps::new(w, 0, o).range()).collect(),
+            _ => std::iter::once(0..1).collect(),
+        };
+        let a = w.input.len() - 1;
+        let (width, begin) = (w.input[a], w.begin[a]);
+        Some(Flat { rows, out: w.output[a], width, begin, kernel: w.kernel[a], stride: w.strides[a] })
     }
 }
 
@@ -98,15 +101,21 @@ impl Taps {
     }
 }
 
-/// A 2-D window without dilation: for each output row and column the input rows and columns it covers.
+/// A window over lines without dilation.
 struct Flat {
+    /// The input rows that each output row covers.
     rows: Vec<Range<usize>>,
-    cols: Vec<Range<usize>>,
+    /// Output columns.
+    out: usize,
     width: usize,
+    begin: i64,
+    kernel: usize,
+    stride: usize,
 }
 
 impl Flat {
-    /// Folds a plane: first the rows of a window into one line, elementwise, then runs of that line.
+    /// Folds a plane: first the rows of a window into one padded line, elementwise, then the taps of that line. `empty` is
+    /// what `join` ignores.
     fn fold<T: Copy>(&self, x: &[T], y: &mut [T], empty: T, join: impl Fn(T, T) -> T) {
         pulp::Arch::new().dispatch(Fold { flat: self, x, y, empty, join });
     }
@@ -124,17 +133,39 @@ impl<T: Copy, F: Fn(T, T) -> T> pulp::WithSimd for Fold<'_, T, F> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let width = self.flat.width;
-        let mut line = vec![self.empty; width];
-        for (rows, y) in self.flat.rows.iter().zip(self.y.chunks_exact_mut(self.flat.cols.len())) {
-            line.fill(self.empty);
+        let Flat { rows, out, width, begin, kernel, stride } = self.flat;
+        let (width, stride) = (*width, *stride);
+        // The padded line, and for strides beyond 1 its elements by remainder, so that neighbours are read together.
+        let each = out + kernel / stride;
+        let mut line = vec![self.empty; each * stride];
+        let mut phases = vec![self.empty; if stride > 1 { line.len() } else { 0 }];
+        let crop = usize::try_from(-begin).unwrap_or(0).min(width);
+        let lead = usize::try_from(*begin).unwrap_or(0).min(line.len());
+        let n = (width - crop).min(line.len() - lead);
+        for (rows, y) in rows.iter().zip(self.y.chunks_exact_mut(*out)) {
+            let inner = &mut line[lead..lead + n];
+            inner.fill(self.empty);
             for r in rows.clone() {
-                for (a, &b) in line.iter_mut().zip(&self.x[r * width..][..width]) {
+                for (a, &b) in inner.iter_mut().zip(&self.x[r * width + crop..][..n]) {
                     *a = (self.join)(*a, b);
                 }
             }
-            for (cols, y) in self.flat.cols.iter().zip(y) {
-                *y = line[cols.clone()].iter().fold(self.empty, |a, &b| (self.join)(a, b));
+            if stride == 2 {
+                let (even, odd) = phases.split_at_mut(each);
+                for ((e, o), &[a, b]) in even.iter_mut().zip(odd).zip(line.as_chunks::<2>().0) {
+                    (*e, *o) = (a, b);
+                }
+            } else if stride > 2 {
+                for (p, phase) in phases.chunks_exact_mut(each).enumerate() {
+                    phase.iter_mut().zip(line[p..].iter().step_by(stride)).for_each(|(to, &from)| *to = from);
+                }
+            }
+            let from = if stride > 1 { &phases } else { &line };
+            y.fill(self.empty);
+            for k in 0..*kernel {
+                for (y, &x) in y.iter_mut().zip(&from[k % stride * each + k / stride..]) {
+                    *y = (self.join)(*y, x);
+                }
             }
         }
     }

@@ -1,5 +1,5 @@
 //! Walks a graph.
-use super::{Ctx, eval};
+use super::{Ctx, eval, in_place};
 use crate::{
     error::{At, Error, Result},
     ir::{Dim, Graph, Node, NodeId, Op, Tensor, ValueId},
@@ -140,7 +140,7 @@ impl Walk<'_> {
             values[id.0 as usize] = Some(tensor);
         }
         for (id, node) in self.graph.nodes() {
-            let results = self.node(id, node, &values).at(|| self.place(node, &values))?;
+            let results = self.node(id, node, &mut values).map_err(|e| e.at(self.place(node, &values)))?;
             for (i, (slot, tensor)) in node.outputs.iter().zip(results).enumerate() {
                 let Some(v) = *slot else { continue };
                 tap.see(v, &tensor).at(|| format!("output {i} of node '{}'", node.name))?;
@@ -175,22 +175,32 @@ impl Walk<'_> {
         Ok(outputs)
     }
 
-    fn node(&mut self, id: NodeId, node: &Node, values: &[Option<Tensor>]) -> Result<Vec<Tensor>> {
+    fn node(&mut self, id: NodeId, node: &Node, values: &mut [Option<Tensor>]) -> Result<Vec<Tensor>> {
         let mut constant = 0;
-        let x: Vec<Option<&Tensor>> = node
-            .inputs
-            .iter()
-            .enumerate()
-            .map(|(i, v)| {
-                let Some(v) = *v else { return Ok(None) };
-                if let Some(t) = &self.constants[v.0 as usize] {
-                    constant |= 1u64.checked_shl(i as u32).unwrap_or(0);
-                    return Ok(Some(&**t));
-                }
-                let value = values[v.0 as usize].as_ref();
-                value.map(Some).ok_or_else(|| Error::internal(format!("input '{}' is gone", self.graph.value(v).name)))
-            })
-            .collect::<Result<_>>()?;
+        let mut x: Vec<Option<&Tensor>> = Vec::with_capacity(node.inputs.len());
+        for (i, v) in node.inputs.iter().enumerate() {
+            let Some(v) = *v else {
+                x.push(None);
+                continue;
+            };
+            let value = self.constants[v.0 as usize].as_deref();
+            if value.is_some() {
+                constant |= 1u64.checked_shl(i as u32).unwrap_or(0);
+            }
+            let value = value.or(values[v.0 as usize].as_ref());
+            let gone = || Error::internal(format!("input '{}' is gone", self.graph.value(v).name));
+            x.push(Some(value.ok_or_else(gone)?));
+        }
+        let action = match self.dies_here(id, node) {
+            Some(first) => in_place(&node.op, &x)?.map(|a| (first, a)),
+            None => None,
+        };
+        if let Some((first, action)) = action {
+            let tensor = values[first.0 as usize].take();
+            let tensor = tensor.ok_or_else(|| Error::internal("a value that dies here is gone"))?;
+            self.live -= bytes(&tensor);
+            return Ok(vec![action.run(tensor)?]);
+        }
         self.ctx.enter(id.0, constant);
         let results = eval(&node.op, &x, node.outputs.len(), self.ctx);
         *self.peak = (*self.peak).max(self.live + self.ctx.leave());
@@ -201,6 +211,13 @@ impl Walk<'_> {
             }
             _ => Ok(results),
         }
+    }
+
+    /// The node's first input when nobody reads it after the node, nor the node itself a second time.
+    fn dies_here(&self, id: NodeId, node: &Node) -> Option<ValueId> {
+        let first = node.input(0)?;
+        let once = node.inputs.iter().flatten().filter(|v| **v == first).count() == 1;
+        (once && self.dying[id.0 as usize].contains(&first)).then_some(first)
     }
 
     fn place(&self, node: &Node, values: &[Option<Tensor>]) -> String {

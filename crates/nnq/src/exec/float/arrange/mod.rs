@@ -11,18 +11,31 @@ pub(super) use pad::pad;
 pub(super) use plan::{Axis, HOLE, Plan, strides};
 pub(super) use turn::{depth_to_space, expand, space_to_depth, tile, transpose};
 
-use super::{Inputs, args};
+use super::{Ctx, Inputs, args};
 use crate::{
     error::{Error, Result},
-    ir::Tensor,
+    ir::{Op, Tensor},
 };
 
-/// The same elements under another shape. The signature has no context, so nothing recycled is used.
-fn view(t: &Tensor, shape: Vec<usize>) -> Result<Tensor> {
-    Tensor::new(shape, t.data().clone())
+/// The shape of the result of an operator that changes the shape and nothing else; `None` for any other operator.
+pub(super) fn new_shape(op: &Op, x: &Inputs) -> Option<Result<Vec<usize>>> {
+    Some(match op {
+        Op::Reshape { allowzero } => reshape(*allowzero, x),
+        Op::Flatten { axis } => flatten(*axis, x),
+        Op::Squeeze => squeeze(x),
+        Op::Unsqueeze => unsqueeze(x),
+        Op::Identity => args::need(x, 0, "input").map(|t| t.shape().to_vec()),
+        _ => return None,
+    })
 }
 
-pub(super) fn reshape(allowzero: bool, x: &Inputs) -> Result<Tensor> {
+/// Runs an operator that changes the shape and nothing else, on a copy.
+pub(super) fn reshaped(op: &Op, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let shape = new_shape(op, x).unwrap_or_else(|| Err(Error::internal(format!("{op:?} does more than reshape"))))?;
+    args::same(args::need(x, 0, "data")?, shape, ctx)
+}
+
+fn reshape(allowzero: bool, x: &Inputs) -> Result<Vec<usize>> {
     let (t, wanted) = (args::need(x, 0, "data")?, args::list(args::need(x, 1, "shape")?, "shape")?);
     let wrong = |why: &str| Err(Error::shape(format!("shape {:?} cannot become {wanted:?}: {why}", t.shape())));
     if allowzero && wanted.contains(&0) && wanted.contains(&-1) {
@@ -57,19 +70,18 @@ pub(super) fn reshape(allowzero: bool, x: &Inputs) -> Result<Tensor> {
     } else if n != t.len() {
         return wrong("the number of elements differs");
     }
-    view(t, shape)
+    Ok(shape)
 }
 
-pub(super) fn flatten(axis: i64, x: &Inputs) -> Result<Tensor> {
+fn flatten(axis: i64, x: &Inputs) -> Result<Vec<usize>> {
     let t = args::need(x, 0, "input")?;
     let rank = t.shape().len();
     // The one operator where the axis after the last is allowed.
     let axis = if axis == rank as i64 { rank } else { args::axis(axis, rank)? };
-    let shape = vec![crate::ir::count(&t.shape()[..axis])?, crate::ir::count(&t.shape()[axis..])?];
-    view(t, shape)
+    Ok(vec![crate::ir::count(&t.shape()[..axis])?, crate::ir::count(&t.shape()[axis..])?])
 }
 
-pub(super) fn squeeze(x: &Inputs) -> Result<Tensor> {
+fn squeeze(x: &Inputs) -> Result<Vec<usize>> {
     let t = args::need(x, 0, "data")?;
     let shape = t.shape();
     let gone = match args::optional(x, 1) {
@@ -80,31 +92,26 @@ pub(super) fn squeeze(x: &Inputs) -> Result<Tensor> {
         return Err(Error::shape(format!("axis {a} of shape {shape:?} is not 1")));
     }
     let left = (0..shape.len()).filter(|i| !gone.contains(i)).map(|i| shape[i]).collect();
-    view(t, left)
+    Ok(left)
 }
 
-pub(super) fn unsqueeze(x: &Inputs) -> Result<Tensor> {
+fn unsqueeze(x: &Inputs) -> Result<Vec<usize>> {
     let (t, list) = (args::need(x, 0, "data")?, args::list(args::need(x, 1, "axes")?, "axes")?);
     let rank = t.shape().len() + list.len();
     let new = args::axes(&list, rank)?;
     let mut old = t.shape().iter();
     let shape = (0..rank).map(|i| if new.contains(&i) { 1 } else { old.next().copied().unwrap_or(1) }).collect();
-    view(t, shape)
+    Ok(shape)
 }
 
-pub(super) fn identity(x: &Inputs) -> Result<Tensor> {
-    let t = args::need(x, 0, "input")?;
-    view(t, t.shape().to_vec())
-}
-
-pub(super) fn dropout(x: &Inputs, outputs: usize) -> Result<Vec<Tensor>> {
+pub(super) fn dropout(x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
     let t = args::need(x, 0, "data")?;
     if let Some(training) = args::optional(x, 2)
         && args::integer(training, "training_mode")? != 0
     {
         return Err(Error::unsupported("Dropout in training mode").cure("export the model for inference"));
     }
-    let mut out = vec![view(t, t.shape().to_vec())?];
+    let mut out = vec![args::same(t, t.shape().to_vec(), ctx)?];
     if outputs > 1 {
         out.push(Tensor::from_bools(t.shape(), &vec![true; t.len()]));
     }

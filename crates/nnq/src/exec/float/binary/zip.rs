@@ -49,6 +49,9 @@ impl<const N: usize> Zip<N> {
     /// Walks the elements `start .. start + len` of the result.
     #[inline(always)]
     pub fn segments(&self, start: usize, len: usize, mut f: impl FnMut(Segment<N>)) {
+        if len == 0 {
+            return;
+        }
         let (inner, outer) = self.dims.split_last().map_or((&(1, [0; N]), &[][..]), |(i, o)| (i, o));
         let (row, step) = *inner;
         let mut index = vec![0; outer.len()];
@@ -84,9 +87,7 @@ impl<const N: usize> Zip<N> {
 
     /// Calls `f` with each chunk of the result and where it starts, in parallel when that pays.
     pub fn chunks<O: Send>(&self, out: &mut [O], f: impl Fn(usize, &mut [O]) + Sync) {
-        if out.is_empty() {
-            // Nothing, and an axis of no elements cannot be walked.
-        } else if out.len() <= CHUNK {
+        if out.len() <= CHUNK {
             f(0, out);
         } else {
             out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| f(i * CHUNK, out));

@@ -82,7 +82,11 @@ pub fn run<T: Real>(
     ctx: &Ctx,
 ) -> Result<Vec<T>> {
     let mut out = T::take(ctx, args::room(&sizes.shape())?);
-    if out.is_empty() {
+    if out.is_empty() || x.is_empty() || w.is_empty() {
+        // Nothing to sum: no channels, or a plane that is all padding.
+        for (i, plane) in out.chunks_mut(sizes.positions.max(1)).enumerate() {
+            plane.fill(bias.map_or(T::ZERO, |b| b[i % sizes.out]));
+        }
         return Ok(out);
     }
     let planes = Planes::new(&sizes.window)?;

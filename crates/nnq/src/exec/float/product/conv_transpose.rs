@@ -120,14 +120,17 @@ fn typed<T: Real>(a: &ConvTransposeAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tenso
     axes[3 - found.len()..].copy_from_slice(&found);
     let job = Job { axes, per_group, channels: channels / group };
     let (x, w) = (data.as_slice::<T>()?, weight.as_slice::<T>()?);
-    if out.is_empty() {
+    let positions = axes.iter().map(|a| a.output).product::<usize>();
+    if out.is_empty() || x.is_empty() {
+        for (i, plane) in out.chunks_mut(positions.max(1)).enumerate() {
+            plane.fill(bias.map_or(T::ZERO, |b| b[i % out_channels]));
+        }
         return Tensor::new(shape, T::wrap(out.into()));
     }
     let rows = per_group * job.taps();
     let lefts: Vec<Left<T>> =
         (0..group).map(|g| Left::pack(&w[g * job.channels * rows..], rows, job.channels, 1, rows)).collect();
     // Groups of MR channels, so that a task starts on a whole register tile.
-    let positions = axes.iter().map(|a| a.output).product::<usize>();
     let tasks: Vec<(usize, usize, &mut [T])> = out
         .chunks_mut(per_group * positions)
         .enumerate()

@@ -19,7 +19,9 @@ struct Layout {
 impl Layout {
     /// One scale for the whole tensor, one per index of `axis`, or one per block of it.
     fn new(x: &[usize], scale: &[usize], axis: i64, block: usize) -> Result<Self> {
-        let total: usize = x.iter().product();
+        // Only empty tensors can have sizes whose product overflows.
+        let size = |d: &[usize]| d.iter().fold(1usize, |n, &d| n.saturating_mul(d));
+        let total = size(x);
         if scale.iter().product::<usize>() == 1 && scale.len() <= 1 && block == 0 {
             // A single scale suits any axis.
             return Ok(Self { n: 1, inner: total.max(1), block: 1 });
@@ -28,7 +30,7 @@ impl Layout {
             |e: &str| Error::shape(format!("scales {scale:?} for a tensor {x:?}, axis {axis}, block {block}: {e}"));
         let at = if axis < 0 { axis + x.len() as i64 } else { axis };
         let at = usize::try_from(at).ok().filter(|&a| a < x.len()).ok_or_else(|| wrong("no such axis"))?;
-        let (n, inner) = (x[at], x[at + 1..].iter().product());
+        let (n, inner) = (x[at], size(&x[at + 1..]));
         if block == 0 {
             return if scale == [n] {
                 Ok(Self { n, inner, block: 1 })

@@ -60,8 +60,12 @@ fn each<A: Send, B: Sync>(dst: &mut [A], src: &[B], f: impl Fn(&mut [A], &[B]) +
     }
 }
 
-/// Applies the function in place, in parallel when that pays. The same bits as [`scalar`] on each element.
-#[cfg_attr(not(test), expect(dead_code, reason = "offered to operators that end in an activation"))]
+/// The function maps real numbers to real numbers.
+pub(super) fn is_real(u: Unary) -> bool {
+    !matches!(u, Unary::IsNaN | Unary::IsInf { .. } | Unary::Not | Unary::BitwiseNot)
+}
+
+/// Applies a function that [`is_real`] in place, in parallel when that pays. The same bits as [`scalar`] on each element.
 pub(super) fn run_in_place(u: Unary, x: &mut [f32]) {
     if x.len() <= CHUNK {
         apply(u, x);
