@@ -87,9 +87,7 @@ impl<const N: usize> Zip<N> {
 
     /// Calls `f` with each chunk of the result and where it starts, in parallel when that pays.
     pub fn chunks<O: Send>(&self, out: &mut [O], f: impl Fn(usize, &mut [O]) + Sync) {
-        if out.is_empty() {
-            // Nothing, and an axis of no elements cannot be walked.
-        } else if out.len() <= CHUNK {
+        if out.len() <= CHUNK {
             f(0, out);
         } else {
             out.par_chunks_mut(CHUNK).enumerate().for_each(|(i, out)| f(i * CHUNK, out));

@@ -116,8 +116,9 @@ fn erfc_far(z: f32, square: f32) -> f32 {
 #[inline(always)]
 pub(super) fn erf(x: f32) -> f32 {
     let z = x.abs();
-    let y = if z < 1.0 { erf_near(z) } else { 1.0 - erfc_far(z, z * z) };
-    y.copysign(x)
+    // Both, then one of them: a loop without a branch.
+    let (near, far) = (erf_near(z), 1.0 - erfc_far(z, z * z));
+    (if z < 1.0 { near } else { far }).copysign(x)
 }
 
 /// x times the normal distribution function of x. Left of -sqrt 2 by the complementary error function, which keeps the
