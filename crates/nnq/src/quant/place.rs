@@ -5,7 +5,7 @@
 //! last product answers real numbers straight from its accumulators.
 use crate::ir::{
     DType, Graph, Node, NodeId, Op, ValueId,
-    op::{Binary, ResizeMode, Unary},
+    op::{Binary, Unary},
 };
 
 /// What a placement decided.
@@ -161,25 +161,7 @@ fn role(graph: &Graph, node: &Node) -> Role {
         Op::MaxPool { .. } if node.output(1).is_none() && matches!(rank(0), Some(3 | 4)) => Role::Share,
         Op::GlobalMaxPool if matches!(rank(0), Some(3 | 4)) => Role::Share,
         Op::Concat { .. } if (0..node.inputs.len()).all(|i| !constant(i)) => Role::Share,
-        Op::Reshape { .. }
-        | Op::Flatten { .. }
-        | Op::Transpose { .. }
-        | Op::Squeeze
-        | Op::Unsqueeze
-        | Op::Slice
-        | Op::Split { .. }
-        | Op::Gather { .. }
-        | Op::Expand
-        | Op::Tile
-        | Op::Pad { .. }
-        | Op::DepthToSpace { .. }
-        | Op::SpaceToDepth { .. }
-        | Op::Identity
-            if (1..node.inputs.len()).all(constant) =>
-        {
-            Role::Share
-        }
-        Op::Resize(a) if a.mode == ResizeMode::Nearest && (1..node.inputs.len()).all(constant) => Role::Share,
+        op if op.is_move() && (1..node.inputs.len()).all(constant) => Role::Share,
         _ => Role::Float,
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     error::{At, Error, Result},
     ir::{
         Graph, Node, NodeId, Op, ValueId,
-        op::{Binary, ResizeMode, Unary},
+        op::{Binary, Unary},
     },
 };
 use nnq_kernels::round::AddDyadic;
@@ -52,35 +52,13 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
     Ok(b.p)
 }
 
-/// Operators that move elements and never compute on them.
-pub(super) fn is_move(op: &Op) -> bool {
-    match op {
-        Op::Reshape { .. }
-        | Op::Flatten { .. }
-        | Op::Transpose { .. }
-        | Op::Squeeze
-        | Op::Unsqueeze
-        | Op::Slice
-        | Op::Split { .. }
-        | Op::Gather { .. }
-        | Op::Expand
-        | Op::Tile
-        | Op::Pad { .. }
-        | Op::DepthToSpace { .. }
-        | Op::SpaceToDepth { .. }
-        | Op::Identity => true,
-        Op::Resize(a) => a.mode == ResizeMode::Nearest,
-        _ => false,
-    }
-}
-
 /// A move of codes answers codes: annotations flow through moves and max-pooling where the output has none. This changes no
 /// number, it only keeps values in integers.
 fn carry(graph: &mut Graph) {
     for i in 0..graph.node_count() {
         let node = graph.node(NodeId(i as u32));
         let max = matches!(node.op, Op::MaxPool { .. } | Op::GlobalMaxPool) && node.output(1).is_none();
-        if !(is_move(&node.op) || max) {
+        if !(node.op.is_move() || max) {
             continue;
         }
         let Some(x) = node.input(0) else { continue };
@@ -243,7 +221,7 @@ impl Builder {
                 self.pool(id, node, StepKind::AveragePool { window: None, count_include_pad: false })?
             }
             Op::Concat { axis } => self.concat(id, node, *axis)?,
-            op if is_move(op) => self.movement(id, node)?,
+            op if op.is_move() => self.movement(id, node)?,
             _ => false,
         };
         if done { Ok(()) } else { self.float(id, node) }

@@ -3,6 +3,7 @@
 //!
 //! Operators are kept in the form of the newest ONNX opset: what older opsets hold in attributes (axes of Squeeze, bounds
 //! of Clip, pads of Pad, ...) is an input here, usually a constant. Optional inputs that are absent are `None`.
+mod kind;
 mod name;
 mod window;
 
