@@ -69,11 +69,7 @@ fn to_whole(m: i128, e: i32) -> i128 {
 
 fuzz_target!(|input: Input| {
     let acc = i128::from(input.acc);
-    let (zero, lo, hi) = (
-        i32::from(input.zero),
-        i32::from(input.lo),
-        i32::from(input.hi),
-    );
+    let (zero, lo, hi) = (i32::from(input.zero), i32::from(input.lo), i32::from(input.hi));
     let (lo, hi) = (lo.min(hi), lo.max(hi));
     let code = |whole: i128| (whole + i128::from(zero)).clamp(lo.into(), hi.into()) as i32;
 
@@ -97,28 +93,21 @@ fuzz_target!(|input: Input| {
         let (m, m_exponent) = parts(factor.into());
         let (product, exponent) = to_bits(a * m, a_exponent + m_exponent, 24);
         let want = code(to_whole(product, exponent));
-        assert_eq!(
-            round::requantize_onnx(input.acc, factor, zero, lo, hi),
-            want
-        );
+        assert_eq!(round::requantize_onnx(input.acc, factor, zero, lo, hi), want);
     }
 });
 
 fn dyadic(input: &Input, acc: i128, code: &dyn Fn(i128) -> i32, limits: (i32, i32, i32)) {
     let (zero, lo, hi) = limits;
     let Some(by) = Dyadic::from_real(input.real) else {
-        let refused =
-            !input.real.is_finite() || input.real < 0.0 || input.real > 2f64.powi(30) - 1.0;
+        let refused = !input.real.is_finite() || input.real < 0.0 || input.real > 2f64.powi(30) - 1.0;
         assert!(refused, "{}", input.real);
         return;
     };
     let product = acc * i128::from(by.mult);
     let want = nearest(product, 1 << by.shift, Tie::Up);
     assert_eq!(i128::from(by.apply(input.acc)), want);
-    assert_eq!(
-        round::requantize_dyadic(input.acc, by, zero, lo, hi),
-        code(want)
-    );
+    assert_eq!(round::requantize_dyadic(input.acc, by, zero, lo, hi), code(want));
     let even = nearest(product, 1 << by.shift, Tie::Even);
     assert_eq!(i128::from(round::requantize_hawq(input.acc, by)), even);
 
