@@ -399,7 +399,7 @@ impl Binary for MulSpec {
                     let by = DyadicVector::load(v, &prepared, 0);
                     loops.run(v, DyadicProduct { za, zb, by });
                 } else {
-                    let by = <DyadicWide as VectorRequant<S::V>>::load(v, &prepared, 0);
+                    let by = <DyadicWide<S::V> as VectorRequant<S::V>>::load(v, &prepared, 0);
                     loops.run(v, DyadicProduct { za, zb, by });
                 }
             }

@@ -281,7 +281,7 @@ impl Op for Avg<'_> {
             match by.kind() {
                 Kind::Onnx => self.pixel::<S, OnnxVector<S::V>>(s, i, window, by),
                 Kind::Dyadic => self.pixel::<S, DyadicVector<S::V>>(s, i, window, by),
-                Kind::Wide => self.pixel::<S, DyadicWide>(s, i, window, by),
+                Kind::Wide => self.pixel::<S, DyadicWide<S::V>>(s, i, window, by),
             }
         }
     }

@@ -122,7 +122,7 @@ pub(super) fn finish<S: Simd>(
             match scratch.prepared.kind() {
                 Kind::Onnx => to.write::<S, OnnxVector<S::V>>(s, &scratch.prepared, acc),
                 Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, &scratch.prepared, acc),
-                Kind::Wide => to.write::<S, DyadicWide>(s, &scratch.prepared, acc),
+                Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, &scratch.prepared, acc),
             }
         }
         _ => unreachable!("checked by Epilogue::check"),

@@ -28,7 +28,7 @@ impl Job<'_, '_> {
         match self.scratch.prepared.kind() {
             Kind::Onnx => self.direct_as::<S, OnnxVector<S::V>>(s, block, rows),
             Kind::Dyadic => self.direct_as::<S, DyadicVector<S::V>>(s, block, rows),
-            Kind::Wide => self.direct_as::<S, DyadicWide>(s, block, rows),
+            Kind::Wide => self.direct_as::<S, DyadicWide<S::V>>(s, block, rows),
         }
     }
 

@@ -262,7 +262,7 @@ impl Job<'_, '_> {
         match prepared.kind() {
             Kind::Onnx => to.write::<S, OnnxVector<S::V>>(s, prepared, acc),
             Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, prepared, acc),
-            Kind::Wide => to.write::<S, DyadicWide>(s, prepared, acc),
+            Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, prepared, acc),
         }
     }
 

@@ -246,7 +246,7 @@ impl Op for Codes<'_> {
             let code = match self.prepared.kind() {
                 Kind::Onnx => OnnxVector::load(v, self.prepared, at).apply(v, acc),
                 Kind::Dyadic => DyadicVector::load(v, self.prepared, at).apply(v, acc),
-                Kind::Wide => <DyadicWide as VectorRequant<S::V>>::load(v, self.prepared, at).apply(v, acc),
+                Kind::Wide => <DyadicWide<S::V> as VectorRequant<S::V>>::load(v, self.prepared, at).apply(v, acc),
             };
             // SAFETY: `at + LANES <= 64`.
             unsafe { v.store(codes.as_mut_ptr().add(at), code) };

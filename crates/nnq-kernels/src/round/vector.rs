@@ -22,6 +22,10 @@ pub(crate) struct Prepared {
     mult: Vec<i32>,
     round: Vec<i32>,
     shift: Vec<i32>,
+    /// For [`DyadicWide`]: what accumulators are multiplied by beforehand, and the range in which that fits 32 bits.
+    lift: Vec<i32>,
+    least: Vec<i32>,
+    most: Vec<i32>,
     zero: i32,
     lo: i32,
     hi: i32,
@@ -35,6 +39,9 @@ impl Default for Prepared {
             mult: Vec::new(),
             round: Vec::new(),
             shift: Vec::new(),
+            lift: Vec::new(),
+            least: Vec::new(),
+            most: Vec::new(),
             zero: 0,
             lo: 0,
             hi: 255,
@@ -72,6 +79,9 @@ impl Prepared {
         self.mult.clear();
         self.round.clear();
         self.shift.clear();
+        self.lift.clear();
+        self.least.clear();
+        self.most.clear();
         for by in multipliers {
             assert!(
                 (1..=62).contains(&by.shift) && by.mult >= 0,
@@ -84,9 +94,14 @@ impl Prepared {
             if shift < 33 {
                 self.kind = Kind::Wide;
             }
+            // From factors of 2^27 on every accumulator but 0 saturates: shifts below 3 give the same codes as 3.
+            let missing = 33 - i32::from(shift.clamp(3, 33));
             self.mult.push(by.mult);
             self.round.push(1 << (shift.max(33) - 33));
-            self.shift.push(i32::from(shift) - 32);
+            self.shift.push(i32::from(shift.max(33)) - 32);
+            self.lift.push(1 << missing);
+            self.least.push(i32::MIN >> missing);
+            self.most.push(i32::MAX >> missing);
         }
     }
 
@@ -193,36 +208,33 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
     }
 }
 
-/// [`super::requantize_dyadic`] lane by lane, for shifts below 33.
+/// As [`DyadicVector`], for any shift `t`.
+///
+/// Where `t < 33` the accumulator is multiplied by `2^(33-t)` first, which makes the shift 33. It is clamped to the range in which the
+/// product fits 32 bits; what lies outside has a result beyond `2^27` and saturates with or without the clamp.
 #[derive(Clone, Copy)]
-pub(crate) struct DyadicWide {
-    by: [Dyadic; MAX_LANES],
-    zero: i32,
-    lo: i32,
-    hi: i32,
+pub(crate) struct DyadicWide<V: Vector> {
+    by: DyadicVector<V>,
+    lift: V::I,
+    least: V::I,
+    most: V::I,
 }
 
-impl<V: Vector> VectorRequant<V> for DyadicWide {
+impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
     #[inline(always)]
-    fn load(_: V, from: &Prepared, at: usize) -> Self {
-        let mut by = [Dyadic { mult: 0, shift: 1 }; MAX_LANES];
-        for (lane, by) in by.iter_mut().enumerate().take(V::LANES) {
-            by.mult = from.mult[at + lane];
-            by.shift = (from.shift[at + lane] + 32) as u8;
+    fn load(v: V, from: &Prepared, at: usize) -> Self {
+        DyadicWide {
+            by: DyadicVector::load(v, from, at),
+            lift: load(v, &from.lift, at),
+            least: load(v, &from.least, at),
+            most: load(v, &from.most, at),
         }
-        DyadicWide { by, zero: from.zero, lo: from.lo, hi: from.hi }
     }
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        let mut lanes = [0i32; MAX_LANES];
-        // SAFETY: the array holds LANES values.
-        unsafe { v.store(lanes.as_mut_ptr(), acc) };
-        for (lane, by) in lanes.iter_mut().zip(self.by) {
-            *lane = super::requantize_dyadic(*lane, by, self.zero, self.lo, self.hi);
-        }
-        // SAFETY: the array holds LANES values.
-        unsafe { v.load(lanes.as_ptr()) }
+        let fitting = v.min(v.max(acc, self.least), self.most);
+        self.by.apply(v, v.mul(fitting, self.lift))
     }
 }
 
