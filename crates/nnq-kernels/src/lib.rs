@@ -42,6 +42,7 @@ pub mod peak;
 pub mod pool;
 pub mod round;
 mod simd;
+pub mod tape;
 pub mod team;
 
 pub use conv::SLACK;
