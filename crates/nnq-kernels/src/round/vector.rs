@@ -113,6 +113,12 @@ impl Prepared {
     pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let words = [&self.mult, &self.round, &self.shift, &self.lift, &self.least, &self.most];
+        (self.factor.len() + words.iter().map(|words| words.len()).sum::<usize>()) * size_of::<i32>()
+    }
 }
 
 /// Multipliers of one vector of channels.
