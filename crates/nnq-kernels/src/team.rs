@@ -357,9 +357,11 @@ mod tests {
         let mut team = Team::new(3).unwrap();
         for units in 0..10 {
             let seen: Vec<AtomicUsize> = (0..units).map(|_| AtomicUsize::new(0)).collect();
-            team.run(&|m| m.share(units).for_each(|i| {
-                seen[i].fetch_add(1, Ordering::Relaxed);
-            }));
+            team.run(&|m| {
+                m.share(units).for_each(|i| {
+                    seen[i].fetch_add(1, Ordering::Relaxed);
+                })
+            });
             assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1));
         }
     }

@@ -112,11 +112,7 @@ impl BoundConv {
     ) {
         self.geom.check_run(x.len(), &rows);
         assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
-        let fits = matches!(
-            (self.form, out),
-            (Form::Codes, OutPtr::U8 { .. }) | (Form::Real, OutPtr::F32(_)) | (Form::Sums, OutPtr::I32(_))
-        );
-        assert!(fits, "the output is not of the kind that the epilogue makes");
+        assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
         if rows.is_empty() || panels.is_empty() || self.geom.c_out == 0 {
             return;
         }

@@ -74,7 +74,7 @@ unsafe impl Sync for OutPtr {}
 
 impl Out<'_> {
     /// The address of pixel 0, where the slice begins with pixel `first`. It may lie outside the slice.
-    pub(super) fn address(self, first: usize, c_out: usize) -> OutPtr {
+    pub(crate) fn address(self, first: usize, c_out: usize) -> OutPtr {
         match self {
             Out::U8 { data, pitch } => OutPtr::U8 { data: data.as_mut_ptr().wrapping_sub(first * pitch), pitch },
             Out::F32(data) => OutPtr::F32(data.as_mut_ptr().wrapping_sub(first * c_out)),
@@ -88,7 +88,7 @@ impl OutPtr {
     ///
     /// # Safety
     /// The outputs are writable and nobody else uses them, or the bytes between them, for `'a`.
-    pub(super) unsafe fn slice<'a>(self, first: usize, pixels: usize, c_out: usize) -> Out<'a> {
+    pub(crate) unsafe fn slice<'a>(self, first: usize, pixels: usize, c_out: usize) -> Out<'a> {
         let len = |pitch: usize| if pixels == 0 { 0 } else { (pixels - 1) * pitch + c_out };
         // SAFETY: the caller's.
         unsafe {
@@ -110,15 +110,23 @@ impl OutPtr {
 
 /// The kind of output that a requantization makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     Codes,
     Real,
     Sums,
 }
 
 impl Form {
+    /// Whether `out` is of this kind.
+    pub(crate) fn makes(self, out: OutPtr) -> bool {
+        matches!(
+            (self, out),
+            (Form::Codes, OutPtr::U8 { .. }) | (Form::Real, OutPtr::F32(_)) | (Form::Sums, OutPtr::I32(_))
+        )
+    }
+
     /// Panics when `out` is of another kind, or holds less than `pixels` of `c_out` outputs.
-    pub(super) fn check(self, c_out: usize, pixels: usize, out: &Out) {
+    pub(crate) fn check(self, c_out: usize, pixels: usize, out: &Out) {
         let (have, need) = match (self, out) {
             (Form::Codes, Out::U8 { data, pitch }) => {
                 assert!(*pitch >= c_out, "a pitch of {pitch} for {c_out} output channels");
@@ -135,7 +143,7 @@ impl Form {
 }
 
 impl Epilogue<'_> {
-    pub(super) fn form(&self) -> Form {
+    pub(crate) fn form(&self) -> Form {
         match self.requant {
             Requant::Onnx(_) | Requant::Dyadic { .. } => Form::Codes,
             Requant::Real(_) => Form::Real,
@@ -144,7 +152,7 @@ impl Epilogue<'_> {
     }
 
     /// Panics when a slice does not fit `c_out` channels.
-    pub(super) fn check_channels(&self, c_out: usize) {
+    pub(crate) fn check_channels(&self, c_out: usize) {
         let per_channel = |what: &str, len: usize| {
             assert!(len == c_out, "{what}: {len} values for {c_out} output channels");
         };
@@ -162,12 +170,6 @@ impl Epilogue<'_> {
             Requant::None => {}
         }
         assert!(self.lo <= self.hi, "codes from {} to {}: empty range", self.lo, self.hi);
-    }
-
-    /// Panics when a slice does not fit `c_out` channels and `pixels` of `out`.
-    pub(crate) fn check(&self, c_out: usize, pixels: usize, out: &Out) {
-        self.check_channels(c_out);
-        self.form().check(c_out, pixels, out);
     }
 
     /// Lays the multipliers out for vectors: lane `i` gets those of channel `lanes[i]`.
@@ -196,7 +198,7 @@ impl Epilogue<'_> {
 
 /// An [`Epilogue`] of its own.
 #[derive(Clone, Debug)]
-pub(super) struct Owned {
+pub(crate) struct Owned {
     bias: Vec<i32>,
     w_zero: Option<Vec<i32>>,
     factor: Vec<f32>,
@@ -218,7 +220,7 @@ enum OwnedKind {
 }
 
 impl Owned {
-    pub(super) fn new(epi: &Epilogue) -> Owned {
+    pub(crate) fn new(epi: &Epilogue) -> Owned {
         let (factor, mult, shift, kind): (&[f32], &[i32], &[u8], _) = match epi.requant {
             Requant::Onnx(m) => (m, &[], &[], OwnedKind::Onnx),
             Requant::Dyadic { mult, shift } => (&[], mult, shift, OwnedKind::Dyadic),
@@ -238,7 +240,7 @@ impl Owned {
         }
     }
 
-    pub(super) fn borrow(&self) -> Epilogue<'_> {
+    pub(crate) fn borrow(&self) -> Epilogue<'_> {
         Epilogue {
             bias: &self.bias,
             w_zero: self.w_zero.as_deref(),

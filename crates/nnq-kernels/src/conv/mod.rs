@@ -14,7 +14,7 @@ pub(crate) mod scalar;
 mod sources;
 mod tile;
 
-use crate::{Isa, isa::dispatch, round::vector::Prepared};
+use crate::{Isa, isa::dispatch};
 pub use bound::BoundConv;
 pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;
@@ -28,9 +28,6 @@ pub const SLACK: usize = 64;
 /// Memory that a thread keeps between calls of kernels. It holds nothing that a result depends on.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub(crate) prepared: Prepared,
-    pub(crate) scale: Vec<f32>,
-    pub(crate) correction: Vec<i32>,
     pub(crate) patches: Vec<u8>,
     pub(crate) offsets: Vec<usize>,
     pub(crate) table: Vec<tile::Source>,

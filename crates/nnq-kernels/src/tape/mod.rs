@@ -11,7 +11,9 @@ mod run;
 mod step;
 
 pub use memory::{Arena, Local, Real};
-pub use step::{Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Weights};
+pub use step::{
+    Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Weights,
+};
 
 use crate::{Isa, team::Team};
 use std::{ops::Range, time::Duration};

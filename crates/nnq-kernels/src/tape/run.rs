@@ -60,13 +60,7 @@ fn pass(isa: Isa, steps: &[super::Step], memory: &Memory, member: &Member) {
 }
 
 /// The same with a barrier and a look at the clock behind each step.
-fn timed_pass(
-    isa: Isa,
-    steps: &[super::Step],
-    memory: &Memory,
-    member: &Member,
-    times: &Mutex<&mut [Duration]>,
-) {
+fn timed_pass(isa: Isa, steps: &[super::Step], memory: &Memory, member: &Member, times: &Mutex<&mut [Duration]>) {
     for (i, step) in steps.iter().enumerate() {
         member.barrier();
         let start = Instant::now();
@@ -106,7 +100,8 @@ unsafe fn share(isa: Isa, kernel: &Kernel, units: Range<usize>, memory: &Memory,
                 for (at, row) in rows(*shape, units) {
                     let (x, y) = (
                         memory.real(*x, 0, shape.len()),
-                        memory.write(y.at + (at * shape.pixels + row.start) * shape.channels, row.len() * shape.channels),
+                        memory
+                            .write(y.at + (at * shape.pixels + row.start) * shape.channels, row.len() * shape.channels),
                     );
                     let x = &x[at * shape.channels * shape.pixels..];
                     planes::quantize(isa, x, *shape, row, *code, y);
