@@ -154,7 +154,8 @@ impl Loops<'_> {
     /// `limits` are the smallest and the largest code.
     #[inline(always)]
     fn run<V: Vector>(self, v: V, limits: [u8; 2], f: impl Function<V>) {
-        let limits = limits.map(|code| v.splat(i32::from_ne_bytes([code; 4])));
+        let limits = limits.map(|code| i32::from_ne_bytes([code; 4]));
+        let limits = [v.splat(limits[0]), v.splat(limits[1])];
         let step = 4 * V::LANES;
         let whole = self.out.len() / step * step;
         let (out, rest) = self.out.split_at_mut(whole);

@@ -66,9 +66,18 @@ impl Job<'_> {
             }
         }
         let (start, prepared) = (&self.ready.start, &self.ready.prepared);
-        let quarters = [lane, lane + lanes, lane + 2 * lanes, lane + 3 * lanes];
-        let start = quarters.map(|at| vector::load(v, start, at));
-        let requant = quarters.map(|at| R::load(v, prepared, at));
+        let start = [
+            vector::load(v, start, lane),
+            vector::load(v, start, lane + lanes),
+            vector::load(v, start, lane + 2 * lanes),
+            vector::load(v, start, lane + 3 * lanes),
+        ];
+        let requant = [
+            R::load(v, prepared, lane),
+            R::load(v, prepared, lane + lanes),
+            R::load(v, prepared, lane + 2 * lanes),
+            R::load(v, prepared, lane + 3 * lanes),
+        ];
         let limits = prepared.codes().map(|code| i32::from_ne_bytes([code; 4]));
         let OutPtr::U8 { data, pitch } = self.out else {
             unreachable!("only codes fit");
@@ -79,7 +88,7 @@ impl Job<'_> {
             channels: vector.min(geom.c_in - lane),
             together,
             requant,
-            limits: limits.map(|limit| v.splat(limit)),
+            limits: [v.splat(limits[0]), v.splat(limits[1])],
         };
         // The second row's window begins one row of the kernel below the first one's.
         let pairs = geom.k_h <= 3 && geom.stride_h == geom.dil_h;

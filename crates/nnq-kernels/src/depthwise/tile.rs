@@ -258,7 +258,13 @@ impl Job<'_> {
         let OutPtr::U8 { data, pitch } = self.out else {
             unreachable!("the form of the epilogue was checked");
         };
-        let requant = [0, 1, 2, 3].map(|i| R::load(v, &self.ready.prepared, channel + i * lanes));
+        let prepared = &self.ready.prepared;
+        let requant = [
+            R::load(v, prepared, channel),
+            R::load(v, prepared, channel + lanes),
+            R::load(v, prepared, channel + 2 * lanes),
+            R::load(v, prepared, channel + 3 * lanes),
+        ];
         for i in 0..tile.count {
             let acc = &self.scratch.acc[i * 4 * lanes..][..4 * lanes];
             let bytes = v.narrow4([
