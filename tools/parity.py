@@ -1,24 +1,23 @@
 #!/usr/bin/env python3
 """Checks, over whole test sets, that the simulator and the integer engine give the same bits on every instruction set.
 
-usage: parity.py --models DIR --cifar DIR --imagenette DIR --out DIR [--nnq FILE] [--only PART]... [--isas NAME,...]
+usage: parity.py --models DIR --cifar DIR --imagenette DIR --out DIR [--nnq FILE] [--only NAME]... [--isas NAME,...]
+                 [--keep] [--compare FILE]
 
-For each network of the table below: `nnq quantize` (512 training images, default recipe, accuracy over the test set), then
-`nnq eval` of the whole test set for each profile with the simulator and with the integer engine on each instruction set. (What
-`nnq quantize` evaluated, the simulator and the fastest instruction set under profile dyadic, is not evaluated again.)
-Writes OUT/NAME.int8.onnx, OUT/NAME.quantize.json and OUT/hashes.json: network -> profile -> engine -> `logits_sha256`. A later
-run with the same OUT keeps the models; it computes the hashes anew, or with --keep only those that are missing.
---compare FILE is a hashes.json of another run, to which this run's must be equal. Exit code 1 when any two hashes of a network and a
-profile differ. Needs nothing but Python; takes about an hour on two cores, most of it the scalar code and the simulator.
+For each network of the table below: `nnq quantize` (512 training images, default recipe), then for each profile `nnq eval` of the
+whole test set with the integer engine on each instruction set and with the simulator, and once with the float model. Writes
+OUT/NAME.int8.onnx; OUT/hashes.json: network -> profile -> engine -> `logits_sha256`; OUT/results.json: the whole answers of
+`nnq eval`. A later run with the same OUT keeps the models, and with --keep the evaluations too. --compare FILE is the hashes.json of
+another run, to which this run's must be equal. Exit code 1 when any two hashes of a network and a profile differ.
 
-CIFAR is a folder with the binary batches, IMAGENETTE one with train/, val/ and classes.tsv.
+CIFAR is a folder with the binary batches, IMAGENETTE one with train/, val/ and classes.tsv. Needs nothing but Python; takes about an
+hour on two idle cores, most of it the simulator and the scalar code.
 """
 import argparse
 import json
 import os
 import subprocess
 import sys
-import time
 
 # Name, model file, data set, preprocessing, whether the model knows all 1000 classes.
 NETWORKS = [
@@ -34,6 +33,19 @@ PROFILES = ["dyadic", "onnx"]
 ISAS = ["avx512-vnni", "avx-vnni", "avx2", "scalar"]
 
 
+class Network:
+    def __init__(self, args, name, model, data, preprocess, thousand):
+        self.name = name
+        self.float = os.path.join(args.models, model)
+        self.int8 = os.path.join(args.out, name + ".int8.onnx")
+        cifar = data == "cifar"
+        self.train = args.cifar if cifar else os.path.join(args.imagenette, "train")
+        self.test = args.cifar if cifar else os.path.join(args.imagenette, "val")
+        self.reading = ["--preprocess", preprocess]
+        if thousand:
+            self.reading += ["--classes", os.path.join(args.imagenette, "classes.tsv")]
+
+
 def nnq(args, words, isa=None):
     env = {k: v for k, v in os.environ.items() if k != "NNQ_ISA"}
     if isa:
@@ -42,41 +54,27 @@ def nnq(args, words, isa=None):
     return json.loads(done.stdout)
 
 
-def reading(args, data_set, preprocess, thousand):
-    words = ["--preprocess", preprocess]
-    if thousand:
-        words += ["--classes", os.path.join(args.imagenette, "classes.tsv")]
-    if data_set == "cifar":
-        return args.cifar, args.cifar, words
-    return os.path.join(args.imagenette, "train"), os.path.join(args.imagenette, "val"), words
+def evaluate(args, network, profile, engine):
+    """`engine` is float, sim or an instruction set; `profile` is None for float."""
+    model = network.int8 if profile else network.float
+    words = ["eval", model, "--data", network.test, *network.reading]
+    words += ["--engine", engine if engine in ("float", "sim") else "int"]
+    if profile:
+        words += ["--profile", profile]
+    return nnq(args, words, engine if engine in ISAS else None)
+
+
+def load(path):
+    if not os.path.exists(path):
+        return {}
+    with open(path) as file:
+        return json.load(file)
 
 
 def save(path, what):
     with open(path + ".new", "w") as file:
         json.dump(what, file, indent=1)
     os.replace(path + ".new", path)
-
-
-def quantize(args, network):
-    name, model, *rest = network
-    out = os.path.join(args.out, name + ".int8.onnx")
-    report = os.path.join(args.out, name + ".quantize.json")
-    if os.path.exists(out) and os.path.exists(report):
-        if not args.keep:
-            return {}
-        with open(report) as file:
-            return evaluated(json.load(file))
-    train, test, words = reading(args, *rest)
-    model = os.path.join(args.models, model)
-    answer = nnq(args, ["quantize", model, "--data", train, "--eval", test, *words, "--samples", "512", "-o", out])
-    save(report, answer)
-    top1 = [f"{100 * answer[e]['top1']:.2f} %" for e in ["float", "sim", "int"]]
-    print(f"{name}: top 1 float, sim, int {', '.join(top1)}; {answer['quantized_bytes']} of {answer['float_bytes']} bytes")
-    return evaluated(answer)
-
-
-def evaluated(report):
-    return {report[e]["isa"] or e: report[e]["logits_sha256"] for e in ["sim", "int"]}
 
 
 def main():
@@ -86,60 +84,49 @@ def main():
     parser.add_argument("--nnq", default="target/release/nnq", metavar="FILE")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this network")
     parser.add_argument("--isas", default=",".join(ISAS), metavar="NAME,...", help="the instruction sets")
-    parser.add_argument("--keep", action="store_true", help="compute only the hashes that OUT/hashes.json lacks")
+    parser.add_argument("--keep", action="store_true", help="keep the evaluations of an earlier run")
     parser.add_argument("--compare", metavar="FILE", help="hashes.json of another run")
     args = parser.parse_args()
     sys.stdout.reconfigure(line_buffering=True)
     os.makedirs(args.out, exist_ok=True)
-    networks = [n for n in NETWORKS if not args.only or n[0] in args.only]
-    known = {network[0]: quantize(args, network) for network in networks}
+    networks = [Network(args, *n) for n in NETWORKS if not args.only or n[0] in args.only]
+    for n in networks:
+        if not os.path.exists(n.int8):
+            nnq(args, ["quantize", n.float, "--data", n.train, *n.reading, "--samples", "512", "-o", n.int8 + ".new"])
+            os.replace(n.int8 + ".new", n.int8)
+        print(f"{n.name}: {os.path.getsize(n.int8)} of {os.path.getsize(n.float)} bytes")
 
-    path = os.path.join(args.out, "hashes.json")
-    hashes = {}
-    if args.keep and os.path.exists(path):
-        with open(path) as file:
-            hashes = json.load(file)
-    engines = [("int", isa) for isa in args.isas.split(",")]
-    # The slow ones last.
-    engines.insert(engines.index(("int", "scalar")) if ("int", "scalar") in engines else len(engines), ("sim", None))
-    for engine, isa in engines:
-        for name, _, *rest in networks:
-            for profile in PROFILES:
-                of = hashes.setdefault(name, {}).setdefault(profile, {})
-                key = isa or engine
-                if args.keep and key in of:
-                    continue
-                if profile == "dyadic" and key in known[name]:
-                    of[key] = known[name][key]
-                    save(path, hashes)
-                    continue
-                _, test, words = reading(args, *rest)
-                model = os.path.join(args.out, name + ".int8.onnx")
-                start = time.time()
-                words = ["eval", model, "--data", test, *words, "--engine", engine, "--profile", profile]
-                answer = nnq(args, words, isa)
-                of[key] = answer["logits_sha256"]
-                save(path, hashes)
-                took = time.time() - start
-                print(f"{name} {profile} {key}: {answer['samples']} samples, {of[key][:16]}, {took:.0f} s")
+    paths = [os.path.join(args.out, name) for name in ["hashes.json", "results.json"]]
+    hashes, results = [load(path) if args.keep else {} for path in paths]
+    # The fast ones first.
+    jobs = [(profile, isa) for isa in args.isas.split(",") for profile in PROFILES]
+    jobs += [(profile, "sim") for profile in PROFILES] + [(None, "float")]
+    for profile, engine in jobs:
+        for n in networks:
+            of = results.setdefault(n.name, {}).setdefault(profile or "float", {})
+            if engine in of:
+                continue
+            answer = of[engine] = evaluate(args, n, profile, engine)
+            if profile:
+                hashes.setdefault(n.name, {}).setdefault(profile, {})[engine] = answer["logits_sha256"]
+            save(paths[0], hashes)
+            save(paths[1], results)
+            text = f"{answer['samples']} samples, top 1 {100 * answer['top1']:.2f} %, {answer['logits_sha256'][:16]}"
+            print(f"{n.name} {profile or ''} {engine}: {text}, {answer['seconds']:.0f} s")
 
-    faults = []
+    faults, count = [], 0
+    other = load(args.compare) if args.compare else {}
     for name, profiles in hashes.items():
         for profile, of in profiles.items():
+            count += len(of)
             if len(set(of.values())) != 1:
                 faults.append(f"{name} {profile}: {of}")
-    if args.compare:
-        with open(args.compare) as file:
-            other = json.load(file)
-        for name, profiles in hashes.items():
-            for profile, of in profiles.items():
-                before = set(other.get(name, {}).get(profile, {}).values())
-                if before != set(of.values()):
-                    faults.append(f"{name} {profile}: {args.compare} has {sorted(before)}, this run {sorted(set(of.values()))}")
+            before = set(other.get(name, {}).get(profile, {}).values())
+            if args.compare and before != set(of.values()):
+                faults.append(f"{name} {profile}: {sorted(of.values())}, in {args.compare} {sorted(before)}")
     for fault in faults:
         print(f"DIFFERENT: {fault}")
     if not faults:
-        count = sum(len(of) for profiles in hashes.values() for of in profiles.values())
         print(f"{count} evaluations: all hashes of a network and a profile are equal")
     return 1 if faults else 0
 
