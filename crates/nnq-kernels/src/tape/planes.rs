@@ -31,15 +31,7 @@ pub(super) fn quantize(isa: Isa, x: &[f32], planes: Planes, row: Range<usize>, c
 ///
 /// # Safety
 /// For each channel `count` elements are writable at `y + channel * planes.pixels`.
-pub(super) unsafe fn dequantize(
-    isa: Isa,
-    x: &[u8],
-    planes: Planes,
-    count: usize,
-    scale: f32,
-    zero: u8,
-    y: *mut f32,
-) {
+pub(super) unsafe fn dequantize(isa: Isa, x: &[u8], planes: Planes, count: usize, scale: f32, zero: u8, y: *mut f32) {
     let c = planes.channels;
     let mut codes = [0u8; PIXELS];
     for first in (0..count).step_by(PIXELS) {
