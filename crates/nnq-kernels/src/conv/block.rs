@@ -100,7 +100,7 @@ impl Job<'_> {
             for t in tiles.clone() {
                 let channel = group * panels.c_in;
                 let patch = row(t) - pixels.start;
-                plan.find(geom, x, x_zero, channel, row(t)..row(t + 1), patch, self.scratch);
+                plan.find(s.v(), geom, x, x_zero, channel, row(t)..row(t + 1), patch, self.scratch);
             }
             for panel in own {
                 for t in tiles.clone() {
