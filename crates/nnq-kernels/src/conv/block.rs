@@ -127,7 +127,7 @@ impl Job<'_> {
             spans,
             steps: panels.steps / spans,
             weights: panels.panel(part.group, part.panel).as_ptr().cast(),
-            start: ready.start[part.column(panels)..][..panels.width].as_ptr(),
+            start: ready.start(part.column(panels)),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);
         if part.pixels == S::TILE_PIXELS && ready.w_zero.is_none() {

@@ -204,7 +204,7 @@ impl<A: After> Walk<'_, A> {
             for panel in own {
                 let mut part = Part { first: 0, pixels: 0, in_block: 0, group, panel };
                 let weights = panels.panel(group, panel).as_ptr().cast();
-                let start = job.ready.start[part.column(panels)..][..CHANNELS].as_ptr();
+                let start = job.ready.start(part.column(panels));
                 let narrow = part.channels(panels).1 <= CHANNELS / 2;
                 for first in pixels.clone().step_by(PIXELS) {
                     part.first = first;
