@@ -22,6 +22,8 @@ const PIXELS: usize = 2 * TILE_ROWS;
 const CHANNELS: usize = 32;
 /// Bytes of inputs of one block of pixels: a part of the second-level cache.
 const BLOCK_BYTES: usize = 768 << 10;
+/// Weights of up to this many bytes are read again for every 32 pixels.
+const FEW_WEIGHTS: usize = 64 << 10;
 
 /// A [`Job`] for tiles.
 pub(super) struct Tiled<'a> {
@@ -52,8 +54,9 @@ fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, after: A) {
     let none = Part { first: 0, pixels: 0, in_block: 0, group: 0, panel: 0 };
     let left = Left::new(&job, none, std::ptr::null_mut());
     let mut walk = Walk { tiles, after, sums: &mut sums, turn: 0, left };
-    let bb = std::env::var("BB").map_or(BLOCK_BYTES, |v| v.parse::<usize>().unwrap() << 10);
-    let pixels = (bb / job.plan.patch_bytes()).max(PIXELS) / PIXELS * PIXELS;
+    let weights = job.part.len() * job.panels.panel_bytes();
+    let most = if weights <= FEW_WEIGHTS { 0 } else { BLOCK_BYTES / job.plan.patch_bytes() };
+    let pixels = most.max(PIXELS) / PIXELS * PIXELS;
     let rows = job.rows.clone();
     for first in rows.clone().step_by(pixels) {
         walk.block(s, &mut job, first..(first + pixels).min(rows.end));
