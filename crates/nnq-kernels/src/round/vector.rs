@@ -1,7 +1,7 @@
 //! The requantization formulas on vectors: the same bits as the scalar functions, tested with
 //! tolerance 0.
 use super::{Dyadic, ScalarRequant};
-use crate::simd::{MAX_LANES, Vector};
+use crate::simd::{CodeBytes, MAX_LANES, Vector};
 
 /// Which vector code a set of multipliers needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub(crate) struct Prepared {
     mult: Vec<i32>,
     /// Added before the shift: the rounding, and for [`DyadicVector`] the zero point as well.
     round: Vec<i32>,
+    /// Rounding and zero point together, for [`DyadicVector`].
+    with_zero: Vec<i32>,
     shift: Vec<i32>,
     /// For [`DyadicWide`]: what accumulators are multiplied by beforehand, and the range in which that fits 32 bits.
     lift: Vec<i32>,
@@ -39,6 +41,7 @@ impl Default for Prepared {
             factor: Vec::new(),
             mult: Vec::new(),
             round: Vec::new(),
+            with_zero: Vec::new(),
             shift: Vec::new(),
             lift: Vec::new(),
             least: Vec::new(),
@@ -104,16 +107,25 @@ impl Prepared {
             self.least.push(i32::MIN >> missing);
             self.most.push(i32::MAX >> missing);
         }
-        if self.kind == Kind::Dyadic {
-            for (round, &shift) in self.round.iter_mut().zip(&self.shift) {
-                *round += self.zero << shift;
-            }
-        }
+        self.with_zero.clear();
+        // With large shifts, which are not used then, it may not fit.
+        let zero = self.zero;
+        self.with_zero.extend(self.round.iter().zip(&self.shift).map(|(round, &shift)| round.wrapping_add(zero << shift)));
     }
 
     /// The smallest and the largest code.
     pub(crate) fn codes(&self) -> [u8; 2] {
         [self.lo as u8, self.hi as u8]
+    }
+
+    /// Zero point and limits for [`Vector::store_codes`].
+    #[inline(always)]
+    pub(crate) fn bytes_of_code<V: Vector>(&self, v: V) -> CodeBytes<V::I> {
+        CodeBytes {
+            zero: v.splat(self.zero * 0x0001_0001),
+            lo: v.splat(i32::from_ne_bytes([self.lo as u8; 4])),
+            hi: v.splat(i32::from_ne_bytes([self.hi as u8; 4])),
+        }
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -122,7 +134,7 @@ impl Prepared {
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
-        let words = [&self.mult, &self.round, &self.shift, &self.lift, &self.least, &self.most];
+        let words = [&self.mult, &self.round, &self.with_zero, &self.shift, &self.lift, &self.least, &self.most];
         (self.factor.len() + words.iter().map(|words| words.len()).sum::<usize>()) * size_of::<i32>()
     }
 }
@@ -138,6 +150,9 @@ pub(crate) trait VectorRequant<V: Vector>: Copy {
     fn unclamped(self, v: V, acc: V::I) -> V::I {
         self.apply(v, acc)
     }
+    /// Integers that give the codes of `acc` once they are saturated to 16 bits, the zero point is added and the
+    /// sum is clamped to the limits, which lie in `0..=255` as the zero point does.
+    fn without_zero(self, v: V, acc: V::I) -> V::I;
 }
 
 /// A [`VectorRequant`] whose register width is chosen later.
@@ -161,6 +176,14 @@ impl Rule for DyadicRule {
     type On<V: Vector> = DyadicVector<V>;
 }
 
+/// [`DyadicWide`].
+#[derive(Clone, Copy)]
+pub(crate) struct WideRule;
+
+impl Rule for WideRule {
+    type On<V: Vector> = DyadicWide<V>;
+}
+
 /// `clamp(rne(f32(acc) * m), lo - z, hi - z) + z`.
 #[derive(Clone, Copy)]
 pub(crate) struct OnnxVector<V: Vector> {
@@ -178,6 +201,11 @@ impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
     fn apply(self, v: V, acc: V::I) -> V::I {
         self.limits.code(v, v.mul_f(v.to_float(acc), self.factor))
     }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        self.limits.without_zero(v, v.mul_f(v.to_float(acc), self.factor))
+    }
 }
 
 /// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 54`.
@@ -189,6 +217,8 @@ impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
 pub(crate) struct DyadicVector<V: Vector> {
     mult: V::I,
     round: V::I,
+    /// The rounding and the zero point.
+    with_zero: V::I,
     shift: V::I,
     lo: V::I,
     hi: V::I,
@@ -200,6 +230,7 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
         DyadicVector {
             mult: load(v, &from.mult, at),
             round: load(v, &from.round, at),
+            with_zero: load(v, &from.with_zero, at),
             shift: load(v, &from.shift, at),
             lo: v.splat(from.lo),
             hi: v.splat(from.hi),
@@ -213,6 +244,11 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
 
     #[inline(always)]
     fn unclamped(self, v: V, acc: V::I) -> V::I {
+        v.shr(v.add(v.mul_high(acc, self.mult), self.with_zero), self.shift)
+    }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
         v.shr(v.add(v.mul_high(acc, self.mult), self.round), self.shift)
     }
 }
@@ -244,9 +280,20 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        let fitting = v.min(v.max(acc, self.least), self.most);
-        let code = v.add(self.by.unclamped(v, v.mul(fitting, self.lift)), self.zero);
+        let code = v.add(self.without_zero(v, acc), self.zero);
         v.min(v.max(code, self.by.lo), self.by.hi)
+    }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        self.by.without_zero(v, self.lifted(v, acc))
+    }
+}
+
+impl<V: Vector> DyadicWide<V> {
+    #[inline(always)]
+    fn lifted(self, v: V, acc: V::I) -> V::I {
+        v.mul(v.min(v.max(acc, self.least), self.most), self.lift)
     }
 }
 
@@ -269,8 +316,12 @@ impl<V: Vector> CodeLimits<V> {
     /// The limits are integers, so that rounding after the clamp gives the same as before it.
     #[inline(always)]
     pub(crate) fn code(self, v: V, real: V::F) -> V::I {
-        let clamped = v.min_f(v.max_f(real, self.lo), self.hi);
-        v.add(v.to_int(clamped), self.zero)
+        v.add(self.without_zero(v, real), self.zero)
+    }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, real: V::F) -> V::I {
+        v.to_int(v.min_f(v.max_f(real, self.lo), self.hi))
     }
 }
 
