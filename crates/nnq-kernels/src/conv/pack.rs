@@ -118,6 +118,8 @@ impl<'a> Pack<'a> {
         let room = steps.next_multiple_of(self.unit);
         let panel_bytes = room * width * 4;
         let mut lines = vec![Line([0; 64]); (groups * panels * panel_bytes).div_ceil(64)];
+        // SAFETY: a line is 64 bytes without padding, and any byte is valid.
+        let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
         let mut sums = vec![0; shape.c_out];
         for (channel, sum) in sums.iter_mut().enumerate() {
             let (group, within) = (channel / c_out, channel % c_out);
@@ -126,11 +128,20 @@ impl<'a> Pack<'a> {
             for tap in 0..taps {
                 let from = &w[(channel * taps + tap) * in_one..][..in_one];
                 let first = tap * c_in + within / out_one * in_one;
-                for (i, &value) in from.iter().enumerate() {
-                    let k = first + i;
-                    let at = base + k / 4 * width * 4 + k % 4;
-                    lines[at / 64].0[at % 64] = value;
-                    *sum += i32::from(value);
+                *sum += from.iter().map(|&value| i32::from(value)).sum::<i32>();
+                let at = |k: usize| base + k / 4 * width * 4 + k % 4;
+                // Whole steps, and what stands before and behind them.
+                let head = (first.next_multiple_of(4) - first).min(from.len());
+                let (head, rest) = from.split_at(head);
+                let whole = rest.chunks_exact(4);
+                let tail = whole.remainder();
+                let mut to = at(first + head.len());
+                for four in whole {
+                    packed[to..to + 4].copy_from_slice(four);
+                    to += width * 4;
+                }
+                for (k, &value) in (first..).zip(head).chain((first + from.len() - tail.len()..).zip(tail)) {
+                    packed[at(k)] = value;
                 }
             }
         }

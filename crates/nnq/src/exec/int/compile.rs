@@ -11,7 +11,7 @@ use nnq_kernels::{
     depthwise::PackedDepthwise,
     tape::{Requantize, Weights},
 };
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// The prepared part of a step.
 pub(super) enum Packed {
@@ -68,7 +68,7 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
             (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, group);
             (geom, last_channels(&codes, shape[0], shape[1], k_h * k_w))
         }
-        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes),
+        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes.clone()),
         Form::Matrix { transposed: false } => {
             (ConvGeom::matrix(0, shape[0], channels), last_channels(&codes, 1, shape[0], shape[1]))
         }
@@ -95,13 +95,13 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
 }
 
 /// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.
-fn signed_bytes(p: &Product) -> Result<Vec<i8>> {
+fn signed_bytes(p: &Product) -> Result<Cow<'_, [i8]>> {
     let wide = || {
         Error::unsupported("weights of more than 8 bits; the integer engine runs up to 8")
             .cure("run it with --engine sim")
     };
     match p.weight.data() {
-        Data::I8(b) => Ok(b.to_vec()),
+        Data::I8(b) => Ok(Cow::Borrowed(b)),
         #[allow(clippy::cast_possible_wrap)]
         Data::U8(b) => Ok(b.iter().map(|&c| (c ^ 0x80) as i8).collect()),
         _ => Err(wide()),
@@ -109,12 +109,15 @@ fn signed_bytes(p: &Product) -> Result<Vec<i8>> {
 }
 
 /// `[outer][channels][inner]` to `[outer][inner][channels]`.
-fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Vec<i8> {
+fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Cow<'_, [i8]> {
+    if inner == 1 || channels == 1 {
+        return Cow::Borrowed(w);
+    }
     let mut out = Vec::with_capacity(w.len());
     for o in 0..outer {
         for i in 0..inner {
-            out.extend((0..channels).map(|c| w[(o * channels + c) * inner + i]));
+            out.extend(w[o * channels * inner + i..].iter().step_by(inner).take(channels));
         }
     }
-    out
+    Cow::Owned(out)
 }
