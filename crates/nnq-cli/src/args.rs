@@ -24,6 +24,8 @@ pub enum Command {
     Quantize(Quantize),
     /// Measure the accuracy of a model
     Eval(Eval),
+    /// Prepare a quantized model for this machine: a file that is ready to run as soon as it is mapped
+    Compile(Compile),
     /// Run a model on one input
     Run(Run),
     /// Measure how fast a model runs
@@ -198,6 +200,31 @@ pub struct Bench {
     pub batch: u32,
     #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq compile`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  nnq compile net.int8.onnx -o net.plan
+  nnq bench net.plan
+
+The file holds the weights as this machine's instructions read them (NNQ_ISA chooses others) and every step with its place in
+memory, for one batch size. eval, run and bench take it like an ONNX file.")]
+pub struct Compile {
+    /// The quantized model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Samples that run at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: u32,
+    /// The rounding rules: see docs/numerics.md
+    #[arg(long, value_enum, default_value_t = Profile::Dyadic)]
+    pub profile: Profile,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT.plan")]
+    pub out: PathBuf,
     #[command(flatten)]
     pub output: Output,
 }

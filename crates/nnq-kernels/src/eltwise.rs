@@ -12,12 +12,14 @@ use crate::{
     },
     simd::{MAX_LANES, Op, Simd, Vector},
 };
+use serde::{Deserialize, Serialize};
+
 pub(crate) use convert::Code;
 pub use convert::{dequantize, quantize};
 pub use table::lut;
 
 /// A sum or difference of two tensors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct AddSpec {
     /// Zero point of the first operand.
     pub za: u8,
@@ -36,7 +38,7 @@ pub struct AddSpec {
 }
 
 /// The arithmetic of [`add`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum AddMode {
     /// `Q(D(a) ± D(b))`, with the scales of the operands and of the output.
     Onnx {
@@ -52,7 +54,7 @@ pub enum AddMode {
 }
 
 /// A product of two tensors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct MulSpec {
     /// Zero point of the first operand.
     pub za: u8,
@@ -69,7 +71,7 @@ pub struct MulSpec {
 }
 
 /// The arithmetic of [`mul`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum MulMode {
     /// `Q(D(a) * D(b))`, with the scales of the operands and of the output.
     Onnx {

@@ -6,12 +6,13 @@ use crate::{
     isa::dispatch,
     round::{ScalarRequant, vector::Prepared},
 };
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use vector::{Avg, Max};
 
 /// The sizes of a pooling; every field counts elements. What rounding up the output's size means is
 /// already in `out_h` and `out_w`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct PoolGeom {
     pub batch: usize,
@@ -38,6 +39,21 @@ impl PoolGeom {
     /// Output pixels: `batch * out_h * out_w`.
     pub fn pixels(&self) -> usize {
         self.batch * self.out_h * self.out_w
+    }
+
+    /// How many positions windows count, each number but 0 once: those inside the input, or, with `include_pad`, inside its
+    /// declared padding too.
+    pub fn counts(&self, include_pad: bool) -> Vec<usize> {
+        let of = |side: Side| if include_pad { side.padded } else { side.inside };
+        let distinct = |mut all: Vec<usize>| {
+            all.retain(|&n| n > 0);
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let rows = distinct((0..self.out_h).map(|row| of(self.side_h(row))).collect());
+        let columns = distinct((0..self.out_w).map(|column| of(self.side_w(column))).collect());
+        distinct(rows.iter().flat_map(|&h| columns.iter().map(move |&w| h * w)).collect())
     }
 
     fn check(&self, x_len: usize, rows: &Range<usize>) {

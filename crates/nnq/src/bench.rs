@@ -129,7 +129,7 @@ fn share(macs: u64, time: Duration, peak_gops: f64) -> f64 {
 }
 
 /// Binds the leading symbol of each input to the batch.
-fn sizes(graph: &Graph, batch: usize) -> Result<Binding> {
+pub(crate) fn sizes(graph: &Graph, batch: usize) -> Result<Binding> {
     let mut binding = Binding::new();
     for id in &graph.inputs {
         let value = graph.value(*id);

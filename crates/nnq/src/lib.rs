@@ -15,5 +15,6 @@ pub mod numbers;
 pub mod quant;
 pub mod quantize;
 pub mod run;
+mod staging;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,10 +1,11 @@
 //! The sizes of a convolution and what follows from them.
 use super::SLACK;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The sizes of a convolution; every field counts elements. A one-dimensional one has heights of 1, a
 /// matrix product 1x1 pixels and its rows as the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ConvGeom {
     pub batch: usize,

@@ -17,6 +17,7 @@ mod tile;
 mod tiled;
 
 use crate::{Isa, isa::dispatch};
+use bytes::Bytes;
 pub use bound::BoundConv;
 pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;
@@ -104,6 +105,39 @@ impl PackedConv {
             Weights::Plain(w) => w.len(),
             Weights::Panels(panels) => panels.bytes(),
         }
+    }
+
+    /// Sizes, sums of the output channels and packed bytes.
+    pub(crate) fn parts(&self) -> (ConvGeom, &[i32], &[u8]) {
+        let Shape { c_in, c_out, k_h, k_w, groups } = self.shape;
+        let mut geom = ConvGeom::matrix(0, c_in, c_out);
+        (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, groups);
+        match &self.weights {
+            // SAFETY: signed bytes are bytes.
+            Weights::Plain(w) => (geom, &[], unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), w.len()) }),
+            Weights::Panels(panels) => (geom, &panels.sums, panels.all()),
+        }
+    }
+
+    /// What [`PackedConv::parts`] gave, for the same instruction set.
+    ///
+    /// # Errors
+    /// When there are not as many bytes or sums as the sizes say.
+    pub(crate) fn from_parts(isa: Isa, geom: &ConvGeom, sums: &[i32], bytes: Bytes) -> Result<PackedConv, String> {
+        let shape = Shape::of(geom);
+        let (have, plain) = (bytes.len(), geom.c_out * geom.depth());
+        let weights = match dispatch(isa, pack::Pack::again(isa, shape, sums, bytes.clone())) {
+            Some(panels) if panels.all().len() == have && panels.sums.len() == geom.c_out => {
+                Weights::Panels(Arc::new(panels))
+            }
+            None if have == plain => Weights::Plain(Arc::new(bytes.iter().map(|&b| b as i8).collect())),
+            _ => return Err(format!("{have} bytes and {} sums are no weights of {geom:?}", sums.len())),
+        };
+        Ok(PackedConv { isa, shape, weights })
+    }
+
+    pub(crate) fn fits(&self, geom: &ConvGeom) -> bool {
+        Shape::of(geom) == self.shape
     }
 
     /// Prepares everything that does not depend on the inputs: for inputs of the zero point `x_zero`,

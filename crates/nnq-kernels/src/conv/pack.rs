@@ -4,7 +4,8 @@ use crate::{
     Isa,
     simd::{Op, Simd, TILE_VECTORS, Vector},
 };
-use std::ops::Range;
+use bytes::Bytes;
+use std::ops::{Deref, Range};
 
 /// Packed weights: for each group, each panel of `width` output channels, each step of four inputs:
 /// `[width][4]` bytes. What does not exist is 0.
@@ -27,9 +28,46 @@ pub(super) struct Panels {
     pub(super) steps: usize,
     /// Steps from one panel to the next; those that are too many have weights of 0.
     pub(super) room: usize,
-    lines: Vec<Line>,
+    lines: Lines,
     /// Sum of the weights of each output channel.
     pub(super) sums: Vec<i32>,
+}
+
+/// The bytes of all panels: of this process, or of a file.
+#[derive(Clone, Debug)]
+enum Lines {
+    Own(Vec<Line>),
+    /// A whole number of lines, aligned to one.
+    Mapped(Bytes),
+}
+
+impl Deref for Lines {
+    type Target = [Line];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Line] {
+        match self {
+            Lines::Own(lines) => lines,
+            // SAFETY: a line is 64 bytes of any value; number and alignment were checked in `Lines::of`.
+            Lines::Mapped(bytes) => unsafe {
+                std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<Line>())
+            },
+        }
+    }
+}
+
+impl Lines {
+    /// A whole number of lines, copied only where they are not aligned.
+    fn of(bytes: Bytes) -> Lines {
+        if bytes.as_ptr().cast::<Line>().is_aligned() {
+            return Lines::Mapped(bytes);
+        }
+        let mut lines = vec![Line([0; 64]); bytes.len() / size_of::<Line>()];
+        for (line, from) in lines.iter_mut().zip(bytes.chunks_exact(size_of::<Line>())) {
+            line.0.iter_mut().zip(from).for_each(|(to, &from)| *to = from as i8);
+        }
+        Lines::Own(lines)
+    }
 }
 
 /// One line of the cache.
@@ -40,6 +78,13 @@ pub(super) struct Line([i8; 64]);
 impl Panels {
     pub(super) fn bytes(&self) -> usize {
         self.lines.len() * size_of::<Line>() + self.sums.len() * size_of::<i32>()
+    }
+
+    /// The bytes of all panels.
+    pub(super) fn all(&self) -> &[u8] {
+        let lines: &[Line] = &self.lines;
+        // SAFETY: a line is 64 bytes without padding.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
     }
 
     /// Bytes of one panel.
@@ -85,6 +130,8 @@ pub(super) struct Pack<'a> {
     unit: usize,
     /// Pixels that are computed together; `None`: those of a tile of vectors.
     grain: Option<usize>,
+    /// Sums and bytes that were packed before, in place of `w`.
+    from: Option<(&'a [i32], Bytes)>,
 }
 
 impl Op for Pack<'_> {
@@ -103,21 +150,44 @@ impl<'a> Pack<'a> {
             Isa::AmxInt8 => (16, Some(32)),
             _ => (1, None),
         };
-        Pack { shape, w, unit, grain }
+        Pack { shape, w, unit, grain, from: None }
     }
 
-    fn pack(&self, width: usize, grain: usize) -> Panels {
-        let Pack { shape, w, .. } = self;
+    /// Panels that were packed before.
+    pub(super) fn again(isa: Isa, shape: Shape, sums: &'a [i32], bytes: Bytes) -> Pack<'a> {
+        Pack { from: Some((sums, bytes)), ..Pack::new(isa, shape, &[]) }
+    }
+
+    /// Panels without weights yet, and the lines that they need.
+    fn empty(shape: &Shape, unit: usize, width: usize, grain: usize) -> (Panels, usize) {
         let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
-        let taps = shape.k_h * shape.k_w;
         let merge =
             (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
         let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
         let panels = c_out.div_ceil(width);
-        let steps = (taps * c_in).div_ceil(4);
-        let room = steps.next_multiple_of(self.unit);
-        let panel_bytes = room * width * 4;
-        let mut lines = vec![Line([0; 64]); (groups * panels * panel_bytes).div_ceil(64)];
+        let steps = (shape.k_h * shape.k_w * c_in).div_ceil(4);
+        let room = steps.next_multiple_of(unit);
+        let (lines, sums) = (Lines::Own(Vec::new()), Vec::new());
+        let empty = Panels { width, grain, groups, c_in, c_out, panels, steps, room, lines, sums };
+        let count = (groups * panels * empty.panel_bytes()).div_ceil(64);
+        (empty, count)
+    }
+
+    fn pack(&self, width: usize, grain: usize) -> Panels {
+        let Pack { shape, w, from, .. } = self;
+        let (mut all, count) = Self::empty(shape, self.unit, width, grain);
+        if let Some((sums, bytes)) = from {
+            // Of another length: the caller refuses them.
+            if bytes.len() == count * size_of::<Line>() && sums.len() == shape.c_out {
+                (all.lines, all.sums) = (Lines::of(bytes.clone()), sums.to_vec());
+            }
+            return all;
+        }
+        let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
+        let taps = shape.k_h * shape.k_w;
+        let Panels { c_in, c_out, panels, .. } = all;
+        let panel_bytes = all.panel_bytes();
+        let mut lines = vec![Line([0; 64]); count];
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
         let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
         let mut sums = vec![0; shape.c_out];
@@ -145,6 +215,7 @@ impl<'a> Pack<'a> {
                 }
             }
         }
-        Panels { width, grain, groups, c_in, c_out, panels, steps, room, lines, sums }
+        (all.lines, all.sums) = (Lines::Own(lines), sums);
+        all
     }
 }

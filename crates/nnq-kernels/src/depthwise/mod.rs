@@ -70,17 +70,30 @@ impl PackedDepthwise {
         }
     }
 
+    /// Sizes and the weights as they were given.
+    pub(crate) fn parts(&self) -> (ConvGeom, Vec<i8>) {
+        let mut geom = ConvGeom::matrix(0, self.channels, self.channels);
+        (geom.k_h, geom.k_w, geom.groups) = (self.k_h, self.k_w, self.channels);
+        match &self.weights {
+            Weights::Plain(w) => (geom, w.to_vec()),
+            Weights::Blocks(blocks) => (geom, blocks.plain()),
+        }
+    }
+
+    pub(crate) fn fits(&self, geom: &ConvGeom) -> bool {
+        geom.groups == self.channels
+            && geom.c_in == self.channels
+            && geom.c_out == self.channels
+            && (geom.k_h, geom.k_w) == (self.k_h, self.k_w)
+    }
+
     /// Prepares everything that does not depend on the inputs, as [`crate::conv::PackedConv::bind`] does.
     ///
     /// # Panics
     /// As [`crate::conv::PackedConv::bind`].
     pub fn bind(&self, geom: &ConvGeom, x_zero: u8, epi: &Epilogue) -> BoundDepthwise {
-        let same = geom.groups == self.channels
-            && geom.c_in == self.channels
-            && geom.c_out == self.channels
-            && (geom.k_h, geom.k_w) == (self.k_h, self.k_w);
         assert!(
-            same,
+            self.fits(geom),
             "the weights were packed for {} channels and a kernel of {} x {}, not for {geom:?}",
             self.channels, self.k_h, self.k_w
         );

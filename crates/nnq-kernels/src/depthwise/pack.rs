@@ -79,17 +79,32 @@ impl Blocks {
         self.sums[channel]
     }
 
+    /// The weights as given: `[c][k_h][k_w]`.
+    pub(super) fn plain(&self) -> Vec<i8> {
+        let (lanes, quads) = (self.lanes_of_channels(), self.k_h.div_ceil(4));
+        let all = (0..self.sums.len()).flat_map(|c| (0..self.k_h * self.k_w).map(move |i| (c, i / self.k_w, i % self.k_w)));
+        all.map(|(channel, row, column)| self.weight(&lanes, quads, channel, row, column)).collect()
+    }
+
+    /// The lane of each channel within its block.
+    fn lanes_of_channels(&self) -> Vec<usize> {
+        let lane = |channel| self.lane_order.iter().position(|&l| usize::from(l) == channel).unwrap_or(0);
+        (0..self.width()).map(lane).collect()
+    }
+
+    fn weight(&self, lanes: &[usize], quads: usize, channel: usize, row: usize, column: usize) -> i8 {
+        let block = channel / self.width() * self.k_w * quads;
+        let vector = (block + column * quads + row / 4) * self.width();
+        self.bytes[(vector + lanes[channel % self.width()]) * 4 + row % 4]
+    }
+
     /// The channels `times` over, as if that many neighbouring pixels were one of more channels. They fit one block.
     pub(super) fn repeated(&self, times: usize) -> Blocks {
         let channels = self.sums.len();
         assert!(channels * times <= self.width(), "{times} times {channels} channels in a block of {}", self.width());
-        let lane = |channel| self.lane_order.iter().position(|&l| usize::from(l) == channel).unwrap_or(0);
-        let lanes: Vec<usize> = (0..channels).map(lane).collect();
-        let quads = self.k_h.div_ceil(4);
-        let weight = |channel: usize, row: usize, column: usize| {
-            let vector = (column * quads + row / 4) * self.width();
-            self.bytes[(vector + lanes[channel % channels]) * 4 + row % 4]
-        };
+        let (lanes, quads) = (self.lanes_of_channels(), self.k_h.div_ceil(4));
+        let weight =
+            |channel: usize, row: usize, column: usize| self.weight(&lanes, quads, channel % channels, row, column);
         pack(channels * times, [self.k_h, self.k_w], self.lane_order, &weight)
     }
 

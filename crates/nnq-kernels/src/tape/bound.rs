@@ -1,5 +1,5 @@
 //! What a kernel prepares once.
-use super::step::{Kernel, Weights};
+use super::{step::Kernel, weights::Weights};
 use crate::{
     Isa,
     conv::BoundConv,
@@ -19,9 +19,9 @@ pub(super) enum Bound {
 }
 
 impl Bound {
-    pub(super) fn new(isa: Isa, kernel: &Kernel, members: usize) -> Bound {
+    pub(super) fn new(isa: Isa, kernel: &Kernel, weights: &[Weights], members: usize) -> Bound {
         match kernel {
-            Kernel::Product(p) => match &p.weights {
+            Kernel::Product(p) => match &weights[p.weights] {
                 Weights::Conv(w) => {
                     let conv = w.bind(&p.geom, p.x_zero, &p.epilogue());
                     // By pixels every member reads all weights, by channels all inputs.

@@ -10,9 +10,11 @@ mod claims;
 mod memory;
 mod run;
 mod step;
+mod weights;
 
 pub use memory::{Real, Workspace};
-pub use step::{Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Weights};
+pub use step::{Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
+pub use weights::{Stored, Weights};
 
 use crate::{Isa, team::Team};
 use std::{ops::Range, time::Duration};
@@ -48,26 +50,41 @@ impl Step {
 }
 
 impl Tape {
-    /// Takes steps for a team of `members`, over an arena of `arena` bytes and over buffers of real numbers: for each its elements and whether the
-    /// tape writes it.
+    /// Takes steps for a team of `members`, over `weights`, an arena of `arena` bytes and buffers of real numbers: for each its
+    /// elements and whether the tape writes it.
     ///
-    /// # Panics
-    /// When a step reaches beyond the arena or a buffer, writes what it reads, or this machine does not have `isa`.
-    pub fn new(isa: Isa, members: usize, kernels: Vec<Kernel>, arena: usize, reals: Vec<(usize, bool)>) -> Tape {
-        assert!(isa.is_supported(), "this machine does not have the instruction set {isa}");
-        let limits = step::Limits { arena, reals: &reals };
+    /// # Errors
+    /// When a step reaches beyond the arena or a buffer, writes what it reads, or has parts that do not fit each other; or when
+    /// this machine does not have `isa`.
+    pub fn new(
+        isa: Isa,
+        members: usize,
+        kernels: Vec<Kernel>,
+        weights: &[Weights],
+        arena: usize,
+        reals: Vec<(usize, bool)>,
+    ) -> Result<Tape, String> {
+        if !isa.is_supported() {
+            return Err(format!("this machine does not have the instruction set {isa}"));
+        }
+        let limits = step::Limits { arena, reals: &reals, weights };
         let steps = kernels
             .into_iter()
             .enumerate()
             .map(|(i, kernel)| {
-                kernel.check(&limits).unwrap_or_else(|e| panic!("step {i}: {e}"));
-                let bound = bound::Bound::new(isa, &kernel, members);
+                kernel.check(&limits).map_err(|e| format!("step {i}: {e}"))?;
+                let bound = bound::Bound::new(isa, &kernel, weights, members);
                 let (units, grain) = bound.units().unwrap_or_else(|| (kernel.units(), 1));
                 let pieces = kernel.pieces(members).clamp(1, units.div_ceil(grain).max(1));
-                Step { units, grain, pieces, bound, kernel }
+                Ok(Step { units, grain, pieces, bound, kernel })
             })
-            .collect();
-        Tape { isa, steps, arena, reals }
+            .collect::<Result<_, String>>()?;
+        Ok(Tape { isa, steps, arena, reals })
+    }
+
+    /// The kernels, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &Kernel> {
+        self.steps.iter().map(|step| &step.kernel)
     }
 
     /// How many steps there are.

@@ -151,6 +151,7 @@ unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, memory: &Memo
             Kernel::Lut { x, y, table } => {
                 let r = flat(y.len);
                 let x = memory.read(x.at + r.start, r.len());
+                let table = table.first_chunk().expect("checked when the tape was made");
                 eltwise::lut(isa, x, table, memory.write(y.at + r.start, r.len()));
             }
             Kernel::MaxPool { x, y, geom } => {

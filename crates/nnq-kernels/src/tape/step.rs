@@ -1,24 +1,31 @@
 //! The steps of a tape, as plain data.
+use super::weights::Weights;
 use crate::{
     SLACK,
-    conv::{ConvGeom, Epilogue, PackedConv, Requant},
-    depthwise::PackedDepthwise,
+    conv::{ConvGeom, Epilogue, Requant},
     eltwise::{AddSpec, MulSpec},
     pool::PoolGeom,
     round::ScalarRequant,
 };
+use serde::{Deserialize, Serialize};
 use std::{ops::Range, sync::Arc};
 
 /// Bytes of the arena. Behind a span that is read as activations there are [`SLACK`] more bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Span {
     pub at: usize,
     pub len: usize,
 }
 
+impl Span {
+    fn range(&self) -> Range<usize> {
+        self.at..self.at.saturating_add(self.len)
+    }
+}
+
 /// Pixels of codes in the arena that need not be neighbours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Strided {
     /// The first byte.
     pub at: usize,
@@ -27,7 +34,7 @@ pub struct Strided {
 }
 
 /// Sizes of a change between `[batch][channels][pixels]` and `[batch][pixels][channels]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Planes {
     pub batch: usize,
@@ -47,7 +54,7 @@ impl Planes {
 }
 
 /// A grid of stored codes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Code {
     pub scale: f32,
@@ -58,7 +65,7 @@ pub struct Code {
 
 /// `count` runs of `len` bytes: run `i` from `src + i * src_step` to `dst + i * dst_step`, counted from the starts of the
 /// spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Copies {
     pub src: usize,
@@ -69,16 +76,8 @@ pub struct Copies {
     pub dst_step: usize,
 }
 
-/// Packed weights, shared between tapes.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub enum Weights {
-    Conv(Arc<PackedConv>),
-    Depthwise(Arc<PackedDepthwise>),
-}
-
 /// The multipliers of a product, shared between tapes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Requantize {
     Onnx(Arc<[f32]>),
@@ -87,7 +86,7 @@ pub enum Requantize {
 }
 
 /// A sum that follows a product at once: the product's codes never reach memory as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Residual {
     /// The other operand, as large as the output.
     pub other: Span,
@@ -98,7 +97,7 @@ pub struct Residual {
 }
 
 /// Where a product goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum ProductOut {
     /// Codes.
     Codes(Strided),
@@ -109,10 +108,10 @@ pub enum ProductOut {
 }
 
 /// A convolution or matrix product.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Product {
-    /// Weights.
-    pub weights: Weights,
+    /// Number of the weights in the tape's table.
+    pub weights: usize,
     /// Sizes.
     pub geom: ConvGeom,
     /// Activations.
@@ -153,13 +152,32 @@ impl Product {
         }
     }
 
+    /// Whether the numbers fit each other and the kernels.
+    fn check(&self) -> Result<(), String> {
+        let (g, c) = (&self.geom, self.geom.c_out);
+        let positive = [g.k_h, g.k_w, g.stride_h, g.stride_w, g.dil_h, g.dil_w, g.groups].iter().all(|&n| n > 0);
+        let lens = match &self.requant {
+            Requantize::Onnx(m) | Requantize::Real(m) => m.len() == c,
+            Requantize::Dyadic { mult, shift } => {
+                let fit = mult.iter().all(|m| *m >= 0) && shift.iter().all(|s| (1..=62).contains(s));
+                fit && mult.len() == c && shift.len() == c
+            }
+        };
+        let codes = matches!(self.y, ProductOut::Codes(_)) != matches!(self.requant, Requantize::Real(_));
+        let zeros = self.w_zero.as_ref().is_none_or(|z| z.len() == c);
+        match positive && lens && codes && zeros && self.bias.len() == c && self.lo <= self.hi {
+            true => Ok(()),
+            false => Err(format!("a product whose parts do not fit each other: {g:?}")),
+        }
+    }
+
     pub(super) fn macs(&self) -> usize {
         self.geom.pixels() * self.geom.c_out * self.geom.depth()
     }
 }
 
 /// A mean over windows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Average {
     /// Zero point of the input.
     pub x_zero: u8,
@@ -176,7 +194,7 @@ pub struct Average {
 }
 
 /// What a step computes. `usize` operands are numbers of buffers of real numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Kernel {
     /// Real numbers `[batch][channels][pixels]` to codes `[batch][pixels][channels]`.
@@ -192,7 +210,7 @@ pub enum Kernel {
     /// A product, element by element.
     Mul { a: Span, b: Span, y: Span, spec: MulSpec },
     /// A table look-up.
-    Lut { x: Span, y: Span, table: Box<[u8; 256]> },
+    Lut { x: Span, y: Span, table: Vec<u8> },
     /// Maxima of windows.
     MaxPool { x: Span, y: Strided, geom: PoolGeom },
     /// Means of windows.
@@ -242,7 +260,7 @@ impl Kernel {
             Kernel::Quantize { planes, .. } | Kernel::Dequantize { planes, .. } | Kernel::Transpose { planes, .. } => {
                 planes.len() * 4
             }
-            Kernel::Product(p) => p.macs() / MACS_A_BYTE[usize::from(matches!(p.weights, Weights::Depthwise(_)))],
+            Kernel::Product(p) => p.macs() / MACS_A_BYTE[usize::from(p.geom.groups == p.geom.c_in && p.geom.groups > 1)],
             Kernel::Add { y, .. } | Kernel::Mul { y, .. } | Kernel::Lut { y, .. } => y.len,
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels() * geom.c * geom.k_h * geom.k_w,
             // Filling and copying go together only in one piece.
@@ -251,25 +269,64 @@ impl Kernel {
         }
     }
 
+    /// Whether no size is so large that an address computed from it could go round.
+    fn bounded(&self) -> Result<(), String> {
+        match self {
+            Kernel::Quantize { planes, .. } | Kernel::Dequantize { planes, .. } | Kernel::Transpose { planes, .. } => {
+                bounded(&[planes.batch, planes.channels, planes.pixels, size_of::<f32>()])
+            }
+            Kernel::Product(p) => {
+                let g = &p.geom;
+                let pitch = if let ProductOut::Codes(y) = p.y { y.pitch } else { g.c_out * size_of::<f32>() };
+                bounded(&[g.batch, g.in_h, g.in_w, g.c_in])?;
+                bounded(&[g.batch, g.out_h, g.out_w, g.c_out.max(pitch)])?;
+                bounded(&[g.out_h, g.stride_h])?;
+                bounded(&[g.out_w, g.stride_w])?;
+                bounded(&[g.k_h, g.dil_h])?;
+                bounded(&[g.k_w, g.dil_w])?;
+                bounded(&[g.pad_top.max(g.pad_left)])
+            }
+            Kernel::MaxPool { geom: g, y, .. } | Kernel::AvgPool { geom: g, y, .. } => {
+                bounded(&[g.batch, g.in_h, g.in_w, g.c])?;
+                bounded(&[g.batch, g.out_h, g.out_w, y.pitch])?;
+                bounded(&[g.out_h, g.stride_h])?;
+                bounded(&[g.out_w, g.stride_w])?;
+                bounded(&[g.k_h, g.dil_h])?;
+                bounded(&[g.k_w, g.dil_w])?;
+                bounded(&[g.pad_top.max(g.pad_left).max(g.pad_bottom).max(g.pad_right)])
+            }
+            Kernel::Move { copies, .. } => copies.iter().try_for_each(|c| {
+                bounded(&[c.count, c.src_step.max(c.dst_step)])?;
+                bounded(&[c.src.max(c.dst).max(c.len)])
+            }),
+            Kernel::Add { .. } | Kernel::Mul { .. } | Kernel::Lut { .. } => Ok(()),
+        }
+    }
+
     /// Whether every place lies within the memory, and nothing is written that is read.
     pub(super) fn check(&self, limits: &Limits) -> Result<(), String> {
+        self.bounded()?;
         match self {
             Kernel::Quantize { x, y, planes, .. } => {
                 limits.real(*x, planes.len(), false)?;
                 limits.size(y.len, planes.len())?;
-                limits.apart(&[], y.at..y.at + y.len)
+                limits.apart(&[], y.range())
             }
             Kernel::Dequantize { x, y, planes, .. } => {
                 limits.real(*y, planes.len(), true)?;
                 limits.size(x.len, planes.len())?;
-                limits.inside(x.at..x.at + x.len)
+                limits.inside(x.range())
             }
             Kernel::Transpose { x, y, planes } => {
                 limits.real(*y, planes.len(), true)?;
                 limits.aligned(*x)?;
-                limits.inside(*x..*x + planes.len() * 4)
+                limits.inside(*x..x.saturating_add(planes.len() * 4))
             }
             Kernel::Product(p) => {
+                p.check()?;
+                if !limits.weights.get(p.weights).is_some_and(|w| w.fit(&p.geom)) {
+                    return Err(format!("weights number {} are not for {:?}", p.weights, p.geom));
+                }
                 let pixels = p.geom.pixels();
                 limits.size(p.x.len, p.geom.batch * p.geom.in_h * p.geom.in_w * p.geom.c_in)?;
                 match p.y {
@@ -283,26 +340,42 @@ impl Kernel {
                     }
                     ProductOut::Real(y) => {
                         limits.real(y, pixels * p.geom.c_out, true)?;
-                        limits.inside(p.x.at..p.x.at + p.x.len + SLACK)
+                        limits.apart(&[p.x], 0..0)
                     }
                     ProductOut::Floats(y) => {
                         limits.aligned(y)?;
-                        limits.apart(&[p.x], y..y + pixels * p.geom.c_out * 4)
+                        limits.apart(&[p.x], y..y.saturating_add(pixels * p.geom.c_out * 4))
                     }
                 }
             }
             Kernel::Add { a, b, y, .. } | Kernel::Mul { a, b, y, .. } => {
                 limits.size(a.len, y.len)?;
                 limits.size(b.len, y.len)?;
-                limits.apart(&[*a, *b], y.at..y.at + y.len)
+                limits.apart(&[*a, *b], y.range())
             }
-            Kernel::Lut { x, y, .. } => {
+            Kernel::Lut { x, y, table } => {
+                limits.size(table.len(), 256)?;
                 limits.size(x.len, y.len)?;
-                limits.apart(&[*x], y.at..y.at + y.len)
+                limits.apart(&[*x], y.range())
             }
             Kernel::MaxPool { x, y, geom } | Kernel::AvgPool { x, y, geom, .. } => {
                 limits.size(x.len, geom.batch * geom.in_h * geom.in_w * geom.c)?;
                 let y = limits.strided(*y, geom.pixels(), geom.c)?;
+                let sizes = [geom.k_h, geom.k_w, geom.stride_h, geom.stride_w, geom.dil_h, geom.dil_w];
+                if sizes.contains(&0) {
+                    return Err(format!("a window without size: {geom:?}"));
+                }
+                if let Kernel::AvgPool { average, .. } = self {
+                    let fit = |by: &ScalarRequant| match by {
+                        ScalarRequant::Dyadic(by) => by.mult >= 0 && (1..=62).contains(&by.shift),
+                        ScalarRequant::Onnx(_) => true,
+                    };
+                    let counts = geom.counts(average.count_include_pad);
+                    let known = |n: &usize| average.requants.iter().any(|(of, _)| of == n);
+                    if average.requants.is_empty() || !average.requants.iter().all(|(_, by)| fit(by)) || !counts.iter().all(known) {
+                        return Err(format!("means over {counts:?} positions"));
+                    }
+                }
                 limits.apart(&[*x], y)
             }
             Kernel::Move { x, y, copies, .. } => {
@@ -313,9 +386,17 @@ impl Kernel {
                         return Err(format!("{c:?} from {x:?} to {y:?}"));
                     }
                 }
-                limits.apart(&[*x], y.at..y.at + y.len)
+                limits.apart(&[*x], y.range())
             }
         }
+    }
+}
+
+fn bounded(sizes: &[usize]) -> Result<(), String> {
+    const MOST: usize = 1 << 40;
+    match sizes.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))) {
+        Some(n) if n <= MOST => Ok(()),
+        _ => Err(format!("sizes of {sizes:?} are too large")),
     }
 }
 
@@ -323,6 +404,7 @@ impl Kernel {
 pub(super) struct Limits<'a> {
     pub(super) arena: usize,
     pub(super) reals: &'a [(usize, bool)],
+    pub(super) weights: &'a [Weights],
 }
 
 impl Limits<'_> {
@@ -349,14 +431,14 @@ impl Limits<'_> {
         if y.pitch < c {
             return Err(format!("a pitch of {} for {c} channels", y.pitch));
         }
-        let end = if pixels == 0 { y.at } else { y.at + (pixels - 1) * y.pitch + c };
+        let end = if pixels == 0 { y.at } else { y.at.saturating_add((pixels - 1) * y.pitch + c) };
         Ok(y.at..end)
     }
     /// `y` and the operands (with the slack behind them) lie in the arena, and `y` overlaps none of them.
     fn apart(&self, operands: &[Span], y: Range<usize>) -> Result<(), String> {
         self.inside(y.clone())?;
         for x in operands {
-            self.inside(x.at..x.at + x.len + SLACK)?;
+            self.inside(x.at..x.at.saturating_add(x.len).saturating_add(SLACK))?;
             if x.at < y.end && y.start < x.at + x.len + SLACK && !y.is_empty() {
                 return Err(format!("{x:?} is read while {y:?} is written"));
             }

@@ -2,10 +2,12 @@ use super::*;
 use crate::{
     SLACK,
     conv::{ConvGeom, PackedConv},
+    depthwise::PackedDepthwise,
     eltwise::{AddMode, AddSpec},
     isa::tests::tested,
     round::AddDyadic,
 };
+use bytes::Bytes;
 use std::sync::Arc;
 
 fn numbers(n: usize, seed: u32) -> Vec<u32> {
@@ -34,7 +36,7 @@ fn chain(isa: Isa, members: usize, fused: bool, side: usize, c: usize) -> Tape {
     };
     let product = |to: usize, residual: Option<Residual>| {
         Kernel::Product(Box::new(Product {
-            weights: Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &w))),
+            weights: 0,
             geom,
             x: span(0),
             x_zero: 120,
@@ -57,7 +59,8 @@ fn chain(isa: Isa, members: usize, fused: bool, side: usize, c: usize) -> Tape {
         kernels.push(Kernel::Add { a: span(1), b: span(0), y: span(2), spec });
     }
     kernels.push(Kernel::Dequantize { x: span(2), y: 1, planes, scale: 0.03, zero: 90 });
-    Tape::new(isa, members, kernels, 3 * room, vec![(len, false), (len, true)])
+    let weights = [Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &w)))];
+    Tape::new(isa, members, kernels, &weights, 3 * room, vec![(len, false), (len, true)]).unwrap()
 }
 
 fn run(tape: &Tape, members: usize, x: &[f32], times: bool) -> Vec<f32> {
@@ -108,7 +111,7 @@ fn moves_go_where_they_are_told() {
             zero: 0,
         },
     ];
-    let tape = Tape::new(Isa::Scalar, 2, kernels, 256, vec![(16, false), (12, true)]);
+    let tape = Tape::new(Isa::Scalar, 2, kernels, &[], 256, vec![(16, false), (12, true)]).unwrap();
     let x: Vec<f32> = (0..16).map(|i| i as f32).collect();
     let mut y = [0.0; 12];
     let reals = &mut [Real::Read(&x), Real::Write(&mut y)];
@@ -117,15 +120,42 @@ fn moves_go_where_they_are_told() {
 }
 
 #[test]
-#[should_panic(expected = "is read while")]
-fn a_step_does_not_write_what_it_reads() {
-    let (x, y) = (Span { at: 0, len: 100 }, Span { at: 64, len: 100 });
-    Tape::new(Isa::Scalar, 1, vec![Kernel::Lut { x, y, table: Box::new([0; 256]) }], 1024, Vec::new());
+fn what_does_not_fit_is_refused() {
+    let span = |at: usize, len: usize| Span { at, len };
+    let lut = |x: Span, y: Span| vec![Kernel::Lut { x, y, table: vec![0; 256] }];
+    let refused = |kernels: Vec<Kernel>, arena: usize| {
+        Tape::new(Isa::Scalar, 1, kernels, &[], arena, vec![(100, false)]).map(drop).unwrap_err()
+    };
+    assert!(refused(lut(span(0, 100), span(64, 100)), 1024).contains("is read while"));
+    assert!(refused(lut(span(0, 50), span(128, 50)), 150).contains("of an arena of 150"));
+    assert!(refused(lut(span(usize::MAX - 10, 50), span(128, 50)), 1024).contains("of an arena"));
+    assert!(refused(lut(span(0, 50), span(128, 51)), 1024).contains("51 elements"));
+    let planes = Planes { batch: 1, channels: 1, pixels: 100 };
+    let dequantize = Kernel::Dequantize { x: span(0, 100), y: 0, planes, scale: 1.0, zero: 0 };
+    assert!(refused(vec![dequantize], 1024).contains("buffer 0"));
 }
 
 #[test]
-#[should_panic(expected = "of an arena of 100")]
-fn a_step_stays_in_the_arena() {
-    let (x, y) = (Span { at: 0, len: 50 }, Span { at: 64, len: 50 });
-    Tape::new(Isa::Scalar, 1, vec![Kernel::Lut { x, y, table: Box::new([0; 256]) }], 100, Vec::new());
+fn weights_come_back_from_their_bytes() {
+    for isa in tested() {
+        for (c_in, c_out, groups) in [(5, 7, 1), (64, 40, 1), (8, 8, 8), (70, 70, 70), (12, 6, 2)] {
+            let mut geom = ConvGeom::matrix(0, c_in, c_out);
+            (geom.k_h, geom.k_w, geom.groups) = (3, 2, groups);
+            let w: Vec<i8> = numbers(c_out * geom.depth(), 5).iter().map(|&n| n as i8).collect();
+            let weights = match groups == c_in {
+                true => Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &w))),
+                false => Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &w))),
+            };
+            let (stored, bytes) = weights.store();
+            for offset in [0, 1] {
+                let mut file = vec![0; offset];
+                file.extend_from_slice(&bytes);
+                let file = Bytes::from(file).slice(offset..);
+                let loaded = Weights::load(isa, &stored, file.clone()).unwrap();
+                let (again, same) = loaded.store();
+                assert_eq!((format!("{again:?}"), same), (format!("{stored:?}"), bytes.clone()), "{isa} {geom:?}");
+                assert!(Weights::load(isa, &stored, file.slice(1..)).is_err());
+            }
+        }
+    }
 }

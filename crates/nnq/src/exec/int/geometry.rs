@@ -84,24 +84,3 @@ pub(super) fn pool(shape: &[usize], w: &Window) -> Result<PoolGeom> {
         pad_right,
     })
 }
-
-/// How many positions the windows of a mean count, each number once: the products of what each axis can count.
-pub(super) fn counts(w: &Window, include_pad: bool) -> Vec<usize> {
-    let mut all = vec![1];
-    for d in 0..w.kernel.len() {
-        let mut here: Vec<usize> = (0..w.output[d])
-            .map(|o| {
-                let start = (o * w.strides[d]) as i64 - w.begin[d];
-                let end = w.input[d] as i64 + if include_pad { w.end[d].max(0) } else { 0 };
-                let first = if include_pad { i64::MIN } else { 0 };
-                (0..w.kernel[d]).filter(|k| (first..end).contains(&(start + (k * w.dilations[d]) as i64))).count()
-            })
-            .collect();
-        here.sort_unstable();
-        here.dedup();
-        all = all.iter().flat_map(|&a| here.iter().map(move |&h| a * h)).filter(|&n| n > 0).collect();
-        all.sort_unstable();
-        all.dedup();
-    }
-    all
-}

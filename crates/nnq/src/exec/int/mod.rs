@@ -4,6 +4,7 @@
 //! held as code + 128, its zero point likewise). Weights are packed once for the instruction set; a plan is compiled once
 //! for each shape of the inputs: a tape of kernels with every place and size fixed, run by a team of threads.
 mod compile;
+mod file;
 mod geometry;
 mod layout;
 mod plan;
@@ -13,14 +14,16 @@ mod table;
 
 use super::{
     float::{Ctx, Tap},
-    lower::{Program, Step, StepKind},
+    lower::{Profile, Program, Step, StepKind},
 };
 use crate::{
     error::{At, Error, ErrorKind, Result},
-    ir::Tensor,
+    ir::{Graph, Tensor},
 };
 use nnq_kernels::{Isa, tape::Workspace, team::Team};
 use std::{collections::HashMap, sync::Arc, time::Duration};
+
+pub use file::is_compiled;
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,16 +38,23 @@ pub struct Options {
 
 /// A program ready to run in integers.
 pub struct Session {
-    program: Arc<Program>,
+    source: Source,
     isa: Isa,
     separate: bool,
     team: Team,
     pool: FloatPool,
-    packed: Vec<compile::Packed>,
     /// For each set of input shapes, with steps computed together or not.
     plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
     workspace: Workspace,
     ctx: Ctx,
+}
+
+/// Where plans come from.
+enum Source {
+    /// They are made as they are needed.
+    Program { program: Arc<Program>, packed: Vec<compile::Packed> },
+    /// A file holds the one that there is, and says what the model is.
+    File { graph: Arc<Graph>, profile: Profile, weights: usize },
 }
 
 /// The threads of steps in floating point, made when the first one comes.
@@ -85,10 +95,7 @@ impl Session {
     /// When `NNQ_ISA` names an instruction set that is unknown or missing here, when the program holds codes of more
     /// than 8 bits, or the system gives no threads.
     pub fn new(program: Arc<Program>, options: &Options) -> Result<Self> {
-        let isa = match options.isa {
-            Some(isa) => isa,
-            None => Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE))?,
-        };
+        let isa = chosen(options)?;
         for value in &program.values {
             if let super::lower::Repr::Code(g) = &value.repr
                 && g.qtype.bits > 8
@@ -106,23 +113,67 @@ impl Session {
             .iter()
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
-        let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("no threads: {e}")))?;
-        let threads = team.members();
+        Self::with(Source::Program { program, packed }, isa, options, HashMap::new())
+    }
+
+    /// Takes a plan from the bytes of a compiled file, see [`Session::compile`]. Weights stay in `bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are no such file, damaged, of another version, or made for an instruction set other than the one
+    /// that `NNQ_ISA` asks for or that this machine lacks.
+    pub fn from_compiled(bytes: &bytes::Bytes, options: &Options) -> Result<Self> {
+        let team = team(options)?;
+        let loaded = file::read(bytes, options.isa, team.members())?;
+        let source = Source::File { graph: Arc::new(loaded.graph), profile: loaded.profile, weights: loaded.weights };
+        let plans = HashMap::from([((loaded.shapes, true), loaded.plan)]);
+        Self::with(source, loaded.isa, options, plans)
+    }
+
+    fn with(
+        source: Source,
+        isa: Isa,
+        options: &Options,
+        plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
+    ) -> Result<Self> {
+        let team = team(options)?;
         Ok(Self {
-            program,
+            source,
             isa,
             separate: options.separate,
+            pool: FloatPool { threads: team.members(), pool: None },
             team,
-            pool: FloatPool { threads, pool: None },
-            packed,
-            plans: HashMap::new(),
+            plans,
             workspace: Workspace::new(),
             ctx: Ctx::new(),
         })
     }
-    /// The program.
-    pub fn program(&self) -> &Arc<Program> {
-        &self.program
+
+    /// The plan for inputs of these shapes as the bytes of a file: packed weights for this session's instruction set, and every
+    /// step with its places.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, or a step in floating point has no form in such a file; names it.
+    pub fn compile(&self, shapes: Vec<Vec<usize>>) -> Result<Vec<u8>> {
+        let Source::Program { program, packed } = &self.source else {
+            return Err(Error::usage("this is a compiled file already"));
+        };
+        let plan = plan::compile(program, packed, (self.isa, self.team.members()), &shapes, true)?;
+        file::write(program, &plan, packed, self.isa, &shapes)
+    }
+
+    /// The model: what it was lowered from, or the inputs and outputs that a compiled file names.
+    pub fn graph(&self) -> &Arc<Graph> {
+        match &self.source {
+            Source::Program { program, .. } => &program.graph,
+            Source::File { graph, .. } => graph,
+        }
+    }
+    /// The arithmetic.
+    pub fn profile(&self) -> Profile {
+        match &self.source {
+            Source::Program { program, .. } => program.profile,
+            Source::File { profile, .. } => *profile,
+        }
     }
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
@@ -134,7 +185,11 @@ impl Session {
     }
     /// Bytes of packed weights, and of the arena so far.
     pub fn memory(&self) -> (usize, usize) {
-        (self.packed.iter().map(compile::Packed::bytes).sum(), self.workspace.bytes().len())
+        let weights = match &self.source {
+            Source::Program { packed, .. } => packed.iter().map(compile::Packed::bytes).sum(),
+            Source::File { weights, .. } => *weights,
+        };
+        (weights, self.workspace.bytes().len())
     }
     /// Runs once; inputs and outputs in the order of the graph's.
     ///
@@ -166,27 +221,48 @@ impl Session {
         tap: Option<&mut dyn Tap>,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
-        super::check_inputs(&self.program.graph, &inputs)?;
+        super::check_inputs(self.graph(), &inputs)?;
         // A tap sees every value, so that each must lie in memory.
         let fuse = tap.is_none() && !self.separate;
-        let key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
-        if !self.plans.contains_key(&key) {
-            let plan = plan::compile(&self.program, &self.packed, (self.isa, self.team.members()), &key.0, fuse)?;
-            self.plans.insert(key.clone(), plan);
-        }
-        let plan = &self.plans[&key];
+        let mut key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
+        let shown = match (&self.source, tap) {
+            (Source::Program { program, packed }, tap) => {
+                if !self.plans.contains_key(&key) {
+                    let plan = plan::compile(program, packed, (self.isa, self.team.members()), &key.0, fuse)?;
+                    self.plans.insert(key.clone(), plan);
+                }
+                tap.map(|tap| run::Shown { program, tap })
+            }
+            (Source::File { .. }, Some(_)) => {
+                return Err(Error::usage("a compiled file does not show its values").cure("use the model it was made from"));
+            }
+            (Source::File { .. }, None) => {
+                key.1 = true;
+                None
+            }
+        };
+        let plan = self.plans.get(&key).ok_or_else(|| Error::internal("no plan for these shapes"))?;
         let mut runner = run::Runner {
-            program: &self.program,
             plan,
-            packed: &self.packed,
             workspace: &mut self.workspace,
             team: &mut self.team,
             pool: &mut self.pool,
             ctx: &self.ctx,
-            real: vec![None; self.program.values.len()],
+            real: vec![None; plan.slots],
         };
-        runner.run(inputs, tap, times)
+        runner.run(inputs, shown, times)
     }
+}
+
+fn chosen(options: &Options) -> Result<Isa> {
+    match options.isa {
+        Some(isa) => Ok(isa),
+        None => Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE)),
+    }
+}
+
+fn team(options: &Options) -> Result<Team> {
+    Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("no threads: {e}")))
 }
 
 /// How far stored (unsigned) codes are above the codes of a grid.

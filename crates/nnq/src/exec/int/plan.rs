@@ -1,18 +1,19 @@
 //! A plan for one set of input shapes: the shape, layout and place of every value, and the kernels that compute them.
-use super::{compile::Packed, layout, layout::Layout, steps};
+use super::{compile::Packed, describe, layout, layout::Layout, steps};
 use crate::{
     error::{At, Error, Result},
     exec::{
         float::room,
         lower::{Program, Repr, Slot, Step, StepKind},
     },
-    ir::{Binding, Dim, Shape, ValueId},
+    ir::{Binding, Dim, Op, Shape, Tensor, ValueId},
 };
 use nnq_kernels::{
     Isa, SLACK,
-    tape::{Kernel, Span, Strided, Tape},
+    tape::{Kernel, Span, Strided, Tape, Weights},
 };
-use std::{collections::HashMap, ops::Range};
+use serde::{Deserialize, Serialize};
+use std::{ops::Range, sync::Arc};
 
 /// Where a value of codes lives.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub(super) enum Part {
     /// Kernels.
     Tape(Segment),
     /// Steps in floating point, one after another.
-    Float(Range<usize>),
+    Float(Vec<FloatStep>),
 }
 
 /// Kernels that run without a step in floating point between them.
@@ -56,22 +57,60 @@ pub(super) struct Segment {
 }
 
 /// A value of real numbers that a segment reads or writes.
+#[derive(Clone)]
 pub(super) struct RealUse {
-    pub(super) slot: Slot,
+    pub(super) value: Operand,
     pub(super) shape: Vec<usize>,
     pub(super) written: bool,
 }
 
+/// A step in floating point.
+pub(super) struct FloatStep {
+    /// Its number in the program.
+    pub(super) step: usize,
+    pub(super) op: FloatOp,
+    pub(super) inputs: Vec<Option<Operand>>,
+    pub(super) outputs: Vec<Option<Slot>>,
+}
+
+/// What a step in floating point computes.
+pub(super) enum FloatOp {
+    /// The same numbers in another shape.
+    View(Vec<usize>),
+    Op(Op),
+}
+
+/// A value of real numbers.
+#[derive(Clone)]
+pub(super) enum Operand {
+    Slot(Slot),
+    Constant(Arc<Tensor>),
+}
+
+/// What reports say of a step, and what ends with it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) macs: u64,
+    pub(super) bytes: u64,
+    /// Values of real numbers that nobody reads afterwards.
+    pub(super) dead: Vec<Slot>,
+}
+
+/// All that a run needs.
 pub(super) struct Plan {
-    /// For each slot that holds codes in memory.
-    pub(super) places: Vec<Option<Place>>,
+    /// How many values there are.
+    pub(super) slots: usize,
+    pub(super) inputs: Vec<Slot>,
+    pub(super) outputs: Vec<Operand>,
     pub(super) parts: Vec<Part>,
-    /// Multiply-accumulates of each step.
-    pub(super) macs: Vec<u64>,
-    /// The step after which a slot is dead.
-    pub(super) last_use: Vec<usize>,
-    /// For each step the sum that is computed with it.
-    pub(super) fused: HashMap<usize, usize>,
+    /// For each step of the program.
+    pub(super) facts: Vec<Facts>,
+    /// For each slot that holds codes in memory: for taps.
+    pub(super) places: Vec<Option<Place>>,
+    /// For each slot, where it is known.
+    pub(super) shapes: Vec<Option<Vec<usize>>>,
 }
 
 /// What a plan is made for: the instruction set and the number of threads.
@@ -101,6 +140,7 @@ pub(super) fn compile(
         places: vec![None; program.values.len()],
         space: Space::default(),
         macs: vec![0; program.steps.len()],
+        weights: Vec::new(),
         pending: Pending::default(),
         done: Vec::new(),
         now: 0,
@@ -111,10 +151,28 @@ pub(super) fn compile(
         planner.step(i, step).at(|| format!("node '{}'", program.step_name(step)))?;
     }
     planner.flush(program.steps.len());
+    let facts = (0..program.steps.len()).map(|i| planner.facts(i)).collect();
     let arena = planner.space.size;
-    let parts = planner.done.into_iter().map(|d| d.build(target, arena)).collect();
-    let Planner { places, macs, last_use, fusing, .. } = planner;
-    Ok(Plan { places, parts, macs, last_use, fused: fusing.sums })
+    let outputs = program.outputs.iter().map(|&s| operand(program, s)).collect();
+    let shapes = (0..program.values.len()).map(|slot| planner.shape(slot).ok()).collect();
+    let parts = planner.done.into_iter().map(|d| d.build(target, &planner.weights, arena)).collect::<Result<_>>()?;
+    Ok(Plan {
+        slots: program.values.len(),
+        inputs: program.inputs.clone(),
+        outputs,
+        parts,
+        facts,
+        places: planner.places,
+        shapes,
+    })
+}
+
+/// A value of real numbers of a program.
+fn operand(program: &Program, slot: Slot) -> Operand {
+    match &program.values[slot].repr {
+        Repr::Constant(t) => Operand::Constant(t.clone()),
+        _ => Operand::Slot(slot),
+    }
 }
 
 /// Kernels that wait for the size of the arena.
@@ -123,6 +181,8 @@ struct Pending {
     kernels: Vec<Kernel>,
     origin: Vec<usize>,
     reals: Vec<RealUse>,
+    /// The slots of `reals`.
+    slots: Vec<Slot>,
     /// The first step that it computes, and how many.
     first: usize,
     steps: usize,
@@ -136,18 +196,19 @@ impl Pending {
 
 enum Done {
     Kernels(Pending, usize),
-    Float(Range<usize>),
+    Float(Vec<FloatStep>),
 }
 
 impl Done {
-    fn build(self, (isa, members): Target, arena: usize) -> Part {
-        match self {
+    fn build(self, (isa, members): Target, weights: &[Weights], arena: usize) -> Result<Part> {
+        Ok(match self {
             Self::Float(steps) => Part::Float(steps),
             Self::Kernels(Pending { kernels, origin, reals, first, .. }, end) => {
                 let sizes = reals.iter().map(|r| (r.shape.iter().product(), r.written)).collect();
-                Part::Tape(Segment { tape: Tape::new(isa, members, kernels, arena, sizes), reals, origin, steps: first..end })
+                let tape = Tape::new(isa, members, kernels, weights, arena, sizes).map_err(Error::internal)?;
+                Part::Tape(Segment { tape, reals, origin, steps: first..end })
             }
-        }
+        })
     }
 }
 
@@ -160,6 +221,7 @@ pub(super) struct Planner<'a> {
     pub(super) last_use: Vec<usize>,
     pub(super) fusing: steps::fuse::Fusing,
     pub(super) macs: Vec<u64>,
+    pub(super) weights: Vec<Weights>,
     places: Vec<Option<Place>>,
     space: Space,
     pending: Pending,
@@ -173,11 +235,12 @@ impl Planner<'_> {
         if self.fusing.skipped.contains(&i) {
             return Ok(());
         }
-        if matches!(step.kind, StepKind::Float(_)) {
+        if let StepKind::Float(op) = &step.kind {
             self.flush(i);
+            let step = self.float(i, step, op);
             match self.done.last_mut() {
-                Some(Done::Float(steps)) if steps.end == i => steps.end += 1,
-                _ => self.done.push(Done::Float(i..i + 1)),
+                Some(Done::Float(steps)) => steps.push(step),
+                _ => self.done.push(Done::Float(vec![step])),
             }
             return Ok(());
         }
@@ -194,6 +257,41 @@ impl Planner<'_> {
         if !pending.is_empty() {
             self.done.push(Done::Kernels(pending, end));
         }
+    }
+
+    fn float(&self, i: usize, step: &Step, op: &Op) -> FloatStep {
+        let inputs: Vec<_> = step.inputs.iter().map(|s| s.map(|s| operand(self.program, s))).collect();
+        let y = step.outputs.first().copied().flatten();
+        let shape = y.filter(|_| is_view(op)).and_then(|y| self.shape(y).ok());
+        let op = match (shape, inputs.first()) {
+            (Some(shape), Some(Some(Operand::Slot(_)))) if step.outputs.len() == 1 => FloatOp::View(shape),
+            _ => FloatOp::Op(op.clone()),
+        };
+        FloatStep { step: i, op, inputs, outputs: step.outputs.clone() }
+    }
+
+    /// What reports say of step `i`.
+    fn facts(&self, i: usize) -> Facts {
+        let step = &self.program.steps[i];
+        let mut slots: Vec<Slot> = step.inputs.iter().chain(&step.outputs).flatten().copied().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let is_real = |s: Slot| matches!(self.program.values[s].repr, Repr::Real);
+        let dead = slots.iter().copied().filter(|&s| is_real(s) && self.last_use[s] == i).collect();
+        let mut kind = describe(step);
+        if let Some(&sum) = self.fusing.sums.get(&i) {
+            // The product's own codes stay in the cache.
+            kind.push_str(" + add");
+            let add = &self.program.steps[sum];
+            slots.extend(add.inputs.iter().chain(&add.outputs).flatten());
+            slots.retain(|s| !step.outputs.contains(&Some(*s)));
+        }
+        let size = |&s: &Slot| match &self.places[s] {
+            Some(place) => place.len,
+            None => self.shape(s).map_or(0, |s| s.iter().product::<usize>() * size_of::<f32>()),
+        };
+        let bytes = slots.iter().map(size).sum::<usize>() + self.packed[i].bytes();
+        Facts { name: self.program.step_name(step), kind, macs: self.macs[i], bytes: bytes as u64, dead }
     }
 
     /// Appends a kernel of the current step.
@@ -216,11 +314,13 @@ impl Planner<'_> {
 
     /// The number of the buffer of real numbers that holds `slot`, read or written.
     pub(super) fn real(&mut self, slot: Slot, written: bool) -> Result<usize> {
-        if let Some(i) = self.pending.reals.iter().position(|r| r.slot == slot) {
+        let known = self.pending.slots.iter().position(|&s| s == slot);
+        if let Some(i) = known {
             return Ok(i);
         }
         let shape = self.shape(slot)?;
-        self.pending.reals.push(RealUse { slot, shape, written });
+        self.pending.slots.push(slot);
+        self.pending.reals.push(RealUse { value: operand(self.program, slot), shape, written });
         Ok(self.pending.reals.len() - 1)
     }
 
@@ -333,7 +433,12 @@ fn last_use(program: &Program) -> Vec<usize> {
     last
 }
 
-/// The grid that a slot's codes are on, if it holds codes.
+/// Whether an operator keeps all numbers in their order.
+fn is_view(op: &Op) -> bool {
+    matches!(op, Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze | Op::Identity)
+}
+
+/// Whether a slot holds codes.
 pub(super) fn is_code(program: &Program, slot: Slot) -> bool {
     matches!(program.values[slot].repr, Repr::Code(_))
 }

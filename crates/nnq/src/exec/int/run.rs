@@ -1,15 +1,13 @@
 //! Executes a plan.
 use super::{
-    StepTime,
-    compile::Packed,
-    describe, layout,
-    plan::{Part, Plan, RealUse, Segment},
+    StepTime, layout,
+    plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment},
 };
 use crate::{
     error::{At, Error, Result},
     exec::{
-        float::{Ctx, Tap, eval, new_shape},
-        lower::{Program, Repr, Slot, Step, StepKind},
+        float::{Ctx, Tap, eval},
+        lower::{Program, Repr},
     },
     ir::Tensor,
 };
@@ -24,9 +22,7 @@ use std::{
 
 /// What a session lends to a run.
 pub(super) struct Runner<'a> {
-    pub(super) program: &'a Program,
     pub(super) plan: &'a Plan,
-    pub(super) packed: &'a [Packed],
     pub(super) workspace: &'a mut Workspace,
     pub(super) team: &'a mut Team,
     /// Threads of the steps in floating point.
@@ -35,43 +31,43 @@ pub(super) struct Runner<'a> {
     pub(super) real: Vec<Option<Tensor>>,
 }
 
+/// Who looks at every value of a program.
+pub(super) struct Shown<'a> {
+    pub(super) program: &'a Program,
+    pub(super) tap: &'a mut dyn Tap,
+}
+
 impl Runner<'_> {
-    /// Runs; with a tap every value is shown, with `times` every step is timed.
+    /// Runs; with somebody to show them to, every value is shown, with `times` every step is timed.
     pub(super) fn run(
         &mut self,
         inputs: Vec<Tensor>,
-        mut tap: Option<&mut dyn Tap>,
+        mut shown: Option<Shown>,
         mut times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
-        let program = self.program;
-        for (&slot, t) in program.inputs.iter().zip(inputs) {
-            if let Some(tap) = again(&mut tap) {
+        let plan = self.plan;
+        for (&slot, t) in plan.inputs.iter().zip(inputs) {
+            if let Some(Shown { program, tap }) = &mut shown {
                 tap.see(program.values[slot].source, &t)?;
             }
             self.real[slot] = Some(t);
         }
-        let plan = self.plan;
         for part in &plan.parts {
             match part {
-                Part::Float(steps) => self.floats(steps.clone(), again(&mut tap), times.as_deref_mut())?,
+                Part::Float(steps) => self.floats(steps, shown.as_mut(), times.as_deref_mut())?,
                 Part::Tape(segment) => {
-                    match (again(&mut tap), times.as_deref_mut()) {
-                        (Some(tap), _) => self.shown(segment, tap)?,
+                    match (&mut shown, times.as_deref_mut()) {
+                        (Some(shown), _) => self.shown(segment, shown)?,
                         (None, Some(times)) => self.timed(segment, times)?,
                         (None, None) => self.kernels(segment, 0..segment.tape.len(), None)?,
                     }
-                    segment.steps.clone().for_each(|i| self.retire(i));
+                    for facts in &plan.facts[segment.steps.clone()] {
+                        retire(facts, &mut self.real, self.ctx);
+                    }
                 }
             }
         }
-        program
-            .outputs
-            .iter()
-            .map(|&slot| match &program.values[slot].repr {
-                Repr::Constant(t) => Ok((**t).clone()),
-                _ => self.real[slot].clone().ok_or_else(|| Error::internal("an output is not produced")),
-            })
-            .collect()
+        plan.outputs.iter().map(|y| value(&self.real, y).cloned()).collect()
     }
 
     /// Some kernels of a segment.
@@ -79,45 +75,38 @@ impl Runner<'_> {
         // What is written is taken out, so that it can be borrowed beside what is read.
         let mut written: Vec<Option<Vec<f32>>> = Vec::with_capacity(segment.reals.len());
         for r in &segment.reals {
-            let kept = if r.written { self.real[r.slot].take() } else { None };
-            let buffer = match kept {
-                Some(t) => t.into_vec::<f32>()?,
-                None => self.ctx.take(r.shape.iter().product()),
-            };
-            written.push(r.written.then_some(buffer));
+            written.push(match r.value {
+                Operand::Slot(slot) if r.written => Some(match self.real[slot].take() {
+                    Some(t) => t.into_vec::<f32>()?,
+                    None => self.ctx.take(r.shape.iter().product()),
+                }),
+                _ => None,
+            });
         }
         let mut reals = Vec::with_capacity(segment.reals.len());
         for (r, written) in segment.reals.iter().zip(&mut written) {
             reals.push(match written {
                 Some(y) => Real::Write(y),
-                None => Real::Read(Self::input(self.program, &self.real, r)?),
+                None => Real::Read(input(&self.real, r)?),
             });
         }
         segment.tape.run(which, self.workspace, &mut reals, self.team, times);
         for (r, y) in segment.reals.iter().zip(written) {
-            if let Some(y) = y {
-                self.real[r.slot] = Some(Tensor::of(&r.shape, y));
+            if let (Operand::Slot(slot), Some(y)) = (&r.value, y) {
+                self.real[*slot] = Some(Tensor::of(&r.shape, y));
             }
         }
         Ok(())
     }
 
-    fn input<'r>(program: &'r Program, real: &'r [Option<Tensor>], r: &RealUse) -> Result<&'r [f32]> {
-        let t = value(program, real, r.slot)?;
-        if t.shape() != r.shape {
-            return Err(Error::shape(format!("expected a shape {:?}, found {:?}", r.shape, t.shape())));
-        }
-        t.as_slice::<f32>()
-    }
-
     /// The kernels of a segment, step by step of the program, each value shown.
-    fn shown(&mut self, segment: &Segment, tap: &mut dyn Tap) -> Result<()> {
+    fn shown(&mut self, segment: &Segment, shown: &mut Shown) -> Result<()> {
         let mut first = 0;
         for i in segment.steps.clone() {
             let count = segment.origin[first..].iter().take_while(|&&o| o == i).count();
             self.kernels(segment, first..first + count, None)?;
             first += count;
-            self.show(&self.program.steps[i], tap)?;
+            self.show(i, shown)?;
         }
         Ok(())
     }
@@ -137,102 +126,48 @@ impl Runner<'_> {
     /// Steps in floating point.
     fn floats(
         &mut self,
-        steps: Range<usize>,
-        mut tap: Option<&mut dyn Tap>,
+        steps: &[FloatStep],
+        mut shown: Option<&mut Shown>,
         mut times: Option<&mut Vec<StepTime>>,
     ) -> Result<()> {
-        let program = self.program;
-        let mut rest = steps.start;
-        // Going to other threads costs more than a change of shape.
-        while rest < steps.end && self.reshape(rest)? {
-            if let Some(times) = times.as_deref_mut() {
-                times.push(self.time(rest, Duration::ZERO));
-            }
-            if let Some(tap) = again(&mut tap) {
-                self.show(&program.steps[rest], tap)?;
-            }
-            rest += 1;
-        }
-        if rest == steps.end {
-            return Ok(());
-        }
-        if tap.is_none() && times.is_none() {
-            let (real, ctx, last_use) = (&mut self.real, self.ctx, &self.plan.last_use);
-            return self.pool.run(|| {
-                (rest..steps.end).try_for_each(|i| {
-                    float(program, &program.steps[i], real, ctx)?;
-                    retire(program, last_use, i, real, ctx);
+        let plan = self.plan;
+        let (real, ctx) = (&mut self.real, self.ctx);
+        if shown.is_none() && times.is_none() {
+            let run = |real: &mut Vec<Option<Tensor>>| {
+                steps.iter().try_for_each(|step| {
+                    float(plan, step, real, ctx)?;
+                    retire(&plan.facts[step.step], real, ctx);
                     Ok(())
                 })
-            })?;
+            };
+            // Going to other threads costs more than a change of shape.
+            let views = steps.iter().all(|s| matches!(s.op, FloatOp::View(_)));
+            return if views { run(real) } else { self.pool.run(|| run(real))? };
         }
-        for i in rest..steps.end {
+        for step in steps {
             let start = Instant::now();
-            let (real, ctx) = (&mut self.real, self.ctx);
-            self.pool.run(|| float(program, &program.steps[i], real, ctx))??;
+            let real = &mut self.real;
+            self.pool.run(|| float(plan, step, real, ctx))??;
             if let Some(times) = times.as_deref_mut() {
-                times.push(self.time(i, start.elapsed()));
+                times.push(self.time(step.step, start.elapsed()));
             }
-            if let Some(tap) = again(&mut tap) {
-                self.show(&program.steps[i], tap)?;
+            if let Some(shown) = shown.as_deref_mut() {
+                self.show(step.step, shown)?;
             }
-            self.retire(i);
+            retire(&plan.facts[step.step], &mut self.real, ctx);
         }
         Ok(())
     }
 
-    /// Does step `i` when it only changes the shape of a value that nobody else reads.
-    fn reshape(&mut self, i: usize) -> Result<bool> {
-        let step = &self.program.steps[i];
-        let (StepKind::Float(op), Some(Some(x)), [Some(y)]) = (&step.kind, step.inputs.first(), &step.outputs[..]) else {
-            return Ok(false);
-        };
-        if self.plan.last_use[*x] != i || !matches!(self.program.values[*x].repr, Repr::Real) {
-            return Ok(false);
-        }
-        let place = || format!("node '{}'", self.program.step_name(step));
-        let inputs = inputs(self.program, &self.real, step).at(place)?;
-        let Some(shape) = new_shape(op, &inputs).transpose().at(place)? else { return Ok(false) };
-        if let Some(t) = self.real[*x].take() {
-            self.real[*y] = Some(t.reshaped(shape).at(place)?);
-        }
-        Ok(true)
-    }
-
-    fn retire(&mut self, i: usize) {
-        retire(self.program, &self.plan.last_use, i, &mut self.real, self.ctx);
-    }
-
     fn time(&self, i: usize, time: Duration) -> StepTime {
-        let step = &self.program.steps[i];
-        let mut slots: Vec<Slot> = step.inputs.iter().chain(&step.outputs).flatten().copied().collect();
-        let mut kind = describe(step);
-        if let Some(&sum) = self.plan.fused.get(&i) {
-            // The product's own codes stay in the cache.
-            slots.retain(|s| !step.outputs.contains(&Some(*s)));
-            let sum = &self.program.steps[sum];
-            slots.extend(sum.outputs.iter().chain(&sum.inputs).flatten().filter(|s| !step.outputs.contains(&Some(**s))));
-            kind.push_str(" + add");
-        }
-        let size = |slot: Slot| match (&self.plan.places[slot], &self.real[slot]) {
-            (Some(p), _) => p.len,
-            (_, Some(t)) => t.len() * t.dtype().size(),
-            _ => 0,
-        };
-        let bytes: usize = slots.into_iter().map(size).sum();
-        StepTime {
-            name: self.program.step_name(step),
-            kind,
-            macs: self.plan.macs[i],
-            bytes: (bytes + self.packed[i].bytes()) as u64,
-            time,
-        }
+        let Facts { name, kind, macs, bytes, .. } = self.plan.facts[i].clone();
+        StepTime { name, kind, macs, bytes, time }
     }
 
-    /// Shows what a step has produced.
-    fn show(&self, step: &Step, tap: &mut dyn Tap) -> Result<()> {
-        for &slot in step.outputs.iter().flatten() {
-            let value = &self.program.values[slot];
+    /// Shows what step `i` has produced.
+    fn show(&self, i: usize, Shown { program, tap }: &mut Shown) -> Result<()> {
+        for &slot in program.steps[i].outputs.iter().flatten() {
+            let value = &program.values[slot];
             match &value.repr {
                 Repr::Code(g) => {
                     let place =
@@ -243,7 +178,7 @@ impl Runner<'_> {
                     let real = codes.iter().map(|&q| g.dequantize(i32::from(q) - lift)).collect();
                     tap.see(value.source, &Tensor::of::<f32>(&place.shape, real))?;
                 }
-                _ if self.program.graph.value(value.source).quant.is_some() => {}
+                _ if program.graph.value(value.source).quant.is_some() => {}
                 _ => {
                     if let Some(t) = &self.real[slot] {
                         tap.see(value.source, t)?;
@@ -255,33 +190,41 @@ impl Runner<'_> {
     }
 }
 
-/// The same tap for the next step.
-fn again<'t>(tap: &'t mut Option<&mut dyn Tap>) -> Option<&'t mut dyn Tap> {
-    match tap {
-        Some(tap) => Some(&mut **tap),
-        None => None,
+fn value<'r>(real: &'r [Option<Tensor>], operand: &'r Operand) -> Result<&'r Tensor> {
+    match operand {
+        Operand::Constant(t) => Ok(t),
+        Operand::Slot(s) => {
+            real[*s].as_ref().ok_or_else(|| Error::internal("a value is read before it is produced"))
+        }
     }
 }
 
-/// A value of real numbers.
-fn value<'r>(program: &'r Program, real: &'r [Option<Tensor>], slot: Slot) -> Result<&'r Tensor> {
-    match &program.values[slot].repr {
-        Repr::Constant(t) => Ok(t),
-        _ => real[slot].as_ref().ok_or_else(|| Error::internal("a value is read before it is produced")),
+fn input<'r>(real: &'r [Option<Tensor>], r: &'r RealUse) -> Result<&'r [f32]> {
+    let t = value(real, &r.value)?;
+    if t.shape() != r.shape {
+        return Err(Error::shape(format!("expected a shape {:?}, found {:?}", r.shape, t.shape())));
     }
-}
-
-fn inputs<'r>(program: &'r Program, real: &'r [Option<Tensor>], step: &Step) -> Result<Vec<Option<&'r Tensor>>> {
-    step.inputs.iter().map(|s| s.map(|s| value(program, real, s)).transpose()).collect()
+    t.as_slice::<f32>()
 }
 
 /// Runs a step in floating point.
-fn float(program: &Program, step: &Step, real: &mut [Option<Tensor>], ctx: &Ctx) -> Result<()> {
-    let run = || {
-        let StepKind::Float(op) = &step.kind else { return Err(Error::internal("a kernel among floating-point steps")) };
-        eval(op, &inputs(program, real, step)?, step.outputs.len(), ctx)
+fn float(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], ctx: &Ctx) -> Result<()> {
+    let facts = &plan.facts[step.step];
+    let place = || format!("node '{}'", facts.name);
+    let out = match (&step.op, step.inputs.first()) {
+        (FloatOp::View(shape), Some(Some(Operand::Slot(x)))) => {
+            // The buffer goes on where nobody else reads it.
+            let t = if facts.dead.contains(x) { real[*x].take() } else { real[*x].clone() };
+            let t = t.ok_or_else(|| Error::internal("a value is read before it is produced")).at(place)?;
+            vec![t.reshaped(shape.clone()).at(place)?]
+        }
+        (FloatOp::View(_), _) => return Err(Error::internal("a change of shape without operand").at(place())),
+        (FloatOp::Op(op), _) => {
+            let x = step.inputs.iter().map(|x| x.as_ref().map(|x| value(real, x)).transpose());
+            let x = x.collect::<Result<Vec<_>>>().at(place)?;
+            eval(op, &x, step.outputs.len(), ctx).at(place)?
+        }
     };
-    let out = run().at(|| format!("node '{}'", program.step_name(step)))?;
     for (slot, t) in step.outputs.iter().zip(out) {
         if let Some(s) = slot {
             real[*s] = Some(t);
@@ -290,13 +233,10 @@ fn float(program: &Program, step: &Step, real: &mut [Option<Tensor>], ctx: &Ctx)
     Ok(())
 }
 
-/// Gives back what nobody reads after step `i`.
-fn retire(program: &Program, last_use: &[usize], i: usize, real: &mut [Option<Tensor>], ctx: &Ctx) {
-    let step = &program.steps[i];
-    for &slot in step.inputs.iter().chain(&step.outputs).flatten() {
-        if last_use[slot] == i
-            && let Some(t) = real[slot].take()
-        {
+/// Gives back what nobody reads after a step.
+fn retire(facts: &Facts, real: &mut [Option<Tensor>], ctx: &Ctx) {
+    for &slot in &facts.dead {
+        if let Some(t) = real[slot].take() {
             ctx.recycle(t);
         }
     }

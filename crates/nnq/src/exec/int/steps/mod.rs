@@ -92,7 +92,7 @@ impl Planner<'_> {
             lower::ProductOut::Code { clamp, .. } => Stored::of(self.program.grid(y)?, *clamp),
         };
         let mut kernel = Product {
-            weights: packed.weights.clone(),
+            weights: self.weights.len(),
             geom,
             x: source,
             x_zero: zero,
@@ -105,6 +105,7 @@ impl Planner<'_> {
             y: ProductOut::Floats(0),
             residual: None,
         };
+        self.weights.push(packed.weights.clone());
         if matches!(product.out, lower::ProductOut::Real { .. }) {
             let plane = if conv { geom.out_h * geom.out_w } else { 1 };
             let y = self.real(y, true)?;
@@ -186,7 +187,7 @@ impl Planner<'_> {
 
     fn table(&mut self, i: usize, step: &Step) -> Result<()> {
         let Packed::Table(table) = &self.packed[i] else { return Err(Error::internal("a table step without table")) };
-        let table = table.clone();
+        let table = table.to_vec();
         let (x, y) = (self.place(first(&step.inputs)?)?, self.produce(first(&step.outputs)?)?);
         if x.layout == y.layout {
             self.push(Kernel::Lut { x: x.span(), y: y.span(), table });
@@ -219,7 +220,7 @@ impl Planner<'_> {
         let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
         let (s, x_zero) = (Stored::full(to), Stored::full(from).zero);
         let mut requants = Vec::new();
-        for count in geometry::counts(&window, count_include_pad) {
+        for count in geom.counts(count_include_pad) {
             let rule = match self.program.mean_rule(from, to, count)? {
                 Scalar::Onnx(m) => ScalarRequant::Onnx(m),
                 Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
