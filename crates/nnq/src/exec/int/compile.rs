@@ -113,10 +113,12 @@ fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Cow<'
     if inner == 1 || channels == 1 {
         return Cow::Borrowed(w);
     }
-    let mut out = Vec::with_capacity(w.len());
-    for o in 0..outer {
-        for i in 0..inner {
-            out.extend(w[o * channels * inner + i..].iter().step_by(inner).take(channels));
+    let mut out = vec![0; w.len()];
+    for (w, out) in w.chunks_exact(channels * inner).zip(out.chunks_exact_mut(channels * inner)).take(outer) {
+        for (channel, all) in w.chunks_exact(inner).enumerate() {
+            for (to, &code) in out[channel..].iter_mut().step_by(channels).zip(all) {
+                *to = code;
+            }
         }
     }
     Cow::Owned(out)

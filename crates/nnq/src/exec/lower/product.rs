@@ -116,7 +116,8 @@ pub fn bias_code(b: f64, sx: f32, sw: f32) -> Option<i32> {
 }
 
 /// The sum of `|code - zero point|` of each channel; `codes` is `[..][channels][inner]`.
-fn distances<T: Copy + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Vec<i64> {
+fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Vec<i64> {
+    let signed = std::any::TypeId::of::<T>() == std::any::TypeId::of::<i8>();
     let mut sums = vec![0i64; zero.len()];
     if inner == 1 {
         for row in codes.chunks_exact(zero.len().max(1)) {
@@ -131,7 +132,11 @@ fn distances<T: Copy + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Ve
     for (i, run) in codes.chunks_exact(inner.max(1)).enumerate() {
         let channel = i % zero.len();
         for some in run.chunks(SAFE) {
-            let sum: u32 = some.iter().map(|&code| (code.into() - zero[channel]).unsigned_abs()).sum();
+            // Symmetric weights, the most common: bytes are summed as bytes.
+            let sum = match bytemuck::try_cast_slice::<T, i8>(some) {
+                Ok(bytes) if zero[channel] == 0 && signed => bytes.iter().map(|c| u32::from(c.unsigned_abs())).sum(),
+                _ => some.iter().map(|&code| (code.into() - zero[channel]).unsigned_abs()).sum::<u32>(),
+            };
             sums[channel] += i64::from(sum);
         }
     }
