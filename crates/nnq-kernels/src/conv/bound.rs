@@ -26,8 +26,17 @@ pub struct BoundConv {
 
 #[derive(Clone, Debug)]
 enum Code {
-    Plain { w: Arc<Vec<i8>>, epi: Owned },
-    Panels { panels: Arc<Panels>, plan: Plan, ready: Ready },
+    Plain {
+        w: Arc<Vec<i8>>,
+        epi: Owned,
+    },
+    Panels {
+        panels: Arc<Panels>,
+        plan: Plan,
+        #[cfg(target_arch = "x86_64")]
+        padded: Option<tiled::Padded>,
+        ready: Ready,
+    },
 }
 
 impl BoundConv {
@@ -39,6 +48,8 @@ impl BoundConv {
             Weights::Panels(panels) => Code::Panels {
                 panels: panels.clone(),
                 plan: Plan::new(geom, panels),
+                #[cfg(target_arch = "x86_64")]
+                padded: tiled::Padded::new(geom, panels),
                 ready: Ready::new(epi, panels, x_zero),
             },
         };
@@ -130,12 +141,18 @@ impl BoundConv {
                 let out = unsafe { out.slice(rows.start, rows.len(), self.geom.c_out) };
                 scalar::run(&self.geom, w, x, self.x_zero, rows, &epi.borrow(), out);
             }
-            Code::Panels { panels: all, plan, ready } => {
+            Code::Panels {
+                panels: all,
+                plan,
+                ready,
+                #[cfg(target_arch = "x86_64")]
+                padded,
+            } => {
                 let (geom, x_zero) = (&self.geom, self.x_zero);
                 let job = block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, scratch };
                 #[cfg(target_arch = "x86_64")]
                 if let Some(amx) = isa::tiles(self.isa) {
-                    return amx.vectors().run(tiled::Tiled { job, amx });
+                    return amx.vectors().run(tiled::Tiled { job, padded: *padded, amx });
                 }
                 isa::dispatch(self.isa, job).expect("panels are packed for vectors");
             }

@@ -263,29 +263,20 @@ impl Run {
     #[inline(always)]
     unsafe fn copy<V: Vector>(self, v: V, bytes: usize) {
         let vector = 4 * V::LANES;
+        let vectors = bytes.div_ceil(vector);
+        let Run { mut from, from_step, mut to, to_step, count } = self;
         // SAFETY: the caller's.
         unsafe {
-            if bytes <= CHUNK {
-                self.each(|from, to| std::ptr::copy_nonoverlapping(from, to, CHUNK));
-            } else if bytes <= vector {
-                self.each(|from, to| v.store_bytes(to, v.load_bytes(from)));
-            } else {
-                let vectors = bytes.div_ceil(vector);
-                self.each(|from, to| {
+            for _ in 0..count {
+                if bytes <= CHUNK {
+                    std::ptr::copy_nonoverlapping(from, to, CHUNK);
+                } else {
                     for i in 0..vectors {
                         v.store_bytes(to.add(i * vector), v.load_bytes(from.add(i * vector)));
                     }
-                });
+                }
+                (from, to) = (from.wrapping_add(from_step), to.wrapping_add(to_step));
             }
-        }
-    }
-
-    #[inline(always)]
-    fn each(self, copy: impl Fn(*const u8, *mut u8)) {
-        let Run { mut from, from_step, mut to, to_step, count } = self;
-        for _ in 0..count {
-            copy(from, to);
-            (from, to) = (from.wrapping_add(from_step), to.wrapping_add(to_step));
         }
     }
 }
