@@ -13,6 +13,10 @@ use crate::simd::Simd;
 use crate::{Isa, isa};
 use std::{ops::Range, sync::Arc};
 
+/// Pixels for which vectors are as fast as tiles of 16.
+#[cfg(target_arch = "x86_64")]
+const FEW_ROWS: usize = 2;
+
 /// A convolution of one geometry, ready to run: nothing is laid out or allocated between calls, once the
 /// [`Scratch`] has grown. It shares the weights with the [`super::PackedConv`] that it was bound from.
 #[derive(Clone, Debug)]
@@ -151,7 +155,7 @@ impl BoundConv {
                 let (geom, x_zero) = (&self.geom, self.x_zero);
                 let job = block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, scratch };
                 #[cfg(target_arch = "x86_64")]
-                if let Some(amx) = isa::tiles(self.isa) {
+                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS) {
                     return amx.vectors().run(tiled::Tiled { job, padded: *padded, amx });
                 }
                 isa::dispatch(self.isa, job).expect("panels are packed for vectors");

@@ -18,11 +18,11 @@ pub(super) trait After: Copy {
 
     fn same<S: Simd>(self, s: S, job: &Job, left: &Left) -> Self::Same<S>;
 
-    /// The outputs of the next two positions, or of the last one.
+    /// The outputs of the next [`Left::together`] positions, or of those that are left.
     ///
     /// # Safety
     /// They are writable, and `left` has their sums.
-    unsafe fn pair<S: Simd>(self, s: S, job: &Job, same: &Self::Same<S>, left: &mut Left);
+    unsafe fn some<S: Simd>(self, s: S, job: &Job, same: &Self::Same<S>, left: &mut Left);
 }
 
 /// What is not finished yet of a product.
@@ -30,7 +30,7 @@ pub(super) trait After: Copy {
 pub(super) struct Left {
     /// Its positions; the pixels of the part are counted as if every position were one.
     pub(super) part: Part,
-    /// 32 sums for each position, and room for an even number of positions.
+    /// 32 sums for each position, and room for a multiple of four positions.
     sums: *mut i32,
     /// Where the codes of the next pixel go.
     to: *mut u8,
@@ -68,10 +68,16 @@ impl Left {
         Left { part, sums, to, pitch, channels, grid, place }
     }
 
-    /// Pairs of positions, the last one maybe of one only.
+    /// Positions that are finished together: four vectors of sums.
     #[inline(always)]
-    pub(super) fn pairs(&self) -> usize {
-        self.part.pixels.div_ceil(2)
+    fn together(&self) -> usize {
+        if self.channels <= CHANNELS / 2 { 4 } else { 2 }
+    }
+
+    /// How often [`After::some`] has to be called.
+    #[inline(always)]
+    pub(super) fn calls(&self) -> usize {
+        self.part.pixels.div_ceil(self.together())
     }
 
     /// The place of the next position's codes: `nowhere` when it is no pixel.
@@ -114,11 +120,26 @@ impl<R: Rule> After for Codes<R> {
     }
 
     #[inline(always)]
-    unsafe fn pair<S: Simd>(self, s: S, _: &Job, same: &Multipliers<S, R>, left: &mut Left) {
+    unsafe fn some<S: Simd>(self, s: S, _: &Job, same: &Multipliers<S, R>, left: &mut Left) {
         let (v, sums) = (s.v(), left.sums);
         let Multipliers { low, high, limits } = *same;
         let mut nowhere = [0u8; CHANNELS];
         let nowhere = nowhere.as_mut_ptr();
+        if left.channels <= CHANNELS / 2 {
+            // SAFETY: the caller's.
+            unsafe {
+                let codes = [
+                    low.without_zero(v, v.load(sums)),
+                    low.without_zero(v, v.load(sums.add(CHANNELS))),
+                    low.without_zero(v, v.load(sums.add(2 * CHANNELS))),
+                    low.without_zero(v, v.load(sums.add(3 * CHANNELS))),
+                ];
+                let to = [left.next(nowhere), left.next(nowhere), left.next(nowhere), left.next(nowhere)];
+                v.store_four_codes(codes, to, limits, left.channels);
+            }
+            left.sums = sums.wrapping_add(4 * CHANNELS);
+            return;
+        }
         let to = [left.next(nowhere), left.next(nowhere)];
         // SAFETY: the caller's.
         unsafe {
@@ -143,8 +164,8 @@ impl After for Other {
     fn same<S: Simd>(self, _: S, _: &Job, _: &Left) {}
 
     #[inline(always)]
-    unsafe fn pair<S: Simd>(self, s: S, job: &Job, _: &(), left: &mut Left) {
-        let part = Part { pixels: left.part.pixels.min(2), ..left.part };
+    unsafe fn some<S: Simd>(self, s: S, job: &Job, _: &(), left: &mut Left) {
+        let part = Part { pixels: left.part.pixels.min(left.together()), ..left.part };
         // SAFETY: the caller's.
         unsafe {
             let sums = std::slice::from_raw_parts_mut(left.sums, part.pixels * CHANNELS);
@@ -156,6 +177,6 @@ impl After for Other {
         left.part.first += part.pixels;
         left.part.in_block += part.pixels;
         left.part.pixels -= part.pixels;
-        left.sums = left.sums.wrapping_add(2 * CHANNELS);
+        left.sums = left.sums.wrapping_add(part.pixels * CHANNELS);
     }
 }

@@ -27,7 +27,9 @@ const POSITIONS: usize = 2 * TILE_ROWS;
 const CHANNELS: usize = 32;
 /// Bytes of inputs of one block: a part of the second-level cache.
 const BLOCK_BYTES: usize = 768 << 10;
-/// Weights of up to this many bytes are read again for every 32 pixels.
+/// Bytes of inputs that stay in the first-level cache beside everything else.
+const NEAR_BYTES: usize = 8 << 10;
+/// Weights of up to this many bytes are read again for every few pixels.
 const FEW_WEIGHTS: usize = 64 << 10;
 
 /// Positions in rows, of which the first ones of each row are pixels of the output.
@@ -99,7 +101,13 @@ fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padd
         }
     } else {
         let weights = job.part.len() * job.panels.panel_bytes();
-        let most = if weights <= FEW_WEIGHTS { 0 } else { BLOCK_BYTES / job.plan.patch_bytes() };
+        let bytes = match (weights <= FEW_WEIGHTS, job.plan.is_uniform()) {
+            (false, _) => BLOCK_BYTES,
+            // Copied together, then used by every panel while they are near.
+            (true, false) => NEAR_BYTES,
+            (true, true) => 0,
+        };
+        let most = bytes / job.plan.patch_bytes();
         let most = most.max(POSITIONS) / POSITIONS * POSITIONS;
         while first < rows.end {
             let end = (first + most).min(rows.end);
@@ -256,7 +264,7 @@ impl<A: After> Walk<'_, A> {
         let mut left = self.left;
         let same = self.after.same(s, job, &left);
         // The last two shares come between the stores.
-        let share = left.pairs().div_ceil(x.runs * x.depth + 2);
+        let share = left.calls().div_ceil(x.runs * x.depth + 2);
         let to = self.sums[self.turn].0.as_mut_ptr();
         self.turn ^= 1;
         let mut weights = x.weights;
@@ -282,20 +290,20 @@ impl<A: After> Walk<'_, A> {
         to
     }
 
-    /// Finishes up to `pairs` pairs of what is left. (Vector code must not be in a closure: it would be compiled
+    /// Calls [`After::some`] up to `calls` times. (Vector code must not be in a closure: it would be compiled
     /// without the instruction set.)
     #[inline(always)]
-    fn finish<S: Simd>(&self, s: S, job: &Job, same: &A::Same<S>, left: &mut Left, pairs: usize) {
-        for _ in 0..pairs.min(left.pairs()) {
+    fn finish<S: Simd>(&self, s: S, job: &Job, same: &A::Same<S>, left: &mut Left, calls: usize) {
+        for _ in 0..calls.min(left.calls()) {
             // SAFETY: the outputs of a job are writable; the sums were stored.
-            unsafe { self.after.pair(s, job, same, left) };
+            unsafe { self.after.some(s, job, same, left) };
         }
     }
 
     /// Finishes all that is left.
     #[inline(always)]
     fn drain<S: Simd>(&mut self, s: S, job: &Job) {
-        if self.left.pairs() > 0 {
+        if self.left.calls() > 0 {
             let mut left = self.left;
             let same = self.after.same(s, job, &left);
             self.finish(s, job, &same, &mut left, POSITIONS);
