@@ -13,6 +13,10 @@ use crate::simd::Simd;
 use crate::{Isa, isa};
 use std::{ops::Range, sync::Arc};
 
+/// Pixels for which vectors are as fast as tiles of 16.
+#[cfg(target_arch = "x86_64")]
+const FEW_ROWS: usize = 2;
+
 /// A convolution of one geometry, ready to run: nothing is laid out or allocated between calls, once the
 /// [`Scratch`] has grown. It shares the weights with the [`super::PackedConv`] that it was bound from.
 #[derive(Clone, Debug)]
@@ -26,8 +30,18 @@ pub struct BoundConv {
 
 #[derive(Clone, Debug)]
 enum Code {
-    Plain { w: Arc<Vec<i8>>, epi: Owned },
-    Panels { panels: Arc<Panels>, plan: Plan, ready: Ready },
+    Plain(Arc<Vec<i8>>, Box<Owned>),
+    Panels(Box<OnPanels>),
+}
+
+/// What vectors and tiles need.
+#[derive(Clone, Debug)]
+struct OnPanels {
+    panels: Arc<Panels>,
+    plan: Plan,
+    #[cfg(target_arch = "x86_64")]
+    padded: Option<tiled::Padded>,
+    ready: Ready,
 }
 
 impl BoundConv {
@@ -35,12 +49,14 @@ impl BoundConv {
         geom.check_steps();
         epi.check_channels(geom.c_out);
         let code = match weights {
-            Weights::Plain(w) => Code::Plain { w: w.clone(), epi: Owned::new(epi) },
-            Weights::Panels(panels) => Code::Panels {
+            Weights::Plain(w) => Code::Plain(w.clone(), Box::new(Owned::new(epi))),
+            Weights::Panels(panels) => Code::Panels(Box::new(OnPanels {
                 panels: panels.clone(),
                 plan: Plan::new(geom, panels),
+                #[cfg(target_arch = "x86_64")]
+                padded: tiled::Padded::new(geom, panels),
                 ready: Ready::new(epi, panels, x_zero),
-            },
+            })),
         };
         BoundConv { isa, geom: *geom, x_zero, form: epi.form(), code }
     }
@@ -53,8 +69,8 @@ impl BoundConv {
     /// Bytes of memory beside the shared weights.
     pub fn bytes(&self) -> usize {
         match &self.code {
-            Code::Plain { .. } => size_of::<BoundConv>(),
-            Code::Panels { ready, .. } => size_of::<BoundConv>() + ready.bytes(),
+            Code::Plain(_, epi) => size_of::<BoundConv>() + epi.bytes(),
+            Code::Panels(code) => size_of::<BoundConv>() + size_of::<OnPanels>() + code.ready.bytes(),
         }
     }
 
@@ -62,24 +78,24 @@ impl BoundConv {
     /// reads only its part of the weights, by pixels only its part of the inputs.
     pub fn panels(&self) -> usize {
         match &self.code {
-            Code::Plain { .. } => 1,
-            Code::Panels { panels, .. } => panels.groups * panels.panels,
+            Code::Plain(..) => 1,
+            Code::Panels(code) => code.panels.groups * code.panels.panels,
         }
     }
 
     /// Most output channels of one panel.
     pub fn panel_width(&self) -> usize {
         match &self.code {
-            Code::Plain { .. } => self.geom.c_out,
-            Code::Panels { panels, .. } => panels.width.min(panels.c_out),
+            Code::Plain(..) => self.geom.c_out,
+            Code::Panels(code) => code.panels.width.min(code.panels.c_out),
         }
     }
 
     /// Pixels that are computed together: ranges of a multiple of it lose nothing.
     pub fn pixel_grain(&self) -> usize {
         match &self.code {
-            Code::Plain { .. } => 1,
-            Code::Panels { panels, .. } => panels.grain,
+            Code::Plain(..) => 1,
+            Code::Panels(code) => code.panels.grain,
         }
     }
 
@@ -121,17 +137,18 @@ impl BoundConv {
             return;
         }
         match &self.code {
-            Code::Plain { w, epi } => {
+            Code::Plain(w, epi) => {
                 // SAFETY: the caller's.
                 let out = unsafe { out.slice(rows.start, rows.len(), self.geom.c_out) };
                 scalar::run(&self.geom, w, x, self.x_zero, rows, &epi.borrow(), out);
             }
-            Code::Panels { panels: all, plan, ready } => {
+            Code::Panels(code) => {
+                let OnPanels { panels: all, plan, ready, .. } = &**code;
                 let (geom, x_zero) = (&self.geom, self.x_zero);
                 let job = block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, scratch };
                 #[cfg(target_arch = "x86_64")]
-                if let Some(amx) = isa::tiles(self.isa) {
-                    return amx.vectors().run(tiled::Tiled { job, amx });
+                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS) {
+                    return amx.vectors().run(tiled::Tiled { job, padded: code.padded, amx });
                 }
                 isa::dispatch(self.isa, job).expect("panels are packed for vectors");
             }

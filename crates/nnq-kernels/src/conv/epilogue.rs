@@ -240,6 +240,11 @@ impl Owned {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        let words = self.bias.len() + self.w_zero.as_ref().map_or(0, Vec::len) + self.factor.len() + self.mult.len();
+        size_of::<Owned>() + words * size_of::<i32>() + self.shift.len()
+    }
+
     pub(crate) fn borrow(&self) -> Epilogue<'_> {
         Epilogue {
             bias: &self.bias,

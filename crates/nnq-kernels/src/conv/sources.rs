@@ -11,7 +11,7 @@ const SHORT_SPAN: usize = 8;
 /// Inputs of neighbouring pixels that are this many bytes apart fall into one set of the first-level
 /// cache.
 const ALIASED: usize = 4096;
-/// Bytes copied at once where a span is not longer. What is behind the end of a span is overwritten by the next, or
+/// Bytes copied at once where a span is not longer; half of it where that is enough. What is behind the end of a span is overwritten by the next, or
 /// does not matter.
 const CHUNK: usize = 32;
 
@@ -186,24 +186,28 @@ impl Plan {
         columns: Range<usize>,
         patches: &mut [u8],
     ) {
-        let window = geom.window(row * geom.out_w);
+        let (image, row) = (row / geom.out_h, row % geom.out_h);
+        let top = (row * geom.stride_h) as isize - geom.pad_top as isize;
+        let (mut h, mut w) = (0, 0);
         let at = |column: usize| (column - columns.start) * self.patch;
         // Copies run over the end of a span; the spans that follow repair that.
         for span in 0..self.spans {
-            let tap = span * self.span_taps;
-            let (h, w) = (tap / geom.k_w, tap % geom.k_w);
             let to = &mut patches[span * self.span_bytes..];
-            let in_row = window.top + (h * geom.dil_h) as isize;
+            let in_row = top + (h * geom.dil_h) as isize;
+            // The column of the input where the span of output column 0 begins.
+            let left = (w * geom.dil_w) as isize - geom.pad_left as isize;
+            w += self.span_taps;
+            if w == geom.k_w {
+                (h, w) = (h + 1, 0);
+            }
             if !(0..geom.in_h as isize).contains(&in_row) {
                 for column in columns.clone() {
                     to[at(column)..][..self.span_bytes].fill(x_zero);
                 }
                 continue;
             }
-            let in_row = window.image * geom.in_h + in_row as usize;
+            let in_row = image * geom.in_h + in_row as usize;
             let x = &x[in_row * geom.in_w * geom.c_in + channel..];
-            // The column of the input where the span of output column 0 begins.
-            let left = (w * geom.dil_w) as isize - geom.pad_left as isize;
             let inside = self.inside(geom, left, &columns);
             for column in (columns.start..inside.start).chain(inside.end..columns.end) {
                 let left = left + (column * geom.stride_w) as isize;
@@ -239,9 +243,15 @@ impl Plan {
     /// Those of the output columns `columns` whose span lies inside, where that of column 0 begins at `left`.
     fn inside(&self, geom: &ConvGeom, left: isize, columns: &Range<usize>) -> Range<usize> {
         let first = (-left).max(0) as usize;
-        let start = first.div_ceil(geom.stride_w).clamp(columns.start, columns.end);
+        // Divisions by the usual strides are cheap.
+        let divide = |x: usize| match geom.stride_w {
+            1 => x,
+            2 => x / 2,
+            stride => x / stride,
+        };
+        let start = divide(first + geom.stride_w - 1).clamp(columns.start, columns.end);
         let last = geom.in_w as isize - self.span_taps as isize - left;
-        let end = if last < 0 { 0 } else { last as usize / geom.stride_w + 1 };
+        let end = if last < 0 { 0 } else { divide(last as usize) + 1 };
         start..end.clamp(start, columns.end)
     }
 }
@@ -263,29 +273,22 @@ impl Run {
     #[inline(always)]
     unsafe fn copy<V: Vector>(self, v: V, bytes: usize) {
         let vector = 4 * V::LANES;
+        let vectors = bytes.div_ceil(vector);
+        let Run { mut from, from_step, mut to, to_step, count } = self;
         // SAFETY: the caller's.
         unsafe {
-            if bytes <= CHUNK {
-                self.each(|from, to| std::ptr::copy_nonoverlapping(from, to, CHUNK));
-            } else if bytes <= vector {
-                self.each(|from, to| v.store_bytes(to, v.load_bytes(from)));
-            } else {
-                let vectors = bytes.div_ceil(vector);
-                self.each(|from, to| {
+            for _ in 0..count {
+                if bytes <= CHUNK / 2 {
+                    std::ptr::copy_nonoverlapping(from, to, CHUNK / 2);
+                } else if bytes <= CHUNK {
+                    std::ptr::copy_nonoverlapping(from, to, CHUNK);
+                } else {
                     for i in 0..vectors {
                         v.store_bytes(to.add(i * vector), v.load_bytes(from.add(i * vector)));
                     }
-                });
+                }
+                (from, to) = (from.wrapping_add(from_step), to.wrapping_add(to_step));
             }
-        }
-    }
-
-    #[inline(always)]
-    fn each(self, copy: impl Fn(*const u8, *mut u8)) {
-        let Run { mut from, from_step, mut to, to_step, count } = self;
-        for _ in 0..count {
-            copy(from, to);
-            (from, to) = (from.wrapping_add(from_step), to.wrapping_add(to_step));
         }
     }
 }

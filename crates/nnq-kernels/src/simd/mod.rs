@@ -78,6 +78,12 @@ pub(crate) trait Vector: Copy + 'static {
     /// `count` bytes are writable at each of `pq`.
     unsafe fn store_codes(self, ab: [[Self::I; 2]; 2], pq: [*mut u8; 2], limits: CodeBytes<Self::I>, count: usize);
 
+    /// As [`Vector::store_codes`], of each vector the first `count` bytes, at most `LANES`.
+    ///
+    /// # Safety
+    /// `count` bytes are writable at each of `to`.
+    unsafe fn store_four_codes(self, x: [Self::I; 4], to: [*mut u8; 4], limits: CodeBytes<Self::I>, count: usize);
+
     /// # Safety
     /// `LANES` values are readable at `p`.
     unsafe fn load(self, p: *const i32) -> Self::I;

@@ -139,25 +139,22 @@ impl Vector for Ymm {
         count: usize,
     ) {
         debug_assert!(count <= 16);
-        op!({
-            let words = [
-                _mm256_adds_epi16(_mm256_packs_epi32(a[0], a[1]), limits.zero),
-                _mm256_adds_epi16(_mm256_packs_epi32(b[0], b[1]), limits.zero),
-            ];
-            let bytes = _mm256_packus_epi16(words[0], words[1]);
-            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi);
-            // Each 128 bits hold four channels of each of the four vectors.
-            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
-            let pair = [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes)];
-            if count == 16 {
-                _mm_storeu_si128(p.cast(), pair[0]);
-                _mm_storeu_si128(q.cast(), pair[1]);
-            } else {
-                p.copy_from_nonoverlapping(pair.as_ptr().cast(), count);
-                q.copy_from_nonoverlapping(pair.as_ptr().add(1).cast(), count);
-            }
-        })
+        let halves = self.codes([a[0], a[1], b[0], b[1]], limits);
+        for (half, to) in halves.iter().zip([p, q]) {
+            op!(match count {
+                16 => _mm_storeu_si128(to.cast(), *half),
+                _ => to.copy_from_nonoverlapping(std::ptr::from_ref(half).cast(), count),
+            });
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_four_codes(self, x: [__m256i; 4], to: [*mut u8; 4], limits: CodeBytes<__m256i>, count: usize) {
+        debug_assert!(count <= 8);
+        let halves = self.codes(x, limits);
+        for (i, to) in to.into_iter().enumerate() {
+            let from = halves.as_ptr().cast::<u8>();
+            op!(to.copy_from_nonoverlapping(from.add(8 * i), count));
+        }
     }
 
     #[inline(always)]
@@ -217,6 +214,25 @@ impl Vector for Ymm {
             let low = _mm256_castsi256_si128(halves);
             let high = _mm256_extracti128_si256::<1>(halves);
             _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high))
+        })
+    }
+}
+
+impl Ymm {
+    /// The codes of four vectors, one after the other.
+    #[inline(always)]
+    fn codes(self, x: [__m256i; 4], limits: CodeBytes<__m256i>) -> [__m128i; 2] {
+        op!({
+            let words = [
+                _mm256_adds_epi16(_mm256_packs_epi32(x[0], x[1]), limits.zero),
+                _mm256_adds_epi16(_mm256_packs_epi32(x[2], x[3]), limits.zero),
+            ];
+            let bytes = _mm256_packus_epi16(words[0], words[1]);
+            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes)]
         })
     }
 }

@@ -144,18 +144,22 @@ impl Vector for Zmm {
     ) {
         debug_assert!(count <= 32);
         let mask = ((1u64 << count) - 1) as u32;
+        let bytes = self.codes([a[0], a[1], b[0], b[1]], limits);
         op!({
-            let words = [
-                _mm512_adds_epi16(_mm512_packs_epi32(a[0], a[1]), limits.zero),
-                _mm512_adds_epi16(_mm512_packs_epi32(b[0], b[1]), limits.zero),
-            ];
-            let bytes = _mm512_packus_epi16(words[0], words[1]);
-            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi);
-            // Each 128 bits hold four channels of each of the four vectors.
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let bytes = _mm512_permutexvar_epi32(order, bytes);
             _mm256_mask_storeu_epi8(p.cast(), mask, _mm512_castsi512_si256(bytes));
             _mm256_mask_storeu_epi8(q.cast(), mask, _mm512_extracti64x4_epi64::<1>(bytes));
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_four_codes(self, x: [__m512i; 4], to: [*mut u8; 4], limits: CodeBytes<__m512i>, count: usize) {
+        debug_assert!(count <= 16);
+        let mask = ((1u32 << count) - 1) as u16;
+        let bytes = self.codes(x, limits);
+        op!({
+            _mm_mask_storeu_epi8(to[0].cast(), mask, _mm512_castsi512_si128(bytes));
+            _mm_mask_storeu_epi8(to[1].cast(), mask, _mm512_extracti32x4_epi32::<1>(bytes));
+            _mm_mask_storeu_epi8(to[2].cast(), mask, _mm512_extracti32x4_epi32::<2>(bytes));
+            _mm_mask_storeu_epi8(to[3].cast(), mask, _mm512_extracti32x4_epi32::<3>(bytes));
         })
     }
 
@@ -207,6 +211,24 @@ impl Vector for Zmm {
     #[inline(always)]
     unsafe fn narrow(self, p: *mut u8, x: __m512i) {
         op!(_mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(x)))
+    }
+}
+
+impl Zmm {
+    /// The codes of four vectors, one after the other.
+    #[inline(always)]
+    fn codes(self, x: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        op!({
+            let words = [
+                _mm512_adds_epi16(_mm512_packs_epi32(x[0], x[1]), limits.zero),
+                _mm512_adds_epi16(_mm512_packs_epi32(x[2], x[3]), limits.zero),
+            ];
+            let bytes = _mm512_packus_epi16(words[0], words[1]);
+            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, bytes)
+        })
     }
 }
 
