@@ -4,6 +4,11 @@ use crate::{
     isa::dispatch,
     simd::{MAX_LANES, Op, Simd, Vector},
 };
+#[cfg(target_arch = "x86_64")]
+use crate::{
+    isa::tiles,
+    simd::amx::{Amx, Rows, TILE_BYTES, TILE_ROWS},
+};
 use std::{
     hint::black_box,
     time::{Duration, Instant},
@@ -23,6 +28,8 @@ const TRIES: usize = 5;
 pub fn int8_peak(isa: Isa) -> f64 {
     // Where a multiply-add needs more than one register for its operands there is room for fewer.
     let rate = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::AmxInt8 => tiles(isa).map(tile_rate),
         Isa::Avx2 => dispatch(isa, Int8::<4>),
         _ => dispatch(isa, Int8::<6>),
     };
@@ -101,6 +108,30 @@ impl<const ROWS: usize> Op for Int8<ROWS> {
             ROUNDS * ROWS * 2 * S::V::LANES * 8
         })
     }
+}
+
+/// Two times two tiles, their operands loaded anew each time.
+#[cfg(target_arch = "x86_64")]
+fn tile_rate(amx: Amx) -> f64 {
+    #[repr(align(64))]
+    struct Bytes([u8; 2 * TILE_ROWS * TILE_BYTES]);
+    let (x, w) = (Bytes([3; 2 * TILE_ROWS * TILE_BYTES]), Bytes([5; 2 * TILE_ROWS * TILE_BYTES]));
+    let mut sums = [0i32; 32 * 32];
+    let tiles = amx.configure();
+    best(|| {
+        let (x, w) = (black_box(&x), black_box(&w));
+        let at = [x.0.as_ptr(), x.0[TILE_ROWS * TILE_BYTES..].as_ptr()];
+        let rows = Rows { at, pitch: [TILE_BYTES; 2] };
+        // SAFETY: each array holds two tiles, `sums` 32 sums for each of 32 pixels.
+        unsafe {
+            tiles.start::<2, 2>(sums.as_ptr());
+            for _ in 0..ROUNDS {
+                tiles.step::<2, 2>(rows, w.0.as_ptr());
+            }
+            tiles.store::<2, 2>(sums.as_mut_ptr());
+        }
+        ROUNDS * 4 * TILE_ROWS * TILE_ROWS * TILE_BYTES * 2
+    })
 }
 
 /// The loop that the scalar kernels run.

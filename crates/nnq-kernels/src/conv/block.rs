@@ -9,7 +9,7 @@ use super::{
     tile::{Args, Emit, Store, full_tile, tile},
 };
 use crate::{
-    round::vector::{DyadicRule, Kind, OnnxRule, Rule},
+    round::vector::{DyadicRule, Kind, OnnxRule, Rule, WideRule},
     simd::{MAX_LANES, Op, Simd, TILE_VECTORS, Vector},
 };
 use std::{marker::PhantomData, ops::Range};
@@ -130,8 +130,7 @@ impl Job<'_> {
             start: ready.start[part.column(panels)..][..panels.width].as_ptr(),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);
-        let whole = part.pixels == S::TILE_PIXELS && part.channels(panels).1 == panels.width;
-        if whole && ready.w_zero.is_none() {
+        if part.pixels == S::TILE_PIXELS && ready.w_zero.is_none() {
             // SAFETY: `args` is as the tile wants it: the table holds for each span and pixel an address of
             // `steps * 4` readable bytes, the panel `spans * steps` steps of weights. The tile's outputs are
             // writable.
@@ -142,6 +141,9 @@ impl Job<'_> {
                     }
                     (Kind::Dyadic, OutPtr::U8 { data, pitch }) => {
                         return full_tile(s, args, emit::<DyadicRule>(panels, ready, part, data, pitch));
+                    }
+                    (Kind::Wide, OutPtr::U8 { data, pitch }) => {
+                        return full_tile(s, args, emit::<WideRule>(panels, ready, part, data, pitch));
                     }
                     _ => {}
                 }
@@ -159,12 +161,12 @@ impl Job<'_> {
     }
 }
 
-/// The place of a whole panel's codes.
+/// The place of a panel's codes.
 #[inline(always)]
 fn emit<'a, R: Rule>(panels: &Panels, ready: &'a Ready, part: Part, data: *mut u8, pitch: usize) -> Emit<'a, R> {
-    let (channel, _) = part.channels(panels);
+    let (channel, count) = part.channels(panels);
     let to = data.wrapping_add(part.first * pitch + channel);
-    Emit { prepared: &ready.prepared, column: part.column(panels), to, pitch, rule: PhantomData }
+    Emit { prepared: &ready.prepared, column: part.column(panels), count, to, pitch, rule: PhantomData }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 //! A convolution with everything prepared.
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
 use super::{
     ConvGeom, Epilogue, Out, Scratch, Weights, block,
     epilogue::{Form, OutPtr, Owned, Ready},
@@ -6,7 +8,9 @@ use super::{
     scalar,
     sources::Plan,
 };
-use crate::{Isa, isa::dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Simd;
+use crate::{Isa, isa};
 use std::{ops::Range, sync::Arc};
 
 /// A convolution of one geometry, ready to run: nothing is laid out or allocated between calls, once the
@@ -125,7 +129,11 @@ impl BoundConv {
             Code::Panels { panels: all, plan, ready } => {
                 let (geom, x_zero) = (&self.geom, self.x_zero);
                 let job = block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, scratch };
-                dispatch(self.isa, job).expect("panels are packed for vectors");
+                #[cfg(target_arch = "x86_64")]
+                if let Some(amx) = isa::tiles(self.isa) {
+                    return amx.vectors().run(tiled::Tiled { job, amx });
+                }
+                isa::dispatch(self.isa, job).expect("panels are packed for vectors");
             }
         }
     }

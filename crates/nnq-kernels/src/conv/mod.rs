@@ -13,6 +13,8 @@ mod pack;
 pub(crate) mod scalar;
 mod sources;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 use crate::{Isa, isa::dispatch};
 pub use bound::BoundConv;
@@ -84,7 +86,7 @@ impl PackedConv {
     pub fn pack(isa: Isa, geom: &ConvGeom, w: &[i8]) -> PackedConv {
         geom.check_weights(w.len());
         let shape = Shape::of(geom);
-        let weights = match dispatch(isa, pack::Pack { shape, w }) {
+        let weights = match dispatch(isa, pack::Pack::new(isa, shape, w)) {
             Some(panels) => Weights::Panels(Arc::new(panels)),
             None => Weights::Plain(Arc::new(w.to_vec())),
         };

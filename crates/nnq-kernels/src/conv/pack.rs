@@ -1,6 +1,9 @@
 //! Weights in the order in which a tile reads them.
 use super::Shape;
-use crate::simd::{Op, Simd, TILE_VECTORS, Vector};
+use crate::{
+    Isa,
+    simd::{Op, Simd, TILE_VECTORS, Vector},
+};
 use std::ops::Range;
 
 /// Packed weights: for each group, each panel of `width` output channels, each step of four inputs:
@@ -22,6 +25,8 @@ pub(super) struct Panels {
     pub(super) panels: usize,
     /// Steps of four inputs.
     pub(super) steps: usize,
+    /// Steps from one panel to the next; those that are too many have weights of 0.
+    pub(super) room: usize,
     lines: Vec<Line>,
     /// Sum of the weights of each output channel.
     pub(super) sums: Vec<i32>,
@@ -37,10 +42,10 @@ impl Panels {
         self.lines.len() * size_of::<Line>() + self.sums.len() * size_of::<i32>()
     }
 
-    /// The `steps * width * 4` bytes of one panel.
+    /// The `room * width * 4` bytes of one panel.
     #[inline(always)]
     pub(super) fn panel(&self, group: usize, panel: usize) -> &[Line] {
-        let lines = self.steps * self.width * 4 / size_of::<Line>();
+        let lines = self.room * self.width * 4 / size_of::<Line>();
         &self.lines[(group * self.panels + panel) * lines..][..lines]
     }
 
@@ -69,8 +74,12 @@ impl Panels {
 
 /// Packs weights for the instruction set that it is called with.
 pub(super) struct Pack<'a> {
-    pub(super) shape: Shape,
-    pub(super) w: &'a [i8],
+    shape: Shape,
+    w: &'a [i8],
+    /// The steps of a panel are made a multiple of this.
+    unit: usize,
+    /// Pixels that are computed together; `None`: those of a tile of vectors.
+    grain: Option<usize>,
 }
 
 impl Op for Pack<'_> {
@@ -78,35 +87,48 @@ impl Op for Pack<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, _: S) -> Panels {
-        pack(&self.shape, self.w, TILE_VECTORS * S::V::LANES, S::TILE_PIXELS)
+        self.pack(TILE_VECTORS * S::V::LANES, self.grain.unwrap_or(S::TILE_PIXELS))
     }
 }
 
-fn pack(shape: &Shape, w: &[i8], width: usize, grain: usize) -> Panels {
-    let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
-    let taps = shape.k_h * shape.k_w;
-    let merge =
-        (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
-    let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
-    let panels = c_out.div_ceil(width);
-    let steps = (taps * c_in).div_ceil(4);
-    let panel_bytes = steps * width * 4;
-    let mut lines = vec![Line([0; 64]); (groups * panels * panel_bytes).div_ceil(64)];
-    let mut sums = vec![0; shape.c_out];
-    for (channel, sum) in sums.iter_mut().enumerate() {
-        let (group, within) = (channel / c_out, channel % c_out);
-        let (panel, column) = (within / width, within % width);
-        let base = (group * panels + panel) * panel_bytes + column * 4;
-        for tap in 0..taps {
-            let from = &w[(channel * taps + tap) * in_one..][..in_one];
-            let first = tap * c_in + within / out_one * in_one;
-            for (i, &value) in from.iter().enumerate() {
-                let k = first + i;
-                let at = base + k / 4 * width * 4 + k % 4;
-                lines[at / 64].0[at % 64] = value;
-                *sum += i32::from(value);
+impl<'a> Pack<'a> {
+    pub(super) fn new(isa: Isa, shape: Shape, w: &'a [i8]) -> Pack<'a> {
+        let (unit, grain) = match isa {
+            // 64 inputs at once, 32 pixels.
+            Isa::AmxInt8 => (16, Some(32)),
+            _ => (1, None),
+        };
+        Pack { shape, w, unit, grain }
+    }
+
+    fn pack(&self, width: usize, grain: usize) -> Panels {
+        let Pack { shape, w, .. } = self;
+        let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
+        let taps = shape.k_h * shape.k_w;
+        let merge =
+            (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
+        let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
+        let panels = c_out.div_ceil(width);
+        let steps = (taps * c_in).div_ceil(4);
+        let room = steps.next_multiple_of(self.unit);
+        let panel_bytes = room * width * 4;
+        let mut lines = vec![Line([0; 64]); (groups * panels * panel_bytes).div_ceil(64)];
+        let mut sums = vec![0; shape.c_out];
+        for (channel, sum) in sums.iter_mut().enumerate() {
+            let (group, within) = (channel / c_out, channel % c_out);
+            let (panel, column) = (within / width, within % width);
+            let base = (group * panels + panel) * panel_bytes + column * 4;
+            for tap in 0..taps {
+                let from = &w[(channel * taps + tap) * in_one..][..in_one];
+                let first = tap * c_in + within / out_one * in_one;
+                for (i, &value) in from.iter().enumerate() {
+                    let k = first + i;
+                    let at = base + k / 4 * width * 4 + k % 4;
+                    lines[at / 64].0[at % 64] = value;
+                    *sum += i32::from(value);
+                }
             }
         }
+        Panels { width, grain, groups, c_in, c_out, panels, steps, room, lines, sums }
     }
-    Panels { width, grain, groups, c_in, c_out, panels, steps, lines, sums }
 }

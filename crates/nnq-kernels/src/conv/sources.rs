@@ -104,7 +104,6 @@ impl Plan {
         let spans = self.tile_spans();
         scratch.table.resize(base + count * spans, Source(x.as_ptr()));
         let table = &mut scratch.table[base..];
-        let chunks = self.span_bytes.div_ceil(CHUNK);
         let mut windows = geom.windows(pixels.start);
         for i in 0..count {
             let window = windows.next_window();
@@ -117,29 +116,77 @@ impl Plan {
                 continue;
             }
             let to = &mut scratch.patches[(patch + i) * self.patch..][..self.patch];
-            if inside {
-                let corner = geom.corner(window) + channel;
-                debug_assert!(corner + scratch.offsets[self.spans - 1] + self.span_bytes + SLACK <= x.len());
-                let mut to = to.as_mut_ptr();
-                for offset in &scratch.offsets {
-                    // SAFETY: the window lies inside, so that each of its spans does; whole chunks run over
-                    // the end of a span by less than the slack, which input and patch have.
-                    unsafe {
-                        let from = x.as_ptr().add(corner + offset);
-                        for chunk in 0..chunks {
-                            let at = chunk * CHUNK;
-                            std::ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK);
-                        }
-                        to = to.add(self.span_bytes);
-                    }
-                }
-            } else {
-                self.gather_at_border(geom, x, x_zero, channel, window, to);
-            }
+            self.copy(geom, x, x_zero, channel, window, &scratch.offsets, to);
             for span in 0..spans {
                 table[span * count + i] = Source(to[span * self.span_bytes..].as_ptr());
             }
         }
+    }
+
+    /// Copies the inputs of the pixel with this window together. `to` holds a patch.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn copy(
+        &self,
+        geom: &ConvGeom,
+        x: &[u8],
+        x_zero: u8,
+        channel: usize,
+        window: Window,
+        offsets: &[usize],
+        to: &mut [u8],
+    ) {
+        let inside = (window.top as usize) < self.inside.0 && (window.left as usize) < self.inside.1;
+        if !inside {
+            return self.gather_at_border(geom, x, x_zero, channel, window, to);
+        }
+        let corner = geom.corner(window) + channel;
+        debug_assert!(corner + offsets[self.spans - 1] + self.span_bytes + SLACK <= x.len());
+        let chunks = self.span_bytes.div_ceil(CHUNK);
+        let mut to = to.as_mut_ptr();
+        for offset in offsets {
+            // SAFETY: the window lies inside, so that each of its spans does; whole chunks run over
+            // the end of a span by less than the slack, which input and patch have.
+            unsafe {
+                let from = x.as_ptr().add(corner + offset);
+                for chunk in 0..chunks {
+                    let at = chunk * CHUNK;
+                    std::ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK);
+                }
+                to = to.add(self.span_bytes);
+            }
+        }
+    }
+
+    /// Whether a tile of pixels can be read where they lie: their inputs are the same distance apart.
+    pub(super) fn is_uniform(&self) -> bool {
+        self.pointwise
+    }
+
+    /// Bytes from one patch to the next, a multiple of 64.
+    pub(super) fn patch_bytes(&self) -> usize {
+        self.patch
+    }
+
+    /// Copies the inputs of `pixels` together, from input channel `channel` on, one patch after the other.
+    /// Answers the first patch, at a multiple of 64 bytes; bytes behind the inputs of a pixel may be anything.
+    #[inline(always)]
+    pub(super) fn gather(
+        &self,
+        geom: &ConvGeom,
+        x: &[u8],
+        x_zero: u8,
+        channel: usize,
+        pixels: Range<usize>,
+        scratch: &mut Scratch,
+    ) -> *const u8 {
+        let skip = scratch.patches.as_ptr().align_offset(64);
+        let patches = &mut scratch.patches[skip..];
+        let mut windows = geom.windows(pixels.start);
+        for to in patches.chunks_exact_mut(self.patch).take(pixels.len()) {
+            self.copy(geom, x, x_zero, channel, windows.next_window(), &scratch.offsets, to);
+        }
+        patches.as_ptr()
     }
 
     /// Copies the inputs of one pixel together, with `x_zero` in the padding. Bytes behind the last input

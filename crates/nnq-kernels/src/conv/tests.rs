@@ -294,9 +294,22 @@ fn square(size: usize, c_in: usize, c_out: usize, k: usize, stride: usize, pad: 
 
 #[test]
 fn matrix_products_around_the_tile() {
-    // Tiles are 4, 6 and 14 pixels times 16 and 32 channels, steps of 4 inputs.
-    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 225] {
-        for (c_in, c_out) in [(1, 1), (3, 15), (4, 16), (5, 17), (8, 31), (9, 32), (33, 33), (64, 65)] {
+    // Tiles are 4, 6, 14, 16 and 32 pixels times 16 and 32 channels, steps of 4 and 64 inputs.
+    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 29, 31, 32, 33, 63, 64, 65, 225] {
+        for (c_in, c_out) in [
+            (63, 16),
+            (64, 32),
+            (65, 33),
+            (128, 47),
+            (1, 1),
+            (3, 15),
+            (4, 16),
+            (5, 17),
+            (8, 31),
+            (9, 32),
+            (33, 33),
+            (64, 65),
+        ] {
             Case::new(ConvGeom::matrix(rows, c_in, c_out), 128, false, Fill::Random, rows as u64).check();
         }
     }

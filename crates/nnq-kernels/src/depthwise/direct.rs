@@ -14,7 +14,7 @@ use crate::{
         epilogue::{Form, OutPtr},
     },
     round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
-    simd::{Int, MAX_LANES, Simd, Vector},
+    simd::{CodeBytes, Int, MAX_LANES, Simd, Vector},
 };
 use std::ops::Range;
 
@@ -78,7 +78,6 @@ impl Job<'_> {
             R::load(v, prepared, lane + 2 * lanes),
             R::load(v, prepared, lane + 3 * lanes),
         ];
-        let limits = prepared.codes().map(|code| i32::from_ne_bytes([code; 4]));
         let OutPtr::U8 { data, pitch } = self.out else {
             unreachable!("only codes fit");
         };
@@ -88,7 +87,7 @@ impl Job<'_> {
             channels: vector.min(geom.c_in - lane),
             together,
             requant,
-            limits: [v.splat(limits[0]), v.splat(limits[1])],
+            limits: prepared.bytes_of_code(v),
         };
         // The second row's window begins one row of the kernel below the first one's.
         let pairs = geom.k_h <= 3 && geom.stride_h == geom.dil_h;
@@ -160,7 +159,7 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
                 for tap in 0..3 {
                     sum = s.dot(sum, s.act(seen[tap][quarter]), w[row][tap][quarter]);
                 }
-                codes[row][quarter] = to.requant[quarter].unclamped(v, sum);
+                codes[row][quarter] = to.requant[quarter].without_zero(v, sum);
             }
         }
         let pixels = to.together.min(span.count - output);
@@ -183,8 +182,7 @@ struct Codes<V: Vector, R> {
     /// Pixels in one vector.
     together: usize,
     requant: [R; 4],
-    /// The smallest and the largest code, in every byte.
-    limits: [V::I; 2],
+    limits: CodeBytes<V::I>,
 }
 
 impl<V: Vector, R: VectorRequant<V>> Codes<V, R> {
@@ -192,8 +190,7 @@ impl<V: Vector, R: VectorRequant<V>> Codes<V, R> {
     /// The block's channels of the pixels `first..first + pixels` are writable.
     #[inline(always)]
     unsafe fn write(&self, v: V, first: usize, pixels: usize, codes: [V::I; 4]) {
-        let bytes = v.narrow4(codes);
-        let bytes = v.min_u8(v.max_u8(bytes, self.limits[0]), self.limits[1]);
+        let bytes = v.narrow4(codes, self.limits);
         let to = self.data.wrapping_add(first * self.pitch);
         let count = pixels * self.channels;
         // SAFETY: the caller's; the array holds the widest vector.

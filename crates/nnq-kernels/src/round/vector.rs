@@ -1,14 +1,14 @@
 //! The requantization formulas on vectors: the same bits as the scalar functions, tested with
 //! tolerance 0.
 use super::{Dyadic, ScalarRequant};
-use crate::simd::{MAX_LANES, Vector};
+use crate::simd::{CodeBytes, MAX_LANES, Vector};
 
 /// Which vector code a set of multipliers needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// [`OnnxVector`].
     Onnx,
-    /// Every shift is between 33 (a factor below 1/4) and 54: [`DyadicVector`].
+    /// Every shift is at least 33 (a factor below 1/4): [`DyadicVector`].
     Dyadic,
     /// Any shift: [`DyadicWide`].
     Wide,
@@ -20,7 +20,6 @@ pub(crate) struct Prepared {
     kind: Kind,
     factor: Vec<f32>,
     mult: Vec<i32>,
-    /// Added before the shift: the rounding, and for [`DyadicVector`] the zero point as well.
     round: Vec<i32>,
     shift: Vec<i32>,
     /// For [`DyadicWide`]: what accumulators are multiplied by beforehand, and the range in which that fits 32 bits.
@@ -74,7 +73,7 @@ impl Prepared {
         self.factor.extend(factors);
     }
 
-    /// Sets the multipliers of profile dyadic. The zero point was set before.
+    /// Sets the multipliers of profile dyadic.
     pub(crate) fn set_dyadic(&mut self, multipliers: impl Iterator<Item = Dyadic>) {
         self.kind = Kind::Dyadic;
         self.mult.clear();
@@ -92,7 +91,7 @@ impl Prepared {
             );
             // With m = 0 every shift gives 0.
             let shift = if by.mult == 0 { 33 } else { by.shift };
-            if !(33..=54).contains(&shift) {
+            if shift < 33 {
                 self.kind = Kind::Wide;
             }
             // From factors of 2^27 on every accumulator but 0 saturates: shifts below 3 give the same codes as 3.
@@ -104,16 +103,12 @@ impl Prepared {
             self.least.push(i32::MIN >> missing);
             self.most.push(i32::MAX >> missing);
         }
-        if self.kind == Kind::Dyadic {
-            for (round, &shift) in self.round.iter_mut().zip(&self.shift) {
-                *round += self.zero << shift;
-            }
-        }
     }
 
-    /// The smallest and the largest code.
-    pub(crate) fn codes(&self) -> [u8; 2] {
-        [self.lo as u8, self.hi as u8]
+    /// Zero point and limits for [`Vector::store_codes`] and [`Vector::narrow4`].
+    #[inline(always)]
+    pub(crate) fn bytes_of_code<V: Vector>(&self, v: V) -> CodeBytes<V::I> {
+        CodeBytes::new(v, self.zero as u8, self.lo as u8, self.hi as u8)
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -133,11 +128,9 @@ pub(crate) trait VectorRequant<V: Vector>: Copy {
     fn load(v: V, from: &Prepared, at: usize) -> Self;
     /// The codes of `acc`, one in each lane.
     fn apply(self, v: V, acc: V::I) -> V::I;
-    /// Integers that give the codes of `acc` once they are clamped to the limits.
-    #[inline(always)]
-    fn unclamped(self, v: V, acc: V::I) -> V::I {
-        self.apply(v, acc)
-    }
+    /// Integers that give the codes of `acc` once they are saturated to 16 bits, the zero point is added and the
+    /// sum is clamped to the limits, which lie in `0..=255` as the zero point does.
+    fn without_zero(self, v: V, acc: V::I) -> V::I;
 }
 
 /// A [`VectorRequant`] whose register width is chosen later.
@@ -161,6 +154,14 @@ impl Rule for DyadicRule {
     type On<V: Vector> = DyadicVector<V>;
 }
 
+/// [`DyadicWide`].
+#[derive(Clone, Copy)]
+pub(crate) struct WideRule;
+
+impl Rule for WideRule {
+    type On<V: Vector> = DyadicWide<V>;
+}
+
 /// `clamp(rne(f32(acc) * m), lo - z, hi - z) + z`.
 #[derive(Clone, Copy)]
 pub(crate) struct OnnxVector<V: Vector> {
@@ -178,18 +179,23 @@ impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
     fn apply(self, v: V, acc: V::I) -> V::I {
         self.limits.code(v, v.mul_f(v.to_float(acc), self.factor))
     }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        self.limits.without_zero(v, v.mul_f(v.to_float(acc), self.factor))
+    }
 }
 
-/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 54`.
+/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 62`.
 ///
 /// `2^(t-1)` is then a multiple of `2^32`, so the rounding can be added to the high half of the product:
-/// `((high + 2^(t-33)) >> (t-32)) + z`; and the zero point before the shift: `(high + 2^(t-33) + z * 2^(t-32)) >> (t-32)`. The
-/// high half is below `2^30`, what is added at most `255.5 * 2^22`, and the sum fits 32 bits.
+/// `((high + 2^(t-33)) >> (t-32))`. The high half is below `2^30` and the sum fits 32 bits.
 #[derive(Clone, Copy)]
 pub(crate) struct DyadicVector<V: Vector> {
     mult: V::I,
     round: V::I,
     shift: V::I,
+    zero: V::I,
     lo: V::I,
     hi: V::I,
 }
@@ -201,6 +207,7 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
             mult: load(v, &from.mult, at),
             round: load(v, &from.round, at),
             shift: load(v, &from.shift, at),
+            zero: v.splat(from.zero),
             lo: v.splat(from.lo),
             hi: v.splat(from.hi),
         }
@@ -208,23 +215,24 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        v.min(v.max(self.unclamped(v, acc), self.lo), self.hi)
+        let code = v.add(self.without_zero(v, acc), self.zero);
+        v.min(v.max(code, self.lo), self.hi)
     }
 
     #[inline(always)]
-    fn unclamped(self, v: V, acc: V::I) -> V::I {
-        v.shr(v.add(v.mul_high(acc, self.mult), self.round), self.shift)
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        let high = v.mul_high(acc, self.mult);
+        v.shr(v.add(high, self.round), self.shift)
     }
 }
 
-/// As [`DyadicVector`], for any shift `t`, and with the zero point added at the end.
+/// As [`DyadicVector`], for any shift `t`.
 ///
 /// Where `t < 33` the accumulator is multiplied by `2^(33-t)` first, which makes the shift 33. It is clamped to the range in which the
 /// product fits 32 bits; what lies outside has a result beyond `2^27` and saturates with or without the clamp.
 #[derive(Clone, Copy)]
 pub(crate) struct DyadicWide<V: Vector> {
     by: DyadicVector<V>,
-    zero: V::I,
     lift: V::I,
     least: V::I,
     most: V::I,
@@ -235,7 +243,6 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
     fn load(v: V, from: &Prepared, at: usize) -> Self {
         DyadicWide {
             by: DyadicVector::load(v, from, at),
-            zero: v.splat(from.zero),
             lift: load(v, &from.lift, at),
             least: load(v, &from.least, at),
             most: load(v, &from.most, at),
@@ -244,9 +251,19 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        let fitting = v.min(v.max(acc, self.least), self.most);
-        let code = v.add(self.by.unclamped(v, v.mul(fitting, self.lift)), self.zero);
-        v.min(v.max(code, self.by.lo), self.by.hi)
+        self.by.apply(v, self.lifted(v, acc))
+    }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        self.by.without_zero(v, self.lifted(v, acc))
+    }
+}
+
+impl<V: Vector> DyadicWide<V> {
+    #[inline(always)]
+    fn lifted(self, v: V, acc: V::I) -> V::I {
+        v.mul(v.min(v.max(acc, self.least), self.most), self.lift)
     }
 }
 
@@ -269,8 +286,13 @@ impl<V: Vector> CodeLimits<V> {
     /// The limits are integers, so that rounding after the clamp gives the same as before it.
     #[inline(always)]
     pub(crate) fn code(self, v: V, real: V::F) -> V::I {
-        let clamped = v.min_f(v.max_f(real, self.lo), self.hi);
-        v.add(v.to_int(clamped), self.zero)
+        v.add(self.without_zero(v, real), self.zero)
+    }
+
+    /// The same without the zero point, for [`Vector::narrow4`].
+    #[inline(always)]
+    pub(crate) fn without_zero(self, v: V, real: V::F) -> V::I {
+        v.to_int(v.min_f(v.max_f(real, self.lo), self.hi))
     }
 }
 

@@ -1,5 +1,5 @@
 //! 256-bit registers.
-use super::{Vector, op};
+use super::{CodeBytes, Vector, op};
 use std::arch::x86_64::*;
 
 /// Proof of AVX2.
@@ -112,13 +112,17 @@ impl Vector for Ymm {
     }
     const LANE_ORDER: &'static [u8] = &order();
     #[inline(always)]
-    fn narrow4(self, x: [__m256i; 4]) -> __m256i {
-        let [a, b, c, d] = x;
-        op!(_mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
+    fn narrow4(self, [a, b, c, d]: [__m256i; 4], limits: CodeBytes<__m256i>) -> __m256i {
+        op!({
+            let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), limits.zero);
+            let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), limits.zero);
+            let bytes = _mm256_packus_epi16(low, high);
+            _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi)
+        })
     }
     #[inline(always)]
-    fn narrow4_in_order(self, x: [__m256i; 4]) -> __m256i {
-        let bytes = self.narrow4(x);
+    fn narrow4_in_order(self, x: [__m256i; 4], limits: CodeBytes<__m256i>) -> __m256i {
+        let bytes = self.narrow4(x, limits);
         // Each 128 bits hold four lanes of each of the four vectors.
         op!(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
     }
@@ -127,20 +131,32 @@ impl Vector for Ymm {
         op!(_mm256_max_epu8(a, b))
     }
     #[inline(always)]
-    fn min_u8(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_min_epu8(a, b))
-    }
-    #[inline(always)]
-    unsafe fn store_codes(self, [a, b]: [[__m256i; 2]; 2], [p, q]: [*mut u8; 2], [lo, hi]: [__m256i; 2]) {
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m256i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        limits: CodeBytes<__m256i>,
+        count: usize,
+    ) {
+        debug_assert!(count <= 16);
         op!({
-            let words = [_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(b[0], b[1])];
+            let words = [
+                _mm256_adds_epi16(_mm256_packs_epi32(a[0], a[1]), limits.zero),
+                _mm256_adds_epi16(_mm256_packs_epi32(b[0], b[1]), limits.zero),
+            ];
             let bytes = _mm256_packus_epi16(words[0], words[1]);
-            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, lo), hi);
+            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi);
             // Each 128 bits hold four channels of each of the four vectors.
             let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             let bytes = _mm256_permutevar8x32_epi32(bytes, order);
-            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
-            _mm_storeu_si128(q.cast(), _mm256_extracti128_si256::<1>(bytes));
+            let pair = [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes)];
+            if count == 16 {
+                _mm_storeu_si128(p.cast(), pair[0]);
+                _mm_storeu_si128(q.cast(), pair[1]);
+            } else {
+                p.copy_from_nonoverlapping(pair.as_ptr().cast(), count);
+                q.copy_from_nonoverlapping(pair.as_ptr().add(1).cast(), count);
+            }
         })
     }
 

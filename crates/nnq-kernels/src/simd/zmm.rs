@@ -1,5 +1,5 @@
 //! 512-bit registers.
-use super::{Vector, op};
+use super::{CodeBytes, Vector, op};
 use std::arch::x86_64::*;
 
 /// Proof of AVX-512 F, BW, DQ and VL.
@@ -113,13 +113,17 @@ impl Vector for Zmm {
     }
     const LANE_ORDER: &'static [u8] = &order();
     #[inline(always)]
-    fn narrow4(self, x: [__m512i; 4]) -> __m512i {
-        let [a, b, c, d] = x;
-        op!(_mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
+    fn narrow4(self, [a, b, c, d]: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        op!({
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), limits.zero);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), limits.zero);
+            let bytes = _mm512_packus_epi16(low, high);
+            _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi)
+        })
     }
     #[inline(always)]
-    fn narrow4_in_order(self, x: [__m512i; 4]) -> __m512i {
-        let bytes = self.narrow4(x);
+    fn narrow4_in_order(self, x: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        let bytes = self.narrow4(x, limits);
         op!({
             // Each 128 bits hold four lanes of each of the four vectors.
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -131,20 +135,27 @@ impl Vector for Zmm {
         op!(_mm512_max_epu8(a, b))
     }
     #[inline(always)]
-    fn min_u8(self, a: __m512i, b: __m512i) -> __m512i {
-        op!(_mm512_min_epu8(a, b))
-    }
-    #[inline(always)]
-    unsafe fn store_codes(self, [a, b]: [[__m512i; 2]; 2], [p, q]: [*mut u8; 2], [lo, hi]: [__m512i; 2]) {
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m512i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        limits: CodeBytes<__m512i>,
+        count: usize,
+    ) {
+        debug_assert!(count <= 32);
+        let mask = ((1u64 << count) - 1) as u32;
         op!({
-            let words = [_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(b[0], b[1])];
+            let words = [
+                _mm512_adds_epi16(_mm512_packs_epi32(a[0], a[1]), limits.zero),
+                _mm512_adds_epi16(_mm512_packs_epi32(b[0], b[1]), limits.zero),
+            ];
             let bytes = _mm512_packus_epi16(words[0], words[1]);
-            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, lo), hi);
+            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi);
             // Each 128 bits hold four channels of each of the four vectors.
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
             let bytes = _mm512_permutexvar_epi32(order, bytes);
-            _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(bytes));
-            _mm256_storeu_si256(q.cast(), _mm512_extracti64x4_epi64::<1>(bytes));
+            _mm256_mask_storeu_epi8(p.cast(), mask, _mm512_castsi512_si256(bytes));
+            _mm256_mask_storeu_epi8(q.cast(), mask, _mm512_extracti64x4_epi64::<1>(bytes));
         })
     }
 
