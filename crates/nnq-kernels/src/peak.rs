@@ -128,7 +128,8 @@ fn tile_rate(amx: Amx) -> f64 {
             for _ in 0..ROUNDS {
                 tiles.step::<2, 2>(rows, w.0.as_ptr());
             }
-            tiles.store::<2, 2>(sums.as_mut_ptr());
+            tiles.store::<2>(sums.as_mut_ptr(), 0);
+            tiles.store::<2>(sums[16 * 32..].as_mut_ptr(), 1);
         }
         ROUNDS * 4 * TILE_ROWS * TILE_ROWS * TILE_BYTES * 2
     })

@@ -1,26 +1,29 @@
-//! A team of threads that computes one thing after another together: the caller and some helpers that
-//! wait for it.
+//! A team of threads: the caller, and helpers that join in while it works.
 //!
-//! A helper that has nothing to do spins for a moment (work usually comes back at once), then sleeps. Between two steps
-//! of one piece of work the members meet at a [`Member::barrier`], which costs a few hundred nanoseconds, not a
-//! sleep and a waking. Nothing is allocated and no lock is taken while a team works.
+//! A helper that has nothing to do spins for a moment (work usually comes back at once), then sleeps. A helper that the
+//! system does not run in time is not waited for: the work has to be such that whoever is there can do it all, piece by piece.
+//! Nothing is allocated and no lock is taken while a team works.
 use std::{
     any::Any,
-    cell::{Cell, UnsafeCell},
+    cell::UnsafeCell,
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::{self, JoinHandle, Thread},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 /// How long a helper looks for new work before it sleeps.
 const PATIENCE: Duration = Duration::from_micros(100);
-/// Looks at a barrier before the thread offers its core to others (there may be fewer cores than members).
-const LOOKS: u32 = 1000;
+/// Looks of a waiting member before it offers its core to others (there may be fewer cores than members).
+const LOOKS: u32 = 500;
+/// In [`Shared::gate`]: the work is over, nobody may join in any more.
+const CLOSED: usize = 1;
+/// In [`Shared::gate`]: one helper at work.
+const ONE: usize = 2;
 
 /// The caller's thread and its helpers. Dropping it ends the helpers.
 #[derive(Debug)]
@@ -34,8 +37,6 @@ pub struct Team {
 pub struct Member<'a> {
     index: usize,
     shared: &'a Shared,
-    /// Barriers that this member has passed in this piece of work.
-    passed: Cell<usize>,
 }
 
 /// The work: what each member calls.
@@ -46,11 +47,8 @@ struct Shared {
     /// Number of the newest piece of work.
     newest: AtomicUsize,
     work: UnsafeCell<Option<Work>>,
-    /// Helpers that have not finished it.
-    busy: AtomicUsize,
-    /// Members that wait at the barrier, and barriers passed since the work began.
-    arrived: AtomicUsize,
-    passed: AtomicUsize,
+    /// Helpers at work, and whether it is over.
+    gate: AtomicUsize,
     /// A member panicked: the others do not wait for it.
     broken: AtomicBool,
     panic: UnsafeCell<Option<Box<dyn Any + Send>>>,
@@ -58,13 +56,11 @@ struct Shared {
     stored: AtomicBool,
     /// For each helper: it sleeps, or is about to.
     asleep: Box<[AtomicBool]>,
-    caller_asleep: AtomicBool,
-    caller: UnsafeCell<Option<Thread>>,
     end: AtomicBool,
 }
 
-// SAFETY: `work` and `caller` are written by the caller while no helper is at work (`busy` is 0) and read by helpers after
-// they saw the new number in `newest`; `panic` is written by the one member that set `stored` and read after `busy` fell to 0.
+// SAFETY: `work` is written by the caller while the gate is closed and nobody is at work, and read by helpers that came through the
+// open gate; `panic` is written by the one member that set `stored` and read when nobody is at work any more.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer in `work` is only used while the call that owns it waits.
 unsafe impl Send for Shared {}
@@ -89,15 +85,11 @@ impl Team {
             members,
             newest: AtomicUsize::new(0),
             work: UnsafeCell::new(None),
-            busy: AtomicUsize::new(0),
-            arrived: AtomicUsize::new(0),
-            passed: AtomicUsize::new(0),
+            gate: AtomicUsize::new(CLOSED),
             broken: AtomicBool::new(false),
             panic: UnsafeCell::new(None),
             stored: AtomicBool::new(false),
             asleep: (1..members).map(|_| AtomicBool::new(false)).collect(),
-            caller_asleep: AtomicBool::new(false),
-            caller: UnsafeCell::new(None),
             end: AtomicBool::new(false),
         });
         let mut team = Team { shared: shared.clone(), helpers: Vec::with_capacity(members - 1) };
@@ -114,25 +106,24 @@ impl Team {
         self.shared.members
     }
 
-    /// Every member calls `work`, the caller as member 0; returns when all have finished.
+    /// The caller calls `work` as member 0, and so does every helper that is awake before the caller is through; returns when
+    /// all of them are through.
     ///
     /// # Panics
     /// When a member panics, with its message.
     pub fn run<'w>(&mut self, work: &'w (dyn Fn(&Member) + Sync + 'w)) {
         let shared = &*self.shared;
         if shared.members == 1 {
-            return work(&Member { index: 0, shared, passed: Cell::new(0) });
+            return work(&Member { index: 0, shared });
         }
         let pointer: *const (dyn Fn(&Member) + Sync + 'w) = work;
-        // SAFETY: no helper is at work: the last call waited for them. The pointer outlives its use, since this
-        // call returns only when no helper is at work any more; only its lifetime is changed.
+        // SAFETY: the gate is closed and nobody is at work: the last call waited for that. The pointer is used only behind the
+        // gate, which this call closes before it returns; only its lifetime is changed.
         unsafe {
             *shared.work.get() = Some(std::mem::transmute::<*const (dyn Fn(&Member) + Sync + 'w), Work>(pointer));
-            *shared.caller.get() = Some(thread::current());
         }
-        shared.arrived.store(0, Ordering::Relaxed);
-        shared.passed.store(0, Ordering::Relaxed);
-        shared.busy.store(shared.members - 1, Ordering::Relaxed);
+        // Late helpers of the last work come and go at the closed gate: what they add they take away again.
+        shared.gate.fetch_sub(CLOSED, Ordering::SeqCst);
         shared.newest.fetch_add(1, Ordering::SeqCst);
         for (asleep, helper) in shared.asleep.iter().zip(&self.helpers) {
             if asleep.load(Ordering::SeqCst) {
@@ -140,17 +131,11 @@ impl Team {
             }
         }
         shared.attempt(0, work);
-        let done = || shared.busy.load(Ordering::SeqCst) == 0;
-        if !spin_until(done) {
-            shared.caller_asleep.store(true, Ordering::SeqCst);
-            while !done() {
-                thread::park();
-            }
-            shared.caller_asleep.store(false, Ordering::Relaxed);
-        }
+        shared.gate.fetch_or(CLOSED, Ordering::SeqCst);
+        wait_until(|| shared.gate.load(Ordering::SeqCst) == CLOSED);
         if shared.broken.swap(false, Ordering::Relaxed) {
             shared.stored.store(false, Ordering::Relaxed);
-            // SAFETY: no helper is at work.
+            // SAFETY: nobody is at work.
             if let Some(panic) = unsafe { (*shared.panic.get()).take() } {
                 resume_unwind(panic);
             }
@@ -186,25 +171,23 @@ impl Shared {
             if self.newest.load(Ordering::SeqCst) == seen {
                 return;
             }
-            seen += 1;
-            // SAFETY: the caller wrote it before it raised `newest` and waits until this helper is done.
-            let (work, caller) = unsafe { (*self.work.get(), (*self.caller.get()).clone()) };
-            if let Some(work) = work {
-                // SAFETY: as above.
-                self.attempt(index, unsafe { &*work });
+            let gate = self.gate.fetch_add(ONE, Ordering::SeqCst);
+            // While a helper is behind the gate, no newer work begins.
+            seen = self.newest.load(Ordering::SeqCst);
+            if gate & CLOSED == 0 {
+                // SAFETY: the caller wrote it before it opened the gate, and it stays until this helper has left.
+                if let Some(work) = unsafe { *self.work.get() } {
+                    // SAFETY: as above.
+                    self.attempt(index, unsafe { &*work });
+                }
             }
-            if self.busy.fetch_sub(1, Ordering::SeqCst) == 1
-                && self.caller_asleep.load(Ordering::SeqCst)
-                && let Some(caller) = caller
-            {
-                caller.unpark();
-            }
+            self.gate.fetch_sub(ONE, Ordering::SeqCst);
         }
     }
 
     /// Calls the work; a panic is kept for the caller.
     fn attempt(&self, index: usize, work: &(dyn Fn(&Member) + Sync)) {
-        let member = Member { index, shared: self, passed: Cell::new(0) };
+        let member = Member { index, shared: self };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&member))) {
             if !self.stored.swap(true, Ordering::SeqCst) {
                 // SAFETY: only the first member comes here, and the caller looks when all are done.
@@ -226,38 +209,28 @@ impl Member<'_> {
         self.shared.members
     }
 
-    /// Waits until every member has come here. What members wrote before is then seen by all.
+    /// Waits until `done` answers true: for a piece of work that another member has taken.
     ///
     /// # Panics
     /// When another member panicked.
-    pub fn barrier(&self) {
-        let shared = self.shared;
-        if shared.members == 1 {
-            return;
-        }
-        let number = self.passed.get();
-        self.passed.set(number + 1);
-        if shared.arrived.fetch_add(1, Ordering::AcqRel) == shared.members - 1 {
-            shared.arrived.store(0, Ordering::Relaxed);
-            shared.passed.store(number + 1, Ordering::Release);
-            return;
-        }
-        let mut looks = 0;
-        while shared.passed.load(Ordering::Acquire) == number {
-            assert!(!shared.broken.load(Ordering::Relaxed), "another thread of the team panicked");
-            looks += 1;
-            if looks < LOOKS {
-                std::hint::spin_loop();
-            } else {
-                thread::yield_now();
-            }
-        }
+    pub fn wait(&self, done: impl Fn() -> bool) {
+        wait_until(|| {
+            assert!(!self.shared.broken.load(Ordering::Relaxed), "another thread of the team panicked");
+            done()
+        });
     }
+}
 
-    /// This member's share of `units` equal pieces of work.
-    pub fn share(&self, units: usize) -> std::ops::Range<usize> {
-        let n = self.members();
-        units * self.index / n..units * (self.index + 1) / n
+/// Looks again and again.
+fn wait_until(done: impl Fn() -> bool) {
+    let mut looks = 0;
+    while !done() {
+        looks += 1;
+        if looks < LOOKS {
+            std::hint::spin_loop();
+        } else {
+            thread::yield_now();
+        }
     }
 }
 
@@ -280,56 +253,57 @@ fn spin_until(true_now: impl Fn() -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU64;
+
+    /// Takes pieces until none is left, and waits until all are done.
+    fn pieces(member: &Member, next: &AtomicUsize, done: &AtomicUsize, of: usize, f: impl Fn(usize)) {
+        loop {
+            let piece = next.fetch_add(1, Ordering::Relaxed);
+            if piece >= of {
+                break;
+            }
+            f(piece);
+            done.fetch_add(1, Ordering::Release);
+        }
+        member.wait(|| done.load(Ordering::Acquire) >= of);
+    }
 
     #[test]
-    fn every_member_works_once() {
+    fn every_piece_is_done_once_and_in_order_of_the_steps() {
+        const STEPS: usize = 50;
         for members in 1..5 {
             let mut team = Team::new(members).unwrap();
             assert_eq!(team.members(), members);
-            for round in 0..200 {
-                let seen: Vec<AtomicUsize> = (0..members).map(|_| AtomicUsize::new(0)).collect();
-                team.run(&|m| {
-                    seen[m.index()].fetch_add(1 + round, Ordering::Relaxed);
-                });
-                assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1 + round));
+            for pieces_of_a_step in [1, 2, 7] {
+                for _ in 0..20 {
+                    let zeros = |n: usize| (0..n).map(|_| AtomicUsize::new(0)).collect::<Vec<_>>();
+                    let (next, done) = (zeros(STEPS), zeros(STEPS));
+                    let count = AtomicUsize::new(0);
+                    team.run(&|m| {
+                        assert!(m.index() < members);
+                        for step in 0..STEPS {
+                            pieces(m, &next[step], &done[step], pieces_of_a_step, |_| {
+                                // Every piece of the steps before is done.
+                                assert!(count.fetch_add(1, Ordering::Relaxed) >= step * pieces_of_a_step);
+                            });
+                        }
+                    });
+                    assert_eq!(count.into_inner(), STEPS * pieces_of_a_step);
+                }
             }
         }
     }
 
     #[test]
-    fn barriers_order_the_steps() {
-        for members in [2, 3, 5] {
-            let mut team = Team::new(members).unwrap();
-            let cells: Vec<AtomicU64> = (0..members).map(|_| AtomicU64::new(0)).collect();
-            for _ in 0..5 {
-                cells.iter().for_each(|c| c.store(0, Ordering::Relaxed));
-                team.run(&|m| {
-                    for step in 1..=100u64 {
-                        cells[m.index()].store(step, Ordering::Relaxed);
-                        m.barrier();
-                        assert!(cells.iter().all(|c| c.load(Ordering::Relaxed) == step));
-                        m.barrier();
-                    }
-                });
-            }
-        }
-    }
-
-    #[test]
-    fn work_after_sleep() {
+    fn helpers_wake_up() {
         let mut team = Team::new(2).unwrap();
         for _ in 0..3 {
             thread::sleep(PATIENCE * 20);
-            let count = AtomicUsize::new(0);
-            team.run(&|m| {
-                // The caller waits long enough to fall asleep.
-                if m.index() == 1 {
-                    thread::sleep(PATIENCE * 20);
-                }
-                count.fetch_add(1, Ordering::Relaxed);
+            let helped = AtomicBool::new(false);
+            // The caller waits for the helper.
+            team.run(&|m| match m.index() {
+                0 => m.wait(|| helped.load(Ordering::Relaxed)),
+                _ => helped.store(true, Ordering::Relaxed),
             });
-            assert_eq!(count.into_inner(), 2);
         }
     }
 
@@ -337,32 +311,20 @@ mod tests {
     fn panics_reach_the_caller_and_the_team_lives_on() {
         for guilty in 0..3 {
             let mut team = Team::new(3).unwrap();
+            let there = AtomicUsize::new(0);
             let work = |m: &Member| {
+                there.fetch_add(1, Ordering::Relaxed);
+                m.wait(|| there.load(Ordering::Relaxed) == 3);
                 assert!(m.index() != guilty, "member {guilty} fails");
-                m.barrier();
+                m.wait(|| false);
             };
             let panic = catch_unwind(AssertUnwindSafe(|| team.run(&work))).unwrap_err();
-            assert!(panic.is::<String>());
-            let count = AtomicUsize::new(0);
+            assert_eq!(panic.downcast_ref::<String>(), Some(&format!("member {guilty} fails")));
+            let alive = AtomicUsize::new(0);
             team.run(&|m| {
-                m.barrier();
-                count.fetch_add(1, Ordering::Relaxed);
+                alive.fetch_add(1, Ordering::Relaxed);
+                m.wait(|| alive.load(Ordering::Relaxed) == 3);
             });
-            assert_eq!(count.into_inner(), 3);
-        }
-    }
-
-    #[test]
-    fn shares_cover_everything_once() {
-        let mut team = Team::new(3).unwrap();
-        for units in 0..10 {
-            let seen: Vec<AtomicUsize> = (0..units).map(|_| AtomicUsize::new(0)).collect();
-            team.run(&|m| {
-                m.share(units).for_each(|i| {
-                    seen[i].fetch_add(1, Ordering::Relaxed);
-                })
-            });
-            assert!(seen.iter().all(|n| n.load(Ordering::Relaxed) == 1));
         }
     }
 }

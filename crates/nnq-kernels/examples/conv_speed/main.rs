@@ -91,7 +91,10 @@ fn measure(isa: Isa, geom: &ConvGeom) -> f64 {
         state = state.wrapping_mul(1664525).wrapping_add(1013904223);
         (state >> 24) as u8
     };
-    let x: Vec<u8> = (0..geom.batch * geom.in_h * geom.in_w * geom.c_in + SLACK).map(|_| random()).collect();
+    let bytes = geom.batch * geom.in_h * geom.in_w * geom.c_in + SLACK;
+    let (mut x, at) = aligned(bytes);
+    x[at..].fill_with(&mut random);
+    let x = &x[at..at + bytes];
     let w: Vec<i8> = (0..geom.c_out * geom.depth()).map(|_| random() as i8).collect();
     let depthwise = (geom.groups == geom.c_out && geom.groups > 1).then(|| PackedDepthwise::pack(isa, geom, &w));
     let bias = vec![7; geom.c_out];
@@ -106,21 +109,30 @@ fn measure(isa: Isa, geom: &ConvGeom) -> f64 {
     };
     let bound = PackedConv::pack(isa, geom, &w).bind(geom, 128, &epi);
     let depthwise = depthwise.map(|packed| packed.bind(geom, 128, &epi));
-    let mut out = vec![0u8; geom.pixels() * geom.c_out];
+    let bytes = geom.pixels() * geom.c_out;
+    let (mut out, at) = aligned(bytes);
+    let out = &mut out[at..at + bytes];
     let mut scratch = Scratch::new();
     let mut best = f64::MAX;
     let start = Instant::now();
     let mut tries = 0;
     while tries < 3 || start.elapsed() < Duration::from_millis(150) {
         let now = Instant::now();
-        let to = Out::U8 { data: &mut out, pitch: geom.c_out };
+        let to = Out::U8 { data: out, pitch: geom.c_out };
         let rows = 0..geom.pixels();
         match &depthwise {
-            Some(depthwise) => depthwise.run(&x, rows, to, &mut scratch),
-            None => bound.run(&x, rows, to, &mut scratch),
+            Some(depthwise) => depthwise.run(x, rows, to, &mut scratch),
+            None => bound.run(x, rows, to, &mut scratch),
         }
         best = best.min(now.elapsed().as_secs_f64());
         tries += 1;
     }
     best
+}
+
+/// Memory, and where a line of the cache begins in it: executors keep values at such places.
+fn aligned(bytes: usize) -> (Vec<u8>, usize) {
+    let memory = vec![0; bytes + 64];
+    let at = memory.as_ptr().align_offset(64);
+    (memory, at)
 }

@@ -100,7 +100,7 @@ impl Job<'_> {
             for t in tiles.clone() {
                 let channel = group * panels.c_in;
                 let patch = row(t) - pixels.start;
-                plan.find(geom, x, x_zero, channel, row(t)..row(t + 1), patch, self.scratch);
+                plan.find(s.v(), geom, x, x_zero, channel, row(t)..row(t + 1), patch, self.scratch);
             }
             for panel in own {
                 for t in tiles.clone() {
@@ -127,7 +127,7 @@ impl Job<'_> {
             spans,
             steps: panels.steps / spans,
             weights: panels.panel(part.group, part.panel).as_ptr().cast(),
-            start: ready.start[part.column(panels)..][..panels.width].as_ptr(),
+            start: ready.start(part.column(panels)),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);
         if part.pixels == S::TILE_PIXELS && ready.w_zero.is_none() {

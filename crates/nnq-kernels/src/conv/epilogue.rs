@@ -257,13 +257,18 @@ impl Owned {
     }
 }
 
+/// Values of 16 columns, one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Columns([i32; 16]);
+
 /// An epilogue laid out for the columns of some panels.
 #[derive(Clone, Debug)]
 pub(super) struct Ready {
     pub(super) prepared: Prepared,
     pub(super) scale: Vec<f32>,
     /// What accumulators start from: the bias, corrected for the zero point of the inputs.
-    pub(super) start: Vec<i32>,
+    start: Vec<Columns>,
     /// Zero point of the weights of each output channel.
     pub(super) w_zero: Option<Vec<i32>>,
 }
@@ -272,10 +277,21 @@ impl Ready {
     pub(super) fn new(epi: &Epilogue, panels: &Panels, x_zero: u8) -> Ready {
         let (mut prepared, mut scale) = (Prepared::default(), Vec::new());
         epi.prepare(&mut prepared, &mut scale, panels.columns());
-        let start = panels
-            .columns()
-            .map(|channel| channel.map_or(0, |c| epi.bias[c].wrapping_sub(panels.sums[c].wrapping_mul(x_zero.into()))));
-        Ready { prepared, scale, start: start.collect(), w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+        let mut start = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
+        for (column, channel) in panels.columns().enumerate() {
+            if let Some(c) = channel {
+                let shift = panels.sums[c].wrapping_mul(x_zero.into());
+                start[column / 16].0[column % 16] = epi.bias[c].wrapping_sub(shift);
+            }
+        }
+        Ready { prepared, scale, start, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+    }
+
+    /// What the accumulators of a panel start from: a panel's width of values at a multiple of 64 bytes.
+    #[inline(always)]
+    pub(super) fn start(&self, column: usize) -> *const i32 {
+        debug_assert!(column.is_multiple_of(16));
+        self.start[column / 16].0.as_ptr()
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -283,7 +299,7 @@ impl Ready {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words = self.scale.len() + self.start.len() + self.w_zero.as_ref().map_or(0, Vec::len);
+        let words = self.scale.len() + self.start.len() * 16 + self.w_zero.as_ref().map_or(0, Vec::len);
         self.prepared.bytes() + words * size_of::<i32>()
     }
 }

@@ -42,10 +42,15 @@ impl Panels {
         self.lines.len() * size_of::<Line>() + self.sums.len() * size_of::<i32>()
     }
 
+    /// Bytes of one panel.
+    pub(super) fn panel_bytes(&self) -> usize {
+        self.room * self.width * 4
+    }
+
     /// The `room * width * 4` bytes of one panel.
     #[inline(always)]
     pub(super) fn panel(&self, group: usize, panel: usize) -> &[Line] {
-        let lines = self.room * self.width * 4 / size_of::<Line>();
+        let lines = self.panel_bytes() / size_of::<Line>();
         &self.lines[(group * self.panels + panel) * lines..][..lines]
     }
 

@@ -8,7 +8,7 @@ use super::{
     finish::{Part, correct_rows, finish, row_sums},
 };
 use crate::{
-    round::vector::{self, DyadicRule, Kind, OnnxRule, Rule, VectorRequant, WideRule},
+    round::vector::{DyadicRule, Kind, OnnxRule, Rule, VectorRequant, WideRule},
     simd::{
         Op, Simd, Vector,
         amx::{Amx, Rows, TILE_BYTES, TILE_ROWS, Tiles},
@@ -22,6 +22,8 @@ const PIXELS: usize = 2 * TILE_ROWS;
 const CHANNELS: usize = 32;
 /// Bytes of inputs of one block of pixels: a part of the second-level cache.
 const BLOCK_BYTES: usize = 768 << 10;
+/// Weights of up to this many bytes are read again for every 32 pixels.
+const FEW_WEIGHTS: usize = 64 << 10;
 
 /// A [`Job`] for tiles.
 pub(super) struct Tiled<'a> {
@@ -38,21 +40,70 @@ impl Op for Tiled<'_> {
         let job = self.job;
         let tiles = self.amx.configure();
         match (job.out, job.ready.kind(), &job.ready.w_zero) {
-            (OutPtr::U8 { .. }, Kind::Onnx, None) => Walk::new(tiles, Codes::<OnnxRule>(PhantomData)).run(s, job),
-            (OutPtr::U8 { .. }, Kind::Dyadic, None) => Walk::new(tiles, Codes::<DyadicRule>(PhantomData)).run(s, job),
-            (OutPtr::U8 { .. }, Kind::Wide, None) => Walk::new(tiles, Codes::<WideRule>(PhantomData)).run(s, job),
-            _ => Walk::new(tiles, Other).run(s, job),
+            (OutPtr::U8 { .. }, Kind::Onnx, None) => walk(s, tiles, job, Codes::<OnnxRule>(PhantomData)),
+            (OutPtr::U8 { .. }, Kind::Dyadic, None) => walk(s, tiles, job, Codes::<DyadicRule>(PhantomData)),
+            (OutPtr::U8 { .. }, Kind::Wide, None) => walk(s, tiles, job, Codes::<WideRule>(PhantomData)),
+            _ => walk(s, tiles, job, Other),
         }
+    }
+}
+
+#[inline(always)]
+fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, after: A) {
+    let mut sums = [const { Sums([0; PIXELS * CHANNELS]) }; 2];
+    let none = Part { first: 0, pixels: 0, in_block: 0, group: 0, panel: 0 };
+    let left = Left::new(&job, none, std::ptr::null_mut());
+    let mut walk = Walk { tiles, after, sums: &mut sums, turn: 0, left };
+    let weights = job.part.len() * job.panels.panel_bytes();
+    let most = if weights <= FEW_WEIGHTS { 0 } else { BLOCK_BYTES / job.plan.patch_bytes() };
+    let pixels = most.max(PIXELS) / PIXELS * PIXELS;
+    let rows = job.rows.clone();
+    for first in rows.clone().step_by(pixels) {
+        walk.block(s, &mut job, first..(first + pixels).min(rows.end));
     }
 }
 
 /// What becomes of sums.
 trait After: Copy {
-    /// The outputs of a part. `sums` holds 32 for each pixel, and room for an even number of pixels.
+    /// The outputs of the next `pixels` pixels, an even number, of what is left.
     ///
     /// # Safety
-    /// The part's outputs are writable.
-    unsafe fn finish<S: Simd>(self, s: S, job: &Job, sums: &mut [i32], part: Part);
+    /// They are writable, and `left` holds their sums.
+    unsafe fn finish<S: Simd>(self, s: S, job: &Job, left: &mut Left, pixels: usize);
+}
+
+/// What is not finished yet of a product.
+struct Left {
+    /// Its pixels.
+    part: Part,
+    /// 32 sums for each pixel.
+    sums: *mut i32,
+    /// Where the first pixel's codes go.
+    to: *mut u8,
+    /// Channels that exist.
+    channels: usize,
+    /// The first column of the panel.
+    column: usize,
+}
+
+impl Left {
+    fn new(job: &Job, part: Part, sums: *mut i32) -> Left {
+        let (channel, channels) = part.channels(job.panels);
+        let to = match job.out {
+            OutPtr::U8 { data, pitch } => data.wrapping_add(part.first * pitch + channel),
+            _ => std::ptr::null_mut(),
+        };
+        Left { part, sums, to, channels, column: part.column(job.panels) }
+    }
+
+    /// Leaves the first `pixels` pixels out.
+    #[inline(always)]
+    fn skip(&mut self, pixels: usize) {
+        self.part.first += pixels;
+        self.part.in_block += pixels;
+        self.part.pixels -= pixels;
+        self.sums = self.sums.wrapping_add(pixels * CHANNELS);
+    }
 }
 
 /// Codes by one rule.
@@ -61,28 +112,31 @@ struct Codes<R>(PhantomData<R>);
 
 impl<R: Rule> After for Codes<R> {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(self, s: S, job: &Job, sums: &mut [i32], part: Part) {
-        let OutPtr::U8 { data, pitch } = job.out else { unreachable!("rules make codes") };
+    unsafe fn finish<S: Simd>(self, s: S, job: &Job, left: &mut Left, pixels: usize) {
+        let OutPtr::U8 { pitch, .. } = job.out else { unreachable!("rules make codes") };
         let v = s.v();
-        let (channel, count) = part.channels(job.panels);
-        let column = part.column(job.panels);
         let prepared = &job.ready.prepared;
         let limits = prepared.bytes_of_code(v);
-        let low = R::On::<S::V>::load(v, prepared, column);
-        let high = R::On::<S::V>::load(v, prepared, column + S::V::LANES);
+        let low = R::On::<S::V>::load(v, prepared, left.column);
+        let high = R::On::<S::V>::load(v, prepared, left.column + S::V::LANES);
         let mut nowhere = [0u8; CHANNELS];
-        let mut to = data.wrapping_add(part.first * pitch + channel);
-        for (i, sums) in sums.chunks_exact(2 * CHANNELS).take(part.pixels.div_ceil(2)).enumerate() {
-            let lanes = |at: usize| vector::load(v, sums, at);
-            let codes = [
-                [low.without_zero(v, lanes(0)), high.without_zero(v, lanes(16))],
-                [low.without_zero(v, lanes(32)), high.without_zero(v, lanes(48))],
-            ];
-            let second = if 2 * i + 1 < part.pixels { to.wrapping_add(pitch) } else { nowhere.as_mut_ptr() };
-            // SAFETY: the outputs are writable.
-            unsafe { v.store_codes(codes, [to, second], limits, count) };
+        let pixels = pixels.min(left.part.pixels);
+        let (mut sums, mut to) = (left.sums, left.to);
+        for i in 0..pixels.div_ceil(2) {
+            let second = if 2 * i + 1 < pixels { to.wrapping_add(pitch) } else { nowhere.as_mut_ptr() };
+            // SAFETY: the caller's; there is room for an even number of pixels.
+            unsafe {
+                let codes = [
+                    [low.without_zero(v, v.load(sums)), high.without_zero(v, v.load(sums.add(16)))],
+                    [low.without_zero(v, v.load(sums.add(32))), high.without_zero(v, v.load(sums.add(48)))],
+                ];
+                v.store_codes(codes, [to, second], limits, left.channels);
+            }
             to = to.wrapping_add(2 * pitch);
+            sums = sums.wrapping_add(2 * CHANNELS);
         }
+        left.to = to;
+        left.skip(pixels);
     }
 }
 
@@ -92,12 +146,17 @@ struct Other;
 
 impl After for Other {
     #[inline(always)]
-    unsafe fn finish<S: Simd>(self, s: S, job: &Job, sums: &mut [i32], part: Part) {
-        if let Some(w_zero) = &job.ready.w_zero {
-            correct_rows(job.geom, job.panels, w_zero, &job.scratch.row_sums, part, sums);
-        }
+    unsafe fn finish<S: Simd>(self, s: S, job: &Job, left: &mut Left, pixels: usize) {
+        let part = Part { pixels: pixels.min(left.part.pixels), ..left.part };
         // SAFETY: the caller's.
-        unsafe { finish(s, job.panels, job.ready, part, sums, job.geom.c_out, job.out) };
+        unsafe {
+            let sums = std::slice::from_raw_parts_mut(left.sums, part.pixels * CHANNELS);
+            if let Some(w_zero) = &job.ready.w_zero {
+                correct_rows(job.geom, job.panels, w_zero, &job.scratch.row_sums, part, sums);
+            }
+            finish(s, job.panels, job.ready, part, sums, job.geom.c_out, job.out);
+        }
+        left.skip(part.pixels);
     }
 }
 
@@ -106,16 +165,13 @@ impl After for Other {
 struct Sums([i32; PIXELS * CHANNELS]);
 
 /// Goes through the products of a job.
-struct Walk<A> {
+struct Walk<'a, A> {
     tiles: Tiles,
     after: A,
     /// In turn for the product that runs and for the one before.
-    sums: [Sums; 2],
+    sums: &'a mut [Sums; 2],
     turn: usize,
-    /// What is not finished yet of the product before.
-    left: Part,
-    /// Its pixels that are finished.
-    finished: usize,
+    left: Left,
 }
 
 /// A product's operands.
@@ -128,25 +184,7 @@ struct Operands {
     depth: usize,
 }
 
-impl<A: After> Walk<A> {
-    fn new(tiles: Tiles, after: A) -> Walk<A> {
-        let left = Part { first: 0, pixels: 0, in_block: 0, group: 0, panel: 0 };
-        let sums = [const { Sums([0; PIXELS * CHANNELS]) }; 2];
-        Walk { tiles, after, sums, turn: 0, left, finished: 0 }
-    }
-
-    #[inline(always)]
-    fn run<S: Simd>(mut self, s: S, mut job: Job) {
-        let pixels = (BLOCK_BYTES / job.plan.patch_bytes()).max(PIXELS) / PIXELS * PIXELS;
-        let rows = job.rows.clone();
-        let mut first = rows.start;
-        while first < rows.end {
-            let end = (first + pixels).min(rows.end);
-            self.block(s, &mut job, first..end);
-            first = end;
-        }
-    }
-
+impl<A: After> Walk<'_, A> {
     /// The outputs of some pixels.
     #[inline(always)]
     fn block<S: Simd>(&mut self, s: S, job: &mut Job, pixels: Range<usize>) {
@@ -160,7 +198,7 @@ impl<A: After> Walk<A> {
         }
         for (group, own) in panels.of_groups(job.part.clone()) {
             let channel = group * panels.c_in;
-            let patches = plan.gather(geom, job.x, job.x_zero, channel, copied..pixels.end, job.scratch);
+            let patches = plan.gather(s.v(), geom, job.x, job.x_zero, channel, copied..pixels.end, 0, job.scratch);
             // Of the tile of pixels from `pixel` on.
             let place = |pixel: usize| match pixel < copied {
                 true => (job.x[pixel * geom.c_in + channel..].as_ptr(), geom.c_in),
@@ -169,7 +207,7 @@ impl<A: After> Walk<A> {
             for panel in own {
                 let mut part = Part { first: 0, pixels: 0, in_block: 0, group, panel };
                 let weights = panels.panel(group, panel).as_ptr().cast();
-                let start = job.ready.start[part.column(panels)..][..CHANNELS].as_ptr();
+                let start = job.ready.start(part.column(panels));
                 let narrow = part.channels(panels).1 <= CHANNELS / 2;
                 for first in pixels.clone().step_by(PIXELS) {
                     part.first = first;
@@ -202,7 +240,10 @@ impl<A: After> Walk<A> {
     /// `operands` are as [`Tiles`] wants them.
     #[inline(always)]
     unsafe fn product<S: Simd, const M: usize, const N: usize>(&mut self, s: S, job: &Job, x: Operands, part: Part) {
-        let each = self.left.pixels.div_ceil(x.depth.max(1)).next_multiple_of(2);
+        // The last two shares come between the stores.
+        let share = self.left.part.pixels.div_ceil(x.depth + 2).next_multiple_of(2);
+        let to = self.sums[self.turn].0.as_mut_ptr();
+        self.turn ^= 1;
         // SAFETY: the caller's; the sums have room for 32 pixels.
         unsafe {
             self.tiles.start::<M, N>(x.start);
@@ -212,27 +253,24 @@ impl<A: After> Walk<A> {
                 self.tiles.step::<M, N>(Rows { at: [a, b], pitch }, weights);
                 (a, b) = (a.wrapping_add(TILE_BYTES), b.wrapping_add(TILE_BYTES));
                 weights = weights.wrapping_add(TILE_BYTES / 4 * CHANNELS * 4);
-                self.drain(s, job, each);
+                self.drain(s, job, share);
+            }
+            self.tiles.store::<N>(to, 0);
+            self.drain(s, job, share);
+            if M == 2 {
+                self.tiles.store::<N>(to.add(TILE_ROWS * CHANNELS), 1);
             }
             self.drain(s, job, PIXELS);
-            self.turn ^= 1;
-            self.tiles.store::<M, N>(self.sums[self.turn].0.as_mut_ptr());
         }
-        (self.left, self.finished) = (part, 0);
+        self.left = Left::new(job, part, to);
     }
 
     /// Finishes `pixels` pixels, an even number, of the product before.
     #[inline(always)]
     fn drain<S: Simd>(&mut self, s: S, job: &Job, pixels: usize) {
-        let all = self.left;
-        if all.pixels == 0 {
-            return;
+        if self.left.part.pixels > 0 {
+            // SAFETY: the outputs of a job are writable; the sums were stored.
+            unsafe { self.after.finish(s, job, &mut self.left, pixels) };
         }
-        let now = all.pixels.min(pixels);
-        let sums = &mut self.sums[self.turn].0[self.finished * CHANNELS..];
-        // SAFETY: the outputs of a job are writable.
-        unsafe { self.after.finish(s, job, sums, Part { pixels: now, ..all }) };
-        self.left = Part { first: all.first + now, pixels: all.pixels - now, in_block: all.in_block + now, ..all };
-        self.finished += now;
     }
 }

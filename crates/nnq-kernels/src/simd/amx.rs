@@ -185,13 +185,13 @@ impl Tiles {
         }
     }
 
-    /// Stores the accumulators: 32 sums for each of `16 * M` pixels, of which the last 16 are not written for `N`
-    /// of 1.
+    /// Stores the accumulators of the tile of activations `tile` (0 or 1): 32 sums for each of 16 pixels, of which
+    /// the last 16 are not written for `N` of 1.
     ///
     /// # Safety
-    /// `16 * M * 32` sums are writable at `to`.
+    /// `16 * 32` sums are writable at `to`.
     #[inline(always)]
-    pub(crate) unsafe fn store<const M: usize, const N: usize>(&self, to: *mut i32) {
+    pub(crate) unsafe fn store<const N: usize>(&self, to: *mut i32, tile: usize) {
         macro_rules! store {
             ($tile:tt, $at:tt) => {
                 asm!(concat!("tilestored [{p} + {pitch}*1 + ", $at, "], ", $tile), p = in(reg) to,
@@ -200,15 +200,17 @@ impl Tiles {
         }
         // SAFETY: the caller's; the tiles are configured.
         unsafe {
-            store!("tmm0", "0");
-            if N == 2 {
-                store!("tmm1", "64");
-            }
-            if M == 2 {
-                store!("tmm2", "2048");
-            }
-            if M == 2 && N == 2 {
-                store!("tmm3", "2112");
+            match (tile, N) {
+                (0, 1) => store!("tmm0", "0"),
+                (0, _) => {
+                    store!("tmm0", "0");
+                    store!("tmm1", "64");
+                }
+                (_, 1) => store!("tmm2", "0"),
+                _ => {
+                    store!("tmm2", "0");
+                    store!("tmm3", "64");
+                }
             }
         }
     }

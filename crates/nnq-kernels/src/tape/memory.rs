@@ -1,9 +1,37 @@
 //! The memory that a tape works on.
+use super::claims::Claims;
 use crate::conv::Scratch;
+
+/// The memory of the runs of one caller, kept from run to run. It holds nothing that a result depends on.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pub(super) arena: Arena,
+    pub(super) locals: Vec<Local>,
+    pub(super) claims: Claims,
+}
+
+impl Workspace {
+    /// Empty; it grows to what the tapes need.
+    pub fn new() -> Workspace {
+        Workspace::default()
+    }
+
+    /// The arena's bytes: codes where the last run left them.
+    pub fn bytes(&self) -> &[u8] {
+        self.arena.bytes()
+    }
+
+    pub(super) fn ready(&mut self, arena: usize, members: usize) {
+        self.arena.grow(arena);
+        if self.locals.len() < members {
+            self.locals.resize_with(members, Local::default);
+        }
+    }
+}
 
 /// Zeroed bytes, aligned to a line of the cache.
 #[derive(Debug, Default)]
-pub struct Arena {
+pub(super) struct Arena {
     lines: Vec<Line>,
 }
 
@@ -12,13 +40,8 @@ pub struct Arena {
 struct Line([u8; 64]);
 
 impl Arena {
-    /// Empty.
-    pub fn new() -> Arena {
-        Arena::default()
-    }
-
     /// Grows to at least `bytes`; what it holds may be lost.
-    pub fn grow(&mut self, bytes: usize) {
+    fn grow(&mut self, bytes: usize) {
         let lines = bytes.div_ceil(64);
         if self.lines.len() < lines {
             self.lines = Vec::new();
@@ -26,20 +49,9 @@ impl Arena {
         }
     }
 
-    /// Bytes that it holds.
-    pub fn len(&self) -> usize {
-        self.lines.len() * 64
-    }
-
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
+    fn bytes(&self) -> &[u8] {
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len()) }
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
@@ -47,18 +59,11 @@ impl Arena {
     }
 }
 
-/// Memory that a member of a team keeps between runs. No result depends on it.
+/// Memory that a member of a team keeps between runs.
 #[derive(Debug, Default)]
-pub struct Local {
+pub(super) struct Local {
     pub(super) scratch: Scratch,
     pub(super) block: Vec<u8>,
-}
-
-impl Local {
-    /// Empty; it grows to what the kernels need.
-    pub fn new() -> Local {
-        Local::default()
-    }
 }
 
 /// A buffer of real numbers of the caller's.
@@ -102,8 +107,8 @@ impl RealPtr {
     }
 }
 
-// SAFETY: every member writes only its own share of a step's output (the steps were checked when the tape was made),
-// and reads what was written before the last barrier; each member uses only its own local memory.
+// SAFETY: every member writes only pieces of a step's output that it alone has taken (the steps were checked when the tape was
+// made), and reads what was written in steps that are done; each member uses only its own local memory.
 unsafe impl Sync for Memory<'_> {}
 
 impl<'a> Memory<'a> {

@@ -1,16 +1,17 @@
 //! A sequence of kernels over one piece of memory, run by a [`Team`].
 //!
 //! All sizes and places are fixed when a tape is made: running it allocates nothing (beyond what the kernels' own memory
-//! grows to in the first run) and decides nothing. Each step is cut into as many shares as the team has members; between
-//! steps the members meet at a barrier. A step so small that a barrier would cost more is done by the caller alone.
+//! grows to in the first run) and decides nothing. Each step is cut into pieces; every member of the team has a share of its own and
+//! helps with the others' when it is through. A step so small that going apart costs more is one piece.
 //!
-//! Codes live in an [`Arena`]; real numbers come in and go out in buffers of the caller's.
+//! Codes live in the arena of a [`Workspace`]; real numbers come in and go out in buffers of the caller's.
+mod claims;
 mod memory;
 mod planes;
 mod run;
 mod step;
 
-pub use memory::{Arena, Local, Real};
+pub use memory::{Real, Workspace};
 pub use step::{
     Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Weights,
 };
@@ -31,19 +32,29 @@ pub struct Tape {
 #[derive(Debug)]
 struct Step {
     kernel: Kernel,
-    /// Pieces that the work can be cut into.
+    /// Units of work that cannot be cut.
     units: usize,
-    /// The caller does it alone.
-    solo: bool,
+    /// Units that should stay together.
+    grain: usize,
+    /// Pieces that are done as a whole.
+    pieces: usize,
+}
+
+impl Step {
+    fn piece(&self, i: usize) -> Range<usize> {
+        let grains = self.units.div_ceil(self.grain);
+        let at = |i: usize| (grains * i / self.pieces * self.grain).min(self.units);
+        at(i)..at(i + 1)
+    }
 }
 
 impl Tape {
-    /// Takes steps over an arena of `arena` bytes and over buffers of real numbers: for each its elements and whether the
+    /// Takes steps for a team of `members`, over an arena of `arena` bytes and over buffers of real numbers: for each its elements and whether the
     /// tape writes it.
     ///
     /// # Panics
     /// When a step reaches beyond the arena or a buffer, writes what it reads, or this machine does not have `isa`.
-    pub fn new(isa: Isa, kernels: Vec<Kernel>, arena: usize, reals: Vec<(usize, bool)>) -> Tape {
+    pub fn new(isa: Isa, members: usize, kernels: Vec<Kernel>, arena: usize, reals: Vec<(usize, bool)>) -> Tape {
         assert!(isa.is_supported(), "this machine does not have the instruction set {isa}");
         let limits = step::Limits { arena, reals: &reals };
         let steps = kernels
@@ -51,7 +62,9 @@ impl Tape {
             .enumerate()
             .map(|(i, kernel)| {
                 kernel.check(&limits).unwrap_or_else(|e| panic!("step {i}: {e}"));
-                Step { units: kernel.units(), solo: kernel.is_small(), kernel }
+                let (units, grain) = (kernel.units(), kernel.grain());
+                let pieces = kernel.pieces(members).clamp(1, units.div_ceil(grain).max(1));
+                Step { units, grain, pieces, kernel }
             })
             .collect();
         Tape { isa, steps, arena, reals }
@@ -72,29 +85,26 @@ impl Tape {
         self.arena
     }
 
-    /// Runs the steps `which` on the arena and the buffers of real numbers, with the members of `team`; `locals` holds one
-    /// for each member. With `times`, every step is ended by a barrier and its wall-clock time written.
+    /// Runs the steps `which` in `workspace` and on the buffers of real numbers, with the members of `team`. With `times`, the
+    /// wall-clock time of each step is written.
     ///
     /// # Panics
-    /// When the arena is too small, a buffer has another length or direction than was said to [`Tape::new`], or there are
-    /// fewer `locals` than members.
+    /// When a buffer has another length or direction than was said to [`Tape::new`].
     pub fn run(
         &self,
         which: Range<usize>,
-        arena: &mut Arena,
+        workspace: &mut Workspace,
         reals: &mut [Real<'_>],
-        locals: &mut [Local],
         team: &mut Team,
         times: Option<&mut [Duration]>,
     ) {
-        assert!(arena.len() >= self.arena, "an arena of {} bytes; {} are needed", arena.len(), self.arena);
         assert!(reals.len() == self.reals.len(), "{} buffers of {}", reals.len(), self.reals.len());
         for (i, (real, &(len, written))) in reals.iter().zip(&self.reals).enumerate() {
             let (have, writable) = real.kind();
-            assert!(have == len && writable == written, "buffer {i}: {real:?} where {len} elements are needed");
+            assert!(have == len && writable == written, "buffer {i}: {have} elements where {len} are needed");
         }
-        assert!(locals.len() >= team.members(), "{} locals for {} members", locals.len(), team.members());
-        run::run(self, &self.steps[which], arena, reals, locals, team, times);
+        workspace.ready(self.arena, team.members());
+        run::run(self, which, workspace, reals, team, times);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Running the steps of a tape.
 use super::{
     Tape,
-    memory::{Arena, Local, Memory, Real, RealPtr},
+    claims::Claims,
+    memory::{Local, Memory, Real, RealPtr, Workspace},
     planes,
     step::{Average, Copies, Kernel, Planes, Product, ProductOut, Residual, Span, Strided, UNIT, Weights},
 };
@@ -25,66 +26,80 @@ const BLOCK_PIXELS: usize = 112;
 
 pub(super) fn run(
     tape: &Tape,
-    steps: &[super::Step],
-    arena: &mut Arena,
+    steps: Range<usize>,
+    workspace: &mut Workspace,
     reals: &mut [Real<'_>],
-    locals: &mut [Local],
     team: &mut Team,
     times: Option<&mut [Duration]>,
 ) {
-    // Buffers are few; those of the graph's inputs and outputs, mostly one each.
+    // Buffers are few: the graph's inputs and outputs, mostly one each.
     let pointers: Vec<RealPtr> = reals.iter_mut().map(RealPtr::of).collect();
+    workspace.claims.reset(steps.len(), team.members());
+    let Workspace { arena, locals, claims } = workspace;
     let memory = Memory::new(arena, &pointers, locals);
+    let pass = Pass { isa: tape.isa, steps: &tape.steps[steps], memory: &memory, claims };
     match times {
-        None => team.run(&|member| pass(tape.isa, steps, &memory, member)),
+        None => team.run(&|member| pass.run(member, None)),
         Some(times) => {
-            assert!(times.len() == steps.len(), "{} times for {} steps", times.len(), steps.len());
+            assert!(times.len() == pass.steps.len(), "{} times for {} steps", times.len(), pass.steps.len());
             let times = Mutex::new(times);
-            team.run(&|member| timed_pass(tape.isa, steps, &memory, member, &times));
+            team.run(&|member| pass.run(member, (member.index() == 0).then_some(&times)));
         }
     }
 }
 
-/// One member's way through the steps.
-fn pass(isa: Isa, steps: &[super::Step], memory: &Memory, member: &Member) {
-    // What ran since the last barrier: a step of the caller alone, a step of all.
-    let (mut solo, mut shared) = (false, false);
-    for step in steps {
-        if shared || (solo && !step.solo) {
-            member.barrier();
-            (solo, shared) = (false, false);
-        }
-        run_step(isa, step, memory, member);
-        (solo, shared) = (solo || step.solo, shared || !step.solo);
-    }
+/// A way through the steps that all members go together.
+struct Pass<'a> {
+    isa: Isa,
+    steps: &'a [super::Step],
+    memory: &'a Memory<'a>,
+    claims: &'a Claims,
 }
 
-/// The same with a barrier and a look at the clock behind each step.
-fn timed_pass(isa: Isa, steps: &[super::Step], memory: &Memory, member: &Member, times: &Mutex<&mut [Duration]>) {
-    for (i, step) in steps.iter().enumerate() {
-        member.barrier();
-        let start = Instant::now();
-        run_step(isa, step, memory, member);
-        member.barrier();
-        if member.index() == 0
-            && let Ok(mut times) = times.lock()
-        {
-            times[i] = start.elapsed();
+impl Pass<'_> {
+    fn run(&self, member: &Member, times: Option<&Mutex<&mut [Duration]>>) {
+        let mut start = Instant::now();
+        for (i, step) in self.steps.iter().enumerate() {
+            if member.members() == 1 {
+                self.piece(step, 0..step.units, member);
+            } else {
+                self.together(i, step, member);
+            }
+            if let Some(Ok(mut times)) = times.map(Mutex::lock) {
+                times[i] = start.elapsed();
+                start = Instant::now();
+            }
         }
     }
-}
 
-fn run_step(isa: Isa, step: &super::Step, memory: &Memory, member: &Member) {
-    let units = match (step.solo, member.index()) {
-        (true, 0) => 0..step.units,
-        (true, _) => return,
-        (false, _) => member.share(step.units),
-    };
-    // SAFETY: the tape has as many locals as members.
-    let local = unsafe { memory.local(member.index()) };
-    // SAFETY: the steps were checked against the memory when the tape was made; the shares of members are disjoint, and a barrier
-    // lies between a step and those that read its output.
-    unsafe { share(isa, &step.kernel, units, memory, local) };
+    /// Takes pieces of step `i` until there are none, then waits for those that others have taken.
+    fn together(&self, i: usize, step: &super::Step, member: &Member) {
+        let members = member.members();
+        let share = step.pieces.div_ceil(members);
+        let mut done = 0;
+        // Its own share first, so that it meets what it wrote in the step before; then what others have not begun.
+        for offset in 0..members {
+            let owner = (member.index() + offset) % members;
+            let first = (owner * share).min(step.pieces);
+            let count = share.min(step.pieces - first);
+            while let Some(taken) = self.claims.take(i * members + owner, count) {
+                self.piece(step, step.piece(first + taken), member);
+                done += 1;
+            }
+        }
+        if done > 0 {
+            self.claims.finish(i, done);
+        }
+        member.wait(|| self.claims.finished(i) >= step.pieces);
+    }
+
+    fn piece(&self, step: &super::Step, units: Range<usize>, member: &Member) {
+        // SAFETY: there are as many locals as members, and a member is one thread.
+        let local = unsafe { self.memory.local(member.index()) };
+        // SAFETY: the steps were checked against the memory when the tape was made; every piece is taken once, pieces are disjoint,
+        // and a step begins when all pieces of those before it are done.
+        unsafe { share(self.isa, &step.kernel, units, self.memory, local) };
+    }
 }
 
 /// The pieces `units` of a step.

@@ -13,7 +13,7 @@ fn numbers(n: usize, seed: u32) -> Vec<u32> {
 }
 
 /// A quantization, a product, a sum of its result with its input, and back to real numbers.
-fn chain(isa: Isa, fused: bool, side: usize, c: usize) -> Tape {
+fn chain(isa: Isa, members: usize, fused: bool, side: usize, c: usize) -> Tape {
     let pixels = side * side;
     let mut geom = ConvGeom::matrix(2, c, c);
     (geom.in_h, geom.in_w, geom.out_h, geom.out_w) = (side, side, side, side);
@@ -57,18 +57,15 @@ fn chain(isa: Isa, fused: bool, side: usize, c: usize) -> Tape {
         kernels.push(Kernel::Add { a: span(1), b: span(0), y: span(2), spec });
     }
     kernels.push(Kernel::Dequantize { x: span(2), y: 1, planes, scale: 0.03, zero: 90 });
-    Tape::new(isa, kernels, 3 * room, vec![(len, false), (len, true)])
+    Tape::new(isa, members, kernels, 3 * room, vec![(len, false), (len, true)])
 }
 
 fn run(tape: &Tape, members: usize, x: &[f32], times: bool) -> Vec<f32> {
     let mut y = vec![0.0; x.len()];
-    let mut arena = Arena::new();
-    arena.grow(tape.arena());
-    let mut locals: Vec<Local> = (0..members).map(|_| Local::new()).collect();
     let mut team = Team::new(members).unwrap();
     let mut clock = vec![Duration::ZERO; tape.len()];
     let reals = &mut [Real::Read(x), Real::Write(&mut y)];
-    tape.run(0..tape.len(), &mut arena, reals, &mut locals, &mut team, times.then_some(&mut clock[..]));
+    tape.run(0..tape.len(), &mut Workspace::new(), reals, &mut team, times.then_some(&mut clock[..]));
     assert!(!times || clock.iter().all(|t| *t > Duration::ZERO));
     y
 }
@@ -77,11 +74,11 @@ fn run(tape: &Tape, members: usize, x: &[f32], times: bool) -> Vec<f32> {
 fn members_and_fusing_change_nothing() {
     for (side, c) in [(1, 1), (5, 3), (16, 40), (33, 17)] {
         let x: Vec<f32> = numbers(2 * c * side * side, 1).iter().map(|&n| (n % 200) as f32 * 0.03 - 3.0).collect();
-        let expected = run(&chain(Isa::Scalar, false, side, c), 1, &x, false);
+        let expected = run(&chain(Isa::Scalar, 1, false, side, c), 1, &x, false);
         for isa in tested() {
             for fused in [false, true] {
                 for members in [1, 2, 3] {
-                    let got = run(&chain(isa, fused, side, c), members, &x, members == 2);
+                    let got = run(&chain(isa, members, fused, side, c), members, &x, members == 2);
                     assert!(got == expected, "{isa} {side} x {side} x {c}, fused: {fused}, {members} members");
                 }
             }
@@ -111,12 +108,11 @@ fn moves_go_where_they_are_told() {
             zero: 0,
         },
     ];
-    let tape = Tape::new(Isa::Scalar, kernels, 256, vec![(16, false), (12, true)]);
+    let tape = Tape::new(Isa::Scalar, 2, kernels, 256, vec![(16, false), (12, true)]);
     let x: Vec<f32> = (0..16).map(|i| i as f32).collect();
-    let (mut arena, mut y) = (Arena::new(), [0.0; 12]);
-    arena.grow(256);
+    let mut y = [0.0; 12];
     let reals = &mut [Real::Read(&x), Real::Write(&mut y)];
-    tape.run(0..3, &mut arena, reals, &mut [Local::new(), Local::new()], &mut Team::new(2).unwrap(), None);
+    tape.run(0..3, &mut Workspace::new(), reals, &mut Team::new(2).unwrap(), None);
     assert_eq!(y, [1.0, 2.0, 99.0, 5.0, 6.0, 99.0, 9.0, 10.0, 99.0, 99.0, 0.0, 0.0]);
 }
 
@@ -124,12 +120,12 @@ fn moves_go_where_they_are_told() {
 #[should_panic(expected = "is read while")]
 fn a_step_does_not_write_what_it_reads() {
     let (x, y) = (Span { at: 0, len: 100 }, Span { at: 64, len: 100 });
-    Tape::new(Isa::Scalar, vec![Kernel::Lut { x, y, table: Box::new([0; 256]) }], 1024, Vec::new());
+    Tape::new(Isa::Scalar, 1, vec![Kernel::Lut { x, y, table: Box::new([0; 256]) }], 1024, Vec::new());
 }
 
 #[test]
 #[should_panic(expected = "of an arena of 100")]
 fn a_step_stays_in_the_arena() {
     let (x, y) = (Span { at: 0, len: 50 }, Span { at: 64, len: 50 });
-    Tape::new(Isa::Scalar, vec![Kernel::Lut { x, y, table: Box::new([0; 256]) }], 100, Vec::new());
+    Tape::new(Isa::Scalar, 1, vec![Kernel::Lut { x, y, table: Box::new([0; 256]) }], 100, Vec::new());
 }
