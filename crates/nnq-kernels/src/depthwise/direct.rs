@@ -102,13 +102,15 @@ impl Job<'_> {
             let columns = Columns::new(geom, self.x, &padding, vector, tile, [0, height], together);
             let span = Span { row, count, next: geom.out_w };
             let step = geom.stride_w * together;
-            match (two, step) {
-                (false, 1) => row_of::<S, R, 2, 1>(s, &columns, span, step, &w, &start, &to),
-                (false, 2) => row_of::<S, R, 1, 1>(s, &columns, span, step, &w, &start, &to),
-                (false, _) => row_of::<S, R, 0, 1>(s, &columns, span, step, &w, &start, &to),
-                (true, 1) => row_of::<S, R, 2, 2>(s, &columns, span, step, &w, &start, &to),
-                (true, 2) => row_of::<S, R, 1, 2>(s, &columns, span, step, &w, &start, &to),
-                (true, _) => row_of::<S, R, 0, 2>(s, &columns, span, step, &w, &start, &to),
+            match (two, step, together) {
+                (false, 1, _) => row_of::<S, R, 2, 1, false>(s, &columns, span, step, &w, &start, &to),
+                (false, 2, 1) => row_of::<S, R, 1, 1, false>(s, &columns, span, step, &w, &start, &to),
+                (false, 2, _) => row_of::<S, R, 1, 1, true>(s, &columns, span, step, &w, &start, &to),
+                (false, ..) => row_of::<S, R, 0, 1, true>(s, &columns, span, step, &w, &start, &to),
+                (true, 1, _) => row_of::<S, R, 2, 2, false>(s, &columns, span, step, &w, &start, &to),
+                (true, 2, 1) => row_of::<S, R, 1, 2, false>(s, &columns, span, step, &w, &start, &to),
+                (true, 2, _) => row_of::<S, R, 1, 2, true>(s, &columns, span, step, &w, &start, &to),
+                (true, ..) => row_of::<S, R, 0, 2, true>(s, &columns, span, step, &w, &start, &to),
             }
             row += if two { 2 * count } else { count };
         }
@@ -129,7 +131,7 @@ struct Span {
 /// Constant bounds and indices: the columns stay in registers.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>(
+fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize, const GROUPED: bool>(
     s: S,
     columns: &Columns,
     span: Span,
@@ -142,7 +144,7 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
     let mut mixed: Rows = [[0; MAX_LANES * 4]; 4];
     let mut seen = [[v.splat(0); 4]; 3];
     for i in 0..KEPT {
-        seen[3 - KEPT + i] = columns.get(v, i, &mut mixed);
+        seen[3 - KEPT + i] = columns.get::<_, GROUPED>(v, i, &mut mixed);
     }
     let (mut output, mut column) = (0, 0);
     while output < span.count {
@@ -150,7 +152,7 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
             seen[i] = seen[3 - KEPT + i];
         }
         for i in KEPT..3 {
-            seen[i] = columns.get(v, column + i, &mut mixed);
+            seen[i] = columns.get::<_, GROUPED>(v, column + i, &mut mixed);
         }
         let mut codes = [[v.splat(0); 4]; ROWS];
         for quarter in 0..4 {
@@ -162,12 +164,13 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
                 codes[row][quarter] = to.requant[quarter].without_zero(v, sum);
             }
         }
-        let pixels = to.together.min(span.count - output);
+        let together = if GROUPED { to.together } else { 1 };
+        let count = to.channels * together.min(span.count - output);
         for row in 0..ROWS {
             // SAFETY: the outputs of `span` are writable.
-            unsafe { to.write(v, span.row + row * span.next + output, pixels, codes[row]) };
+            unsafe { to.write(v, span.row + row * span.next + output, count, codes[row]) };
         }
-        output += to.together;
+        output += together;
         column += step;
     }
 }
@@ -179,7 +182,7 @@ struct Codes<V: Vector, R> {
     pitch: usize,
     /// Channels that exist.
     channels: usize,
-    /// Pixels in one vector.
+    /// Pixels in one vector; with more than 1 there is no room between pixels.
     together: usize,
     requant: [R; 4],
     limits: CodeBytes<V::I>,
@@ -187,24 +190,17 @@ struct Codes<V: Vector, R> {
 
 impl<V: Vector, R: VectorRequant<V>> Codes<V, R> {
     /// # Safety
-    /// The block's channels of the pixels `first..first + pixels` are writable.
+    /// `count` bytes are writable from the block's first channel of pixel `first` on.
     #[inline(always)]
-    unsafe fn write(&self, v: V, first: usize, pixels: usize, codes: [V::I; 4]) {
+    unsafe fn write(&self, v: V, first: usize, count: usize, codes: [V::I; 4]) {
         let bytes = v.narrow4(codes, self.limits);
         let to = self.data.wrapping_add(first * self.pitch);
-        let count = pixels * self.channels;
-        // SAFETY: the caller's; the array holds the widest vector.
+        // SAFETY: the caller's.
         unsafe {
-            if count == 4 * V::LANES && (self.together == 1 || self.pitch == self.channels) {
+            if count == 4 * V::LANES {
                 v.store_bytes(to, bytes);
-            } else if self.together == 1 || self.pitch == self.channels {
-                v.store_some_bytes(to, bytes, count);
             } else {
-                let mut all = [0u8; MAX_LANES * 4];
-                v.store_bytes(all.as_mut_ptr(), bytes);
-                for (i, pixel) in all.chunks_exact(self.channels).take(pixels).enumerate() {
-                    to.wrapping_add(i * self.pitch).copy_from_nonoverlapping(pixel.as_ptr(), self.channels);
-                }
+                v.store_some_bytes(to, bytes, count);
             }
         }
     }

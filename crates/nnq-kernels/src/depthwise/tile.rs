@@ -118,7 +118,7 @@ impl Job<'_> {
                 let to = (column * tile.quads + quad) * 4 * vector;
                 // SAFETY: `ready` holds four vectors for each column and quad.
                 unsafe {
-                    let [a, b, c, d] = columns.get(v, column, &mut mixed);
+                    let [a, b, c, d] = columns.get::<_, false>(v, column, &mut mixed);
                     let to = ready.as_mut_ptr().add(to);
                     v.store_bytes(to, a);
                     v.store_bytes(to.add(vector), b);
