@@ -92,6 +92,23 @@ pub(crate) unsafe fn dequantize_pixels(isa: Isa, x: &[u8], [c, pixels]: [usize; 
     }
 }
 
+/// Real numbers of some pixels `x`, `[..][c]`, to `y`, `[c][pixels]`, whose first pixel is the first of `x`.
+///
+/// # Safety
+/// As [`dequantize_pixels`].
+pub(crate) unsafe fn transpose_pixels(x: &[f32], [c, pixels]: [usize; 2], y: *mut f32) {
+    // Sixteen channels of a pixel are one line of the cache.
+    const TOGETHER: usize = 16;
+    for first in (0..c).step_by(TOGETHER) {
+        for channel in first..(first + TOGETHER).min(c) {
+            for (i, &x) in x[channel..].iter().step_by(c).enumerate() {
+                // SAFETY: the caller's.
+                unsafe { *y.add(channel * pixels + i) = x };
+            }
+        }
+    }
+}
+
 fn check(c: usize, pixels: usize, x: usize, out: usize) {
     let need = c * pixels;
     assert!(x == need && out == need, "{x} elements in and {out} out for {c} channels of {pixels} pixels");

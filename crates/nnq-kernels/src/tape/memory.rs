@@ -154,14 +154,9 @@ impl<'a> Memory<'a> {
         unsafe { std::slice::from_raw_parts(self.arena.add(at).cast(), len) }
     }
 
-    /// Real numbers of the arena, from a multiple of four bytes on.
-    ///
-    /// # Safety
-    /// As [`Memory::write`].
-    #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn write_f32(&self, at: usize, len: usize) -> &mut [f32] {
-        // SAFETY: the caller's; the arena is aligned.
-        unsafe { std::slice::from_raw_parts_mut(self.arena.add(at).cast(), len) }
+    /// The address of byte `at` of the arena.
+    pub(super) fn start(&self, at: usize) -> *mut u8 {
+        self.arena.wrapping_add(at)
     }
 
     /// Elements of buffer `real`.
@@ -171,16 +166,6 @@ impl<'a> Memory<'a> {
     pub(super) unsafe fn real(&self, real: usize, at: usize, len: usize) -> &[f32] {
         // SAFETY: the caller's.
         unsafe { std::slice::from_raw_parts(self.reals[real].0.add(at), len) }
-    }
-
-    /// Elements of buffer `real`.
-    ///
-    /// # Safety
-    /// It is one to write, they lie within it and nobody else reads or writes them meanwhile.
-    #[allow(clippy::mut_from_ref)]
-    pub(super) unsafe fn real_mut(&self, real: usize, at: usize, len: usize) -> &mut [f32] {
-        // SAFETY: the caller's.
-        unsafe { std::slice::from_raw_parts_mut(self.real_start(real).add(at), len) }
     }
 
     /// Where buffer `real` starts.

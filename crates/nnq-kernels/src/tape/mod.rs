@@ -5,9 +5,9 @@
 //! helps with the others' when it is through. A step so small that going apart costs more is one piece.
 //!
 //! Codes live in the arena of a [`Workspace`]; real numbers come in and go out in buffers of the caller's.
+mod bound;
 mod claims;
 mod memory;
-mod planes;
 mod run;
 mod step;
 
@@ -32,6 +32,7 @@ pub struct Tape {
 #[derive(Debug)]
 struct Step {
     kernel: Kernel,
+    bound: bound::Bound,
     /// Units of work that cannot be cut.
     units: usize,
     /// Units that should stay together.
@@ -62,9 +63,10 @@ impl Tape {
             .enumerate()
             .map(|(i, kernel)| {
                 kernel.check(&limits).unwrap_or_else(|e| panic!("step {i}: {e}"));
-                let (units, grain) = (kernel.units(), kernel.grain());
+                let bound = bound::Bound::new(isa, &kernel, members);
+                let (units, grain) = bound.units().unwrap_or_else(|| (kernel.units(), 1));
                 let pieces = kernel.pieces(members).clamp(1, units.div_ceil(grain).max(1));
-                Step { units, grain, pieces, kernel }
+                Step { units, grain, pieces, bound, kernel }
             })
             .collect();
         Tape { isa, steps, arena, reals }

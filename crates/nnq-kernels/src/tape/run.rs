@@ -1,16 +1,15 @@
 //! Running the steps of a tape.
 use super::{
     Tape,
+    bound::Bound,
     claims::Claims,
     memory::{Local, Memory, Real, RealPtr, Workspace},
-    planes,
-    step::{Average, Copies, Kernel, Planes, Product, ProductOut, Residual, Span, Strided, UNIT, Weights},
+    step::{Copies, Kernel, Planes, Product, ProductOut, Residual, Span, UNIT},
 };
 use crate::{
     Isa, SLACK,
-    conv::{Out, Scratch},
-    eltwise,
-    pool::{self, AvgSpec},
+    conv::epilogue::OutPtr,
+    eltwise, layout, pool,
     team::{Member, Team},
 };
 use std::{
@@ -98,49 +97,47 @@ impl Pass<'_> {
         let local = unsafe { self.memory.local(member.index()) };
         // SAFETY: the steps were checked against the memory when the tape was made; every piece is taken once, pieces are disjoint,
         // and a step begins when all pieces of those before it are done.
-        unsafe { share(self.isa, &step.kernel, units, self.memory, local) };
+        unsafe { piece(self.isa, step, units, self.memory, local) };
     }
 }
 
-/// The pieces `units` of a step.
+/// The units `units` of a step.
 ///
 /// # Safety
-/// The step lies within the memory; nobody else works on these pieces, and nobody writes what the step reads.
-unsafe fn share(isa: Isa, kernel: &Kernel, units: Range<usize>, memory: &Memory, local: &mut Local) {
+/// The step lies within the memory; nobody else works on these units, and nobody writes what the step reads.
+unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, memory: &Memory, local: &mut Local) {
     let flat = |len: usize| units.start * UNIT..(units.end * UNIT).min(len);
     // SAFETY: all places are those that were checked, cut by `units`.
     unsafe {
-        match kernel {
-            Kernel::Quantize { x, y, planes: shape, code } => {
-                for (at, row) in rows(*shape, units) {
-                    let (x, y) = (
-                        memory.real(*x, 0, shape.len()),
-                        memory
-                            .write(y.at + (at * shape.pixels + row.start) * shape.channels, row.len() * shape.channels),
-                    );
-                    let x = &x[at * shape.channels * shape.pixels..];
-                    planes::quantize(isa, x, *shape, row, *code, y);
+        match &step.kernel {
+            Kernel::Quantize { x, y, planes, code } => {
+                let Planes { channels, pixels, .. } = *planes;
+                let code = eltwise::Code { scale: code.scale, zero: code.zero.into(), lo: code.lo.into(), hi: code.hi.into() };
+                for (sample, row) in rows(*planes, units) {
+                    let x = memory.real(*x, sample * channels * pixels, channels * pixels);
+                    let y = memory.write(y.at + (sample * pixels + row.start) * channels, row.len() * channels);
+                    layout::quantize_pixels(isa, x, [channels, pixels], row, code, y);
                 }
             }
-            Kernel::Dequantize { x, y, planes: shape, scale, zero } => {
+            Kernel::Dequantize { x, y, planes, scale, zero } => {
+                let Planes { channels, pixels, .. } = *planes;
                 let y = memory.real_start(*y);
-                for (at, row) in rows(*shape, units) {
-                    let first = (at * shape.pixels + row.start) * shape.channels;
-                    let x = memory.read(x.at + first, row.len() * shape.channels);
-                    let y = y.add(at * shape.channels * shape.pixels + row.start);
-                    planes::dequantize(isa, x, *shape, row.len(), *scale, *zero, y);
+                for (sample, row) in rows(*planes, units) {
+                    let x = memory.read(x.at + (sample * pixels + row.start) * channels, row.len() * channels);
+                    let y = y.add(sample * channels * pixels + row.start);
+                    layout::dequantize_pixels(isa, x, [channels, pixels], *scale, *zero, y);
                 }
             }
-            Kernel::Transpose { x, y, planes: shape } => {
+            Kernel::Transpose { x, y, planes } => {
+                let Planes { channels, pixels, .. } = *planes;
                 let y = memory.real_start(*y);
-                for (at, row) in rows(*shape, units) {
-                    let first = (at * shape.pixels + row.start) * shape.channels;
-                    let x = memory.read_f32(x + first * 4, row.len() * shape.channels);
-                    let y = y.add(at * shape.channels * shape.pixels + row.start);
-                    planes::transpose(x, *shape, row.len(), y);
+                for (sample, row) in rows(*planes, units) {
+                    let first = (sample * pixels + row.start) * channels;
+                    let x = memory.read_f32(x + first * 4, row.len() * channels);
+                    layout::transpose_pixels(x, [channels, pixels], y.add(sample * channels * pixels + row.start));
                 }
             }
-            Kernel::Product(p) => product(isa, p, units, memory, local),
+            Kernel::Product(p) => product(isa, p, &step.bound, units, memory, local),
             Kernel::Add { a, b, y, spec } => {
                 let r = flat(y.len);
                 let (a, b) = (memory.read(a.at + r.start, r.len()), memory.read(b.at + r.start, r.len()));
@@ -158,20 +155,11 @@ unsafe fn share(isa: Isa, kernel: &Kernel, units: Range<usize>, memory: &Memory,
             }
             Kernel::MaxPool { x, y, geom } => {
                 let x = memory.read(x.at, x.len + SLACK);
-                pool::max_pool(isa, geom, x, units.clone(), pixels(memory, *y, units, geom.c), y.pitch);
+                pool::max_pool_part(isa, geom, x, units, memory.start(y.at), y.pitch);
             }
-            Kernel::AvgPool { x, y, geom, average } => {
-                let Average { x_zero, count_include_pad, requants, zero, lo, hi } = average;
-                let spec = AvgSpec {
-                    x_zero: *x_zero,
-                    count_include_pad: *count_include_pad,
-                    requants,
-                    zero: *zero,
-                    lo: *lo,
-                    hi: *hi,
-                };
-                let x = memory.read(x.at, x.len + SLACK);
-                pool::avg_pool(isa, geom, x, &spec, units.clone(), pixels(memory, *y, units, geom.c), y.pitch);
+            Kernel::AvgPool { x, y, .. } => {
+                let Bound::Average(average) = &step.bound else { unreachable!("bound when the tape was made") };
+                average.run_part(memory.read(x.at, x.len + SLACK), units, memory.start(y.at), y.pitch);
             }
             Kernel::Move { x, y, copies, fill } => {
                 if let Some(code) = fill {
@@ -192,19 +180,8 @@ fn rows(planes: Planes, units: Range<usize>) -> impl Iterator<Item = (usize, Ran
     })
 }
 
-/// The bytes of the pixels `units`.
-///
 /// # Safety
-/// As [`Memory::write`].
-#[allow(clippy::mut_from_ref)]
-unsafe fn pixels<'m>(memory: &'m Memory, y: Strided, units: Range<usize>, c: usize) -> &'m mut [u8] {
-    let len = if units.is_empty() { 0 } else { (units.len() - 1) * y.pitch + c };
-    // SAFETY: the caller's.
-    unsafe { memory.write(y.at + units.start * y.pitch, len) }
-}
-
-/// # Safety
-/// As [`share`].
+/// As [`piece`].
 unsafe fn moves(x: Span, y: Span, copies: &[Copies], units: Range<usize>, memory: &Memory) {
     let mut first = 0;
     for c in copies {
@@ -222,61 +199,62 @@ unsafe fn moves(x: Span, y: Span, copies: &[Copies], units: Range<usize>, memory
 }
 
 /// # Safety
-/// As [`share`].
-unsafe fn product(isa: Isa, p: &Product, units: Range<usize>, memory: &Memory, local: &mut Local) {
-    if units.is_empty() {
-        return;
-    }
+/// As [`piece`].
+unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, memory: &Memory, local: &mut Local) {
     let c = p.geom.c_out;
-    // SAFETY: the caller's.
+    // SAFETY: the caller's; real buffers to write and the arena hold every output, as was checked.
     unsafe {
         let x = memory.read(p.x.at, p.x.len + SLACK);
-        let scratch = &mut local.scratch;
-        match (p.y, &p.residual) {
+        let Local { scratch, block } = local;
+        // Some pixels and the panels of some channels.
+        let (pixels, panels) = match bound {
+            Bound::Conv { by_panels: true, .. } => (0..p.geom.pixels(), Some(units)),
+            _ => (units, None),
+        };
+        let mut run = |pixels: Range<usize>, out: OutPtr| match (bound, &panels) {
+            (Bound::Conv { conv, .. }, Some(panels)) => conv.run_part(x, pixels, panels.clone(), out, scratch),
+            (Bound::Conv { conv, .. }, None) => conv.run_part(x, pixels, 0..conv.panels(), out, scratch),
+            (Bound::Depthwise(depthwise), _) => depthwise.run_part(x, pixels, out, scratch),
+            _ => unreachable!("bound when the tape was made"),
+        };
+        let (y, Residual { other, second, spec }) = match (p.y, &p.residual) {
+            (ProductOut::Codes(y), Some(residual)) => (y, residual),
             (ProductOut::Codes(y), None) => {
-                let data = pixels(memory, y, units.clone(), c);
-                kernel(p, x, units, Out::U8 { data, pitch: y.pitch }, scratch);
+                return run(pixels, OutPtr::U8 { data: memory.start(y.at), pitch: y.pitch });
             }
-            (ProductOut::Codes(y), Some(Residual { other, second, spec })) => {
-                let together = (BLOCK / c.max(1)).max(BLOCK_PIXELS);
-                let mut first = units.start;
-                while first < units.end {
-                    let rows = first..(first + together).min(units.end);
-                    let block = &mut local.block;
-                    if block.len() < rows.len() * c {
-                        block.resize(rows.len() * c, 0);
-                    }
-                    let block = &mut block[..rows.len() * c];
-                    kernel(p, x, rows.clone(), Out::U8 { data: block, pitch: c }, scratch);
-                    let other = memory.read(other.at + rows.start * c, rows.len() * c);
-                    let (a, b) = if *second { (other, &*block) } else { (&*block, other) };
-                    if y.pitch == c {
-                        eltwise::add(isa, a, b, pixels(memory, y, rows.clone(), c), spec);
-                    } else {
-                        for (i, row) in rows.clone().enumerate() {
-                            let y = memory.write(y.at + row * y.pitch, c);
-                            eltwise::add(isa, &a[i * c..][..c], &b[i * c..][..c], y, spec);
-                        }
-                    }
-                    first = rows.end;
+            (ProductOut::Real(y), _) => return run(pixels, OutPtr::F32(memory.real_start(y))),
+            (ProductOut::Floats(y), _) => return run(pixels, OutPtr::F32(memory.start(y).cast())),
+        };
+        let channels = match (bound, &panels) {
+            (Bound::Conv { conv, .. }, Some(panels)) => {
+                let width = conv.panel_width();
+                panels.start * width..(panels.end * width).min(c)
+            }
+            _ => 0..c,
+        };
+        let together = (BLOCK / channels.len().max(1)).max(BLOCK_PIXELS);
+        let mut first = pixels.start;
+        while first < pixels.end {
+            let rows = first..(first + together).min(pixels.end);
+            if block.len() < rows.len() * c {
+                block.resize(rows.len() * c, 0);
+            }
+            let data = block.as_mut_ptr().wrapping_sub(rows.start * c);
+            run(rows.clone(), OutPtr::U8 { data, pitch: c });
+            let sum = |from: usize, at: usize, len: usize| {
+                let product = &block[from - rows.start * c..][..len];
+                let other = memory.read(other.at + from, len);
+                let (a, b) = if *second { (other, product) } else { (product, other) };
+                eltwise::add(isa, a, b, memory.write(at, len), spec);
+            };
+            if channels.len() == c && y.pitch == c {
+                sum(rows.start * c, y.at + rows.start * c, rows.len() * c);
+            } else {
+                for row in rows.clone() {
+                    sum(row * c + channels.start, y.at + row * y.pitch + channels.start, channels.len());
                 }
             }
-            (ProductOut::Real(y), _) => {
-                let y = memory.real_mut(y, units.start * c, units.len() * c);
-                kernel(p, x, units, Out::F32(y), scratch);
-            }
-            (ProductOut::Floats(y), _) => {
-                let y = memory.write_f32(y + units.start * c * 4, units.len() * c);
-                kernel(p, x, units, Out::F32(y), scratch);
-            }
+            first = rows.end;
         }
-    }
-}
-
-fn kernel(p: &Product, x: &[u8], rows: Range<usize>, out: Out, scratch: &mut Scratch) {
-    let epilogue = p.epilogue();
-    match &p.weights {
-        Weights::Conv(w) => w.run(&p.geom, x, p.x_zero, rows, &epilogue, out, scratch),
-        Weights::Depthwise(w) => w.run(&p.geom, x, p.x_zero, rows, &epilogue, out, scratch),
     }
 }

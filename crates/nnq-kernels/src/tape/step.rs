@@ -153,7 +153,7 @@ impl Product {
         }
     }
 
-    fn macs(&self) -> usize {
+    pub(super) fn macs(&self) -> usize {
         self.geom.pixels() * self.geom.c_out * self.geom.depth()
     }
 }
@@ -224,14 +224,6 @@ impl Kernel {
             Kernel::Add { y, .. } | Kernel::Mul { y, .. } | Kernel::Lut { y, .. } => y.len.div_ceil(UNIT),
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels(),
             Kernel::Move { copies, .. } => copies.iter().map(|c| c.count).sum(),
-        }
-    }
-
-    /// Units that should stay together.
-    pub(super) fn grain(&self) -> usize {
-        match self {
-            Kernel::Product(_) => 16,
-            _ => 1,
         }
     }
 
