@@ -27,11 +27,15 @@ pub struct BoundDepthwise {
 #[derive(Clone, Debug)]
 enum Code {
     Plain(Arc<Vec<i8>>),
-    /// Some neighbouring pixels may be one of more channels, where the outputs leave no room between pixels.
-    Blocks {
-        single: Laid,
-        grouped: Option<Laid>,
-    },
+    Blocks(Box<Forms>),
+}
+
+/// Pixel by pixel, and with some neighbouring pixels as one of more channels: that only where the outputs leave no room
+/// between pixels.
+#[derive(Clone, Debug)]
+struct Forms {
+    single: Laid,
+    grouped: Option<Laid>,
 }
 
 /// Weights and an epilogue for them.
@@ -86,7 +90,7 @@ impl BoundDepthwise {
                 };
                 let together = direct::together(geom, epi, blocks.width());
                 let grouped = (together > 1).then(|| laid(Arc::new(blocks.repeated(together)), together));
-                Code::Blocks { single: laid(blocks.clone(), 1), grouped }
+                Code::Blocks(Box::new(Forms { single: laid(blocks.clone(), 1), grouped }))
             }
         };
         BoundDepthwise { isa, geom: *geom, x_zero, form: epi.form(), epi: Owned::new(epi), code }
@@ -101,9 +105,9 @@ impl BoundDepthwise {
     pub fn bytes(&self) -> usize {
         let ready = match &self.code {
             Code::Plain(_) => 0,
-            Code::Blocks { single, grouped } => {
-                let grouped = grouped.as_ref().map_or(0, |laid| laid.ready.bytes() + laid.blocks.memory());
-                single.ready.bytes() + grouped
+            Code::Blocks(forms) => {
+                let grouped = forms.grouped.as_ref().map_or(0, |laid| laid.ready.bytes() + laid.blocks.memory());
+                size_of::<Forms>() + forms.single.ready.bytes() + grouped
             }
         };
         size_of::<BoundDepthwise>() + ready
@@ -143,9 +147,9 @@ impl BoundDepthwise {
                 let out = unsafe { out.slice(rows.start, rows.len(), geom.c_out) };
                 scalar::run(geom, w, x, x_zero, rows, epi, out);
             }
-            Code::Blocks { single, grouped } => {
+            Code::Blocks(forms) => {
                 let no_room = matches!(out, OutPtr::U8 { pitch, .. } if pitch == geom.c_out);
-                let Laid { blocks, ready } = grouped.as_ref().filter(|_| no_room).unwrap_or(single);
+                let Laid { blocks, ready } = forms.grouped.as_ref().filter(|_| no_room).unwrap_or(&forms.single);
                 let job = Job { geom, blocks, ready, epi, x, x_zero, rows, out, scratch };
                 dispatch(self.isa, job).expect("blocks are packed for vectors");
             }

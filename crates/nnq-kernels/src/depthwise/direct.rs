@@ -30,7 +30,7 @@ pub(super) fn fits(geom: &ConvGeom, epi: &Epilogue) -> bool {
 
 /// How many neighbouring pixels to compute as one with vectors of `vector` bytes.
 pub(super) fn together(geom: &ConvGeom, epi: &Epilogue, vector: usize) -> usize {
-    let fit = if geom.c_in == 0 { 1 } else { (vector / geom.c_in).min(geom.out_w) };
+    let fit = vector.checked_div(geom.c_in).map_or(1, |fit| fit.min(geom.out_w));
     if fits(geom, epi) && geom.stride_w == 1 { fit.max(1) } else { 1 }
 }
 
