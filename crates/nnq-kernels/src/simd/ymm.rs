@@ -188,9 +188,33 @@ impl Vector for Ymm {
     unsafe fn store_some_bytes(self, p: *mut u8, x: __m256i, count: usize) {
         debug_assert!(count <= 32);
         let mut all = [0u8; 32];
+        // Pieces by the bits of the count: a call of memcpy would cost the caller all of its vector registers.
         op!({
             _mm256_storeu_si256(all.as_mut_ptr().cast(), x);
-            std::ptr::copy_nonoverlapping(all.as_ptr(), p, count);
+            let mut at = 0;
+            if count & 32 != 0 {
+                return _mm256_storeu_si256(p.cast(), x);
+            }
+            if count & 16 != 0 {
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(x));
+                at = 16;
+            }
+            let all = all.as_ptr();
+            if count & 8 != 0 {
+                p.add(at).cast::<u64>().write_unaligned(all.add(at).cast::<u64>().read_unaligned());
+                at += 8;
+            }
+            if count & 4 != 0 {
+                p.add(at).cast::<u32>().write_unaligned(all.add(at).cast::<u32>().read_unaligned());
+                at += 4;
+            }
+            if count & 2 != 0 {
+                p.add(at).cast::<u16>().write_unaligned(all.add(at).cast::<u16>().read_unaligned());
+                at += 2;
+            }
+            if count & 1 != 0 {
+                *p.add(at) = *all.add(at);
+            }
         })
     }
     #[inline(always)]
