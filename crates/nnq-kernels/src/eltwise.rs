@@ -10,7 +10,7 @@ use crate::{
         AddDyadic, Dyadic, ScalarRequant, dequantize_f32, quantize_f32, requantize_dyadic,
         vector::{CodeLimits, DyadicVector, DyadicWide, Kind, Prepared, VectorRequant},
     },
-    simd::{MAX_LANES, Op, Simd, Vector},
+    simd::{CodeBytes, MAX_LANES, Op, Simd, Vector},
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,7 +145,7 @@ struct Loops<'a> {
     out: &'a mut [u8],
 }
 
-/// A function of two vectors of codes. It gives integers that are codes once they are clamped.
+/// A function of two vectors of codes. It gives integers that become codes in [`Vector::narrow4`].
 ///
 /// Not a closure: only methods can be made to be compiled for the instruction set of their caller.
 trait Function<V: Vector>: Copy {
@@ -153,11 +153,8 @@ trait Function<V: Vector>: Copy {
 }
 
 impl Loops<'_> {
-    /// `limits` are the smallest and the largest code.
     #[inline(always)]
-    fn run<V: Vector>(self, v: V, limits: [u8; 2], f: impl Function<V>) {
-        let limits = limits.map(|code| i32::from_ne_bytes([code; 4]));
-        let limits = [v.splat(limits[0]), v.splat(limits[1])];
+    fn run<V: Vector>(self, v: V, limits: CodeBytes<V::I>, f: impl Function<V>) {
         let step = 4 * V::LANES;
         let whole = self.out.len() / step * step;
         let (out, rest) = self.out.split_at_mut(whole);
@@ -183,13 +180,13 @@ impl Loops<'_> {
 /// # Safety
 /// `4 * LANES` bytes are readable at `a` and `b`.
 #[inline(always)]
-unsafe fn four<V: Vector>(v: V, a: *const u8, b: *const u8, limits: [V::I; 2], f: impl Function<V>) -> V::I {
+unsafe fn four<V: Vector>(v: V, a: *const u8, b: *const u8, limits: CodeBytes<V::I>, f: impl Function<V>) -> V::I {
     let mut codes = [v.splat(0); 4];
     for (i, code) in codes.iter_mut().enumerate() {
         // SAFETY: the caller's.
         *code = unsafe { f.call(v, v.widen(a.add(i * V::LANES)), v.widen(b.add(i * V::LANES))) };
     }
-    v.min_u8(v.max_u8(v.narrow4_in_order(codes), limits[0]), limits[1])
+    v.narrow4_in_order(codes, limits)
 }
 
 /// Dequantization of both operands.
@@ -227,7 +224,7 @@ impl<V: Vector> Function<V> for OnnxSum<V> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
         let (a, b) = self.reals.of(v, a, b);
-        self.limits.code(v, v.div_f(v.add_f(a, b), self.scale))
+        self.limits.without_zero(v, v.div_f(v.add_f(a, b), self.scale))
     }
 }
 
@@ -243,25 +240,24 @@ impl<V: Vector> Function<V> for OnnxProduct<V> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
         let (a, b) = self.reals.of(v, a, b);
-        self.limits.code(v, v.div_f(v.mul_f(a, b), self.scale))
+        self.limits.without_zero(v, v.div_f(v.mul_f(a, b), self.scale))
     }
 }
 
-/// `(a * ma + b * mb + constant) >> shift`, then the zero point and the clamp.
+/// `(a * ma + b * mb + constant) >> shift`.
 #[derive(Clone, Copy)]
 struct DyadicSum<V: Vector> {
     ma: V::I,
     mb: V::I,
     constant: V::I,
     shift: V::I,
-    zero: V::I,
 }
 
 impl<V: Vector> Function<V> for DyadicSum<V> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
         let sum = v.add(v.add(v.mul(a, self.ma), self.constant), v.mul(b, self.mb));
-        v.add(v.shr(sum, self.shift), self.zero)
+        v.shr(sum, self.shift)
     }
 }
 
@@ -276,7 +272,7 @@ struct DyadicProduct<V: Vector, R> {
 impl<V: Vector, R: VectorRequant<V>> Function<V> for DyadicProduct<V, R> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
-        self.by.unclamped(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
+        self.by.without_zero(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
     }
 }
 
@@ -303,7 +299,8 @@ impl Binary for AddSpec {
 
     #[inline(always)]
     fn vector<S: Simd>(&self, s: S, loops: Loops) {
-        let (v, limits) = (s.v(), [self.lo, self.hi]);
+        let v = s.v();
+        let limits = CodeBytes::new(v, self.zero, self.lo, self.hi);
         let (lo, hi, zero) = (self.lo.into(), self.hi.into(), self.zero.into());
         match self.mode {
             AddMode::Onnx { sa, sb, sy } => {
@@ -328,7 +325,6 @@ impl Binary for AddSpec {
                     mb: v.splat(mb),
                     constant: v.splat(constant),
                     shift: v.splat(by.shift.into()),
-                    zero: v.splat(zero),
                 };
                 loops.run(v, limits, sum);
             }
@@ -357,7 +353,8 @@ impl Binary for MulSpec {
 
     #[inline(always)]
     fn vector<S: Simd>(&self, s: S, loops: Loops) {
-        let (v, limits) = (s.v(), [self.lo, self.hi]);
+        let v = s.v();
+        let limits = CodeBytes::new(v, self.zero, self.lo, self.hi);
         match self.mode {
             MulMode::Onnx { sa, sb, sy } => {
                 let product = OnnxProduct {

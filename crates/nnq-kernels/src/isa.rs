@@ -59,6 +59,11 @@ impl Isa {
         }
     }
 
+    /// Whether its vectors have 512 bits.
+    pub(crate) fn has_512_bits(self) -> bool {
+        matches!(self, Isa::Avx512Vnni | Isa::AmxInt8)
+    }
+
     /// The fastest one that this machine can run.
     pub fn best() -> Isa {
         let mut fastest_first = Isa::all().iter().rev().copied();

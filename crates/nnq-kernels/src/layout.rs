@@ -5,7 +5,7 @@ use crate::{
     eltwise::Code,
     isa::dispatch,
     round::dequantize_f32,
-    simd::{MAX_LANES, Op, Simd, Vector},
+    simd::{CodeBytes, MAX_LANES, Op, Simd, Vector},
 };
 use std::ops::Range;
 
@@ -188,8 +188,9 @@ impl ToPixels<'_> {
     /// Up to four channels from `channel` on.
     #[inline(always)]
     fn group<V: Vector>(&mut self, v: V, channel: usize) {
-        let limits = self.code.limits(v);
-        let scale = v.splat_f(self.code.scale);
+        let (limits, scale) = (self.code.limits(v), v.splat_f(self.code.scale));
+        let Code { zero, lo, hi, .. } = self.code;
+        let bytes = CodeBytes::new(v, zero as u8, lo as u8, hi as u8);
         let (count, wide) = (self.row.len(), 4 * V::LANES);
         let channels = GROUP.min(self.c - channel);
         for first in (0..count).step_by(wide) {
@@ -206,9 +207,10 @@ impl ToPixels<'_> {
                 let mut codes = [v.splat(0); 4];
                 for (j, codes) in codes.iter_mut().enumerate() {
                     // SAFETY: four times LANES elements are readable.
-                    *codes = limits.code(v, unsafe { v.div_f(v.load_f(from.add(j * V::LANES)), scale) });
+                    let real = unsafe { v.div_f(v.load_f(from.add(j * V::LANES)), scale) };
+                    *codes = limits.without_zero(v, real);
                 }
-                *row = v.narrow4_in_order(codes);
+                *row = v.narrow4_in_order(codes, bytes);
             }
             let mut groups = [[0u8; GROUP]; MAX_LANES * 4];
             for (i, four) in v.interleave4(rows).into_iter().enumerate() {

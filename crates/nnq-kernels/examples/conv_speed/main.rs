@@ -108,6 +108,7 @@ fn measure(isa: Isa, geom: &ConvGeom) -> f64 {
         hi: 255,
     };
     let bound = PackedConv::pack(isa, geom, &w).bind(geom, 128, &epi);
+    let depthwise = depthwise.map(|packed| packed.bind(geom, 128, &epi));
     let bytes = geom.pixels() * geom.c_out;
     let (mut out, at) = aligned(bytes);
     let out = &mut out[at..at + bytes];
@@ -120,7 +121,7 @@ fn measure(isa: Isa, geom: &ConvGeom) -> f64 {
         let to = Out::U8 { data: out, pitch: geom.c_out };
         let rows = 0..geom.pixels();
         match &depthwise {
-            Some(depthwise) => depthwise.run(geom, x, 128, rows, &epi, to, &mut scratch),
+            Some(depthwise) => depthwise.run(x, rows, to, &mut scratch),
             None => bound.run(x, rows, to, &mut scratch),
         }
         best = best.min(now.elapsed().as_secs_f64());

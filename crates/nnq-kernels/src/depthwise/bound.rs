@@ -27,7 +27,22 @@ pub struct BoundDepthwise {
 #[derive(Clone, Debug)]
 enum Code {
     Plain(Arc<Vec<i8>>),
-    Blocks { blocks: Arc<Blocks>, ready: Ready },
+    Blocks(Box<Forms>),
+}
+
+/// Pixel by pixel, and with some neighbouring pixels as one of more channels: that only where the outputs leave no room
+/// between pixels.
+#[derive(Clone, Debug)]
+struct Forms {
+    single: Laid,
+    grouped: Option<Laid>,
+}
+
+/// Weights and an epilogue for them.
+#[derive(Clone, Debug)]
+struct Laid {
+    blocks: Arc<Blocks>,
+    ready: Ready,
 }
 
 /// An epilogue laid out for the lanes of blocks.
@@ -69,10 +84,13 @@ impl BoundDepthwise {
         let code = match weights {
             Weights::Plain(w) => Code::Plain(w.clone()),
             Weights::Blocks(blocks) => {
+                let laid = |blocks: Arc<Blocks>, together| {
+                    let ready = Ready::new(epi, geom, &blocks, x_zero, together);
+                    Laid { blocks, ready }
+                };
                 let together = direct::together(geom, epi, blocks.width());
-                let blocks = if together > 1 { Arc::new(blocks.repeated(together)) } else { blocks.clone() };
-                let ready = Ready::new(epi, geom, &blocks, x_zero, together);
-                Code::Blocks { blocks, ready }
+                let grouped = (together > 1).then(|| laid(Arc::new(blocks.repeated(together)), together));
+                Code::Blocks(Box::new(Forms { single: laid(blocks.clone(), 1), grouped }))
             }
         };
         BoundDepthwise { isa, geom: *geom, x_zero, form: epi.form(), epi: Owned::new(epi), code }
@@ -87,8 +105,10 @@ impl BoundDepthwise {
     pub fn bytes(&self) -> usize {
         let ready = match &self.code {
             Code::Plain(_) => 0,
-            Code::Blocks { ready, blocks } if ready.together > 1 => ready.bytes() + blocks.memory(),
-            Code::Blocks { ready, .. } => ready.bytes(),
+            Code::Blocks(forms) => {
+                let grouped = forms.grouped.as_ref().map_or(0, |laid| laid.ready.bytes() + laid.blocks.memory());
+                size_of::<Forms>() + forms.single.ready.bytes() + grouped
+            }
         };
         size_of::<BoundDepthwise>() + ready
     }
@@ -127,7 +147,9 @@ impl BoundDepthwise {
                 let out = unsafe { out.slice(rows.start, rows.len(), geom.c_out) };
                 scalar::run(geom, w, x, x_zero, rows, epi, out);
             }
-            Code::Blocks { blocks, ready } => {
+            Code::Blocks(forms) => {
+                let no_room = matches!(out, OutPtr::U8 { pitch, .. } if pitch == geom.c_out);
+                let Laid { blocks, ready } = forms.grouped.as_ref().filter(|_| no_room).unwrap_or(&forms.single);
                 let job = Job { geom, blocks, ready, epi, x, x_zero, rows, out, scratch };
                 dispatch(self.isa, job).expect("blocks are packed for vectors");
             }

@@ -25,7 +25,7 @@ pub(super) struct Columns<'a> {
     /// The columns inside the input are `first..end`.
     first: usize,
     end: usize,
-    /// Neighbouring columns that one vector holds.
+    /// Neighbouring columns that one vector holds; more than 1 only when `GROUPED`.
     together: usize,
     bytes: PhantomData<&'a [u8]>,
 }
@@ -68,15 +68,16 @@ impl<'a> Columns<'a> {
     /// The bytes of column `column` (and its neighbours, where several are computed together), channel by channel,
     /// in the `LANE_ORDER`. `mixed` is memory for those that lie partly in the padding.
     #[inline(always)]
-    pub(super) fn get<V: Vector>(&self, v: V, column: usize, mixed: &mut Rows) -> [V::I; 4] {
+    pub(super) fn get<V: Vector, const GROUPED: bool>(&self, v: V, column: usize, mixed: &mut Rows) -> [V::I; 4] {
         let mut from = [self.padding.as_ptr(); 4];
-        if column >= self.first && column + self.together <= self.end {
+        let together = if GROUPED { self.together } else { 1 };
+        if column >= self.first && column + together <= self.end {
             let offset = (column - self.first) * self.pitch;
             for ((from, row), inside) in from.iter_mut().zip(self.rows).zip(self.inside) {
                 // SAFETY: the columns `first..end` of each row inside were found to lie within the input.
                 *from = unsafe { row.add(offset & inside) };
             }
-        } else if self.together > 1 {
+        } else if GROUPED {
             self.mix(column, mixed);
             from = mixed.each_ref().map(|row| row.as_ptr());
         }

@@ -14,7 +14,7 @@ use crate::{
         epilogue::{Form, OutPtr},
     },
     round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
-    simd::{Int, MAX_LANES, Simd, Vector},
+    simd::{CodeBytes, Int, MAX_LANES, Simd, Vector},
 };
 use std::ops::Range;
 
@@ -30,7 +30,7 @@ pub(super) fn fits(geom: &ConvGeom, epi: &Epilogue) -> bool {
 
 /// How many neighbouring pixels to compute as one with vectors of `vector` bytes.
 pub(super) fn together(geom: &ConvGeom, epi: &Epilogue, vector: usize) -> usize {
-    let fit = if geom.c_in == 0 { 1 } else { (vector / geom.c_in).min(geom.out_w) };
+    let fit = vector.checked_div(geom.c_in).map_or(1, |fit| fit.min(geom.out_w));
     if fits(geom, epi) && geom.stride_w == 1 { fit.max(1) } else { 1 }
 }
 
@@ -78,7 +78,6 @@ impl Job<'_> {
             R::load(v, prepared, lane + 2 * lanes),
             R::load(v, prepared, lane + 3 * lanes),
         ];
-        let limits = prepared.codes().map(|code| i32::from_ne_bytes([code; 4]));
         let OutPtr::U8 { data, pitch } = self.out else {
             unreachable!("only codes fit");
         };
@@ -88,7 +87,7 @@ impl Job<'_> {
             channels: vector.min(geom.c_in - lane),
             together,
             requant,
-            limits: [v.splat(limits[0]), v.splat(limits[1])],
+            limits: prepared.bytes_of_code(v),
         };
         // The second row's window begins one row of the kernel below the first one's.
         let pairs = geom.k_h <= 3 && geom.stride_h == geom.dil_h;
@@ -103,13 +102,15 @@ impl Job<'_> {
             let columns = Columns::new(geom, self.x, &padding, vector, tile, [0, height], together);
             let span = Span { row, count, next: geom.out_w };
             let step = geom.stride_w * together;
-            match (two, step) {
-                (false, 1) => row_of::<S, R, 2, 1>(s, &columns, span, step, &w, &start, &to),
-                (false, 2) => row_of::<S, R, 1, 1>(s, &columns, span, step, &w, &start, &to),
-                (false, _) => row_of::<S, R, 0, 1>(s, &columns, span, step, &w, &start, &to),
-                (true, 1) => row_of::<S, R, 2, 2>(s, &columns, span, step, &w, &start, &to),
-                (true, 2) => row_of::<S, R, 1, 2>(s, &columns, span, step, &w, &start, &to),
-                (true, _) => row_of::<S, R, 0, 2>(s, &columns, span, step, &w, &start, &to),
+            match (two, step, together) {
+                (false, 1, _) => row_of::<S, R, 2, 1, false>(s, &columns, span, step, &w, &start, &to),
+                (false, 2, 1) => row_of::<S, R, 1, 1, false>(s, &columns, span, step, &w, &start, &to),
+                (false, 2, _) => row_of::<S, R, 1, 1, true>(s, &columns, span, step, &w, &start, &to),
+                (false, ..) => row_of::<S, R, 0, 1, true>(s, &columns, span, step, &w, &start, &to),
+                (true, 1, _) => row_of::<S, R, 2, 2, false>(s, &columns, span, step, &w, &start, &to),
+                (true, 2, 1) => row_of::<S, R, 1, 2, false>(s, &columns, span, step, &w, &start, &to),
+                (true, 2, _) => row_of::<S, R, 1, 2, true>(s, &columns, span, step, &w, &start, &to),
+                (true, ..) => row_of::<S, R, 0, 2, true>(s, &columns, span, step, &w, &start, &to),
             }
             row += if two { 2 * count } else { count };
         }
@@ -130,7 +131,7 @@ struct Span {
 /// Constant bounds and indices: the columns stay in registers.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>(
+fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize, const GROUPED: bool>(
     s: S,
     columns: &Columns,
     span: Span,
@@ -143,7 +144,7 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
     let mut mixed: Rows = [[0; MAX_LANES * 4]; 4];
     let mut seen = [[v.splat(0); 4]; 3];
     for i in 0..KEPT {
-        seen[3 - KEPT + i] = columns.get(v, i, &mut mixed);
+        seen[3 - KEPT + i] = columns.get::<_, GROUPED>(v, i, &mut mixed);
     }
     let (mut output, mut column) = (0, 0);
     while output < span.count {
@@ -151,7 +152,7 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
             seen[i] = seen[3 - KEPT + i];
         }
         for i in KEPT..3 {
-            seen[i] = columns.get(v, column + i, &mut mixed);
+            seen[i] = columns.get::<_, GROUPED>(v, column + i, &mut mixed);
         }
         let mut codes = [[v.splat(0); 4]; ROWS];
         for quarter in 0..4 {
@@ -160,15 +161,16 @@ fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize>
                 for tap in 0..3 {
                     sum = s.dot(sum, s.act(seen[tap][quarter]), w[row][tap][quarter]);
                 }
-                codes[row][quarter] = to.requant[quarter].unclamped(v, sum);
+                codes[row][quarter] = to.requant[quarter].without_zero(v, sum);
             }
         }
-        let pixels = to.together.min(span.count - output);
+        let together = if GROUPED { to.together } else { 1 };
+        let count = to.channels * together.min(span.count - output);
         for row in 0..ROWS {
             // SAFETY: the outputs of `span` are writable.
-            unsafe { to.write(v, span.row + row * span.next + output, pixels, codes[row]) };
+            unsafe { to.write(v, span.row + row * span.next + output, count, codes[row]) };
         }
-        output += to.together;
+        output += together;
         column += step;
     }
 }
@@ -180,34 +182,25 @@ struct Codes<V: Vector, R> {
     pitch: usize,
     /// Channels that exist.
     channels: usize,
-    /// Pixels in one vector.
+    /// Pixels in one vector; with more than 1 there is no room between pixels.
     together: usize,
     requant: [R; 4],
-    /// The smallest and the largest code, in every byte.
-    limits: [V::I; 2],
+    limits: CodeBytes<V::I>,
 }
 
 impl<V: Vector, R: VectorRequant<V>> Codes<V, R> {
     /// # Safety
-    /// The block's channels of the pixels `first..first + pixels` are writable.
+    /// `count` bytes are writable from the block's first channel of pixel `first` on.
     #[inline(always)]
-    unsafe fn write(&self, v: V, first: usize, pixels: usize, codes: [V::I; 4]) {
-        let bytes = v.narrow4(codes);
-        let bytes = v.min_u8(v.max_u8(bytes, self.limits[0]), self.limits[1]);
+    unsafe fn write(&self, v: V, first: usize, count: usize, codes: [V::I; 4]) {
+        let bytes = v.narrow4(codes, self.limits);
         let to = self.data.wrapping_add(first * self.pitch);
-        let count = pixels * self.channels;
-        // SAFETY: the caller's; the array holds the widest vector.
+        // SAFETY: the caller's.
         unsafe {
-            if count == 4 * V::LANES && (self.together == 1 || self.pitch == self.channels) {
+            if count == 4 * V::LANES {
                 v.store_bytes(to, bytes);
-            } else if self.together == 1 || self.pitch == self.channels {
-                v.store_some_bytes(to, bytes, count);
             } else {
-                let mut all = [0u8; MAX_LANES * 4];
-                v.store_bytes(all.as_mut_ptr(), bytes);
-                for (i, pixel) in all.chunks_exact(self.channels).take(pixels).enumerate() {
-                    to.wrapping_add(i * self.pitch).copy_from_nonoverlapping(pixel.as_ptr(), self.channels);
-                }
+                v.store_some_bytes(to, bytes, count);
             }
         }
     }

@@ -118,3 +118,6 @@ impl PackedDepthwise {
         self.bind(geom, x_zero, epi).run(x, rows, out, scratch);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -118,7 +118,7 @@ impl Job<'_> {
                 let to = (column * tile.quads + quad) * 4 * vector;
                 // SAFETY: `ready` holds four vectors for each column and quad.
                 unsafe {
-                    let [a, b, c, d] = columns.get(v, column, &mut mixed);
+                    let [a, b, c, d] = columns.get::<_, false>(v, column, &mut mixed);
                     let to = ready.as_mut_ptr().add(to);
                     v.store_bytes(to, a);
                     v.store_bytes(to.add(vector), b);
@@ -267,12 +267,13 @@ impl Job<'_> {
         ];
         for i in 0..tile.count {
             let acc = &self.scratch.acc[i * 4 * lanes..][..4 * lanes];
-            let bytes = v.narrow4([
-                requant[0].apply(v, vector::load(v, acc, 0)),
-                requant[1].apply(v, vector::load(v, acc, lanes)),
-                requant[2].apply(v, vector::load(v, acc, 2 * lanes)),
-                requant[3].apply(v, vector::load(v, acc, 3 * lanes)),
-            ]);
+            let codes = [
+                requant[0].without_zero(v, vector::load(v, acc, 0)),
+                requant[1].without_zero(v, vector::load(v, acc, lanes)),
+                requant[2].without_zero(v, vector::load(v, acc, 2 * lanes)),
+                requant[3].without_zero(v, vector::load(v, acc, 3 * lanes)),
+            ];
+            let bytes = v.narrow4(codes, prepared.bytes_of_code(v));
             let to = data.wrapping_add((tile.row + i) * pitch + channel);
             // SAFETY: these channels of the pixel are writable.
             unsafe {

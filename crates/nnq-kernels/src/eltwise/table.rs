@@ -4,7 +4,7 @@ use crate::Isa;
 
 /// `out[i] = table[x[i]]`.
 ///
-/// [`Isa::Avx512Vnni`] looks 64 bytes up at once where the processor has AVX-512 VBMI as well. With AVX2 sixteen shuffles
+/// With 512 bits 64 bytes are looked up at once where the processor has AVX-512 VBMI as well. With AVX2 sixteen shuffles
 /// would be needed for 32 bytes, which is no faster than plain loads.
 ///
 /// # Panics
@@ -12,7 +12,7 @@ use crate::Isa;
 pub fn lut(isa: Isa, x: &[u8], table: &[u8; 256], out: &mut [u8]) {
     check(x.len(), out.len());
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512Vnni && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512bw") {
+    if isa.has_512_bits() && is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512bw") {
         // SAFETY: the processor was asked for these instructions.
         return unsafe { vbmi(x, table, out) };
     }

@@ -81,14 +81,18 @@ impl Avg<'_> {
     #[inline(always)]
     fn pixel<S: Simd, R: VectorRequant<S::V>>(&self, s: S, row: usize, window: &Bytes, index: usize) {
         let (v, c) = (s.v(), self.spec.geom.c);
-        let by = R::load(v, &self.spec.requants[index].2, 0);
+        let prepared = &self.spec.requants[index].2;
+        let (by, limits) = (R::load(v, prepared, 0), prepared.bytes_of_code(v));
         let inside = (window.down * window.right) as i32;
         let start = v.splat(inside.wrapping_mul(-i32::from(self.spec.x_zero)));
         let to = self.out.wrapping_add(row * self.pitch);
         for first in (0..c).step_by(4 * S::V::LANES) {
             // SAFETY: the window lies inside the input, over whose end a vector runs by less than the slack.
-            let [a, b, c0, d] = unsafe { window.sum(s, first, start) };
-            let bytes = v.narrow4([by.apply(v, a), by.apply(v, b), by.apply(v, c0), by.apply(v, d)]);
+            let mut sums = unsafe { window.sum(s, first, start) };
+            for sum in &mut sums {
+                *sum = by.without_zero(v, *sum);
+            }
+            let bytes = v.narrow4(sums, limits);
             // SAFETY: the channels of the pixel are writable.
             unsafe { store(v, to.wrapping_add(first), bytes, c - first) };
         }

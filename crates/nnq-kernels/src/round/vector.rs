@@ -8,7 +8,7 @@ use crate::simd::{CodeBytes, MAX_LANES, Vector};
 pub(crate) enum Kind {
     /// [`OnnxVector`].
     Onnx,
-    /// Every shift is between 33 (a factor below 1/4) and 54: [`DyadicVector`].
+    /// Every shift is at least 33 (a factor below 1/4): [`DyadicVector`].
     Dyadic,
     /// Any shift: [`DyadicWide`].
     Wide,
@@ -20,10 +20,7 @@ pub(crate) struct Prepared {
     kind: Kind,
     factor: Vec<f32>,
     mult: Vec<i32>,
-    /// Added before the shift: the rounding, and for [`DyadicVector`] the zero point as well.
     round: Vec<i32>,
-    /// Rounding and zero point together, for [`DyadicVector`].
-    with_zero: Vec<i32>,
     shift: Vec<i32>,
     /// For [`DyadicWide`]: what accumulators are multiplied by beforehand, and the range in which that fits 32 bits.
     lift: Vec<i32>,
@@ -41,7 +38,6 @@ impl Default for Prepared {
             factor: Vec::new(),
             mult: Vec::new(),
             round: Vec::new(),
-            with_zero: Vec::new(),
             shift: Vec::new(),
             lift: Vec::new(),
             least: Vec::new(),
@@ -77,7 +73,7 @@ impl Prepared {
         self.factor.extend(factors);
     }
 
-    /// Sets the multipliers of profile dyadic. The zero point was set before.
+    /// Sets the multipliers of profile dyadic.
     pub(crate) fn set_dyadic(&mut self, multipliers: impl Iterator<Item = Dyadic>) {
         self.kind = Kind::Dyadic;
         self.mult.clear();
@@ -95,7 +91,7 @@ impl Prepared {
             );
             // With m = 0 every shift gives 0.
             let shift = if by.mult == 0 { 33 } else { by.shift };
-            if !(33..=54).contains(&shift) {
+            if shift < 33 {
                 self.kind = Kind::Wide;
             }
             // From factors of 2^27 on every accumulator but 0 saturates: shifts below 3 give the same codes as 3.
@@ -107,25 +103,12 @@ impl Prepared {
             self.least.push(i32::MIN >> missing);
             self.most.push(i32::MAX >> missing);
         }
-        self.with_zero.clear();
-        // With large shifts, which are not used then, it may not fit.
-        let zero = self.zero;
-        self.with_zero.extend(self.round.iter().zip(&self.shift).map(|(round, &shift)| round.wrapping_add(zero << shift)));
     }
 
-    /// The smallest and the largest code.
-    pub(crate) fn codes(&self) -> [u8; 2] {
-        [self.lo as u8, self.hi as u8]
-    }
-
-    /// Zero point and limits for [`Vector::store_codes`].
+    /// Zero point and limits for [`Vector::store_codes`] and [`Vector::narrow4`].
     #[inline(always)]
     pub(crate) fn bytes_of_code<V: Vector>(&self, v: V) -> CodeBytes<V::I> {
-        CodeBytes {
-            zero: v.splat(self.zero * 0x0001_0001),
-            lo: v.splat(i32::from_ne_bytes([self.lo as u8; 4])),
-            hi: v.splat(i32::from_ne_bytes([self.hi as u8; 4])),
-        }
+        CodeBytes::new(v, self.zero as u8, self.lo as u8, self.hi as u8)
     }
 
     pub(crate) fn kind(&self) -> Kind {
@@ -134,7 +117,7 @@ impl Prepared {
 
     /// Bytes of memory.
     pub(crate) fn bytes(&self) -> usize {
-        let words = [&self.mult, &self.round, &self.with_zero, &self.shift, &self.lift, &self.least, &self.most];
+        let words = [&self.mult, &self.round, &self.shift, &self.lift, &self.least, &self.most];
         (self.factor.len() + words.iter().map(|words| words.len()).sum::<usize>()) * size_of::<i32>()
     }
 }
@@ -145,11 +128,6 @@ pub(crate) trait VectorRequant<V: Vector>: Copy {
     fn load(v: V, from: &Prepared, at: usize) -> Self;
     /// The codes of `acc`, one in each lane.
     fn apply(self, v: V, acc: V::I) -> V::I;
-    /// Integers that give the codes of `acc` once they are clamped to the limits.
-    #[inline(always)]
-    fn unclamped(self, v: V, acc: V::I) -> V::I {
-        self.apply(v, acc)
-    }
     /// Integers that give the codes of `acc` once they are saturated to 16 bits, the zero point is added and the
     /// sum is clamped to the limits, which lie in `0..=255` as the zero point does.
     fn without_zero(self, v: V, acc: V::I) -> V::I;
@@ -208,18 +186,16 @@ impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
     }
 }
 
-/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 54`.
+/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 62`.
 ///
 /// `2^(t-1)` is then a multiple of `2^32`, so the rounding can be added to the high half of the product:
-/// `((high + 2^(t-33)) >> (t-32)) + z`; and the zero point before the shift: `(high + 2^(t-33) + z * 2^(t-32)) >> (t-32)`. The
-/// high half is below `2^30`, what is added at most `255.5 * 2^22`, and the sum fits 32 bits.
+/// `((high + 2^(t-33)) >> (t-32))`. The high half is below `2^30` and the sum fits 32 bits.
 #[derive(Clone, Copy)]
 pub(crate) struct DyadicVector<V: Vector> {
     mult: V::I,
     round: V::I,
-    /// The rounding and the zero point.
-    with_zero: V::I,
     shift: V::I,
+    zero: V::I,
     lo: V::I,
     hi: V::I,
 }
@@ -230,8 +206,8 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
         DyadicVector {
             mult: load(v, &from.mult, at),
             round: load(v, &from.round, at),
-            with_zero: load(v, &from.with_zero, at),
             shift: load(v, &from.shift, at),
+            zero: v.splat(from.zero),
             lo: v.splat(from.lo),
             hi: v.splat(from.hi),
         }
@@ -239,28 +215,24 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        v.min(v.max(self.unclamped(v, acc), self.lo), self.hi)
-    }
-
-    #[inline(always)]
-    fn unclamped(self, v: V, acc: V::I) -> V::I {
-        v.shr(v.add(v.mul_high(acc, self.mult), self.with_zero), self.shift)
+        let code = v.add(self.without_zero(v, acc), self.zero);
+        v.min(v.max(code, self.lo), self.hi)
     }
 
     #[inline(always)]
     fn without_zero(self, v: V, acc: V::I) -> V::I {
-        v.shr(v.add(v.mul_high(acc, self.mult), self.round), self.shift)
+        let high = v.mul_high(acc, self.mult);
+        v.shr(v.add(high, self.round), self.shift)
     }
 }
 
-/// As [`DyadicVector`], for any shift `t`, and with the zero point added at the end.
+/// As [`DyadicVector`], for any shift `t`.
 ///
 /// Where `t < 33` the accumulator is multiplied by `2^(33-t)` first, which makes the shift 33. It is clamped to the range in which the
 /// product fits 32 bits; what lies outside has a result beyond `2^27` and saturates with or without the clamp.
 #[derive(Clone, Copy)]
 pub(crate) struct DyadicWide<V: Vector> {
     by: DyadicVector<V>,
-    zero: V::I,
     lift: V::I,
     least: V::I,
     most: V::I,
@@ -271,7 +243,6 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
     fn load(v: V, from: &Prepared, at: usize) -> Self {
         DyadicWide {
             by: DyadicVector::load(v, from, at),
-            zero: v.splat(from.zero),
             lift: load(v, &from.lift, at),
             least: load(v, &from.least, at),
             most: load(v, &from.most, at),
@@ -280,8 +251,7 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        let code = v.add(self.without_zero(v, acc), self.zero);
-        v.min(v.max(code, self.by.lo), self.by.hi)
+        self.by.apply(v, self.lifted(v, acc))
     }
 
     #[inline(always)]
@@ -319,8 +289,9 @@ impl<V: Vector> CodeLimits<V> {
         v.add(self.without_zero(v, real), self.zero)
     }
 
+    /// The same without the zero point, for [`Vector::narrow4`].
     #[inline(always)]
-    fn without_zero(self, v: V, real: V::F) -> V::I {
+    pub(crate) fn without_zero(self, v: V, real: V::F) -> V::I {
         v.to_int(v.min_f(v.max_f(real, self.lo), self.hi))
     }
 }

@@ -64,12 +64,12 @@ pub(crate) trait Vector: Copy + 'static {
     fn interleave4(self, rows: [Self::I; 4]) -> [Self::I; 4];
     /// `LANE_ORDER[q * LANES + l]` is the channel in lane `l` of vector `q` of `interleave4`.
     const LANE_ORDER: &'static [u8];
-    /// Four vectors of integers in `LANE_ORDER`, saturated to `0..=255`, as bytes in channel order.
-    fn narrow4(self, x: [Self::I; 4]) -> Self::I;
-    /// Four vectors of integers, saturated to `0..=255`, as bytes, one vector behind the other.
-    fn narrow4_in_order(self, x: [Self::I; 4]) -> Self::I;
+    /// Four vectors of integers in `LANE_ORDER` as bytes in channel order: saturated to 16 bits, the zero point added and
+    /// saturated again, saturated to `0..=255` and clamped.
+    fn narrow4(self, x: [Self::I; 4], limits: CodeBytes<Self::I>) -> Self::I;
+    /// [`Vector::narrow4`] of four vectors of which one follows the other.
+    fn narrow4_in_order(self, x: [Self::I; 4], limits: CodeBytes<Self::I>) -> Self::I;
     fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
-    fn min_u8(self, a: Self::I, b: Self::I) -> Self::I;
     /// Of each pair of vectors: integers saturated to 16 bits, the zero point added and saturated again, saturated
     /// to `0..=255` and clamped. The first `count` bytes, at most `2 * LANES`, go in order to `pq[0]` for the first
     /// pair, to `pq[1]` for the second.
@@ -137,6 +137,17 @@ pub(crate) struct CodeBytes<I> {
     pub(crate) lo: I,
     /// The largest code in every byte.
     pub(crate) hi: I,
+}
+
+impl<I> CodeBytes<I> {
+    #[inline(always)]
+    pub(crate) fn new<V: Vector<I = I>>(v: V, zero: u8, lo: u8, hi: u8) -> CodeBytes<I> {
+        CodeBytes {
+            zero: v.splat(i32::from(zero) * 0x0001_0001),
+            lo: v.splat(i32::from_ne_bytes([lo; 4])),
+            hi: v.splat(i32::from_ne_bytes([hi; 4])),
+        }
+    }
 }
 
 /// An instruction set.

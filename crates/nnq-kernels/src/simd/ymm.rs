@@ -112,23 +112,23 @@ impl Vector for Ymm {
     }
     const LANE_ORDER: &'static [u8] = &order();
     #[inline(always)]
-    fn narrow4(self, x: [__m256i; 4]) -> __m256i {
-        let [a, b, c, d] = x;
-        op!(_mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
+    fn narrow4(self, [a, b, c, d]: [__m256i; 4], limits: CodeBytes<__m256i>) -> __m256i {
+        op!({
+            let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), limits.zero);
+            let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), limits.zero);
+            let bytes = _mm256_packus_epi16(low, high);
+            _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi)
+        })
     }
     #[inline(always)]
-    fn narrow4_in_order(self, x: [__m256i; 4]) -> __m256i {
-        let bytes = self.narrow4(x);
+    fn narrow4_in_order(self, x: [__m256i; 4], limits: CodeBytes<__m256i>) -> __m256i {
+        let bytes = self.narrow4(x, limits);
         // Each 128 bits hold four lanes of each of the four vectors.
         op!(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
     }
     #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_max_epu8(a, b))
-    }
-    #[inline(always)]
-    fn min_u8(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_min_epu8(a, b))
     }
     #[inline(always)]
     unsafe fn store_codes(
@@ -185,9 +185,33 @@ impl Vector for Ymm {
     unsafe fn store_some_bytes(self, p: *mut u8, x: __m256i, count: usize) {
         debug_assert!(count <= 32);
         let mut all = [0u8; 32];
+        // Pieces by the bits of the count: a call of memcpy would cost the caller all of its vector registers.
         op!({
             _mm256_storeu_si256(all.as_mut_ptr().cast(), x);
-            std::ptr::copy_nonoverlapping(all.as_ptr(), p, count);
+            let mut at = 0;
+            if count & 32 != 0 {
+                return _mm256_storeu_si256(p.cast(), x);
+            }
+            if count & 16 != 0 {
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(x));
+                at = 16;
+            }
+            let all = all.as_ptr();
+            if count & 8 != 0 {
+                p.add(at).cast::<u64>().write_unaligned(all.add(at).cast::<u64>().read_unaligned());
+                at += 8;
+            }
+            if count & 4 != 0 {
+                p.add(at).cast::<u32>().write_unaligned(all.add(at).cast::<u32>().read_unaligned());
+                at += 4;
+            }
+            if count & 2 != 0 {
+                p.add(at).cast::<u16>().write_unaligned(all.add(at).cast::<u16>().read_unaligned());
+                at += 2;
+            }
+            if count & 1 != 0 {
+                *p.add(at) = *all.add(at);
+            }
         })
     }
     #[inline(always)]

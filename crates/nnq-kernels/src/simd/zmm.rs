@@ -113,13 +113,17 @@ impl Vector for Zmm {
     }
     const LANE_ORDER: &'static [u8] = &order();
     #[inline(always)]
-    fn narrow4(self, x: [__m512i; 4]) -> __m512i {
-        let [a, b, c, d] = x;
-        op!(_mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
+    fn narrow4(self, [a, b, c, d]: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        op!({
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), limits.zero);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), limits.zero);
+            let bytes = _mm512_packus_epi16(low, high);
+            _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi)
+        })
     }
     #[inline(always)]
-    fn narrow4_in_order(self, x: [__m512i; 4]) -> __m512i {
-        let bytes = self.narrow4(x);
+    fn narrow4_in_order(self, x: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        let bytes = self.narrow4(x, limits);
         op!({
             // Each 128 bits hold four lanes of each of the four vectors.
             let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -129,10 +133,6 @@ impl Vector for Zmm {
     #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_max_epu8(a, b))
-    }
-    #[inline(always)]
-    fn min_u8(self, a: __m512i, b: __m512i) -> __m512i {
-        op!(_mm512_min_epu8(a, b))
     }
     #[inline(always)]
     unsafe fn store_codes(
