@@ -28,6 +28,8 @@ pub enum Command {
     Run(Run),
     /// Measure how fast a model runs
     Bench(Bench),
+    /// Build a well-known network with random weights, to measure speed and memory
+    Zoo(Zoo),
     /// Show how a number looks in floating and fixed point, and what rounding does to it
     Explain(Explain),
 }
@@ -198,6 +200,23 @@ pub struct Bench {
     pub batch: u32,
     #[command(flatten)]
     pub threads: Threads,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq zoo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  nnq zoo\n  nnq zoo resnet50 -o resnet50.onnx")]
+pub struct Zoo {
+    /// The network to build; without it, the networks that there are
+    #[arg(value_name = "NAME", requires = "out")]
+    pub name: Option<String>,
+    /// Seed of the random weights
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// The model to write
+    #[arg(short, long, value_name = "OUT.onnx", requires = "name")]
+    pub out: Option<PathBuf>,
     #[command(flatten)]
     pub output: Output,
 }

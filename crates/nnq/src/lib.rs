@@ -15,5 +15,6 @@ pub mod numbers;
 pub mod quant;
 pub mod quantize;
 pub mod run;
+pub mod zoo;
 
 pub use error::{Error, ErrorKind, Result};

@@ -30,10 +30,12 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("numbers", ANY),
     ("quantize", ANY),
     ("run", ANY),
+    ("zoo", ANY),
     ("lib", ANY),
 ];
 const ANY: &[&str] = &[
     "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run",
+    "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

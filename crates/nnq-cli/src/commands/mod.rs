@@ -7,6 +7,7 @@ mod explain;
 mod inspect;
 mod quantize;
 mod run;
+mod zoo;
 
 use crate::{
     args::{Command, Reading, Threads},
@@ -29,7 +30,7 @@ use std::{path::Path, sync::Arc};
 pub fn run(command: &Command) -> Result<()> {
     // Commands that do not look at the flag leave Ctrl-C as the system has it.
     let interrupt = match command {
-        Command::Inspect(_) | Command::Run(_) | Command::Explain(_) => Interrupt::default(),
+        Command::Inspect(_) | Command::Run(_) | Command::Zoo(_) | Command::Explain(_) => Interrupt::default(),
         _ => Interrupt::listen(),
     };
     let interrupt = &interrupt;
@@ -41,6 +42,7 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Eval(args) => eval::run(args, interrupt),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args, interrupt),
+        Command::Zoo(args) => zoo::run(args),
         Command::Explain(args) => explain::run(args),
     }
 }
