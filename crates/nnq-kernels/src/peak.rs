@@ -6,6 +6,7 @@ use crate::{
 };
 use std::{
     hint::black_box,
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
@@ -54,6 +55,68 @@ pub fn f32_peak() -> f64 {
         black_box(acc);
         ROUNDS * 32 * 2
     })
+}
+
+/// Billions of bytes a second that `threads` threads together can read at the same time, each its part of a buffer of `bytes`
+/// bytes over and over, with the widest registers: the rate of the smallest cache that holds a part, or of the memory behind
+/// it. About 50 ms.
+pub fn read_bandwidth(bytes: usize, threads: usize) -> f64 {
+    let threads = threads.max(1);
+    let part = (bytes / threads).next_multiple_of(READ_BLOCK);
+    let start = Barrier::new(threads);
+    let one = || {
+        let data = vec![1u8; part];
+        start.wait();
+        dispatch(Isa::best(), Read(&data)).unwrap_or_else(|| best(|| read_words(&data)))
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
+        let own = one();
+        own + others.into_iter().map(|t| t.join().unwrap_or(0.0)).sum::<f64>()
+    })
+}
+
+/// Vectors read between two additions to the same accumulator, and their bytes.
+const READ_CHAINS: usize = 8;
+const READ_BLOCK: usize = READ_CHAINS * MAX_LANES * 4;
+
+/// Reads a whole number of [`READ_BLOCK`]s.
+struct Read<'a>(&'a [u8]);
+
+impl Op for Read<'_> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) -> f64 {
+        let v = s.v();
+        let width = S::V::LANES * 4;
+        best(|| {
+            let data = black_box(self.0);
+            // Small buffers are read several times between two looks at the clock.
+            let passes = (1 << 16) / data.len().max(1) + 1;
+            let mut acc = [v.splat(0); READ_CHAINS];
+            for _ in 0..passes {
+                for block in black_box(data).chunks_exact(READ_CHAINS * width) {
+                    for (acc, part) in acc.iter_mut().zip(block.chunks_exact(width)) {
+                        // SAFETY: `part` is as long as the vector.
+                        *acc = v.add(*acc, unsafe { v.load_bytes(part.as_ptr()) });
+                    }
+                }
+            }
+            let sum = acc.into_iter().fold(v.splat(0), |a, b| v.add(a, b));
+            black_box(&sum);
+            passes * data.len()
+        })
+    }
+}
+
+/// Reads without vectors of its own.
+fn read_words(data: &[u8]) -> usize {
+    let data = black_box(data);
+    let sum =
+        data.chunks_exact(8).fold(0u64, |sum, word| sum.wrapping_add(word.try_into().map_or(0, u64::from_ne_bytes)));
+    black_box(sum);
+    data.len()
 }
 
 /// The best rate over the tries, in billions a second. `work` answers its number of operations.
@@ -157,5 +220,8 @@ mod tests {
             assert!(int8_peak(isa) > 0.0, "{isa}");
         }
         assert!(f32_peak() > 0.0);
+        for threads in [1, 2] {
+            assert!(read_bandwidth(1000, threads) > 0.0 && read_bandwidth(1 << 20, threads) > 0.0);
+        }
     }
 }
