@@ -71,7 +71,8 @@ def load_openvino(path, batch, threads, precision):
     request = core.compile_model(model, "CPU", config).create_infer_request()
     seconds = time.perf_counter() - start
     data = numbers(shape)
-    return ov.__version__, seconds, lambda: request.infer({0: data}, share_inputs=True)
+    # Without the name of the build.
+    return ov.__version__.split("-")[0], seconds, lambda: request.infer({0: data}, share_inputs=True)
 
 
 def serve(engine, path, batch, threads, precision):
@@ -101,8 +102,8 @@ def quantize_onnxruntime(path, samples, out):
             return next(self.feeds, None)
 
     ready = out + ".float.onnx"
-    # Folds batch normalisation and infers shapes, as its documentation advises.
-    quant_pre_process(path, ready)
+    # Folds batch normalisation and infers shapes, as its documentation advises. Symbols would need one more package.
+    quant_pre_process(path, ready, skip_symbolic_shape=True)
     name = onnx.load(path, load_external_data=False).graph.input[0].name
     quantize_static(
         ready,
@@ -113,7 +114,7 @@ def quantize_onnxruntime(path, samples, out):
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
     )
-    return ort.__version__
+    return f"quantize_static of ONNX Runtime {ort.__version__}"
 
 
 def quantize_openvino(path, samples, out):
@@ -123,7 +124,7 @@ def quantize_openvino(path, samples, out):
     model = ov.Core().read_model(path)
     data = nncf.Dataset([samples[i : i + 1] for i in range(len(samples))])
     ov.save_model(nncf.quantize(model, data, subset_size=len(samples)), out, compress_to_fp16=False)
-    return f"{ov.__version__}, NNCF {nncf.__version__}"
+    return f"NNCF {nncf.__version__}"
 
 
 def quantize(engine, path, calibration, out):

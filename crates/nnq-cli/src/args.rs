@@ -242,9 +242,9 @@ pub struct Comparison {
     /// Python with onnxruntime, openvino, nncf and onnx [default: what NNQ_PYTHON says]
     #[arg(long, value_name = "PROGRAM")]
     pub python: Option<PathBuf>,
-    /// Also write the table as Markdown
-    #[arg(long, value_name = "FILE.md")]
-    pub markdown: Option<PathBuf>,
+    /// Print the table as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -43,7 +43,7 @@ fn every_help_has_an_example_that_parses() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 12] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["frobnicate"],
         &["quantize", "m.onnx"],
@@ -53,6 +53,9 @@ fn wrong_usage_is_2() {
         &["eval", "m.onnx", "--data", "d", "--engine", "abacus"],
         &["eval", "m.onnx", "--data", "d", "--batch", "0"],
         &["calibrate", "m.onnx", "--merge", "a", "b", "-o", "c"],
+        &["bench", "m.onnx", "--float", "f.onnx"],
+        &["bench", "m.onnx", "--peers", "--threads", "1"],
+        &["bench", "m.onnx", "--peers", "--batches", "0"],
         &["zoo", "resnet18"],
         &["zoo", "-o", "m.onnx"],
         &["zoo", "resnet9", "-o", "m.onnx"],

@@ -88,25 +88,35 @@ impl Op for Read<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, s: S) -> f64 {
-        let v = s.v();
+        best(Pass { s, data: self.0 })
+    }
+}
+
+/// Reading a buffer once, small ones several times.
+struct Pass<'a, S> {
+    s: S,
+    data: &'a [u8],
+}
+
+impl<S: Simd> Work for Pass<'_, S> {
+    // A closure would be a function of its own, without the instruction set.
+    #[inline(always)]
+    fn round(&mut self) -> usize {
+        let v = self.s.v();
         let width = S::V::LANES * 4;
-        best(|| {
-            let data = black_box(self.0);
-            // Small buffers are read several times between two looks at the clock.
-            let passes = (1 << 16) / data.len().max(1) + 1;
-            let mut acc = [v.splat(0); READ_CHAINS];
-            for _ in 0..passes {
-                for block in black_box(data).chunks_exact(READ_CHAINS * width) {
-                    for (acc, part) in acc.iter_mut().zip(block.chunks_exact(width)) {
-                        // SAFETY: `part` is as long as the vector.
-                        *acc = v.add(*acc, unsafe { v.load_bytes(part.as_ptr()) });
-                    }
+        let passes = (1 << 16) / self.data.len().max(1) + 1;
+        let mut acc = [v.splat(0); READ_CHAINS];
+        for _ in 0..passes {
+            for block in black_box(self.data).chunks_exact(READ_CHAINS * width) {
+                for (acc, part) in acc.iter_mut().zip(block.chunks_exact(width)) {
+                    // SAFETY: `part` is as long as the vector.
+                    *acc = v.add(*acc, unsafe { v.load_bytes(part.as_ptr()) });
                 }
             }
-            let sum = acc.into_iter().fold(v.splat(0), |a, b| v.add(a, b));
-            black_box(&sum);
-            passes * data.len()
-        })
+        }
+        let sum = acc.into_iter().fold(v.splat(0), |a, b| v.add(a, b));
+        black_box(&sum);
+        passes * self.data.len()
     }
 }
 
@@ -119,15 +129,28 @@ fn read_words(data: &[u8]) -> usize {
     data.len()
 }
 
-/// The best rate over the tries, in billions a second. `work` answers its number of operations.
+/// Something whose rate is measured.
+trait Work {
+    /// Does it, and answers its number of operations (or bytes).
+    fn round(&mut self) -> usize;
+}
+
+impl<F: FnMut() -> usize> Work for F {
+    #[inline(always)]
+    fn round(&mut self) -> usize {
+        self()
+    }
+}
+
+/// The best rate over the tries, in billions a second.
 #[inline(always)]
-fn best(mut work: impl FnMut() -> usize) -> f64 {
+fn best(mut work: impl Work) -> f64 {
     let mut best = 0f64;
     for _ in 0..TRIES {
         let start = Instant::now();
         let mut since = start;
         while since - start < TRY {
-            let count = work();
+            let count = work.round();
             let now = Instant::now();
             best = best.max(count as f64 / (now - since).as_secs_f64().max(1e-9) / 1e9);
             since = now;

@@ -34,10 +34,7 @@ pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
         cancel: Some(interrupt.flag()),
     };
     let comparison = super::super::quantize::with_progress(|progress| peers::compare(&job, progress))?;
-    if let Some(path) = &c.markdown {
-        std::fs::write(path, markdown(&comparison, c)).map_err(|e| Error::io(path, e))?;
-    }
-    print::report(args.output.json, &comparison, text)
+    print::report(args.output.json, &comparison, |r| if c.markdown { markdown(r, c) } else { text(r) })
 }
 
 fn cores() -> usize {
@@ -52,7 +49,7 @@ fn or(chosen: &[u32], default: &[u32]) -> Vec<usize> {
 /// Headers and rows: one row per engine and form, one column per cell.
 fn pivot(c: &Comparison) -> (Vec<String>, Vec<Vec<String>>) {
     let mut header = vec!["engine".to_owned(), "network".to_owned()];
-    header.extend(c.cells.iter().map(|c| format!("batch {}, {}", c.batch, number::plural(c.threads as u64, "thread"))));
+    header.extend(c.cells.iter().map(title));
     let entries = c.cells.first().map_or(&[][..], |c| &c.rows);
     let row = |i: usize, first: &Row| {
         let mut row = vec![first.engine.to_string(), first.form.to_string()];
@@ -80,31 +77,46 @@ fn figure(row: &Row) -> String {
     format!("{}{ratio}{cut}", number::digits(f.median_ms))
 }
 
-/// Versions, faults and warnings, one line each.
+/// Versions, loading times, faults and warnings, one line each.
 fn remarks(c: &Comparison) -> Vec<String> {
+    let all = || c.cells.iter().flat_map(|cell| cell.rows.iter().map(move |row| (cell, row)));
     let mut out = c.notes.clone();
     let mut versions: Vec<String> = Vec::new();
-    for f in c.cells.iter().flat_map(|c| &c.rows).filter_map(|r| r.figures.as_ref().map(|f| (r.engine, f))) {
-        let isa = f.1.isa.as_ref().map_or_else(String::new, |i| format!(" on {i}"));
-        let version = format!("{} {}{isa}", f.0, f.1.version);
-        if !versions.contains(&version) {
+    for (engine, f) in all().filter_map(|(_, r)| Some((r.engine, r.figures.as_ref()?))) {
+        let isa = f.isa.as_ref().map_or_else(String::new, |i| format!(" on {i}"));
+        let version = format!("{engine} {}{isa}", f.version);
+        if !versions.iter().any(|v| v.starts_with(&version)) {
             versions.push(version);
         }
     }
     out.push(format!("versions: {}", versions.join(", ")));
-    for cell in &c.cells {
-        for row in &cell.rows {
-            let threads = number::plural(cell.threads as u64, "thread");
-            let place = format!("{}, {}, batch {}, {threads}", row.engine, row.form, cell.batch);
-            if let Some(e) = &row.error {
-                out.push(format!("{place}: {e}"));
-            }
-            if let Some(r) = row.figures.as_ref().and_then(|f| f.restless).filter(|r| *r > RESTLESS) {
-                out.push(format!("{place}: computed during {:.0} % of the others' turns", 100.0 * r));
+    let loads = c.cells.first().map_or(&[][..], |c| &c.rows).iter().filter(|r| r.form != Form::OwnInt8);
+    let loads = loads.filter_map(|r| Some((r, r.figures.as_ref()?.load_ms)));
+    let loads: Vec<_> = loads.map(|(r, ms)| format!("{} {} {ms:.0}", r.engine, r.form)).collect();
+    out.push(format!("milliseconds from the file to a session: {}", loads.join("; ")));
+    // The same fault in several cells is one line.
+    let mut faults: Vec<(String, Vec<String>)> = Vec::new();
+    for (cell, row) in all() {
+        let restless = row.figures.as_ref().and_then(|f| f.restless).filter(|r| *r > RESTLESS);
+        let restless = restless.map(|r| format!("computed during {:.0} % of the others' turns", 100.0 * r));
+        for fault in row.error.clone().into_iter().chain(restless) {
+            let fault = format!("{}, {}: {fault}", row.engine, row.form);
+            match faults.iter_mut().find(|(f, _)| *f == fault) {
+                Some((_, cells)) => cells.push(title(cell)),
+                None => faults.push((fault, vec![title(cell)])),
             }
         }
     }
+    out.extend(faults.into_iter().map(|(fault, cells)| match cells.len() == c.cells.len() {
+        true => fault,
+        false => format!("{fault} ({})", cells.join("; ")),
+    }));
     out
+}
+
+/// `batch 1, 2 threads`
+fn title(cell: &Cell) -> String {
+    format!("batch {}, {}", cell.batch, number::plural(cell.threads as u64, "thread"))
 }
 
 fn machine(c: &Comparison) -> String {
@@ -208,7 +220,7 @@ mod tests {
         assert_eq!(rows[2], ["OpenVINO", "int8 by its own tool", "failed", "failed"]);
         assert_eq!(rows[4], ["nnq", "float / int8", "4.00x", "4.00x"]);
         let text = text(&c);
-        for part in ["CPU, 1 core (avx2)", "limited", "ImportError: nothing", "computed during 50 %", "nnq 1.0"] {
+        for part in ["CPU, 1 core (avx2)", "limited", "ImportError: nothing\n", "computed during 50 %", "nnq 1.0,"] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
@@ -224,7 +236,7 @@ mod tests {
             isa: None,
             seconds: None,
             python: None,
-            markdown: None,
+            markdown: false,
         };
         let page = markdown(&comparison(), &choices);
         let command = "    nnq bench net.int8.onnx --peers --float net.onnx --calibration train --preprocess imagenet --isa avx2\n";

@@ -144,6 +144,7 @@ pub fn compare(job: &Job, progress: &mut Progress) -> Result<Comparison> {
     let mut stop = || job.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
     let mut models = vec![(job.model.clone(), if quantized { Form::Int8 } else { Form::Float })];
     models.extend(job.float.clone().map(|f| (f, Form::Float)));
+    let mut notes: Vec<String> = limit.iter().map(|l| l.note.clone()).collect();
     let mut entries = Vec::new();
     for (path, form) in &models {
         entries.push((Engine::Nnq, *form, Ok(path.clone())));
@@ -155,8 +156,9 @@ pub fn compare(job: &Job, progress: &mut Progress) -> Result<Comparison> {
         for (i, peer) in Engine::PEERS.into_iter().enumerate() {
             progress("quantizing by their tools", i as u64, Engine::PEERS.len() as u64);
             let out = folder.path().join(if peer == Engine::OpenVino { "own.xml" } else { "own.onnx" });
-            let made = quantize(job, peer, float, &samples, &out, &mut stop).map(|()| out);
-            entries.push((peer, Form::OwnInt8, made));
+            let made = quantize(job, peer, float, &samples, &out, &mut stop);
+            notes.extend(made.as_ref().ok().map(|tool| format!("{peer}'s own tool: {tool}")));
+            entries.push((peer, Form::OwnInt8, made.map(|_| out)));
         }
     }
     let total = (job.batches.len() * job.threads.len()) as u64;
@@ -182,7 +184,7 @@ pub fn compare(job: &Job, progress: &mut Progress) -> Result<Comparison> {
         float: job.float.as_deref().map(name),
         machine: Machine::here(),
         isa: job.isa.clone(),
-        notes: limit.map(|l| l.note).into_iter().collect(),
+        notes,
         cells,
     })
 }
@@ -268,7 +270,7 @@ fn calibration(job: &Job, float: &Path) -> Result<crate::ir::Tensor> {
     loader.next().unwrap_or_else(|| Err(Error::usage("there are no samples to calibrate on"))).map(|b| b.input)
 }
 
-/// Lets a peer quantize the float model by its own tool.
+/// Lets a peer quantize the float model by its own tool: the tool's name.
 fn quantize(
     job: &Job,
     peer: Engine,
@@ -276,11 +278,11 @@ fn quantize(
     samples: &Path,
     out: &Path,
     stop: &mut dyn FnMut() -> bool,
-) -> Result<(), String> {
+) -> Result<String, String> {
     let mut command = python(job)?;
     command.args(["quantize", peer.key()]).args([float, samples, out]);
     let answer = Process::start(&mut command)?.answer(stop)?;
-    answer.version.map(|_| ()).ok_or_else(|| "its own tool answered nothing".into())
+    answer.version.ok_or_else(|| "its own tool answered nothing".into())
 }
 
 #[cfg(test)]
