@@ -95,6 +95,7 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
         lo: 0,
         hi: 255,
     };
+    let depthwise = depthwise.map(|packed| packed.bind(geom, 128, &epi));
     let mut out = vec![0u8; geom.pixels() * geom.c_out];
     let mut scratch = Scratch::new();
     let mut best = f64::MAX;
@@ -105,7 +106,7 @@ fn measure(isa: Isa, geom: &ConvGeom, ops: f64) -> (f64, f64) {
         let to = Out::U8 { data: &mut out, pitch: geom.c_out };
         let rows = 0..geom.pixels();
         match &depthwise {
-            Some(depthwise) => depthwise.run(geom, &x, 128, rows, &epi, to, &mut scratch),
+            Some(depthwise) => depthwise.run(&x, rows, to, &mut scratch),
             None => packed.run(geom, &x, 128, rows, &epi, to, &mut scratch),
         }
         best = best.min(now.elapsed().as_secs_f64());

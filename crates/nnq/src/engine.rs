@@ -95,7 +95,7 @@ impl Engine {
             Kind::Sim => Session::Sim(sim::Session::new(Arc::new(lower::lower(&graph, profile)?), threads)?),
             Kind::Int => {
                 let program = Arc::new(lower::lower(&graph, profile)?);
-                Session::Int(int::Session::new(program, &int::Options { threads, isa: None })?)
+                Session::Int(int::Session::new(program, &int::Options { threads, ..Default::default() })?)
             }
         };
         Ok(Self { session, graph, options })

@@ -150,7 +150,7 @@ fn run_int(p: &Arc<Program>, x: &Tensor) -> Tensor {
 }
 
 fn int_session(p: &Arc<Program>) -> int::Session {
-    int::Session::new(p.clone(), &int::Options { threads: 2, isa: None }).unwrap()
+    int::Session::new(p.clone(), &int::Options { threads: 2, ..Default::default() }).unwrap()
 }
 
 /// Every product of the file by itself: with ONNX Runtime's input to it, nnq gives ONNX Runtime's output.

@@ -83,6 +83,10 @@ impl ConvGeom {
         let need = self.batch * self.in_h * self.in_w * self.c_in + SLACK;
         assert!(x_len >= need, "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included");
         assert!(rows.start <= rows.end && rows.end <= self.pixels(), "pixels {rows:?} of {}", self.pixels());
+        self.check_steps();
+    }
+
+    pub(crate) fn check_steps(&self) {
         assert!(
             self.stride_h > 0 && self.stride_w > 0 && self.dil_h > 0 && self.dil_w > 0,
             "strides and dilations are at least 1: {self:?}"

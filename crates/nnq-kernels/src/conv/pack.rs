@@ -1,6 +1,7 @@
 //! Weights in the order in which a tile reads them.
 use super::Shape;
 use crate::simd::{Op, Simd, TILE_VECTORS, Vector};
+use std::ops::Range;
 
 /// Packed weights: for each group, each panel of `width` output channels, each step of four inputs:
 /// `[width][4]` bytes. What does not exist is 0.
@@ -10,6 +11,8 @@ use crate::simd::{Op, Simd, TILE_VECTORS, Vector};
 #[derive(Clone, Debug)]
 pub(super) struct Panels {
     pub(super) width: usize,
+    /// Pixels of a tile.
+    pub(super) grain: usize,
     pub(super) groups: usize,
     /// Input channels of a merged group.
     pub(super) c_in: usize,
@@ -41,6 +44,15 @@ impl Panels {
         &self.lines[(group * self.panels + panel) * lines..][..lines]
     }
 
+    /// Each group that has some of the panels `part` (counted through all groups), and which of its panels.
+    pub(super) fn of_groups(&self, part: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let panels = self.panels;
+        (part.start / panels..part.end.div_ceil(panels)).map(move |group| {
+            let first = group * panels;
+            (group, part.start.max(first) - first..part.end.min(first + panels) - first)
+        })
+    }
+
     /// The output channel in column `column` of a panel.
     #[inline(always)]
     pub(super) fn channel(&self, group: usize, panel: usize, column: usize) -> Option<usize> {
@@ -66,11 +78,11 @@ impl Op for Pack<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, _: S) -> Panels {
-        pack(&self.shape, self.w, TILE_VECTORS * S::V::LANES)
+        pack(&self.shape, self.w, TILE_VECTORS * S::V::LANES, S::TILE_PIXELS)
     }
 }
 
-fn pack(shape: &Shape, w: &[i8], width: usize) -> Panels {
+fn pack(shape: &Shape, w: &[i8], width: usize, grain: usize) -> Panels {
     let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
     let taps = shape.k_h * shape.k_w;
     let merge =
@@ -96,5 +108,5 @@ fn pack(shape: &Shape, w: &[i8], width: usize) -> Panels {
             }
         }
     }
-    Panels { width, groups, c_in, c_out, panels, steps, lines, sums }
+    Panels { width, grain, groups, c_in, c_out, panels, steps, lines, sums }
 }

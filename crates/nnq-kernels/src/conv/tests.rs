@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     depthwise::PackedDepthwise,
     isa::tests::tested,
-    round::{requantize_dyadic, requantize_onnx},
+    round::{Dyadic, requantize_dyadic, requantize_onnx},
 };
+use epilogue::OutPtr;
 use proptest::prelude::*;
 
 /// `acc = sum (qx - zx) * (qw - zw) + qb`, positions in the padding adding nothing.
@@ -127,6 +128,7 @@ impl Case {
                 conv.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
             };
             self.outputs(&acc, largest, &format!("{isa} conv"), run);
+            self.parts(&acc, &conv);
             if self.depthwise() {
                 let depthwise = PackedDepthwise::pack(isa, g, &self.w);
                 let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
@@ -134,6 +136,49 @@ impl Case {
                 };
                 self.outputs(&acc, largest, &format!("{isa} depthwise"), run);
             }
+        }
+    }
+
+    /// One binding, run again and again for parts of the pixels and panels; what belongs to no part stays as it
+    /// was.
+    fn parts(&self, acc: &[i32], conv: &PackedConv) {
+        let g = &self.geom;
+        let epi = Epilogue {
+            bias: &self.bias,
+            w_zero: self.w_zero.as_deref(),
+            requant: Requant::None,
+            zero: 0,
+            lo: 0,
+            hi: 255,
+        };
+        let (mult, shift) = (vec![1 << 30; g.c_out], vec![40; g.c_out]);
+        let codes = Epilogue { requant: Requant::Dyadic { mult: &mult, shift: &shift }, ..epi };
+        let (sums, codes) = (conv.bind(g, self.x_zero, &epi), conv.bind(g, self.x_zero, &codes));
+        let (all, pixels, pitch) = (sums.panels(), g.pixels(), g.c_out + 3);
+        assert!(all * sums.panel_width() >= g.c_out && sums.pixel_grain() > 0);
+        let mut scratch = Scratch::new();
+        let mut raw = vec![-1; pixels * g.c_out];
+        let mut bytes = vec![77; pixels * pitch];
+        for rows in [0..pixels / 2, pixels / 2..pixels] {
+            for panels in [all / 2..all, 0..all / 2] {
+                let (rows, panels) = (rows.clone(), panels.clone());
+                // SAFETY: the vectors hold every output.
+                unsafe {
+                    let to = OutPtr::I32(raw.as_mut_ptr());
+                    sums.run_part(&self.x, rows.clone(), panels.clone(), to, &mut scratch);
+                    let to = OutPtr::U8 { data: bytes.as_mut_ptr(), pitch };
+                    codes.run_part(&self.x, rows, panels, to, &mut scratch);
+                }
+            }
+        }
+        let what = format!("{} {g:?} in parts", conv.isa());
+        assert_eq!(raw, acc, "{what}");
+        for (at, &code) in bytes.iter().enumerate() {
+            let (pixel, channel) = (at / pitch, at % pitch);
+            let by = Dyadic { mult: 1 << 30, shift: 40 };
+            let want = acc.get(pixel * g.c_out + channel).map_or(77, |&acc| requantize_dyadic(acc, by, 0, 0, 255));
+            let want = if channel < g.c_out { want } else { 77 };
+            assert_eq!(i32::from(code), want, "{what} pixel {pixel} channel {channel}");
         }
     }
 

@@ -8,7 +8,7 @@ use crate::simd::{MAX_LANES, Vector};
 pub(crate) enum Kind {
     /// [`OnnxVector`].
     Onnx,
-    /// Every shift is at least 33 (a factor below 1/4): [`DyadicVector`].
+    /// Every shift is between 33 (a factor below 1/4) and 54: [`DyadicVector`].
     Dyadic,
     /// Any shift: [`DyadicWide`].
     Wide,
@@ -20,6 +20,7 @@ pub(crate) struct Prepared {
     kind: Kind,
     factor: Vec<f32>,
     mult: Vec<i32>,
+    /// Added before the shift: the rounding, and for [`DyadicVector`] the zero point as well.
     round: Vec<i32>,
     shift: Vec<i32>,
     /// For [`DyadicWide`]: what accumulators are multiplied by beforehand, and the range in which that fits 32 bits.
@@ -73,7 +74,7 @@ impl Prepared {
         self.factor.extend(factors);
     }
 
-    /// Sets the multipliers of profile dyadic.
+    /// Sets the multipliers of profile dyadic. The zero point was set before.
     pub(crate) fn set_dyadic(&mut self, multipliers: impl Iterator<Item = Dyadic>) {
         self.kind = Kind::Dyadic;
         self.mult.clear();
@@ -91,7 +92,7 @@ impl Prepared {
             );
             // With m = 0 every shift gives 0.
             let shift = if by.mult == 0 { 33 } else { by.shift };
-            if shift < 33 {
+            if !(33..=54).contains(&shift) {
                 self.kind = Kind::Wide;
             }
             // From factors of 2^27 on every accumulator but 0 saturates: shifts below 3 give the same codes as 3.
@@ -103,6 +104,11 @@ impl Prepared {
             self.least.push(i32::MIN >> missing);
             self.most.push(i32::MAX >> missing);
         }
+        if self.kind == Kind::Dyadic {
+            for (round, &shift) in self.round.iter_mut().zip(&self.shift) {
+                *round += self.zero << shift;
+            }
+        }
     }
 
     /// The smallest and the largest code.
@@ -112,6 +118,12 @@ impl Prepared {
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let words = [&self.mult, &self.round, &self.shift, &self.lift, &self.least, &self.most];
+        (self.factor.len() + words.iter().map(|words| words.len()).sum::<usize>()) * size_of::<i32>()
     }
 }
 
@@ -168,16 +180,16 @@ impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
     }
 }
 
-/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 62`.
+/// `((acc * m + 2^(t-1)) >> t) + z`, clamped, for `33 <= t <= 54`.
 ///
 /// `2^(t-1)` is then a multiple of `2^32`, so the rounding can be added to the high half of the product:
-/// `((high + 2^(t-33)) >> (t-32))`. The high half is below `2^30` and the sum fits 32 bits.
+/// `((high + 2^(t-33)) >> (t-32)) + z`; and the zero point before the shift: `(high + 2^(t-33) + z * 2^(t-32)) >> (t-32)`. The
+/// high half is below `2^30`, what is added at most `255.5 * 2^22`, and the sum fits 32 bits.
 #[derive(Clone, Copy)]
 pub(crate) struct DyadicVector<V: Vector> {
     mult: V::I,
     round: V::I,
     shift: V::I,
-    zero: V::I,
     lo: V::I,
     hi: V::I,
 }
@@ -189,7 +201,6 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
             mult: load(v, &from.mult, at),
             round: load(v, &from.round, at),
             shift: load(v, &from.shift, at),
-            zero: v.splat(from.zero),
             lo: v.splat(from.lo),
             hi: v.splat(from.hi),
         }
@@ -202,19 +213,18 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
 
     #[inline(always)]
     fn unclamped(self, v: V, acc: V::I) -> V::I {
-        let high = v.mul_high(acc, self.mult);
-        let scaled = v.shr(v.add(high, self.round), self.shift);
-        v.add(scaled, self.zero)
+        v.shr(v.add(v.mul_high(acc, self.mult), self.round), self.shift)
     }
 }
 
-/// As [`DyadicVector`], for any shift `t`.
+/// As [`DyadicVector`], for any shift `t`, and with the zero point added at the end.
 ///
 /// Where `t < 33` the accumulator is multiplied by `2^(33-t)` first, which makes the shift 33. It is clamped to the range in which the
 /// product fits 32 bits; what lies outside has a result beyond `2^27` and saturates with or without the clamp.
 #[derive(Clone, Copy)]
 pub(crate) struct DyadicWide<V: Vector> {
     by: DyadicVector<V>,
+    zero: V::I,
     lift: V::I,
     least: V::I,
     most: V::I,
@@ -225,6 +235,7 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
     fn load(v: V, from: &Prepared, at: usize) -> Self {
         DyadicWide {
             by: DyadicVector::load(v, from, at),
+            zero: v.splat(from.zero),
             lift: load(v, &from.lift, at),
             least: load(v, &from.least, at),
             most: load(v, &from.most, at),
@@ -234,7 +245,8 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
         let fitting = v.min(v.max(acc, self.least), self.most);
-        self.by.apply(v, v.mul(fitting, self.lift))
+        let code = v.add(self.by.unclamped(v, v.mul(fitting, self.lift)), self.zero);
+        v.min(v.max(code, self.by.lo), self.by.hi)
     }
 }
 

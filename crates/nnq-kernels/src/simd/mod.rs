@@ -37,6 +37,7 @@ pub(crate) trait Vector: Copy + 'static {
     fn add(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub(self, a: Self::I, b: Self::I) -> Self::I;
     fn mul(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn min(self, a: Self::I, b: Self::I) -> Self::I;
     fn max(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a >> n`, arithmetic, `n` in `0..32` of each lane.
@@ -63,6 +64,8 @@ pub(crate) trait Vector: Copy + 'static {
     const LANE_ORDER: &'static [u8];
     /// Four vectors of integers in `LANE_ORDER`, saturated to `0..=255`, as bytes in channel order.
     fn narrow4(self, x: [Self::I; 4]) -> Self::I;
+    /// Four vectors of integers, saturated to `0..=255`, as bytes, one vector behind the other.
+    fn narrow4_in_order(self, x: [Self::I; 4]) -> Self::I;
     fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
     fn min_u8(self, a: Self::I, b: Self::I) -> Self::I;
     /// Integers saturated to `0..=255`, then clamped to `limits` (bytes): the first pair of vectors to
@@ -99,6 +102,11 @@ pub(crate) trait Vector: Copy + 'static {
     /// # Safety
     /// They are writable at `p`.
     unsafe fn store_some_bytes(self, p: *mut u8, x: Self::I, count: usize);
+    /// The low three bytes of each lane, `3 * LANES` bytes.
+    ///
+    /// # Safety
+    /// They are writable at `p`.
+    unsafe fn store_threes(self, p: *mut u8, x: Self::I);
     /// `LANES` bytes, each extended with zeros.
     ///
     /// # Safety

@@ -34,6 +34,10 @@ impl Vector for Ymm {
         op!(_mm256_mullo_epi32(a, b))
     }
     #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_and_si256(a, b))
+    }
+    #[inline(always)]
     fn min(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_min_epi32(a, b))
     }
@@ -113,6 +117,12 @@ impl Vector for Ymm {
         op!(_mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
     }
     #[inline(always)]
+    fn narrow4_in_order(self, x: [__m256i; 4]) -> __m256i {
+        let bytes = self.narrow4(x);
+        // Each 128 bits hold four lanes of each of the four vectors.
+        op!(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
+    }
+    #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_max_epu8(a, b))
     }
@@ -165,6 +175,17 @@ impl Vector for Ymm {
         op!({
             _mm256_storeu_si256(all.as_mut_ptr().cast(), x);
             std::ptr::copy_nonoverlapping(all.as_ptr(), p, count);
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_threes(self, p: *mut u8, x: __m256i) {
+        op!({
+            // Twelve bytes to the front of each 128 bits, then these together.
+            let pick = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+            let twelves = _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(pick));
+            let bytes = _mm256_permutevar8x32_epi32(twelves, _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
+            _mm_storel_epi64(p.add(16).cast(), _mm256_extracti128_si256::<1>(bytes))
         })
     }
     #[inline(always)]

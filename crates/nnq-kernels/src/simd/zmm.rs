@@ -38,6 +38,10 @@ impl Vector for Zmm {
         op!(_mm512_mullo_epi32(a, b))
     }
     #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_and_si512(a, b))
+    }
+    #[inline(always)]
     fn min(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_min_epi32(a, b))
     }
@@ -114,6 +118,15 @@ impl Vector for Zmm {
         op!(_mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
     }
     #[inline(always)]
+    fn narrow4_in_order(self, x: [__m512i; 4]) -> __m512i {
+        let bytes = self.narrow4(x);
+        op!({
+            // Each 128 bits hold four lanes of each of the four vectors.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, bytes)
+        })
+    }
+    #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_max_epu8(a, b))
     }
@@ -164,6 +177,17 @@ impl Vector for Zmm {
         debug_assert!(count <= 64);
         let mask = u64::MAX >> (64 - count.clamp(1, 64));
         op!(_mm512_mask_storeu_epi8(p.cast(), if count == 0 { 0 } else { mask }, x))
+    }
+    #[inline(always)]
+    unsafe fn store_threes(self, p: *mut u8, x: __m512i) {
+        op!({
+            // Twelve bytes to the front of each 128 bits, then these together.
+            let pick = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+            let twelves = _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(pick));
+            let order = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, twelves);
+            _mm512_mask_storeu_epi32(p.cast(), 0xfff, bytes)
+        })
     }
     #[inline(always)]
     unsafe fn widen(self, p: *const u8) -> __m512i {

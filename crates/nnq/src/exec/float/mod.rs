@@ -17,6 +17,7 @@ mod session;
 mod unary;
 
 pub(crate) use args::room;
+pub(in crate::exec) use arrange::new_shape;
 pub use ctx::Ctx;
 pub use session::{NoTap, Options, Session, Tap};
 pub use unary::scalar as unary_scalar;

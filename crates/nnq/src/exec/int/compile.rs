@@ -1,15 +1,17 @@
 //! What can be prepared before shapes are known: packed weights, multipliers, tables.
-use super::{Stored, offset, table};
+use super::{offset, table};
 use crate::{
     error::{Error, Result},
     exec::lower::{Form, Product, ProductOut, Program, Requant, Step, StepKind},
-    ir::{Data, Tensor},
+    ir::Data,
 };
 use nnq_kernels::{
     Isa,
     conv::{ConvGeom, PackedConv},
     depthwise::PackedDepthwise,
+    tape::{Requantize, Weights},
 };
+use std::sync::Arc;
 
 /// The prepared part of a step.
 pub(super) enum Packed {
@@ -19,24 +21,14 @@ pub(super) enum Packed {
     Table(Box<[u8; 256]>),
 }
 
-/// Weights and epilogue of a product.
+/// Weights and epilogue of a product; every plan shares them.
 pub(super) struct PackedProduct {
     pub(super) weights: Weights,
-    pub(super) w_zero: Option<Vec<i32>>,
-    pub(super) requant: Multipliers,
+    pub(super) bias: Arc<[i32]>,
+    pub(super) w_zero: Option<Arc<[i32]>>,
+    pub(super) requant: Requantize,
     /// Channels in and out and kernel; sizes are filled in by the plan.
     pub(super) geom: ConvGeom,
-}
-
-pub(super) enum Weights {
-    Conv(PackedConv),
-    Depthwise(PackedDepthwise),
-}
-
-pub(super) enum Multipliers {
-    Onnx(Vec<f32>),
-    Dyadic(Vec<i32>, Vec<u8>),
-    Real(Vec<f32>),
 }
 
 impl Packed {
@@ -83,22 +75,23 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     };
     let lift = offset(!p.weight_qtype.signed);
     let w_zero: Vec<i32> = p.weight_zero.iter().map(|z| z - lift).collect();
-    let w_zero = w_zero.iter().any(|&z| z != 0).then_some(w_zero);
+    let w_zero: Option<Arc<[i32]>> = w_zero.iter().any(|&z| z != 0).then(|| w_zero.into());
     geom.batch = 0;
     let depthwise = geom.groups == geom.c_in && geom.c_in == geom.c_out && geom.groups > 1 && w_zero.is_none();
     let weights = if depthwise {
-        Weights::Depthwise(PackedDepthwise::pack(isa, &geom, &ordered))
+        Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &ordered)))
     } else {
-        Weights::Conv(PackedConv::pack(isa, &geom, &ordered))
+        Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &ordered)))
     };
     let requant = match &p.out {
-        ProductOut::Real { scale } => Multipliers::Real(scale.clone()),
-        ProductOut::Code { requant: Requant::Onnx(m), .. } => Multipliers::Onnx(m.clone()),
-        ProductOut::Code { requant: Requant::Dyadic(m), .. } => {
-            Multipliers::Dyadic(m.iter().map(|d| d.mult).collect(), m.iter().map(|d| d.shift).collect())
-        }
+        ProductOut::Real { scale } => Requantize::Real(scale.as_slice().into()),
+        ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.as_slice().into()),
+        ProductOut::Code { requant: Requant::Dyadic(m), .. } => Requantize::Dyadic {
+            mult: m.iter().map(|d| d.mult).collect(),
+            shift: m.iter().map(|d| d.shift).collect(),
+        },
     };
-    Ok(PackedProduct { weights, w_zero, requant, geom })
+    Ok(PackedProduct { weights, bias: p.bias.as_slice().into(), w_zero, requant, geom })
 }
 
 /// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.
@@ -124,31 +117,4 @@ fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Vec<i
         }
     }
     out
-}
-
-impl Multipliers {
-    pub(super) fn as_requant(&self) -> nnq_kernels::conv::Requant<'_> {
-        match self {
-            Self::Onnx(m) => nnq_kernels::conv::Requant::Onnx(m),
-            Self::Dyadic(mult, shift) => nnq_kernels::conv::Requant::Dyadic { mult, shift },
-            Self::Real(s) => nnq_kernels::conv::Requant::Real(s),
-        }
-    }
-}
-
-/// The output's stored clamp and zero; anything for real outputs.
-pub(super) fn epilogue_codes(program: &Program, step: &Step, p: &Product) -> Result<Stored> {
-    match &p.out {
-        ProductOut::Real { .. } => Ok(Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }),
-        ProductOut::Code { clamp, .. } => {
-            let slot =
-                step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("a product without output"))?;
-            Ok(Stored::of(program.grid(slot)?, *clamp))
-        }
-    }
-}
-
-/// A real tensor that some kernels want as a plain slice.
-pub(super) fn reals(t: &Tensor) -> Result<&[f32]> {
-    t.as_slice::<f32>()
 }

@@ -2,22 +2,24 @@
 //!
 //! Codes live in one arena of bytes, channels last, placed by liveness; kernels see only unsigned codes (a signed code is
 //! held as code + 128, its zero point likewise). Weights are packed once for the instruction set; a plan is compiled once
-//! for each shape of the inputs.
+//! for each shape of the inputs: a tape of kernels with every place and size fixed, run by a team of threads.
 mod compile;
-mod movement;
+mod geometry;
+mod layout;
 mod plan;
 mod run;
+mod steps;
 mod table;
 
 use super::{
-    float::{Ctx, NoTap, Tap},
-    lower::{Program, StepKind},
+    float::{Ctx, Tap},
+    lower::{Program, Step, StepKind},
 };
 use crate::{
-    error::{At, Error, Result},
-    ir::{DType, Tensor},
+    error::{At, Error, ErrorKind, Result},
+    ir::Tensor,
 };
-use nnq_kernels::{Isa, conv::Scratch};
+use nnq_kernels::{Isa, tape::Workspace, team::Team};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// How to run.
@@ -27,19 +29,38 @@ pub struct Options {
     pub threads: usize,
     /// `None`: what `NNQ_ISA` says, else the best of the machine.
     pub isa: Option<Isa>,
+    /// Computes every step on its own. Results are the same; for measuring what computing steps together brings.
+    pub separate: bool,
 }
 
 /// A program ready to run in integers.
 pub struct Session {
     program: Arc<Program>,
     isa: Isa,
-    threads: usize,
-    pool: rayon::ThreadPool,
+    separate: bool,
+    team: Team,
+    pool: FloatPool,
     packed: Vec<compile::Packed>,
-    plans: HashMap<Vec<Vec<usize>>, plan::Plan>,
-    arena: Vec<u8>,
-    scratch: Vec<Scratch>,
+    /// For each set of input shapes, with steps computed together or not.
+    plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
+    workspace: Workspace,
     ctx: Ctx,
+}
+
+/// The threads of steps in floating point, made when the first one comes.
+struct FloatPool {
+    threads: usize,
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl FloatPool {
+    fn run<T: Send>(&mut self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let pool = match self.pool.take() {
+            Some(pool) => pool,
+            None => super::thread_pool(self.threads)?,
+        };
+        Ok(self.pool.insert(pool).install(f))
+    }
 }
 
 /// What one step cost.
@@ -68,8 +89,6 @@ impl Session {
             Some(isa) => isa,
             None => Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE))?,
         };
-        let pool = super::thread_pool(options.threads)?;
-        let threads = pool.current_num_threads();
         for value in &program.values {
             if let super::lower::Repr::Code(g) = &value.repr
                 && g.qtype.bits > 8
@@ -87,15 +106,17 @@ impl Session {
             .iter()
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
+        let team = Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("no threads: {e}")))?;
+        let threads = team.members();
         Ok(Self {
             program,
             isa,
-            threads,
-            pool,
+            separate: options.separate,
+            team,
+            pool: FloatPool { threads, pool: None },
             packed,
             plans: HashMap::new(),
-            arena: Vec::new(),
-            scratch: (0..threads).map(|_| Scratch::new()).collect(),
+            workspace: Workspace::new(),
             ctx: Ctx::new(),
         })
     }
@@ -109,25 +130,25 @@ impl Session {
     }
     /// Threads in use.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.team.members()
     }
     /// Bytes of packed weights, and of the arena so far.
     pub fn memory(&self) -> (usize, usize) {
-        (self.packed.iter().map(compile::Packed::bytes).sum(), self.arena.len())
+        (self.packed.iter().map(compile::Packed::bytes).sum(), self.workspace.bytes().len())
     }
     /// Runs once; inputs and outputs in the order of the graph's.
     ///
     /// # Errors
     /// Names the node and the shapes.
     pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        self.execute(inputs, &mut NoTap, false, None)
+        self.execute(inputs, None, None)
     }
     /// Runs once and shows the tap every value as real numbers (codes dequantized).
     ///
     /// # Errors
     /// As [`Session::run`], and what the tap answers.
     pub fn run_tapped(&mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<Vec<Tensor>> {
-        self.execute(inputs, tap, true, None)
+        self.execute(inputs, Some(tap), None)
     }
     /// Runs once and says what each step cost.
     ///
@@ -135,39 +156,36 @@ impl Session {
     /// As [`Session::run`].
     pub fn run_timed(&mut self, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Vec<StepTime>)> {
         let mut times = Vec::new();
-        let out = self.execute(inputs, &mut NoTap, false, Some(&mut times))?;
+        let out = self.execute(inputs, None, Some(&mut times))?;
         Ok((out, times))
     }
 
     fn execute(
         &mut self,
         inputs: Vec<Tensor>,
-        tap: &mut dyn Tap,
-        tapped: bool,
+        tap: Option<&mut dyn Tap>,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
         super::check_inputs(&self.program.graph, &inputs)?;
-        let key: Vec<Vec<usize>> = inputs.iter().map(|t| t.shape().to_vec()).collect();
+        // A tap sees every value, so that each must lie in memory.
+        let fuse = tap.is_none() && !self.separate;
+        let key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
         if !self.plans.contains_key(&key) {
-            let plan = plan::compile(&self.program, &self.packed, &key)?;
+            let plan = plan::compile(&self.program, &self.packed, (self.isa, self.team.members()), &key.0, fuse)?;
             self.plans.insert(key.clone(), plan);
         }
         let plan = &self.plans[&key];
-        if self.arena.len() < plan.arena {
-            self.arena.resize(plan.arena, 0);
-        }
         let mut runner = run::Runner {
             program: &self.program,
             plan,
             packed: &self.packed,
-            isa: self.isa,
-            pool: &self.pool,
-            arena: &mut self.arena,
-            scratch: &mut self.scratch,
+            workspace: &mut self.workspace,
+            team: &mut self.team,
+            pool: &mut self.pool,
             ctx: &self.ctx,
             real: vec![None; self.program.values.len()],
         };
-        runner.run(inputs, tap, tapped, times)
+        runner.run(inputs, tap, times)
     }
 }
 
@@ -197,13 +215,13 @@ impl Stored {
 }
 
 /// A short description of a step for tables.
-fn describe(kind: &StepKind, weight: Option<&[usize]>) -> String {
-    match kind {
+fn describe(step: &Step) -> String {
+    match &step.kind {
         StepKind::Quantize => "quantize".into(),
         StepKind::Dequantize => "dequantize".into(),
         StepKind::Product(p) => match &p.form {
             super::lower::Form::Conv(a) => {
-                let dims: Vec<String> = weight.unwrap_or(&[]).iter().skip(2).map(ToString::to_string).collect();
+                let dims: Vec<String> = p.weight.shape().iter().skip(2).map(ToString::to_string).collect();
                 let group = if a.group > 1 { format!(" g{}", a.group) } else { String::new() };
                 format!("conv {}{group}", dims.join("x"))
             }
@@ -221,10 +239,4 @@ fn describe(kind: &StepKind, weight: Option<&[usize]>) -> String {
             format!("float {}", name.split([' ', '(', '{']).next().unwrap_or_default())
         }
     }
-}
-
-/// A tensor of stored codes as the float executor's movers take it.
-fn bytes_tensor(shape: &[usize], bytes: Vec<u8>) -> Tensor {
-    debug_assert_eq!(DType::U8.size(), 1);
-    Tensor::of(shape, bytes)
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The shape of the result of an operator that changes the shape and nothing else; `None` for any other operator.
-pub(super) fn new_shape(op: &Op, x: &Inputs) -> Option<Result<Vec<usize>>> {
+pub(in crate::exec) fn new_shape(op: &Op, x: &Inputs) -> Option<Result<Vec<usize>>> {
     Some(match op {
         Op::Reshape { allowzero } => reshape(*allowzero, x),
         Op::Flatten { axis } => flatten(*axis, x),

@@ -1,0 +1,110 @@
+//! A sequence of kernels over one piece of memory, run by a [`Team`].
+//!
+//! All sizes and places are fixed when a tape is made: running it allocates nothing (beyond what the kernels' own memory
+//! grows to in the first run) and decides nothing. Each step is cut into pieces; every member of the team has a share of its own and
+//! helps with the others' when it is through. A step so small that going apart costs more is one piece.
+//!
+//! Codes live in the arena of a [`Workspace`]; real numbers come in and go out in buffers of the caller's.
+mod claims;
+mod memory;
+mod planes;
+mod run;
+mod step;
+
+pub use memory::{Real, Workspace};
+pub use step::{Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Weights};
+
+use crate::{Isa, team::Team};
+use std::{ops::Range, time::Duration};
+
+/// A sequence of kernels.
+#[derive(Debug)]
+pub struct Tape {
+    isa: Isa,
+    steps: Vec<Step>,
+    arena: usize,
+    /// For each buffer of real numbers: elements, and whether the tape writes it.
+    reals: Vec<(usize, bool)>,
+}
+
+#[derive(Debug)]
+struct Step {
+    kernel: Kernel,
+    /// Units of work that cannot be cut.
+    units: usize,
+    /// Units that should stay together.
+    grain: usize,
+    /// Pieces that are done as a whole.
+    pieces: usize,
+}
+
+impl Step {
+    fn piece(&self, i: usize) -> Range<usize> {
+        let grains = self.units.div_ceil(self.grain);
+        let at = |i: usize| (grains * i / self.pieces * self.grain).min(self.units);
+        at(i)..at(i + 1)
+    }
+}
+
+impl Tape {
+    /// Takes steps for a team of `members`, over an arena of `arena` bytes and over buffers of real numbers: for each its elements and whether the
+    /// tape writes it.
+    ///
+    /// # Panics
+    /// When a step reaches beyond the arena or a buffer, writes what it reads, or this machine does not have `isa`.
+    pub fn new(isa: Isa, members: usize, kernels: Vec<Kernel>, arena: usize, reals: Vec<(usize, bool)>) -> Tape {
+        assert!(isa.is_supported(), "this machine does not have the instruction set {isa}");
+        let limits = step::Limits { arena, reals: &reals };
+        let steps = kernels
+            .into_iter()
+            .enumerate()
+            .map(|(i, kernel)| {
+                kernel.check(&limits).unwrap_or_else(|e| panic!("step {i}: {e}"));
+                let (units, grain) = (kernel.units(), kernel.grain());
+                let pieces = kernel.pieces(members).clamp(1, units.div_ceil(grain).max(1));
+                Step { units, grain, pieces, kernel }
+            })
+            .collect();
+        Tape { isa, steps, arena, reals }
+    }
+
+    /// How many steps there are.
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Bytes of the arena that it needs.
+    pub fn arena(&self) -> usize {
+        self.arena
+    }
+
+    /// Runs the steps `which` in `workspace` and on the buffers of real numbers, with the members of `team`. With `times`, the
+    /// wall-clock time of each step is written.
+    ///
+    /// # Panics
+    /// When a buffer has another length or direction than was said to [`Tape::new`].
+    pub fn run(
+        &self,
+        which: Range<usize>,
+        workspace: &mut Workspace,
+        reals: &mut [Real<'_>],
+        team: &mut Team,
+        times: Option<&mut [Duration]>,
+    ) {
+        assert!(reals.len() == self.reals.len(), "{} buffers of {}", reals.len(), self.reals.len());
+        for (i, (real, &(len, written))) in reals.iter().zip(&self.reals).enumerate() {
+            let (have, writable) = real.kind();
+            assert!(have == len && writable == written, "buffer {i}: {have} elements where {len} are needed");
+        }
+        workspace.ready(self.arena, team.members());
+        run::run(self, which, workspace, reals, team, times);
+    }
+}
+
+#[cfg(test)]
+mod tests;
