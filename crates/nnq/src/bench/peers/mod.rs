@@ -206,7 +206,7 @@ impl Limit {
             "avx2" => "AVX2",
             "avx-vnni" => "AVX2_VNNI",
             "avx512-vnni" => "AVX512_CORE_VNNI",
-            "amx" => "AVX512_CORE_AMX",
+            "amx-int8" => "AVX512_CORE_AMX",
             other => return Err(Error::usage(format!("OpenVINO cannot be limited to {other}"))),
         };
         let note = format!(
