@@ -16,5 +16,6 @@ pub mod quant;
 pub mod quantize;
 pub mod run;
 mod staging;
+pub mod zoo;
 
 pub use error::{Error, ErrorKind, Result};

@@ -31,10 +31,12 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("quantize", ANY),
     ("run", ANY),
     ("staging", &["error"]),
+    ("zoo", ANY),
     ("lib", ANY),
 ];
 const ANY: &[&str] = &[
-    "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run", "staging",
+    "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run",
+    "staging", "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

@@ -8,6 +8,7 @@ mod explain;
 mod inspect;
 mod quantize;
 mod run;
+mod zoo;
 
 use crate::{
     args::{Command, Reading, Threads},
@@ -29,7 +30,9 @@ use std::{path::Path, sync::Arc};
 pub fn run(command: &Command) -> Result<()> {
     // Commands that do not look at the flag leave Ctrl-C as the system has it.
     let interrupt = match command {
-        Command::Inspect(_) | Command::Compile(_) | Command::Run(_) | Command::Explain(_) => Interrupt::default(),
+        Command::Inspect(_) | Command::Compile(_) | Command::Run(_) | Command::Zoo(_) | Command::Explain(_) => {
+            Interrupt::default()
+        }
         _ => Interrupt::listen(),
     };
     let interrupt = &interrupt;
@@ -42,6 +45,7 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Compile(args) => compile::run(args),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args, interrupt),
+        Command::Zoo(args) => zoo::run(args),
         Command::Explain(args) => explain::run(args),
     }
 }
