@@ -35,6 +35,7 @@
 pub mod conv;
 pub mod depthwise;
 pub mod eltwise;
+pub mod float;
 pub mod isa;
 pub mod layout;
 pub mod mmap;

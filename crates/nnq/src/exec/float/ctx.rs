@@ -1,5 +1,6 @@
 //! What operators share while they run: recycled buffers and prepared constants.
 use crate::ir::{Data, Tensor};
+use rayon::prelude::*;
 use std::{
     any::Any,
     collections::HashMap,
@@ -11,7 +12,21 @@ use std::{
 #[derive(Default)]
 pub struct Ctx {
     inner: Mutex<Inner>,
+    kept: Arc<Mutex<Kept>>,
+    /// Operators stay on the thread that calls them.
+    serial: bool,
 }
+
+/// What was made of input `.1` of node `.0`.
+type Kept = HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>;
+
+/// Runs `task` for each of `0..n` on the threads of the session.
+pub(super) fn each(n: usize, task: &(dyn Fn(usize) + Sync)) {
+    if n == 1 { task(0) } else { (0..n).into_par_iter().for_each(task) }
+}
+
+/// Multiplications that are worth a task.
+const WORTH: usize = 1 << 17;
 
 #[derive(Default)]
 struct Inner {
@@ -25,7 +40,6 @@ struct Inner {
     peak: usize,
     /// The running node and a bit for each of its first 64 inputs that is a constant.
     node: Option<(u32, u64)>,
-    kept: HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>,
 }
 
 impl Inner {
@@ -41,8 +55,19 @@ impl Ctx {
     pub fn new() -> Self {
         Self::default()
     }
+    /// For one thread of several that run the same session: buffers of its own, the same prepared constants.
+    pub(super) fn beside(&self) -> Self {
+        Self { inner: Mutex::default(), kept: self.kept.clone(), serial: true }
+    }
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// Into how many tasks an operator of so many multiplications is cut.
+    pub(super) fn tasks(&self, multiplications: usize) -> usize {
+        if self.serial { 1 } else { (multiplications / WORTH).clamp(1, rayon::current_num_threads()) }
     }
     /// A buffer of `n` elements with unspecified content: the smallest free one that is large enough, or a new one.
     pub fn take(&self, n: usize) -> Vec<f32> {
@@ -103,12 +128,12 @@ impl Ctx {
     pub fn keep<T: Any + Send + Sync>(&self, input: usize, make: impl FnOnce() -> T) -> Arc<T> {
         let key = self.lock().node.filter(|(_, constant)| input < 64 && constant >> input & 1 == 1);
         let Some((node, _)) = key else { return Arc::new(make()) };
-        let kept = self.lock().kept.get(&(node, input)).cloned();
+        let kept = self.kept().get(&(node, input)).cloned();
         if let Some(kept) = kept.and_then(|k| k.downcast::<T>().ok()) {
             return kept;
         }
         let made = Arc::new(make());
-        self.lock().kept.insert((node, input), made.clone());
+        self.kept().insert((node, input), made.clone());
         made
     }
     /// The session says which node runs, and with a bit each which of its inputs are constants.

@@ -6,6 +6,9 @@ mod args;
 mod arrange;
 mod binary;
 mod ctx;
+mod divide;
+mod fuse;
+mod last;
 mod norm;
 mod pool;
 mod product;
@@ -15,10 +18,12 @@ mod resize;
 mod select;
 mod session;
 mod unary;
+mod walk;
 
 pub(crate) use args::room;
 pub use ctx::Ctx;
-pub use session::{NoTap, Options, Session, Tap};
+pub use session::{Options, Session};
+pub use walk::{Interest, NoTap, Tap};
 pub use unary::scalar as unary_scalar;
 
 use crate::{

@@ -74,16 +74,16 @@ impl Pool {
 
 /// The taps of one output index along one axis that fall into the input.
 #[derive(Clone, Copy, Default)]
-struct Taps {
-    first: usize,
-    step: usize,
-    n: usize,
+pub(super) struct Taps {
+    pub first: usize,
+    pub step: usize,
+    pub n: usize,
     /// Positions of the window inside input and padding (what `count_include_pad` counts).
-    padded: usize,
+    pub padded: usize,
 }
 
 impl Taps {
-    fn new(w: &Window, axis: usize, o: usize) -> Self {
+    pub fn new(w: &Window, axis: usize, o: usize) -> Self {
         let (d, size) = (w.dilations[axis] as i64, w.input[axis] as i64);
         let start = (o * w.strides[axis]) as i64 - w.begin[axis];
         let fits = |limit: i64| (limit - start + d - 1).div_euclid(d).clamp(0, w.kernel[axis] as i64);

@@ -1,28 +1,23 @@
-//! Walks a graph.
-use super::{Ctx, eval, in_place};
-use crate::{
-    error::{At, Error, Result},
-    ir::{Dim, Graph, Node, NodeId, Op, Tensor, ValueId},
+//! Runs graphs.
+use super::{
+    Ctx, arrange,
+    divide::divides,
+    fuse::{self, Chain},
+    walk::{NoTap, Tap, Walk},
 };
-use std::{collections::HashMap, sync::Arc};
-
-/// Sees each value as it is produced (graph inputs and node outputs, not constants).
-pub trait Tap: Send {
-    /// `value` is an id of the session's graph. An error stops the run.
-    ///
-    /// # Errors
-    /// Whatever the observer cannot work with.
-    fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()>;
-}
-
-/// Looks at nothing.
-pub struct NoTap;
-
-impl Tap for NoTap {
-    fn see(&mut self, _: ValueId, _: &Tensor) -> Result<()> {
-        Ok(())
-    }
-}
+use crate::{
+    error::{Error, Result},
+    ir::{Dim, Graph, NodeId, Tensor, ValueId},
+};
+use rayon::prelude::*;
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// How to run.
 #[derive(Clone, Debug, Default)]
@@ -33,14 +28,29 @@ pub struct Options {
 
 /// A graph ready to run in floating point. Annotations on values are ignored; constants that hold codes are dequantized.
 pub struct Session {
-    graph: Arc<Graph>,
+    plan: Plan,
     ctx: Ctx,
+    /// One for each thread that runs a part of a batch.
+    beside: Vec<Ctx>,
     pool: rayon::ThreadPool,
-    constants: Vec<Option<Arc<Tensor>>>,
-    /// For each node the values that nobody reads after it.
-    dying: Vec<Vec<ValueId>>,
+    /// A batch can be run in parts.
+    divides: bool,
     peak: usize,
 }
+
+/// What is known of a graph before it runs.
+pub(super) struct Plan {
+    pub graph: Arc<Graph>,
+    pub constants: Vec<Option<Arc<Tensor>>>,
+    /// For each node the values that nobody reads after it.
+    pub dying: Vec<Vec<ValueId>>,
+    /// For each node what may run within it.
+    pub chains: Vec<Chain>,
+}
+
+/// Samples that one thread runs at once when a batch is divided: enough to read weights once for several, few enough for the
+/// cache.
+const TOGETHER: usize = 2;
 
 impl Session {
     /// Plans the order and the liveness of values.
@@ -93,163 +103,113 @@ impl Session {
             .num_threads(options.threads)
             .build()
             .map_err(|e| Error::usage(format!("{} threads cannot be started: {e}", options.threads)))?;
-        Ok(Self { graph, ctx: Ctx::new(), pool, constants, dying, peak: 0 })
+        let ctx = Ctx::new();
+        let beside = (0..pool.current_num_threads()).map(|_| ctx.beside()).collect();
+        let (divides, chains) = (divides(&graph), fuse::chains(&graph));
+        Ok(Self { plan: Plan { graph, constants, dying, chains }, ctx, beside, pool, divides, peak: 0 })
     }
     /// The graph.
     pub fn graph(&self) -> &Arc<Graph> {
-        &self.graph
+        &self.plan.graph
     }
     /// The most bytes that f32 values and working memory of operators took at once in any run so far, constants not
     /// counted.
     pub fn peak_bytes(&self) -> usize {
         self.peak
     }
+    /// Threads that compute.
+    pub fn threads(&self) -> usize {
+        self.beside.len()
+    }
+    /// Whether a batch of more than one sample is run in parts, several at a time.
+    pub fn divides(&self) -> bool {
+        self.divides
+    }
     /// Runs once. `inputs` in the order of `graph.inputs`; outputs in the order of `graph.outputs`.
     ///
     /// # Errors
     /// Names the node and the shapes.
     pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        self.run_tapped(inputs, &mut NoTap)
+        if self.divides { self.run_divided(inputs, &mut vec![NoTap; self.threads()]) } else { self.run_tapped(inputs, &mut NoTap) }
     }
-    /// Runs once and shows every value to `tap`.
+    /// Runs once, the whole batch at a time, and shows every value to `tap`.
     ///
     /// # Errors
     /// As [`Session::run`], and what the tap answers.
     pub fn run_tapped(&mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<Vec<Tensor>> {
-        check_inputs(&self.graph, &inputs)?;
-        let Self { graph, ctx, pool, constants, dying, peak } = self;
-        pool.install(|| Walk { graph, ctx, constants, dying, live: 0, peak }.run(inputs, tap))
-    }
-}
-
-struct Walk<'a> {
-    graph: &'a Graph,
-    ctx: &'a Ctx,
-    constants: &'a [Option<Arc<Tensor>>],
-    dying: &'a [Vec<ValueId>],
-    live: usize,
-    peak: &'a mut usize,
-}
-
-impl Walk<'_> {
-    fn run(mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<Vec<Tensor>> {
-        let mut values: Vec<Option<Tensor>> = vec![None; self.graph.value_count()];
-        for (&id, tensor) in self.graph.inputs.iter().zip(inputs) {
-            tap.see(id, &tensor).at(|| format!("input '{}'", self.graph.value(id).name))?;
-            self.live += bytes(&tensor);
-            values[id.0 as usize] = Some(tensor);
-        }
-        for (id, node) in self.graph.nodes() {
-            let results = self.node(id, node, &mut values).map_err(|e| e.at(self.place(node, &values)))?;
-            for (i, (slot, tensor)) in node.outputs.iter().zip(results).enumerate() {
-                let Some(v) = *slot else { continue };
-                tap.see(v, &tensor).at(|| format!("output {i} of node '{}'", node.name))?;
-                self.live += bytes(&tensor);
-                values[v.0 as usize] = Some(tensor);
-            }
-            *self.peak = (*self.peak).max(self.live);
-            for v in &self.dying[id.0 as usize] {
-                if let Some(tensor) = values[v.0 as usize].take() {
-                    self.live -= bytes(&tensor);
-                    self.ctx.recycle(tensor);
-                }
-            }
-        }
-        let mut left: HashMap<ValueId, usize> = HashMap::new();
-        for &v in &self.graph.outputs {
-            *left.entry(v).or_default() += 1;
-        }
-        let mut outputs = Vec::with_capacity(self.graph.outputs.len());
-        for v in &self.graph.outputs {
-            let uses = left.entry(*v).or_default();
-            *uses -= 1;
-            let slot = &mut values[v.0 as usize];
-            let tensor = if *uses == 0 { slot.take() } else { slot.clone() };
-            let tensor = tensor.or_else(|| self.constants[v.0 as usize].as_deref().cloned());
-            outputs.push(tensor.ok_or_else(|| {
-                Error::internal(format!("the graph output '{}' was not computed", self.graph.value(*v).name))
-            })?);
-        }
-        // Inputs that nobody reads.
-        values.into_iter().flatten().for_each(|t| self.ctx.recycle(t));
+        check_inputs(&self.plan.graph, &inputs)?;
+        let Self { plan, ctx, pool, peak, .. } = self;
+        let (outputs, most) = pool.install(|| Walk::new(plan, ctx).run(inputs, tap))?;
+        *peak = (*peak).max(most);
         Ok(outputs)
     }
-
-    fn node(&mut self, id: NodeId, node: &Node, values: &mut [Option<Tensor>]) -> Result<Vec<Tensor>> {
-        let mut constant = 0;
-        let mut x: Vec<Option<&Tensor>> = Vec::with_capacity(node.inputs.len());
-        for (i, v) in node.inputs.iter().enumerate() {
-            let Some(v) = *v else {
-                x.push(None);
-                continue;
-            };
-            let value = self.constants[v.0 as usize].as_deref();
-            if value.is_some() {
-                constant |= 1u64.checked_shl(i as u32).unwrap_or(0);
-            }
-            let value = value.or(values[v.0 as usize].as_ref());
-            let gone = || Error::internal(format!("input '{}' is gone", self.graph.value(v).name));
-            x.push(Some(value.ok_or_else(gone)?));
+    /// Runs a batch in parts, as many at a time as there are taps and threads. Each part's values are shown to one of the taps,
+    /// which learns by [`Tap::begin`] what they belong to. Where [`Session::divides`] is false this is [`Session::run_tapped`] with
+    /// the first tap.
+    ///
+    /// # Errors
+    /// As [`Session::run_tapped`]; of several the first in data order.
+    pub fn run_divided<T: Tap>(&mut self, inputs: Vec<Tensor>, taps: &mut [T]) -> Result<Vec<Tensor>> {
+        let samples = inputs.first().and_then(|t| t.shape().first()).copied().unwrap_or(0);
+        let Some(first) = taps.first_mut() else { return Err(Error::internal("a run without a tap")) };
+        if !self.divides || samples <= 1 {
+            first.begin(0..samples);
+            return self.run_tapped(inputs, first);
         }
-        let action = match self.dies_here(id, node) {
-            Some(first) => in_place(&node.op, &x)?.map(|a| (first, a)),
-            None => None,
+        check_inputs(&self.plan.graph, &inputs)?;
+        let Self { plan, beside, pool, peak, .. } = self;
+        let threads = beside.len().min(taps.len());
+        let together = TOGETHER.min(samples.div_ceil(threads));
+        let parts = samples.div_ceil(together);
+        let range = |part: usize| samples * part / parts..samples * (part + 1) / parts;
+        let next = AtomicUsize::new(0);
+        let one = |(ctx, tap): (&Ctx, &mut T)| {
+            let (mut done, mut most) = (Vec::new(), 0);
+            loop {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                if part >= parts {
+                    return (done, most);
+                }
+                tap.begin(range(part));
+                let result = cut(&inputs, range(part), ctx).and_then(|x| Walk::new(plan, ctx).run(x, tap));
+                let failed = result.is_err();
+                done.push((part, result.map(|(y, bytes)| {
+                    most = most.max(bytes);
+                    y
+                })));
+                if failed {
+                    // Parts before this one are under way; those after it would change nothing.
+                    next.store(parts, Ordering::Relaxed);
+                }
+            }
         };
-        if let Some((first, action)) = action {
-            let tensor = values[first.0 as usize].take();
-            let tensor = tensor.ok_or_else(|| Error::internal("a value that dies here is gone"))?;
-            self.live -= bytes(&tensor);
-            return Ok(vec![action.run(tensor)?]);
-        }
-        self.ctx.enter(id.0, constant);
-        let results = eval(&node.op, &x, node.outputs.len(), self.ctx);
-        *self.peak = (*self.peak).max(self.live + self.ctx.leave());
-        let results = results?;
-        match node.outputs.iter().rposition(Option::is_some) {
-            Some(i) if i >= results.len() => {
-                Err(Error::unsupported(format!("output {i} is used, the operator gives {}", results.len())))
-            }
-            _ => Ok(results),
-        }
-    }
-
-    /// The node's first input when nobody reads it after the node, nor the node itself a second time.
-    fn dies_here(&self, id: NodeId, node: &Node) -> Option<ValueId> {
-        let first = node.input(0)?;
-        let once = node.inputs.iter().flatten().filter(|v| **v == first).count() == 1;
-        (once && self.dying[id.0 as usize].contains(&first)).then_some(first)
-    }
-
-    fn place(&self, node: &Node, values: &[Option<Tensor>]) -> String {
-        let shapes: Vec<String> = node
-            .inputs
-            .iter()
-            .map(|v| {
-                let tensor = v.and_then(|v| {
-                    let i = v.0 as usize;
-                    self.constants[i].as_deref().or(values[i].as_ref())
-                });
-                tensor.map_or_else(|| "-".into(), |t| format!("{} {:?}", t.dtype(), t.shape()))
-            })
-            .collect();
-        format!("node '{}' ({}; inputs {})", node.name, op_name(&node.op), shapes.join(", "))
+        let results: Vec<_> =
+            pool.install(|| beside.par_iter().zip(taps).take(threads).with_max_len(1).map(one).collect());
+        *peak = (*peak).max(results.iter().map(|r| r.1).sum());
+        let mut done: Vec<_> = results.into_iter().flat_map(|r| r.0).collect();
+        done.sort_by_key(|(part, _)| *part);
+        let done = done.into_iter().map(|(_, result)| result).collect::<Result<Vec<_>>>()?;
+        (0..plan.graph.outputs.len())
+            .map(|i| arrange::concat(0, &done.iter().map(|y| y.get(i)).collect::<Vec<_>>(), &self.ctx))
+            .collect()
     }
 }
 
-/// The first word of the operator's debug form, without the family around an element-wise function.
-fn op_name(op: &Op) -> String {
-    let text = match op {
-        Op::Unary(u) => format!("{u:?}"),
-        Op::Binary(b) => format!("{b:?}"),
-        Op::Variadic(v) => format!("{v:?}"),
-        Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
-        other => format!("{other:?}"),
+/// Some samples of each input.
+fn cut(inputs: &[Tensor], samples: Range<usize>, ctx: &Ctx) -> Result<Vec<Tensor>> {
+    let one = |t: &Tensor| {
+        let &[n, ref rest @ ..] = t.shape() else { return Err(Error::internal("a batch without axes")) };
+        let each = t.len() / n.max(1);
+        let shape = [&[samples.len()], rest].concat();
+        let Ok(data) = t.as_slice::<f32>() else {
+            let range = Tensor::of(&[samples.len()], samples.clone().map(|i| i as i64).collect());
+            return super::select::gather(0, &[Some(t), Some(&range)], ctx);
+        };
+        let mut part = ctx.take(each * samples.len());
+        part.copy_from_slice(&data[samples.start * each..samples.end * each]);
+        Tensor::new(shape, crate::ir::Data::F32(part.into()))
     };
-    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
-}
-
-fn bytes(t: &Tensor) -> usize {
-    if t.dtype() == crate::ir::DType::F32 { t.len() * size_of::<f32>() } else { 0 }
+    inputs.iter().map(one).collect()
 }
 
 fn check_inputs(graph: &Graph, inputs: &[Tensor]) -> Result<()> {

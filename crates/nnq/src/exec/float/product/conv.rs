@@ -4,7 +4,7 @@ use super::{
     depthwise,
     tile::{Block, Left, MR, Out, Real},
 };
-use crate::exec::float::{Ctx, Inputs, args};
+use crate::exec::float::{Ctx, Inputs, args, last};
 use crate::{
     error::{Error, Result},
     ir::{Tensor, count, op::ConvAttrs, op::Window},
@@ -57,7 +57,11 @@ impl Sizes {
 }
 
 pub(crate) fn conv(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    super::by_type(x, |x| typed::<f32>(a, x, ctx), |x| typed::<f64>(a, x, ctx))
+    let single = |x: &Inputs| match last::conv_rows(a, x, ctx)? {
+        Some(y) => Ok(y),
+        None => typed::<f32>(a, x, ctx),
+    };
+    super::by_type(x, single, |x| typed::<f64>(a, x, ctx))
 }
 
 fn typed<T: Real>(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {

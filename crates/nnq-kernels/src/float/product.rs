@@ -1,0 +1,233 @@
+//! Products and convolutions.
+//!
+//! A tile is up to [`Lanes::ROWS`] output pixels by two vectors of output channels. Each tap of a pixel is one pointer into the
+//! input (or to zeros, in the padding), so nothing is copied; pixels of a tile may lie in different rows and images. Taps
+//! are taken in blocks whose weights stay in the first-level cache while the pixels of a chunk pass.
+use super::{
+    Each, Epilogue, FloatIsa, Place, Shared, once, part,
+    tile::{self, Segment, Tile, VECTORS},
+    vector::{Lanes, Work},
+};
+use std::ops::Range;
+
+/// Most products of an element in one block: the weights of a tile take 32 KiB with the widest vectors.
+const BLOCK: usize = 256;
+/// Tiles of a chunk of pixels: its input and output stay in the second-level cache.
+const CHUNK: usize = 16;
+
+/// Weights, packed for the vectors that use them.
+pub struct PackedProduct {
+    isa: FloatIsa,
+    /// Panels of [`VECTORS`] vectors of output channels (the last may be narrower), in each the products of an element in order.
+    panels: Vec<f32>,
+    taps: usize,
+    channels: usize,
+    out_channels: usize,
+    /// What pixels in the padding read.
+    zeros: Vec<f32>,
+}
+
+impl PackedProduct {
+    /// Packs the weights of `[out channels, taps, channels]`; the one of `(o, t, c)` is
+    /// `w[o * strides[0] + t * strides[1] + c * strides[2]]`.
+    ///
+    /// # Panics
+    /// When `w` is too short.
+    pub fn pack(isa: FloatIsa, w: &[f32], sizes: [usize; 3], strides: [usize; 3]) -> Self {
+        let [out_channels, taps, channels] = sizes;
+        let width = isa.lanes() * VECTORS;
+        let padded = out_channels.next_multiple_of(isa.lanes());
+        let mut panels = vec![0.0; padded * taps * channels];
+        for (p, panel) in panels.chunks_mut((width * taps * channels).max(1)).enumerate() {
+            let wide = width.min(padded - p * width);
+            let live = width.min(out_channels - p * width);
+            for (k, to) in panel.chunks_exact_mut(wide).enumerate() {
+                let at = k / channels * strides[1] + k % channels * strides[2];
+                for (o, to) in (p * width..).zip(&mut to[..live]) {
+                    *to = w[o * strides[0] + at];
+                }
+            }
+        }
+        Self { isa, panels, taps, channels, out_channels, zeros: vec![0.0; channels] }
+    }
+
+    /// The convolution of `x` into `out`, both channels last. The work is cut into about `tasks` pieces, which `each`
+    /// runs.
+    ///
+    /// # Panics
+    /// When the slices or the weights do not have the sizes of `place`.
+    pub fn run(
+        &self,
+        place: &Place,
+        x: &[f32],
+        epilogue: &Epilogue<'_>,
+        out: &mut [f32],
+        tasks: usize,
+        each: Each<'_>,
+    ) {
+        assert_eq!((place.taps(), place.channels, place.out_channels), (self.taps, self.channels, self.out_channels));
+        assert_eq!((x.len(), out.len()), (place.input_len(), place.output_len()));
+        assert!(epilogue.bias.is_none_or(|b| b.len() == self.out_channels));
+        assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()));
+        assert!(place.stride.iter().chain(&place.dilation).all(|&s| s > 0));
+        let (pixels, width) = (place.pixels(), self.isa.lanes() * VECTORS);
+        let panels = self.out_channels.div_ceil(width);
+        if pixels == 0 || panels == 0 {
+            return;
+        }
+        // Cutting pixels shares the weights, cutting channels the input: the latter where pixels are few.
+        let down = tasks.min(pixels.div_ceil(64)).max(1);
+        let across = tasks.div_ceil(down).min(panels);
+        let unit = if down == 1 { 1 } else { 14 };
+        let out = Shared(out.as_mut_ptr());
+        once(down * across, each, |i| {
+            let job = Job {
+                packed: self,
+                place,
+                x,
+                epilogue,
+                out: out.pointer(),
+                pixels: part(pixels, unit, down, i % down),
+                panels: part(panels, 1, across, i / down),
+            };
+            self.isa.run(job);
+        });
+    }
+
+    /// The runs of contiguous channels behind an element, in order, none longer than [`BLOCK`].
+    fn segments(&self, merged: usize) -> Vec<Segment> {
+        let run = self.channels * merged;
+        let mut all = Vec::new();
+        for tap in 0..self.taps / merged {
+            let pieces = run.div_ceil(BLOCK);
+            for i in 0..pieces {
+                let cut = |i: usize| run * i / pieces;
+                all.push(Segment { tap, start: cut(i), len: cut(i + 1) - cut(i) });
+            }
+        }
+        all
+    }
+}
+
+/// Some pixels and panels of a product.
+struct Job<'a> {
+    packed: &'a PackedProduct,
+    place: &'a Place,
+    x: &'a [f32],
+    epilogue: &'a Epilogue<'a>,
+    out: *mut f32,
+    pixels: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl Work for Job<'_> {
+    #[inline(always)]
+    fn call<S: Lanes>(self, s: S) {
+        let Self { packed, place, .. } = self;
+        // Without padding the columns of a window are one run.
+        let merged = if place.inside() && place.dilation[1] == 1 { place.kernel[1] } else { 1 };
+        let segments = packed.segments(merged);
+        let taps = packed.taps / merged;
+        let mut rows: Vec<*const f32> = vec![std::ptr::null(); CHUNK * taps * S::ROWS];
+        let depth = packed.taps * packed.channels;
+        let mut first = self.pixels.start;
+        while first < self.pixels.end {
+            let left = self.pixels.end - first;
+            // Chunks and tiles of nearly equal size.
+            let chunks = left.div_ceil(CHUNK * S::ROWS);
+            let count = left.div_ceil(chunks);
+            let tiles = count.div_ceil(S::ROWS);
+            let tile = |i: usize| count * i / tiles..count * (i + 1) / tiles;
+            for (i, rows) in rows.chunks_exact_mut(taps * S::ROWS).enumerate().take(tiles) {
+                self.point(tile(i).start + first..tile(i).end + first, merged, S::ROWS, rows);
+            }
+            let (mut at, mut done) = (0, 0);
+            while at < segments.len() {
+                let (mut end, mut length) = (at + 1, segments[at].len);
+                while end < segments.len() && length + segments[end].len <= BLOCK {
+                    length += segments[end].len;
+                    end += 1;
+                }
+                for panel in self.panels.clone() {
+                    let channel = panel * VECTORS * S::N;
+                    let width = (packed.out_channels - channel).min(VECTORS * S::N);
+                    let vectors = width.div_ceil(S::N);
+                    for i in 0..tiles {
+                        let pixel = first + tile(i).start;
+                        let offset = pixel * packed.out_channels + channel;
+                        let weights = channel * depth + done * vectors * S::N;
+                        // SAFETY: `run` has checked the sizes; `point` gave every row a pointer to the channels of each
+                        // tap; tasks have disjoint pixels or panels.
+                        unsafe {
+                            let t = Tile {
+                                weights: packed.panels.as_ptr().add(weights),
+                                segments: &segments[at..end],
+                                rows: rows.as_ptr().add(i * taps * S::ROWS),
+                                out: self.out.add(offset),
+                                step: packed.out_channels,
+                                width,
+                                first: at == 0,
+                                last: end == segments.len(),
+                                channel,
+                                offset,
+                                epilogue: self.epilogue,
+                            };
+                            if vectors == VECTORS {
+                                pick::<S, 2>(s, tile(i).len(), &t)
+                            } else {
+                                pick::<S, 1>(s, tile(i).len(), &t)
+                            }
+                        }
+                    }
+                }
+                done += length;
+                at = end;
+            }
+            first += count;
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Where the pixels of a tile read, tap by tap. `merged` taps are one.
+    #[inline(always)]
+    fn point(&self, pixels: Range<usize>, merged: usize, stride: usize, rows: &mut [*const f32]) {
+        let place = self.place;
+        let [height, width] = place.output;
+        for (r, pixel) in pixels.enumerate() {
+            let (image, rest) = (pixel / (height * width), pixel % (height * width));
+            let (y, x) = (rest / width, rest % width);
+            let mut to = rows[r..].iter_mut().step_by(stride);
+            for ky in 0..place.kernel[0] {
+                let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
+                for kx in (0..place.kernel[1]).step_by(merged) {
+                    let from = match (row, place.source(1, x, kx)) {
+                        (Some(row), Some(column)) => &self.x[(row + column) * place.channels..],
+                        _ => &self.packed.zeros[..],
+                    };
+                    if let Some(to) = to.next() {
+                        *to = from.as_ptr();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A tile of `rows` rows.
+///
+/// # Safety
+/// As [`tile::run`].
+#[inline(always)]
+unsafe fn pick<S: Lanes, const V: usize>(s: S, rows: usize, t: &Tile<'_>) {
+    macro_rules! sizes {
+        ($($n:literal)*) => {
+            match rows {
+                // SAFETY: the caller vouches for it.
+                $($n if $n <= S::ROWS => unsafe { tile::run::<S, $n, V>(s, t) },)*
+                _ => {}
+            }
+        };
+    }
+    sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+}

@@ -1,0 +1,211 @@
+//! Vectors of binary32 behind one small trait. A value of an implementing type is the proof that its instructions exist.
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// A piece of work that is compiled once for each kind of vector.
+pub(super) trait Work {
+    /// Does the work. Implementations are `#[inline(always)]`.
+    fn call<S: Lanes>(self, s: S);
+}
+
+/// Methods without a comment do what the name says in each lane.
+pub(super) trait Lanes: Copy + 'static {
+    /// Floats of a vector.
+    const N: usize;
+    /// Rows of a register tile that is [`super::tile::VECTORS`] vectors wide.
+    const ROWS: usize;
+    type F: Copy;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `lo` where `lo > x`, else `x`.
+    fn at_least(self, lo: Self::F, x: Self::F) -> Self::F;
+    /// `hi` where `hi < x`, else `x`.
+    fn at_most(self, hi: Self::F, x: Self::F) -> Self::F;
+    /// The first `n` lanes, `1 <= n <= N`; the others are zero.
+    ///
+    /// # Safety
+    /// `n` floats are readable at `p`.
+    unsafe fn load(self, p: *const f32, n: usize) -> Self::F;
+    /// The first `n` lanes, `1 <= n <= N`.
+    ///
+    /// # Safety
+    /// `n` floats are writable at `p`.
+    unsafe fn store(self, p: *mut f32, x: Self::F, n: usize);
+    /// Calls `work` in a function that is compiled for these vectors.
+    fn run<W: Work>(self, work: W);
+}
+
+/// One float at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Plain;
+
+impl Lanes for Plain {
+    const N: usize = 1;
+    const ROWS: usize = 4;
+    type F = f32;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn add(self, a: f32, b: f32) -> f32 {
+        a + b
+    }
+    #[inline(always)]
+    fn fma(self, a: f32, b: f32, c: f32) -> f32 {
+        a.mul_add(b, c)
+    }
+    #[inline(always)]
+    fn at_least(self, lo: f32, x: f32) -> f32 {
+        if lo > x { lo } else { x }
+    }
+    #[inline(always)]
+    fn at_most(self, hi: f32, x: f32) -> f32 {
+        if hi < x { hi } else { x }
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32, _: usize) -> f32 {
+        // SAFETY: the caller vouches for one float.
+        unsafe { *p }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: f32, _: usize) {
+        // SAFETY: the caller vouches for one float.
+        unsafe { *p = x }
+    }
+    #[inline(always)]
+    fn run<W: Work>(self, work: W) {
+        work.call(self);
+    }
+}
+
+/// Inside the traits' methods: the token proves that the instructions exist.
+#[cfg(target_arch = "x86_64")]
+macro_rules! op {
+    ($($call:tt)*) => {
+        // SAFETY: `self` is made only after the processor was asked for these instructions; where the
+        // call takes a pointer, the caller of the method vouches for it.
+        unsafe { $($call)* }
+    };
+}
+
+/// Proof of AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Wide8(());
+
+#[cfg(target_arch = "x86_64")]
+impl Wide8 {
+    pub(super) fn new() -> Option<Self> {
+        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+    }
+    /// All ones in the first `n` lanes.
+    #[inline(always)]
+    fn mask(self, n: usize) -> __m256i {
+        op!(_mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Wide8 {
+    const N: usize = 8;
+    const ROWS: usize = 6;
+    type F = __m256;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        op!(_mm256_set1_ps(x))
+    }
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        op!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn at_least(self, lo: __m256, x: __m256) -> __m256 {
+        op!(_mm256_max_ps(lo, x))
+    }
+    #[inline(always)]
+    fn at_most(self, hi: __m256, x: __m256) -> __m256 {
+        op!(_mm256_min_ps(hi, x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32, n: usize) -> __m256 {
+        op!(if n >= 8 { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, self.mask(n)) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: __m256, n: usize) {
+        op!(if n >= 8 { _mm256_storeu_ps(p, x) } else { _mm256_maskstore_ps(p, self.mask(n), x) })
+    }
+    #[inline]
+    fn run<W: Work>(self, work: W) {
+        #[target_feature(enable = "avx2,fma")]
+        fn compiled<W: Work>(s: Wide8, work: W) {
+            work.call(s);
+        }
+        op!(compiled(self, work))
+    }
+}
+
+/// Proof of AVX-512 F.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Wide16(());
+
+#[cfg(target_arch = "x86_64")]
+impl Wide16 {
+    pub(super) fn new() -> Option<Self> {
+        is_x86_feature_detected!("avx512f").then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Wide16 {
+    const N: usize = 16;
+    const ROWS: usize = 14;
+    type F = __m512;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        op!(_mm512_set1_ps(x))
+    }
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        op!(_mm512_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn at_least(self, lo: __m512, x: __m512) -> __m512 {
+        op!(_mm512_max_ps(lo, x))
+    }
+    #[inline(always)]
+    fn at_most(self, hi: __m512, x: __m512) -> __m512 {
+        op!(_mm512_min_ps(hi, x))
+    }
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32, n: usize) -> __m512 {
+        op!(if n >= 16 { _mm512_loadu_ps(p) } else { _mm512_maskz_loadu_ps((1 << n) - 1, p) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, x: __m512, n: usize) {
+        op!(if n >= 16 { _mm512_storeu_ps(p, x) } else { _mm512_mask_storeu_ps(p, (1 << n) - 1, x) })
+    }
+    #[inline]
+    fn run<W: Work>(self, work: W) {
+        #[target_feature(enable = "avx512f,avx2,fma")]
+        fn compiled<W: Work>(s: Wide16, work: W) {
+            work.call(s);
+        }
+        op!(compiled(self, work))
+    }
+}

@@ -1,0 +1,282 @@
+//! Walks a graph once.
+use super::{
+    Ctx, InPlace, eval, in_place,
+    last::{self, Held, Item, Tail},
+    session::Plan,
+};
+use crate::{
+    error::{At, Error, Result},
+    ir::{Node, NodeId, Op, Tensor, ValueId},
+};
+use std::{collections::HashMap, ops::Range};
+
+/// What a tap wants of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Not to see it: the value need not come into being.
+    Nothing,
+    /// The elements of each sample, in any order; of the shape only the first axis counts.
+    Elements,
+    /// The tensor as the graph knows it.
+    Tensor,
+}
+
+/// Sees values as they are produced (graph inputs and node outputs, not constants).
+pub trait Tap: Send {
+    /// `value` is an id of the session's graph. An error stops the run.
+    ///
+    /// # Errors
+    /// Whatever the observer cannot work with.
+    fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()>;
+    /// What it wants of a value; unless it says so, the tensor of each.
+    fn interest(&self, _value: ValueId) -> Interest {
+        Interest::Tensor
+    }
+    /// The values that follow belong to these samples of the batch.
+    fn begin(&mut self, _samples: Range<usize>) {}
+}
+
+/// Looks at nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct NoTap;
+
+impl Tap for NoTap {
+    fn see(&mut self, _: ValueId, _: &Tensor) -> Result<()> {
+        Ok(())
+    }
+    fn interest(&self, _: ValueId) -> Interest {
+        Interest::Nothing
+    }
+}
+
+/// One run.
+pub(super) struct Walk<'a> {
+    plan: &'a Plan,
+    ctx: &'a Ctx,
+    values: Vec<Option<Held<Tensor>>>,
+    /// Nodes that ran within another.
+    done: Vec<bool>,
+    /// Bytes of f32 values, now and at most.
+    live: usize,
+    peak: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(plan: &'a Plan, ctx: &'a Ctx) -> Self {
+        let values = vec![None; plan.graph.value_count()];
+        Self { plan, ctx, values, done: vec![false; plan.graph.node_count()], live: 0, peak: 0 }
+    }
+
+    /// The outputs, and the most bytes that f32 values and working memory took.
+    ///
+    /// # Errors
+    /// Names the node and the shapes.
+    pub(super) fn run(mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<(Vec<Tensor>, usize)> {
+        let graph = &self.plan.graph;
+        for (&id, tensor) in graph.inputs.iter().zip(inputs) {
+            self.put(id, Held { tensor, last: false }, tap).at(|| format!("input '{}'", graph.value(id).name))?;
+        }
+        for (id, node) in graph.nodes() {
+            if !self.done[id.0 as usize] {
+                let results = self.node(id, node, tap).map_err(|e| e.at(self.place(node)))?;
+                for (i, (v, held)) in results.into_iter().enumerate() {
+                    self.put(v, held, tap).at(|| format!("output {i} of node '{}'", node.name))?;
+                }
+                self.peak = self.peak.max(self.live);
+            }
+            for v in &self.plan.dying[id.0 as usize] {
+                if let Some(held) = self.values[v.0 as usize].take() {
+                    self.live -= bytes(&held.tensor);
+                    self.ctx.recycle(held.tensor);
+                }
+            }
+        }
+        let outputs = self.outputs()?;
+        // Inputs that nobody reads.
+        self.values.into_iter().flatten().for_each(|h| self.ctx.recycle(h.tensor));
+        Ok((outputs, self.peak))
+    }
+
+    fn outputs(&mut self) -> Result<Vec<Tensor>> {
+        let graph = &self.plan.graph;
+        for &v in &graph.outputs {
+            self.to_rows(v)?;
+        }
+        let mut left: HashMap<ValueId, usize> = HashMap::new();
+        for &v in &graph.outputs {
+            *left.entry(v).or_default() += 1;
+        }
+        let mut outputs = Vec::with_capacity(graph.outputs.len());
+        for v in &graph.outputs {
+            let uses = left.entry(*v).or_default();
+            *uses -= 1;
+            let slot = &mut self.values[v.0 as usize];
+            let held = if *uses == 0 { slot.take() } else { slot.clone() };
+            let tensor = held.map(|h| h.tensor).or_else(|| self.plan.constants[v.0 as usize].as_deref().cloned());
+            outputs.push(tensor.ok_or_else(|| {
+                Error::internal(format!("the graph output '{}' was not computed", graph.value(*v).name))
+            })?);
+        }
+        Ok(outputs)
+    }
+
+    /// Shows a value to the tap and keeps it.
+    fn put(&mut self, v: ValueId, held: Held<Tensor>, tap: &mut dyn Tap) -> Result<()> {
+        match tap.interest(v) {
+            Interest::Nothing => {}
+            Interest::Tensor if held.last => {
+                let rows = last::to_rows(held.tensor.clone(), self.ctx)?;
+                tap.see(v, &rows)?;
+                self.ctx.recycle(rows);
+            }
+            _ => tap.see(v, &held.tensor)?,
+        }
+        self.live += bytes(&held.tensor);
+        self.values[v.0 as usize] = Some(held);
+        Ok(())
+    }
+
+    /// Lays a value out as the graph knows it.
+    fn to_rows(&mut self, v: ValueId) -> Result<()> {
+        let slot = &mut self.values[v.0 as usize];
+        if let Some(held) = slot.take_if(|h| h.last) {
+            *slot = Some(Held { tensor: last::to_rows(held.tensor, self.ctx)?, last: false });
+        }
+        Ok(())
+    }
+
+    /// The inputs of a node, and a bit for each of the first 64 that is a constant.
+    fn inputs(&self, node: &Node) -> Result<(Vec<Option<Item<'_>>>, u64)> {
+        let mut constant = 0;
+        let mut x = Vec::with_capacity(node.inputs.len());
+        for (i, v) in node.inputs.iter().enumerate() {
+            let Some(v) = *v else {
+                x.push(None);
+                continue;
+            };
+            if let Some(tensor) = self.plan.constants[v.0 as usize].as_deref() {
+                constant |= 1u64.checked_shl(i as u32).unwrap_or(0);
+                x.push(Some(Held { tensor, last: false }));
+                continue;
+            }
+            let held = self.values[v.0 as usize].as_ref();
+            let gone = || Error::internal(format!("input '{}' is gone", self.plan.graph.value(v).name));
+            let held = held.ok_or_else(gone)?;
+            x.push(Some(Held { tensor: &held.tensor, last: held.last }));
+        }
+        Ok((x, constant))
+    }
+
+    fn node(&mut self, id: NodeId, node: &Node, tap: &dyn Tap) -> Result<Vec<(ValueId, Held<Tensor>)>> {
+        let channels_last = last::supports(&node.op, &self.inputs(node)?.0, node.outputs.len());
+        if !channels_last {
+            for &v in node.inputs.iter().flatten() {
+                self.to_rows(v)?;
+            }
+        }
+        let results = match self.taken(id, node)? {
+            Some((held, action)) => {
+                self.live -= bytes(&held.tensor);
+                vec![Held { tensor: action.run(held.tensor)?, last: held.last }]
+            }
+            None if channels_last => {
+                let (tail, out, within) = self.chain(id, node, tap)?;
+                let (x, constant) = self.inputs(node)?;
+                self.ctx.enter(id.0, constant);
+                let result = last::run(&node.op, &x, &tail, self.ctx);
+                for node in within.into_iter().flatten() {
+                    self.done[node.0 as usize] = true;
+                }
+                self.peak = self.peak.max(self.live + self.ctx.leave());
+                return Ok(vec![(out, Held { tensor: result?, last: true })]);
+            }
+            None => {
+                let (x, constant) = self.inputs(node)?;
+                let x: Vec<Option<&Tensor>> = x.into_iter().map(|i| i.map(|i| i.tensor)).collect();
+                self.ctx.enter(id.0, constant);
+                let results = eval(&node.op, &x, node.outputs.len(), self.ctx);
+                self.peak = self.peak.max(self.live + self.ctx.leave());
+                results?.into_iter().map(|tensor| Held { tensor, last: false }).collect()
+            }
+        };
+        match node.outputs.iter().rposition(Option::is_some) {
+            Some(i) if i >= results.len() => {
+                Err(Error::unsupported(format!("output {i} is used, the operator gives {}", results.len())))
+            }
+            _ => Ok(node.outputs.iter().zip(results).filter_map(|(v, held)| v.map(|v| (v, held))).collect()),
+        }
+    }
+
+    /// The node's first input, when the operator can work in its buffer because nobody reads it after the node, nor the node
+    /// itself a second time.
+    fn taken(&mut self, id: NodeId, node: &Node) -> Result<Option<(Held<Tensor>, InPlace)>> {
+        let Some(first) = node.input(0) else { return Ok(None) };
+        let once = node.inputs.iter().flatten().filter(|v| **v == first).count() == 1;
+        if !once || !self.plan.dying[id.0 as usize].contains(&first) {
+            return Ok(None);
+        }
+        let x: Vec<Option<&Tensor>> = self.inputs(node)?.0.into_iter().map(|i| i.map(|i| i.tensor)).collect();
+        let action = in_place(&node.op, &x)?;
+        Ok(action.and_then(|action| self.values[first.0 as usize].take().map(|held| (held, action))))
+    }
+
+    /// What runs within a convolution: operators whose predecessor nobody wants to see. Answers the value that results and the
+    /// nodes.
+    fn chain(&self, id: NodeId, node: &Node, tap: &dyn Tap) -> Result<(Tail<'_>, ValueId, [Option<NodeId>; 2])> {
+        let (mut tail, mut within) = (Tail::NONE, [None; 2]);
+        let mut out = node.output(0).ok_or_else(|| Error::internal("an operator without an output"))?;
+        let chain = &self.plan.chains[id.0 as usize];
+        let unseen = |v: ValueId| tap.interest(v) == Interest::Nothing;
+        if let Some((add, other, sum)) = chain.add {
+            let shape = last::conv_shape(&node.op, &self.inputs(node)?.0);
+            let other = self.values[other.0 as usize].as_ref().filter(|h| h.last);
+            match other.filter(|h| unseen(out) && shape.as_deref() == Some(h.tensor.shape())) {
+                Some(held) => tail.residual = Some(&held.tensor),
+                None => return Ok((tail, out, within)),
+            }
+            within[0] = Some(add);
+            out = sum;
+        }
+        if let Some((clamp, [lo, hi], clamped)) = chain.clamp
+            && unseen(out)
+        {
+            within[1] = Some(clamp);
+            (tail.lo, tail.hi, out) = (lo, hi, clamped);
+        }
+        Ok((tail, out, within))
+    }
+
+    fn place(&self, node: &Node) -> String {
+        let shapes: Vec<String> = node
+            .inputs
+            .iter()
+            .map(|v| {
+                let item = v.and_then(|v| {
+                    let i = v.0 as usize;
+                    let constant = self.plan.constants[i].as_deref().map(|tensor| Held { tensor, last: false });
+                    let held = || self.values[i].as_ref().map(|h| Held { tensor: &h.tensor, last: h.last });
+                    constant.or_else(held)
+                });
+                item.map_or_else(|| "-".into(), |i| format!("{} {:?}", i.tensor.dtype(), i.shape()))
+            })
+            .collect();
+        format!("node '{}' ({}; inputs {})", node.name, op_name(&node.op), shapes.join(", "))
+    }
+}
+
+/// The first word of the operator's debug form, without the family around an element-wise function.
+fn op_name(op: &Op) -> String {
+    let text = match op {
+        Op::Unary(u) => format!("{u:?}"),
+        Op::Binary(b) => format!("{b:?}"),
+        Op::Variadic(v) => format!("{v:?}"),
+        Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
+        other => format!("{other:?}"),
+    };
+    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
+}
+
+fn bytes(t: &Tensor) -> usize {
+    if t.dtype() == crate::ir::DType::F32 { t.len() * size_of::<f32>() } else { 0 }
+}
+
