@@ -113,7 +113,7 @@ impl Session {
             .iter()
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
-        Self::with(Source::Program { program, packed }, isa, options, HashMap::new())
+        Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
     }
 
     /// Takes a plan from the bytes of a compiled file, see [`Session::compile`]. Weights stay in `bytes`.
@@ -126,17 +126,17 @@ impl Session {
         let loaded = file::read(bytes, options.isa, team.members())?;
         let source = Source::File { graph: Arc::new(loaded.graph), profile: loaded.profile, weights: loaded.weights };
         let plans = HashMap::from([((loaded.shapes, true), loaded.plan)]);
-        Self::with(source, loaded.isa, options, plans)
+        Ok(Self::with(source, loaded.isa, options, team, plans))
     }
 
     fn with(
         source: Source,
         isa: Isa,
         options: &Options,
+        team: Team,
         plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
-    ) -> Result<Self> {
-        let team = team(options)?;
-        Ok(Self {
+    ) -> Self {
+        Self {
             source,
             isa,
             separate: options.separate,
@@ -145,7 +145,7 @@ impl Session {
             plans,
             workspace: Workspace::new(),
             ctx: Ctx::new(),
-        })
+        }
     }
 
     /// The plan for inputs of these shapes as the bytes of a file: packed weights for this session's instruction set, and every

@@ -1,0 +1,72 @@
+//! A compiled plan gives the bits of the model it was made from, and a damaged one gives an error.
+#![allow(clippy::print_stdout)]
+mod networks;
+
+use bytes::Bytes;
+use networks::{Network, bits, part, program};
+use nnq::exec::{int, lower::Profile};
+use nnq_kernels::Isa;
+
+fn options(isa: Option<Isa>, threads: usize) -> int::Options {
+    int::Options { threads, isa, separate: false }
+}
+
+#[test]
+fn the_same_bits_from_a_file() {
+    let network = Network::demo();
+    let x = part(&network.batch(2), 0..2);
+    let quantized = network.quantize();
+    for profile in [Profile::Dyadic, Profile::Onnx] {
+        let whole = program(&quantized.graph, profile);
+        for &isa in Isa::all() {
+            if !isa.is_supported() {
+                println!("skipped: {} is not on this machine", isa.name());
+                continue;
+            }
+            let mut session = int::Session::new(whole.clone(), &options(Some(isa), 1)).unwrap();
+            let expected = bits(&session.run(vec![x.clone()]).unwrap()[0]);
+            let file = Bytes::from(session.compile(vec![x.shape().to_vec()]).unwrap());
+            for threads in [1, 2] {
+                let mut loaded = int::Session::from_compiled(&file, &options(Some(isa), threads)).unwrap();
+                assert_eq!(loaded.profile(), profile);
+                let got = bits(&loaded.run(vec![x.clone()]).unwrap()[0]);
+                assert!(got == expected, "{} {profile} {threads} threads", isa.name());
+                // Another batch has no plan.
+                let e = loaded.run(vec![part(&x, 0..1)]).unwrap_err().to_string();
+                assert!(e.contains("expected a shape"), "{e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_damaged_file_is_refused() {
+    let network = Network::demo();
+    let x = network.batch(1);
+    let whole = program(&network.quantize().graph, Profile::Dyadic);
+    let isa = Some(Isa::Scalar);
+    let session = int::Session::new(whole, &options(isa, 1)).unwrap();
+    let file = session.compile(vec![x.shape().to_vec()]).unwrap();
+    let open = |bytes: Vec<u8>| int::Session::from_compiled(&Bytes::from(bytes), &options(isa, 1));
+    let head = 48 + u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
+    for len in (0..head).step_by(97).chain([head, head + 1, file.len() - 1]) {
+        let e = open(file[..len].to_vec()).err().unwrap_or_else(|| panic!("{len} bytes are accepted")).to_string();
+        assert!(e.contains("damaged"), "{len}: {e}");
+    }
+    for at in (0..head).step_by(53) {
+        let mut bytes = file.clone();
+        bytes[at] ^= 0x10;
+        assert!(open(bytes).is_err(), "byte {at}");
+    }
+    // Other weights are other weights, not a reason to fail.
+    let mut bytes = file.clone();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    open(bytes).unwrap().run(vec![x]).unwrap();
+    // Made for other instructions than wanted.
+    if Isa::Avx2.is_supported() {
+        let e =
+            int::Session::from_compiled(&Bytes::from(file), &options(Some(Isa::Avx2), 1)).err().unwrap().to_string();
+        assert!(e.contains("compile the model again"), "{e}");
+    }
+}
