@@ -386,6 +386,34 @@ fn convolutions_of_known_networks_in_small() {
 }
 
 #[test]
+fn rows_whose_windows_are_whole_steps_of_a_tile() {
+    // (channels in, kernel, dilation down, padding above and left, input and output sizes)
+    let shapes = [
+        (64, (3, 3), 1, (1, 1), (9, 5), (9, 5)),
+        (64, (3, 3), 1, (0, 0), (9, 18), (7, 16)),
+        (64, (3, 3), 2, (2, 0), (6, 7), (6, 7)),
+        (64, (2, 3), 1, (1, 2), (5, 17), (5, 17)),
+        (64, (3, 3), 1, (4, 3), (3, 4), (8, 9)),
+        (64, (3, 1), 3, (3, 0), (7, 33), (7, 33)),
+        (32, (2, 4), 1, (0, 1), (2, 6), (1, 40)),
+        (16, (5, 4), 1, (2, 2), (11, 11), (11, 11)),
+        (128, (3, 3), 1, (1, 1), (1, 1), (1, 1)),
+        // More than one block of rows.
+        (64, (3, 3), 1, (1, 1), (112, 112), (112, 112)),
+    ];
+    for (c_in, (k_h, k_w), dil_h, (pad_top, pad_left), (in_h, in_w), (out_h, out_w)) in shapes {
+        for c_out in if in_h > 100 { vec![2] } else { vec![5, 40] } {
+            let mut geom = square(1, c_in, c_out, 1, 1, 0, 1);
+            (geom.k_h, geom.k_w, geom.dil_h) = (k_h, k_w, dil_h);
+            (geom.pad_top, geom.pad_left) = (pad_top, pad_left);
+            (geom.in_h, geom.in_w, geom.out_h, geom.out_w) = (in_h, in_w, out_h, out_w);
+            geom.batch = if in_h > 100 { 1 } else { 2 };
+            Case::new(geom, 77, false, Fill::Random, 10).check();
+        }
+    }
+}
+
+#[test]
 fn windows_wholly_in_the_padding_and_dilations() {
     for groups in [1, 8] {
         let mut geom = square(3, 8, 8, 3, 1, 5, groups);
