@@ -108,7 +108,7 @@ struct Pass<'a, S> {
 impl<S: Simd> Work for Pass<'_, S> {
     // A closure would be a function of its own, without the instruction set.
     #[inline(always)]
-    fn round(&mut self) -> usize {
+    fn pass(&mut self) -> usize {
         let v = self.s.v();
         let width = S::V::LANES * 4;
         let passes = (1 << 16) / self.data.len().max(1) + 1;
@@ -139,12 +139,12 @@ fn read_words(data: &[u8]) -> usize {
 /// Something whose rate is measured.
 trait Work {
     /// Does it, and answers its number of operations (or bytes).
-    fn round(&mut self) -> usize;
+    fn pass(&mut self) -> usize;
 }
 
 impl<F: FnMut() -> usize> Work for F {
     #[inline(always)]
-    fn round(&mut self) -> usize {
+    fn pass(&mut self) -> usize {
         self()
     }
 }
@@ -157,7 +157,7 @@ fn best(mut work: impl Work) -> f64 {
         let start = Instant::now();
         let mut since = start;
         while since - start < TRY {
-            let count = work.round();
+            let count = work.pass();
             let now = Instant::now();
             best = best.max(count as f64 / (now - since).as_secs_f64().max(1e-9) / 1e9);
             since = now;
