@@ -2,13 +2,14 @@
 """Checks, over whole test sets, that the simulator and the integer engine give the same bits on every instruction set.
 
 usage: parity.py --models DIR --cifar DIR --imagenette DIR --out DIR [--nnq FILE] [--only NAME]... [--isas NAME,...]
-                 [--keep] [--compare FILE]
+                 [--engine-only] [--keep] [--compare FILE]
 
 For each network of the table below: `nnq quantize` (512 training images, default recipe), then for each profile `nnq eval` of the
 whole test set with the integer engine on each instruction set and with the simulator, and once with the float model. Writes
 OUT/NAME.int8.onnx; OUT/hashes.json: network -> profile -> engine -> `logits_sha256`; OUT/results.json: the whole answers of
 `nnq eval`. A later run with the same OUT keeps the models, and with --keep the evaluations too. --compare FILE is the hashes.json of
-another run, to which this run's must be equal. Exit code 1 when any two hashes of a network and a profile differ.
+another run, to which this run's must be equal; with --engine-only the simulator and the float model are left out, which is what a
+change of the engine alone needs. Exit code 1 when any two hashes of a network and a profile differ.
 
 CIFAR is a folder with the binary batches, IMAGENETTE one with train/, val/ and classes.tsv. Needs nothing but Python; takes about an
 hour on two idle cores, most of it the simulator and the scalar code.
@@ -30,7 +31,8 @@ NETWORKS = [
     ("squeezenet", "squeezenet1.1_imagenet_fp32.onnx", "imagenette", "imagenet", True),
 ]
 PROFILES = ["dyadic", "onnx"]
-ISAS = ["avx512-vnni", "avx-vnni", "avx2", "scalar"]
+# Fastest first.
+ISAS = ["amx-int8", "avx512-vnni", "avx-vnni", "avx2", "scalar"]
 
 
 class Network:
@@ -52,6 +54,17 @@ def nnq(args, words, isa=None):
         env["NNQ_ISA"] = isa
     done = subprocess.run([args.nnq, *words, "--json"], env=env, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
+
+
+def available(args):
+    """The instruction sets of this machine: nnq lists them when it is asked for one that does not exist."""
+    env = {**os.environ, "NNQ_ISA": "?"}
+    done = subprocess.run([args.nnq, "demo"], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    have = done.stderr.partition("available here:")[2].split()
+    for isa in ISAS:
+        if isa not in have:
+            print(f"NOT TESTED: this machine does not have the instruction set {isa}")
+    return [isa for isa in ISAS if isa in have]
 
 
 def evaluate(args, network, profile, engine):
@@ -83,7 +96,8 @@ def main():
         parser.add_argument(name, required=True, metavar="DIR")
     parser.add_argument("--nnq", default="target/release/nnq", metavar="FILE")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="only this network")
-    parser.add_argument("--isas", default=",".join(ISAS), metavar="NAME,...", help="the instruction sets")
+    parser.add_argument("--isas", metavar="NAME,...", help="the instruction sets [default: all that there are]")
+    parser.add_argument("--engine-only", action="store_true", help="neither the simulator nor the float model")
     parser.add_argument("--keep", action="store_true", help="keep the evaluations of an earlier run")
     parser.add_argument("--compare", metavar="FILE", help="hashes.json of another run")
     args = parser.parse_args()
@@ -99,8 +113,10 @@ def main():
     paths = [os.path.join(args.out, name) for name in ["hashes.json", "results.json"]]
     hashes, results = [load(path) if args.keep else {} for path in paths]
     # The fast ones first.
-    jobs = [(profile, isa) for isa in args.isas.split(",") for profile in PROFILES]
-    jobs += [(profile, "sim") for profile in PROFILES] + [(None, "float")]
+    isas = args.isas.split(",") if args.isas else available(args)
+    jobs = [(profile, isa) for isa in isas for profile in PROFILES]
+    if not args.engine_only:
+        jobs += [(profile, "sim") for profile in PROFILES] + [(None, "float")]
     for profile, engine in jobs:
         for n in networks:
             of = results.setdefault(n.name, {}).setdefault(profile or "float", {})

@@ -23,6 +23,13 @@ pub fn run(args: &Compile) -> Result<()> {
     let (model, file) = (args.model.display().to_string(), args.out.display().to_string());
     let report = Report { model, file, batch: args.batch, profile, bytes };
     print::report(args.output.json, &report, |r| {
-        format!("{} -> {}: {}, for batches of {}, profile {}\n", r.model, r.file, number::bytes(r.bytes), r.batch, r.profile)
+        format!(
+            "{} -> {}: {}, for batches of {}, profile {}\n",
+            r.model,
+            r.file,
+            number::bytes(r.bytes),
+            r.batch,
+            r.profile
+        )
     })
 }

@@ -17,8 +17,8 @@ mod tile;
 mod tiled;
 
 use crate::{Isa, isa::dispatch};
-use bytes::Bytes;
 pub use bound::BoundConv;
+use bytes::Bytes;
 pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;
 use pack::Panels;

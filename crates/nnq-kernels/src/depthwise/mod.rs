@@ -95,7 +95,9 @@ impl PackedDepthwise {
         assert!(
             self.fits(geom),
             "the weights were packed for {} channels and a kernel of {} x {}, not for {geom:?}",
-            self.channels, self.k_h, self.k_w
+            self.channels,
+            self.k_h,
+            self.k_w
         );
         BoundDepthwise::new(self.isa, &self.weights, geom, x_zero, epi)
     }

@@ -82,7 +82,8 @@ impl Blocks {
     /// The weights as given: `[c][k_h][k_w]`.
     pub(super) fn plain(&self) -> Vec<i8> {
         let (lanes, quads) = (self.lanes_of_channels(), self.k_h.div_ceil(4));
-        let all = (0..self.sums.len()).flat_map(|c| (0..self.k_h * self.k_w).map(move |i| (c, i / self.k_w, i % self.k_w)));
+        let all =
+            (0..self.sums.len()).flat_map(|c| (0..self.k_h * self.k_w).map(move |i| (c, i / self.k_w, i % self.k_w)));
         all.map(|(channel, row, column)| self.weight(&lanes, quads, channel, row, column)).collect()
     }
 

@@ -13,7 +13,10 @@ pub(super) enum Bound {
     /// Nothing to prepare.
     None,
     /// A convolution; `by_panels` when members share its output channels, not its pixels.
-    Conv { conv: BoundConv, by_panels: bool },
+    Conv {
+        conv: BoundConv,
+        by_panels: bool,
+    },
     Depthwise(BoundDepthwise),
     Average(BoundAvg),
 }

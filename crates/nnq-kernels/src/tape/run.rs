@@ -112,7 +112,8 @@ unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, memory: &Memo
         match &step.kernel {
             Kernel::Quantize { x, y, planes, code } => {
                 let Planes { channels, pixels, .. } = *planes;
-                let code = eltwise::Code { scale: code.scale, zero: code.zero.into(), lo: code.lo.into(), hi: code.hi.into() };
+                let code =
+                    eltwise::Code { scale: code.scale, zero: code.zero.into(), lo: code.lo.into(), hi: code.hi.into() };
                 for (sample, row) in rows(*planes, units) {
                     let x = memory.real(*x, sample * channels * pixels, channels * pixels);
                     let y = memory.write(y.at + (sample * pixels + row.start) * channels, row.len() * channels);

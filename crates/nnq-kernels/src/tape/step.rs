@@ -260,7 +260,9 @@ impl Kernel {
             Kernel::Quantize { planes, .. } | Kernel::Dequantize { planes, .. } | Kernel::Transpose { planes, .. } => {
                 planes.len() * 4
             }
-            Kernel::Product(p) => p.macs() / MACS_A_BYTE[usize::from(p.geom.groups == p.geom.c_in && p.geom.groups > 1)],
+            Kernel::Product(p) => {
+                p.macs() / MACS_A_BYTE[usize::from(p.geom.groups == p.geom.c_in && p.geom.groups > 1)]
+            }
             Kernel::Add { y, .. } | Kernel::Mul { y, .. } | Kernel::Lut { y, .. } => y.len,
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels() * geom.c * geom.k_h * geom.k_w,
             // Filling and copying go together only in one piece.
@@ -372,7 +374,10 @@ impl Kernel {
                     };
                     let counts = geom.counts(average.count_include_pad);
                     let known = |n: &usize| average.requants.iter().any(|(of, _)| of == n);
-                    if average.requants.is_empty() || !average.requants.iter().all(|(_, by)| fit(by)) || !counts.iter().all(known) {
+                    if average.requants.is_empty()
+                        || !average.requants.iter().all(|(_, by)| fit(by))
+                        || !counts.iter().all(known)
+                    {
                         return Err(format!("means over {counts:?} positions"));
                     }
                 }

@@ -86,10 +86,9 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     let requant = match &p.out {
         ProductOut::Real { scale } => Requantize::Real(scale.as_slice().into()),
         ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.as_slice().into()),
-        ProductOut::Code { requant: Requant::Dyadic(m), .. } => Requantize::Dyadic {
-            mult: m.iter().map(|d| d.mult).collect(),
-            shift: m.iter().map(|d| d.shift).collect(),
-        },
+        ProductOut::Code { requant: Requant::Dyadic(m), .. } => {
+            Requantize::Dyadic { mult: m.iter().map(|d| d.mult).collect(), shift: m.iter().map(|d| d.shift).collect() }
+        }
     };
     Ok(PackedProduct { weights, bias: p.bias.as_slice().into(), w_zero, requant, geom })
 }

@@ -152,9 +152,9 @@ pub(super) fn write(
         .iter()
         .map(|&slot| {
             let shape = produced.iter().rev().find(|(s, _)| *s == slot).map(|(_, shape)| shape.clone());
-            shape.map(|shape| port(slot, shape)).ok_or_else(|| {
-                Error::unsupported(format!("output '{}' is a constant or an input", name(slot)))
-            })
+            shape
+                .map(|shape| port(slot, shape))
+                .ok_or_else(|| Error::unsupported(format!("output '{}' is a constant or an input", name(slot))))
         })
         .collect::<Result<_>>()?;
     let head = Head {
@@ -262,7 +262,9 @@ pub fn is_compiled(bytes: &[u8]) -> bool {
 /// # Errors
 /// When it is damaged, of another version, or for another instruction set than wanted.
 pub(super) fn read(bytes: &Bytes, wanted: Option<Isa>, members: usize) -> Result<Loaded> {
-    let damaged = |what: &str| Error::malformed(format!("a compiled plan that is damaged: {what}")).cure("compile the model again");
+    let damaged = |what: &str| {
+        Error::malformed(format!("a compiled plan that is damaged: {what}")).cure("compile the model again")
+    };
     let prefix = bytes.get(..PREFIX).filter(|p| p.starts_with(MAGIC)).ok_or_else(|| damaged("no whole beginning"))?;
     let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
     if number(8) != VERSION {
@@ -334,7 +336,9 @@ pub(super) fn read(bytes: &Bytes, wanted: Option<Isa>, members: usize) -> Result
     }
     let mut graph = Graph::new(&head.name);
     for port in head.inputs.iter().chain(&head.outputs) {
-        let id = graph.add_value(&port.name, Some(DType::F32), Some(Shape::fixed(&port.shape))).at(|| "the compiled plan")?;
+        let id = graph
+            .add_value(&port.name, Some(DType::F32), Some(Shape::fixed(&port.shape)))
+            .at(|| "the compiled plan")?;
         if graph.inputs.len() < head.inputs.len() { graph.inputs.push(id) } else { graph.outputs.push(id) }
     }
     let plan = Plan {

@@ -234,7 +234,9 @@ impl Session {
                 tap.map(|tap| run::Shown { program, tap })
             }
             (Source::File { .. }, Some(_)) => {
-                return Err(Error::usage("a compiled file does not show its values").cure("use the model it was made from"));
+                return Err(
+                    Error::usage("a compiled file does not show its values").cure("use the model it was made from")
+                );
             }
             (Source::File { .. }, None) => {
                 key.1 = true;

@@ -170,8 +170,9 @@ impl Runner<'_> {
             let value = &program.values[slot];
             match &value.repr {
                 Repr::Code(g) => {
-                    let place =
-                        self.plan.places[slot].as_ref().ok_or_else(|| Error::internal("a value of codes has no place"))?;
+                    let place = self.plan.places[slot]
+                        .as_ref()
+                        .ok_or_else(|| Error::internal("a value of codes has no place"))?;
                     let lift = super::offset(g.qtype.signed);
                     let bytes = &self.workspace.bytes()[place.at..place.at + place.len];
                     let codes = layout::logical(&place.shape, place.layout, bytes);
@@ -193,9 +194,7 @@ impl Runner<'_> {
 fn value<'r>(real: &'r [Option<Tensor>], operand: &'r Operand) -> Result<&'r Tensor> {
     match operand {
         Operand::Constant(t) => Ok(t),
-        Operand::Slot(s) => {
-            real[*s].as_ref().ok_or_else(|| Error::internal("a value is read before it is produced"))
-        }
+        Operand::Slot(s) => real[*s].as_ref().ok_or_else(|| Error::internal("a value is read before it is produced")),
     }
 }
 

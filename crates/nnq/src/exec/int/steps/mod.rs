@@ -34,9 +34,7 @@ pub(super) fn plan(p: &mut Planner, i: usize, step: &Step) -> Result<()> {
         StepKind::Add { .. } | StepKind::Mul { .. } => p.binary(step),
         StepKind::Pointwise(_) | StepKind::Regrid(_) => p.table(i, step),
         StepKind::MaxPool { window } => p.pool(step, window.as_ref(), None),
-        StepKind::AveragePool { window, count_include_pad } => {
-            p.pool(step, window.as_ref(), Some(*count_include_pad))
-        }
+        StepKind::AveragePool { window, count_include_pad } => p.pool(step, window.as_ref(), Some(*count_include_pad)),
         StepKind::Concat { axis } => p.concat(step, *axis),
         StepKind::Move(op) => p.movement(step, op),
         StepKind::Float(_) => Err(Error::internal("a step in floating point among kernels")),
