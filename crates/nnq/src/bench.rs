@@ -2,7 +2,7 @@
 use crate::{
     engine::{Engine, Kind, Session},
     error::{At, Error, Result},
-    exec::float::{self, Tap},
+    exec::float::{self, Interest, Tap},
     inspect,
     ir::{Binding, DType, Data, Dim, Graph, Tensor, ValueId, infer},
 };
@@ -199,6 +199,9 @@ impl Tap for Clock {
         self.laps.push((value, now - self.last));
         self.last = now;
         Ok(())
+    }
+    fn interest(&self, _: ValueId) -> Interest {
+        Interest::Elements
     }
 }
 

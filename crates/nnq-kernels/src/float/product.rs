@@ -130,6 +130,10 @@ impl Work for Job<'_> {
         let taps = packed.taps / merged;
         let mut rows: Vec<*const f32> = vec![std::ptr::null(); CHUNK * taps * S::ROWS];
         let depth = packed.taps * packed.channels;
+        let tap = |ky: usize, kx: usize| ky * place.dilation[0] * place.input[1] + kx * place.dilation[1];
+        let offsets: Vec<usize> = (0..place.kernel[0])
+            .flat_map(|ky| (0..place.kernel[1]).step_by(merged).map(move |kx| tap(ky, kx) * place.channels))
+            .collect();
         let mut first = self.pixels.start;
         while first < self.pixels.end {
             let left = self.pixels.end - first;
@@ -137,9 +141,10 @@ impl Work for Job<'_> {
             let chunks = left.div_ceil(CHUNK * S::ROWS);
             let count = left.div_ceil(chunks);
             let tiles = count.div_ceil(S::ROWS);
-            let tile = |i: usize| count * i / tiles..count * (i + 1) / tiles;
+            let mut ends = [0; CHUNK + 1];
             for (i, rows) in rows.chunks_exact_mut(taps * S::ROWS).enumerate().take(tiles) {
-                self.point(tile(i).start + first..tile(i).end + first, merged, S::ROWS, rows);
+                ends[i + 1] = count * (i + 1) / tiles;
+                self.point(first + ends[i]..first + ends[i + 1], merged, &offsets, S::ROWS, rows);
             }
             let (mut at, mut done) = (0, 0);
             while at < segments.len() {
@@ -153,7 +158,7 @@ impl Work for Job<'_> {
                     let width = (packed.out_channels - channel).min(VECTORS * S::N);
                     let vectors = width.div_ceil(S::N);
                     for i in 0..tiles {
-                        let pixel = first + tile(i).start;
+                        let (pixel, height) = (first + ends[i], ends[i + 1] - ends[i]);
                         let offset = pixel * packed.out_channels + channel;
                         let weights = channel * depth + done * vectors * S::N;
                         // SAFETY: `run` has checked the sizes; `point` gave every row a pointer to the channels of each
@@ -172,11 +177,7 @@ impl Work for Job<'_> {
                                 offset,
                                 epilogue: self.epilogue,
                             };
-                            if vectors == VECTORS {
-                                pick::<S, 2>(s, tile(i).len(), &t)
-                            } else {
-                                pick::<S, 1>(s, tile(i).len(), &t)
-                            }
+                            if vectors == VECTORS { pick::<S, 2>(s, height, &t) } else { pick::<S, 1>(s, height, &t) }
                         }
                     }
                 }
@@ -189,25 +190,53 @@ impl Work for Job<'_> {
 }
 
 impl Job<'_> {
-    /// Where the pixels of a tile read, tap by tap. `merged` taps are one.
+    /// Where the pixels of a tile read, tap by tap; `offsets` are those of the taps from the first. `merged` taps are one.
     #[inline(always)]
-    fn point(&self, pixels: Range<usize>, merged: usize, stride: usize, rows: &mut [*const f32]) {
+    fn point(&self, pixels: Range<usize>, merged: usize, offsets: &[usize], stride: usize, rows: &mut [*const f32]) {
         let place = self.place;
         let [height, width] = place.output;
-        for (r, pixel) in pixels.enumerate() {
-            let (image, rest) = (pixel / (height * width), pixel % (height * width));
-            let (y, x) = (rest / width, rest % width);
-            let mut to = rows[r..].iter_mut().step_by(stride);
-            for ky in 0..place.kernel[0] {
-                let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
-                for kx in (0..place.kernel[1]).step_by(merged) {
-                    let from = match (row, place.source(1, x, kx)) {
-                        (Some(row), Some(column)) => &self.x[(row + column) * place.channels..],
-                        _ => &self.packed.zeros[..],
-                    };
-                    if let Some(to) = to.next() {
-                        *to = from.as_ptr();
-                    }
+        let (mut image, mut y, mut x) =
+            (pixels.start / (height * width), pixels.start / width % height, pixels.start % width);
+        for r in 0..pixels.len() {
+            let to = rows[r..].iter_mut().step_by(stride);
+            let corner = [(y, 0), (x, 1)].map(|(out, a)| place.valid(a, out).len() == place.kernel[a]);
+            let first = place.source(0, y, 0).zip(place.source(1, x, 0)).filter(|_| corner == [true; 2]);
+            if let Some((row, column)) = first {
+                let at = (image * place.input[0] + row) * place.input[1] + column;
+                let from = &self.x[at * place.channels..];
+                to.zip(offsets).for_each(|(to, &offset)| *to = from[offset..].as_ptr());
+            } else {
+                self.point_at_edge(image, y, x, merged, to);
+            }
+            x += 1;
+            if x == width {
+                (x, y) = (0, y + 1);
+            }
+            if y == height {
+                (y, image) = (0, image + 1);
+            }
+        }
+    }
+
+    /// Where a pixel reads that has taps in the padding.
+    fn point_at_edge<'p>(
+        &self,
+        image: usize,
+        y: usize,
+        x: usize,
+        merged: usize,
+        mut to: impl Iterator<Item = &'p mut *const f32>,
+    ) {
+        let place = self.place;
+        for ky in 0..place.kernel[0] {
+            let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
+            for kx in (0..place.kernel[1]).step_by(merged) {
+                let from = match (row, place.source(1, x, kx)) {
+                    (Some(row), Some(column)) => &self.x[(row + column) * place.channels..],
+                    _ => &self.packed.zeros[..],
+                };
+                if let Some(to) = to.next() {
+                    *to = from.as_ptr();
                 }
             }
         }

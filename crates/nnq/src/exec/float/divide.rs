@@ -31,9 +31,8 @@ fn keeps<'a>(graph: &Graph, node: &Node, shape: &impl Fn(ValueId) -> Option<&'a 
     let first = node.input(0).and_then(rank);
     let inner = |axis: i64| first.and_then(|r| args::axis(axis, r).ok()).is_some_and(|a| a > 0);
     // Everything but input 0 is constant.
-    let alone = || {
-        node.inputs.iter().enumerate().all(|(i, v)| v.is_none_or(|v| (i == 0) == graph.constant(v).is_none()))
-    };
+    let alone =
+        || node.inputs.iter().enumerate().all(|(i, v)| v.is_none_or(|v| (i == 0) == graph.constant(v).is_none()));
     // Constants are the same for all samples.
     let flat = |v: &ValueId, out: usize| match shape(*v) {
         Some(s) if graph.constant(*v).is_some() => s.rank() < out || s.0.first() == Some(&Dim::Fixed(1)),

@@ -23,8 +23,8 @@ mod walk;
 pub(crate) use args::room;
 pub use ctx::Ctx;
 pub use session::{Options, Session};
-pub use walk::{Interest, NoTap, Tap};
 pub use unary::scalar as unary_scalar;
+pub use walk::{Interest, NoTap, Tap};
 
 use crate::{
     error::Result,

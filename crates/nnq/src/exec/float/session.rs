@@ -130,7 +130,11 @@ impl Session {
     /// # Errors
     /// Names the node and the shapes.
     pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        if self.divides { self.run_divided(inputs, &mut vec![NoTap; self.threads()]) } else { self.run_tapped(inputs, &mut NoTap) }
+        if self.divides {
+            self.run_divided(inputs, &mut vec![NoTap; self.threads()])
+        } else {
+            self.run_tapped(inputs, &mut NoTap)
+        }
     }
     /// Runs once, the whole batch at a time, and shows every value to `tap`.
     ///
@@ -173,10 +177,13 @@ impl Session {
                 tap.begin(range(part));
                 let result = cut(&inputs, range(part), ctx).and_then(|x| Walk::new(plan, ctx).run(x, tap));
                 let failed = result.is_err();
-                done.push((part, result.map(|(y, bytes)| {
-                    most = most.max(bytes);
-                    y
-                })));
+                done.push((
+                    part,
+                    result.map(|(y, bytes)| {
+                        most = most.max(bytes);
+                        y
+                    }),
+                ));
                 if failed {
                     // Parts before this one are under way; those after it would change nothing.
                     next.store(parts, Ordering::Relaxed);

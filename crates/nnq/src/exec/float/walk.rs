@@ -279,4 +279,3 @@ fn op_name(op: &Op) -> String {
 fn bytes(t: &Tensor) -> usize {
     if t.dtype() == crate::ir::DType::F32 { t.len() * size_of::<f32>() } else { 0 }
 }
-

@@ -9,7 +9,7 @@ mod pool;
 pub use conv::Tail;
 pub(super) use conv::rows as conv_rows;
 
-use super::{Ctx, arrange, args, eval, unary};
+use super::{Ctx, args, arrange, eval, unary};
 use crate::{
     error::{Error, Result},
     ir::{DType, Op, Tensor},
@@ -78,7 +78,9 @@ pub fn run(op: &Op, x: &[Option<Item<'_>>], tail: &Tail<'_>, ctx: &Ctx) -> Resul
     match op {
         Op::Conv(a) => conv::run(a, x, tail, ctx),
         Op::MaxPool { window, .. } => pool::max(window, input()?.tensor, ctx),
-        Op::AveragePool { window, count_include_pad } => pool::average(window, *count_include_pad, input()?.tensor, ctx),
+        Op::AveragePool { window, count_include_pad } => {
+            pool::average(window, *count_include_pad, input()?.tensor, ctx)
+        }
         Op::GlobalAveragePool => pool::global_average(input()?.tensor, ctx),
         Op::Unary(_) | Op::Clip => {
             let x: Vec<Option<&Tensor>> = x.iter().map(|i| i.as_ref().map(|i| i.tensor)).collect();
