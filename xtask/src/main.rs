@@ -1,6 +1,7 @@
-//! Development tasks: `cargo xtask test`, `cargo xtask lint`, `cargo xtask fuzz`.
+//! Development tasks: `cargo xtask test`, `lint`, `fuzz`, `peers`, `benchmarks`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod benchmarks;
 mod fuzz;
 mod lint;
 mod python;
@@ -17,6 +18,8 @@ Development tasks of nnq.
   cargo xtask test             makes .venv (onnx, onnxruntime, numpy, pillow), then runs all tests and documentation examples
   cargo xtask lint             formatting, clippy and documentation, warnings denied
   cargo xtask fuzz [SECONDS]   builds every fuzz target with the nightly toolchain and runs each (default: 60 seconds)
+  cargo xtask peers            makes .venv-peers (onnxruntime, openvino, nncf) for nnq bench --peers
+  cargo xtask benchmarks [ISA] nnq beside these engines: writes docs/benchmarks.md; with ISA, engines limited to it where they can be
 ";
 
 fn main() -> ExitCode {
@@ -30,6 +33,9 @@ fn main() -> ExitCode {
             Ok(seconds) => fuzz::run(seconds),
             Err(_) => return usage(&format!("'{seconds}' is no number of seconds")),
         },
+        ["peers"] => python::peers().map(|python| println!("{}", python.display())),
+        ["benchmarks"] => benchmarks::run(None),
+        ["benchmarks", isa] => benchmarks::run(Some(isa)),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

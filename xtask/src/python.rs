@@ -1,13 +1,15 @@
-//! The Python environment that tests compare with: `.venv` in the workspace's root.
+//! Python environments in the workspace's root: `.venv`, which tests compare with, and `.venv-peers` with the engines of
+//! `nnq bench --peers`.
 use crate::{Result, root};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-const REQUIREMENTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0";
+const TESTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0";
+const PEERS: &str = "onnxruntime==1.31.1 openvino==2026.4.1 nncf==3.4.0 onnx==1.23.2 numpy==2.4.6";
 
-/// Where the environment's parts are.
+/// Where the tests' environment has its parts.
 pub struct Python {
     /// The interpreter.
     pub python: PathBuf,
@@ -15,18 +17,9 @@ pub struct Python {
     pub node_tests: PathBuf,
 }
 
-/// Makes the environment, or finds that it is there already.
+/// The tests' environment.
 pub fn environment() -> Result<Python> {
-    let venv = root().join(".venv");
-    let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
-    // Written last: an interrupted installation is done again.
-    let stamp = venv.join(".nnq-requirements");
-    if std::fs::read_to_string(&stamp).ok().as_deref() != Some(REQUIREMENTS) || !python.exists() {
-        eprintln!("making {} with {REQUIREMENTS}", venv.display());
-        create(&venv)?;
-        install(&python)?;
-        std::fs::write(&stamp, REQUIREMENTS).map_err(|e| format!("{}: {e}", stamp.display()))?;
-    }
+    let (venv, python) = made(".venv", TESTS)?;
     let script = "import onnx.backend.test, os; print(os.path.dirname(onnx.backend.test.__file__))";
     let answer = Command::new(&python).args(["-c", script]).stderr(Stdio::inherit()).output();
     let answer = answer.map_err(|e| format!("{}: {e}", python.display()))?;
@@ -38,7 +31,27 @@ pub fn environment() -> Result<Python> {
     Ok(Python { python, node_tests })
 }
 
-fn create(venv: &std::path::Path) -> Result {
+/// The interpreter with the other engines.
+pub fn peers() -> Result<PathBuf> {
+    made(".venv-peers", PEERS).map(|(_, python)| python)
+}
+
+/// Makes an environment, or finds that it is there already: its folder and interpreter.
+fn made(name: &str, requirements: &str) -> Result<(PathBuf, PathBuf)> {
+    let venv = root().join(name);
+    let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    // Written last: an interrupted installation is done again.
+    let stamp = venv.join(".nnq-requirements");
+    if std::fs::read_to_string(&stamp).ok().as_deref() != Some(requirements) || !python.exists() {
+        eprintln!("making {} with {requirements}", venv.display());
+        create(&venv)?;
+        install(&python, requirements)?;
+        std::fs::write(&stamp, requirements).map_err(|e| format!("{}: {e}", stamp.display()))?;
+    }
+    Ok((venv, python))
+}
+
+fn create(venv: &Path) -> Result {
     let cure = "(cure: install Python 3.11 or newer with its venv module, e.g. `apt install python3 python3-venv`)";
     // A half-made environment would be mended by --clear; nothing else lives there.
     let status = Command::new("python3").args(["-m", "venv", "--clear"]).arg(venv).status();
@@ -49,14 +62,14 @@ fn create(venv: &std::path::Path) -> Result {
     }
 }
 
-fn install(python: &std::path::Path) -> Result {
+fn install(python: &Path, requirements: &str) -> Result {
     let mut pip = Command::new(python);
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(REQUIREMENTS.split(' '));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(requirements.split(' '));
     let cure = "(cure: this needs the network once; offline, put the wheels into a folder and set PIP_NO_INDEX=1 and \
                 PIP_FIND_LINKS=FOLDER)";
     match pip.status() {
         Ok(s) if s.success() => Ok(()),
-        Ok(s) => Err(format!("pip could not install {REQUIREMENTS}: {s} {cure}")),
+        Ok(s) => Err(format!("pip could not install {requirements}: {s} {cure}")),
         Err(e) => Err(format!("{}: {e}", python.display())),
     }
 }

@@ -24,10 +24,14 @@ pub enum Command {
     Quantize(Quantize),
     /// Measure the accuracy of a model
     Eval(Eval),
+    /// Prepare a quantized model for this machine: a file that is ready to run as soon as it is mapped
+    Compile(Compile),
     /// Run a model on one input
     Run(Run),
     /// Measure how fast a model runs
     Bench(Bench),
+    /// Build a well-known network with random weights, to measure speed and memory
+    Zoo(Zoo),
     /// Show how a number looks in floating and fixed point, and what rounding does to it
     Explain(Explain),
 }
@@ -182,7 +186,9 @@ pub struct Run {
 
 /// Arguments of `nnq bench`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  nnq bench net.int8.onnx --engine int --threads 1")]
+#[command(after_help = "Examples:
+  nnq bench net.int8.onnx --engine int --threads 1
+  nnq bench net.int8.onnx --peers --float net.onnx --batches 1,32 --thread-counts 1,2")]
 pub struct Bench {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -198,6 +204,94 @@ pub struct Bench {
     pub batch: u32,
     #[command(flatten)]
     pub threads: Threads,
+    /// Compare with ONNX Runtime and OpenVINO on the same model, in turns, each in a process of its own
+    #[arg(long, conflicts_with_all = ["engine", "batch", "threads"])]
+    pub peers: bool,
+    #[command(flatten)]
+    pub comparison: Comparison,
+    /// Run the model as often as standard input says: what --peers starts
+    #[arg(long, hide = true, conflicts_with_all = ["peers", "json"])]
+    pub worker: bool,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// How `nnq bench --peers` compares.
+#[derive(Debug, Args)]
+#[group(id = "comparison", requires = "peers", multiple = true)]
+pub struct Comparison {
+    /// The float model that MODEL.onnx was made from: compared too, and quantized by the peers' own tools
+    #[arg(long, value_name = "FLOAT.onnx")]
+    pub float: Option<PathBuf>,
+    /// Data that the peers' tools calibrate on [default: random numbers]
+    #[arg(long, value_name = "DIR", requires = "float")]
+    pub calibration: Option<PathBuf>,
+    /// How a picture of the calibration data becomes a tensor: imagenet, cifar10, mnist, inception, raw or a TOML file
+    #[arg(long, value_name = "NAME|FILE.toml", requires = "calibration")]
+    pub preprocess: Option<String>,
+    /// Numbers of samples per run [default: 1,32]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pub batches: Vec<u32>,
+    /// Numbers of threads [default: 1 and, where there are more cores, 2]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub thread_counts: Vec<u32>,
+    /// The newest instruction set that engines may use, where they can be limited: avx2, avx-vnni, avx512-vnni
+    #[arg(long, value_name = "ISA")]
+    pub isa: Option<String>,
+    /// Measured seconds per engine, batch and number of threads [default: 2]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// Python with onnxruntime, openvino, nncf and onnx [default: what NNQ_PYTHON says]
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<PathBuf>,
+    /// Print the table as Markdown
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let s: f64 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
+    if (0.01..=3600.0).contains(&s) { Ok(s) } else { Err("between 0.01 and 3600".into()) }
+}
+
+/// Arguments of `nnq zoo`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  nnq zoo\n  nnq zoo resnet50 -o resnet50.onnx")]
+pub struct Zoo {
+    /// The network to build; without it, the networks that there are
+    #[arg(value_name = "NAME", requires = "out")]
+    pub name: Option<String>,
+    /// Seed of the random weights
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// The model to write
+    #[arg(short, long, value_name = "OUT.onnx", requires = "name")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq compile`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  nnq compile net.int8.onnx -o net.plan
+  nnq bench net.plan
+
+The file holds the weights as this machine's instructions read them (NNQ_ISA chooses others) and every step with its place in
+memory, for one batch size. eval, run and bench take it like an ONNX file.")]
+pub struct Compile {
+    /// The quantized model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Samples that run at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: u32,
+    /// The rounding rules: see docs/numerics.md
+    #[arg(long, value_enum, default_value_t = Profile::Dyadic)]
+    pub profile: Profile,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT.plan")]
+    pub out: PathBuf,
     #[command(flatten)]
     pub output: Output,
 }

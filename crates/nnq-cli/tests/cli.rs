@@ -2,7 +2,7 @@
 use serde_json::Value;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 8] = ["demo", "inspect", "calibrate", "quantize", "eval", "run", "bench", "explain"];
+const COMMANDS: [&str; 9] = ["demo", "inspect", "calibrate", "quantize", "eval", "run", "bench", "zoo", "explain"];
 
 fn nnq(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).output().expect("nnq starts")
@@ -43,7 +43,7 @@ fn every_help_has_an_example_that_parses() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["frobnicate"],
         &["quantize", "m.onnx"],
@@ -53,6 +53,12 @@ fn wrong_usage_is_2() {
         &["eval", "m.onnx", "--data", "d", "--engine", "abacus"],
         &["eval", "m.onnx", "--data", "d", "--batch", "0"],
         &["calibrate", "m.onnx", "--merge", "a", "b", "-o", "c"],
+        &["bench", "m.onnx", "--float", "f.onnx"],
+        &["bench", "m.onnx", "--peers", "--threads", "1"],
+        &["bench", "m.onnx", "--peers", "--batches", "0"],
+        &["zoo", "resnet18"],
+        &["zoo", "-o", "m.onnx"],
+        &["zoo", "resnet9", "-o", "m.onnx"],
     ];
     for args in wrong {
         let output = nnq(args);
@@ -180,4 +186,26 @@ fn end_to_end() {
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "a quantized model cannot be quantized");
     assert!(text(&output.stderr).contains("quantized already") && !folder.path().join("twice.onnx").exists());
+}
+
+#[test]
+fn the_zoo_lists_and_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = |args: &[&str]| -> Value {
+        let output = Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).current_dir(&folder).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let list = json(&["zoo", "--json"]);
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["resnet18", "resnet34", "resnet50", "mobilenetv2"]);
+    let file = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    for (out, seed) in [("a.onnx", "0"), ("b.onnx", "0"), ("c.onnx", "1")] {
+        let report = json(&["zoo", "mobilenetv2", "-o", out, "--seed", seed, "--json"]);
+        assert_eq!((&report["file"], report["bytes"].as_u64()), (&out.into(), Some(file(out).len() as u64)));
+    }
+    assert!(file("a.onnx") == file("b.onnx"), "equal seeds, different files");
+    assert!(file("a.onnx") != file("c.onnx"), "different seeds, equal files");
+    let bench = json(&["bench", "a.onnx", "--threads", "1", "--json"]);
+    assert_eq!(bench["macs"], 300_774_272);
 }

@@ -50,6 +50,12 @@ fn measure_all(isa: Isa) {
     report("quantize, change layout", || {
         layout::quantize_nchw_to_nhwc(isa, &real, 64, 56 * 56, 0.1, 100, 0, 255, &mut out);
     });
+    // As many elements, in three planes.
+    let third = COUNT / 3;
+    report("quantize 3 channels", || {
+        let out = &mut out[..3 * third];
+        layout::quantize_nchw_to_nhwc(isa, &real[..3 * third], 3, third, 0.1, 100, 0, 255, out);
+    });
     report("dequantize, change layout", || {
         layout::dequantize_nhwc_to_nchw(isa, a_exact, 64, 56 * 56, 0.1, 100, &mut real);
     });

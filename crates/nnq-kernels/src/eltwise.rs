@@ -1,5 +1,8 @@
-//! Element by element: sums and products of two tensors, tables, quantization, and quantization together
-//! with the change of layout. See `docs/numerics.md`, sections 2 and 6.
+//! Element by element: sums and products of two tensors, tables, quantization. See `docs/numerics.md`, sections 2
+//! and 6.
+mod convert;
+mod table;
+
 use crate::{
     Isa,
     isa::dispatch,
@@ -7,11 +10,16 @@ use crate::{
         AddDyadic, Dyadic, ScalarRequant, dequantize_f32, quantize_f32, requantize_dyadic,
         vector::{CodeLimits, DyadicVector, DyadicWide, Kind, Prepared, VectorRequant},
     },
-    simd::{MAX_LANES, Op, Simd, Vector},
+    simd::{CodeBytes, MAX_LANES, Op, Simd, Vector},
 };
+use serde::{Deserialize, Serialize};
+
+pub(crate) use convert::Code;
+pub use convert::{dequantize, quantize};
+pub use table::lut;
 
 /// A sum or difference of two tensors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct AddSpec {
     /// Zero point of the first operand.
     pub za: u8,
@@ -30,7 +38,7 @@ pub struct AddSpec {
 }
 
 /// The arithmetic of [`add`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum AddMode {
     /// `Q(D(a) ± D(b))`, with the scales of the operands and of the output.
     Onnx {
@@ -46,7 +54,7 @@ pub enum AddMode {
 }
 
 /// A product of two tensors.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct MulSpec {
     /// Zero point of the first operand.
     pub za: u8,
@@ -63,7 +71,7 @@ pub struct MulSpec {
 }
 
 /// The arithmetic of [`mul`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum MulMode {
     /// `Q(D(a) * D(b))`, with the scales of the operands and of the output.
     Onnx {
@@ -92,44 +100,6 @@ pub fn add(isa: Isa, a: &[u8], b: &[u8], out: &mut [u8], spec: &AddSpec) {
 /// When the slices differ in length or this machine does not have `isa`.
 pub fn mul(isa: Isa, a: &[u8], b: &[u8], out: &mut [u8], spec: &MulSpec) {
     binary(isa, a, b, out, spec);
-}
-
-/// `out[i] = table[x[i]]`.
-///
-/// # Panics
-/// When the slices differ in length.
-pub fn lut(_: Isa, x: &[u8], table: &[u8; 256], out: &mut [u8]) {
-    check(x.len(), out.len());
-    for (y, &x) in out.iter_mut().zip(x) {
-        *y = table[usize::from(x)];
-    }
-}
-
-/// [`quantize_f32`] of every element, to codes in `lo..=hi`.
-///
-/// # Panics
-/// When the slices differ in length or this machine does not have `isa`.
-pub fn quantize(isa: Isa, x: &[f32], scale: f32, zero: u8, lo: u8, hi: u8, out: &mut [u8]) {
-    check(x.len(), out.len());
-    let to = Code { scale, zero: zero.into(), lo: lo.into(), hi: hi.into() };
-    let done = dispatch(isa, Quantize { x, to, out });
-    if done.is_none() {
-        to.all(x, out);
-    }
-}
-
-/// [`dequantize_f32`] of every element.
-///
-/// # Panics
-/// When the slices differ in length or this machine does not have `isa`.
-pub fn dequantize(isa: Isa, x: &[u8], scale: f32, zero: u8, out: &mut [f32]) {
-    check(x.len(), out.len());
-    let done = dispatch(isa, Dequantize { x, scale, zero, out });
-    if done.is_none() {
-        for (y, &x) in out.iter_mut().zip(x) {
-            *y = dequantize_f32(x.into(), scale, zero.into());
-        }
-    }
 }
 
 fn check(x: usize, out: usize) {
@@ -175,7 +145,7 @@ struct Loops<'a> {
     out: &'a mut [u8],
 }
 
-/// A function of two vectors of codes.
+/// A function of two vectors of codes. It gives integers that become codes in [`Vector::narrow4`].
 ///
 /// Not a closure: only methods can be made to be compiled for the instruction set of their caller.
 trait Function<V: Vector>: Copy {
@@ -184,31 +154,39 @@ trait Function<V: Vector>: Copy {
 
 impl Loops<'_> {
     #[inline(always)]
-    fn run<V: Vector>(self, v: V, f: impl Function<V>) {
-        let whole = self.out.len() / V::LANES * V::LANES;
+    fn run<V: Vector>(self, v: V, limits: CodeBytes<V::I>, f: impl Function<V>) {
+        let step = 4 * V::LANES;
+        let whole = self.out.len() / step * step;
         let (out, rest) = self.out.split_at_mut(whole);
-        for (i, y) in out.chunks_exact_mut(V::LANES).enumerate() {
-            let range = i * V::LANES..(i + 1) * V::LANES;
+        for (i, y) in out.chunks_exact_mut(step).enumerate() {
+            let range = i * step..(i + 1) * step;
             let (a, b) = (&self.a[range.clone()], &self.b[range]);
-            // SAFETY: each slice holds LANES bytes.
-            unsafe {
-                let codes = f.call(v, v.widen(a.as_ptr()), v.widen(b.as_ptr()));
-                v.narrow(y.as_mut_ptr(), codes);
-            }
+            // SAFETY: each slice holds four times LANES bytes.
+            unsafe { v.store_bytes(y.as_mut_ptr(), four(v, a.as_ptr(), b.as_ptr(), limits, f)) };
         }
         let n = rest.len();
         if n > 0 {
-            let (mut a, mut b, mut y) = ([0; MAX_LANES], [0; MAX_LANES], [0; MAX_LANES]);
+            let (mut a, mut b) = ([0; 4 * MAX_LANES], [0; 4 * MAX_LANES]);
             a[..n].copy_from_slice(&self.a[whole..]);
             b[..n].copy_from_slice(&self.b[whole..]);
-            // SAFETY: each array holds LANES bytes.
-            unsafe {
-                let codes = f.call(v, v.widen(a.as_ptr()), v.widen(b.as_ptr()));
-                v.narrow(y.as_mut_ptr(), codes);
-            }
-            rest.copy_from_slice(&y[..n]);
+            // SAFETY: each array holds four times the most lanes, the slice `n` bytes.
+            unsafe { v.store_some_bytes(rest.as_mut_ptr(), four(v, a.as_ptr(), b.as_ptr(), limits, f), n) };
         }
     }
+}
+
+/// The codes of four vectors.
+///
+/// # Safety
+/// `4 * LANES` bytes are readable at `a` and `b`.
+#[inline(always)]
+unsafe fn four<V: Vector>(v: V, a: *const u8, b: *const u8, limits: CodeBytes<V::I>, f: impl Function<V>) -> V::I {
+    let mut codes = [v.splat(0); 4];
+    for (i, code) in codes.iter_mut().enumerate() {
+        // SAFETY: the caller's.
+        *code = unsafe { f.call(v, v.widen(a.add(i * V::LANES)), v.widen(b.add(i * V::LANES))) };
+    }
+    v.narrow4_in_order(codes, limits)
 }
 
 /// Dequantization of both operands.
@@ -246,7 +224,7 @@ impl<V: Vector> Function<V> for OnnxSum<V> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
         let (a, b) = self.reals.of(v, a, b);
-        self.limits.code(v, v.div_f(v.add_f(a, b), self.scale))
+        self.limits.without_zero(v, v.div_f(v.add_f(a, b), self.scale))
     }
 }
 
@@ -262,28 +240,24 @@ impl<V: Vector> Function<V> for OnnxProduct<V> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
         let (a, b) = self.reals.of(v, a, b);
-        self.limits.code(v, v.div_f(v.mul_f(a, b), self.scale))
+        self.limits.without_zero(v, v.div_f(v.mul_f(a, b), self.scale))
     }
 }
 
-/// `(a * ma + b * mb + constant) >> shift`, then the zero point and the clamp.
+/// `(a * ma + b * mb + constant) >> shift`.
 #[derive(Clone, Copy)]
 struct DyadicSum<V: Vector> {
     ma: V::I,
     mb: V::I,
     constant: V::I,
     shift: V::I,
-    zero: V::I,
-    lo: V::I,
-    hi: V::I,
 }
 
 impl<V: Vector> Function<V> for DyadicSum<V> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
         let sum = v.add(v.add(v.mul(a, self.ma), self.constant), v.mul(b, self.mb));
-        let code = v.add(v.shr(sum, self.shift), self.zero);
-        v.min(v.max(code, self.lo), self.hi)
+        v.shr(sum, self.shift)
     }
 }
 
@@ -298,7 +272,7 @@ struct DyadicProduct<V: Vector, R> {
 impl<V: Vector, R: VectorRequant<V>> Function<V> for DyadicProduct<V, R> {
     #[inline(always)]
     fn call(self, v: V, a: V::I, b: V::I) -> V::I {
-        self.by.apply(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
+        self.by.without_zero(v, v.mul(v.sub(a, self.za), v.sub(b, self.zb)))
     }
 }
 
@@ -326,6 +300,7 @@ impl Binary for AddSpec {
     #[inline(always)]
     fn vector<S: Simd>(&self, s: S, loops: Loops) {
         let v = s.v();
+        let limits = CodeBytes::new(v, self.zero, self.lo, self.hi);
         let (lo, hi, zero) = (self.lo.into(), self.hi.into(), self.zero.into());
         match self.mode {
             AddMode::Onnx { sa, sb, sy } => {
@@ -336,7 +311,7 @@ impl Binary for AddSpec {
                     scale: v.splat_f(sy),
                     limits: CodeLimits::new(v, zero, lo, hi),
                 };
-                loops.run(v, sum);
+                loops.run(v, limits, sum);
             }
             AddMode::Dyadic(by) => {
                 let mb = if self.subtract { -by.mb } else { by.mb };
@@ -350,11 +325,8 @@ impl Binary for AddSpec {
                     mb: v.splat(mb),
                     constant: v.splat(constant),
                     shift: v.splat(by.shift.into()),
-                    zero: v.splat(zero),
-                    lo: v.splat(lo),
-                    hi: v.splat(hi),
                 };
-                loops.run(v, sum);
+                loops.run(v, limits, sum);
             }
         }
     }
@@ -382,6 +354,7 @@ impl Binary for MulSpec {
     #[inline(always)]
     fn vector<S: Simd>(&self, s: S, loops: Loops) {
         let v = s.v();
+        let limits = CodeBytes::new(v, self.zero, self.lo, self.hi);
         match self.mode {
             MulMode::Onnx { sa, sb, sy } => {
                 let product = OnnxProduct {
@@ -389,7 +362,7 @@ impl Binary for MulSpec {
                     scale: v.splat_f(sy),
                     limits: CodeLimits::new(v, self.zero.into(), self.lo.into(), self.hi.into()),
                 };
-                loops.run(v, product);
+                loops.run(v, limits, product);
             }
             MulMode::Dyadic(by) => {
                 let by = ScalarRequant::Dyadic(by);
@@ -397,92 +370,12 @@ impl Binary for MulSpec {
                 let (za, zb) = (v.splat(self.za.into()), v.splat(self.zb.into()));
                 if prepared.kind() == Kind::Dyadic {
                     let by = DyadicVector::load(v, &prepared, 0);
-                    loops.run(v, DyadicProduct { za, zb, by });
+                    loops.run(v, limits, DyadicProduct { za, zb, by });
                 } else {
                     let by = <DyadicWide<S::V> as VectorRequant<S::V>>::load(v, &prepared, 0);
-                    loops.run(v, DyadicProduct { za, zb, by });
+                    loops.run(v, limits, DyadicProduct { za, zb, by });
                 }
             }
-        }
-    }
-}
-
-/// Parameters of a quantization.
-#[derive(Clone, Copy)]
-struct Code {
-    scale: f32,
-    zero: i32,
-    lo: i32,
-    hi: i32,
-}
-
-impl Code {
-    #[inline(always)]
-    fn all(self, x: &[f32], out: &mut [u8]) {
-        for (y, &x) in out.iter_mut().zip(x) {
-            *y = quantize_f32(x, self.scale, self.zero, self.lo, self.hi) as u8;
-        }
-    }
-
-    #[inline(always)]
-    fn all_vectors<V: Vector>(self, v: V, x: &[f32], out: &mut [u8]) {
-        let limits = CodeLimits::new(v, self.zero, self.lo, self.hi);
-        let scale = v.splat_f(self.scale);
-        let (whole, rest) = x.split_at(x.len() / V::LANES * V::LANES);
-        let (y_whole, y_rest) = out.split_at_mut(whole.len());
-        let pairs = whole.chunks_exact(V::LANES).zip(y_whole.chunks_exact_mut(V::LANES));
-        for (x, y) in pairs {
-            // SAFETY: both slices hold LANES elements.
-            unsafe {
-                let real = v.div_f(v.load_f(x.as_ptr()), scale);
-                v.narrow(y.as_mut_ptr(), limits.code(v, real));
-            }
-        }
-        self.all(rest, y_rest);
-    }
-}
-
-struct Quantize<'a> {
-    x: &'a [f32],
-    to: Code,
-    out: &'a mut [u8],
-}
-
-impl Op for Quantize<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(self, s: S) {
-        self.to.all_vectors(s.v(), self.x, self.out);
-    }
-}
-
-struct Dequantize<'a> {
-    x: &'a [u8],
-    scale: f32,
-    zero: u8,
-    out: &'a mut [f32],
-}
-
-impl Op for Dequantize<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(self, s: S) {
-        let v = s.v();
-        let (zero, scale) = (v.splat(self.zero.into()), v.splat_f(self.scale));
-        let (whole, rest) = self.x.split_at(self.x.len() / S::V::LANES * S::V::LANES);
-        let (y_whole, y_rest) = self.out.split_at_mut(whole.len());
-        let pairs = whole.chunks_exact(S::V::LANES).zip(y_whole.chunks_exact_mut(S::V::LANES));
-        for (x, y) in pairs {
-            // SAFETY: both slices hold LANES elements.
-            unsafe {
-                let codes = v.sub(v.widen(x.as_ptr()), zero);
-                v.store_f(y.as_mut_ptr(), v.mul_f(v.to_float(codes), scale));
-            }
-        }
-        for (y, &x) in y_rest.iter_mut().zip(rest) {
-            *y = dequantize_f32(x.into(), self.scale, self.zero.into());
         }
     }
 }

@@ -18,12 +18,15 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 with VNNI: `vpdpbusd` on 512 bits.
     Avx512Vnni,
+    /// AMX: `tdpbusd` on tiles for convolutions and matrix products, everything else as
+    /// [`Isa::Avx512Vnni`].
+    AmxInt8,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
     pub const fn all() -> &'static [Isa] {
-        &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni]
+        &[Isa::Scalar, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::AmxInt8]
     }
 
     /// The name used by `NNQ_ISA` and in reports.
@@ -33,6 +36,7 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::AvxVnni => "avx-vnni",
             Isa::Avx512Vnni => "avx512-vnni",
+            Isa::AmxInt8 => "amx-int8",
         }
     }
 
@@ -46,12 +50,18 @@ impl Isa {
                 Isa::Avx2 => simd::avx2::Avx2::new().is_some(),
                 Isa::AvxVnni => simd::avxvnni::AvxVnni::new().is_some(),
                 Isa::Avx512Vnni => simd::avx512::Avx512Vnni::new().is_some(),
+                Isa::AmxInt8 => simd::amx::Amx::new().is_some(),
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
             self == Isa::Scalar
         }
+    }
+
+    /// Whether its vectors have 512 bits.
+    pub(crate) fn has_512_bits(self) -> bool {
+        matches!(self, Isa::Avx512Vnni | Isa::AmxInt8)
     }
 
     /// The fastest one that this machine can run.
@@ -121,20 +131,31 @@ pub(crate) fn dispatch<O: crate::simd::Op>(isa: Isa, op: O) -> Option<O::Out> {
     #[cfg(target_arch = "x86_64")]
     {
         use crate::simd::{Simd, avx2::Avx2, avx512::Avx512Vnni, avxvnni::AvxVnni};
-        const LACKS: &str = "this machine does not have the instruction set";
         match isa {
             Isa::Scalar => None,
             Isa::Avx2 => Some(Avx2::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
             Isa::AvxVnni => Some(AvxVnni::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
             Isa::Avx512Vnni => Some(Avx512Vnni::new().unwrap_or_else(|| panic!("{LACKS} {isa}")).run(op)),
+            Isa::AmxInt8 => Some(tiles(isa)?.vectors().run(op)),
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = op;
-        assert!(isa == Isa::Scalar, "this machine does not have the instruction set {isa}");
+        assert!(isa == Isa::Scalar, "{LACKS} {isa}");
         None
     }
+}
+
+const LACKS: &str = "this machine does not have the instruction set";
+
+/// The tiles of [`Isa::AmxInt8`]; `None` for all others.
+///
+/// # Panics
+/// When this machine does not have `isa`.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn tiles(isa: Isa) -> Option<crate::simd::amx::Amx> {
+    (isa == Isa::AmxInt8).then(|| crate::simd::amx::Amx::new().unwrap_or_else(|| panic!("{LACKS} {isa}")))
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
-//! Quantization together with the change between the layout of models (channels first) and that of the
-//! kernels (channels last), for one sample.
+//! The change between the layout of models (channels first) and that of the kernels (channels last), for one
+//! sample or some of its pixels, together with quantization.
 use crate::{
     Isa,
-    eltwise::{dequantize, quantize},
+    eltwise::Code,
+    isa::dispatch,
+    round::dequantize_f32,
+    simd::{CodeBytes, MAX_LANES, Op, Simd, Vector},
 };
+use std::ops::Range;
 
-/// Pixels that change their layout together; they stay in the first-level cache.
-const PIXELS: usize = 64;
+/// Channels that change together: their codes are one lane of a vector.
+const GROUP: usize = 4;
 
-/// [`quantize`] of `x`, `[c][pixels]`, to `out`, `[pixels][c]`.
+/// [`crate::eltwise::quantize`] of `x`, `[c][pixels]`, to `out`, `[pixels][c]`.
 ///
 /// # Panics
 /// When a slice does not hold `c * pixels` elements or this machine does not have `isa`.
@@ -25,36 +29,82 @@ pub fn quantize_nchw_to_nhwc(
     out: &mut [u8],
 ) {
     check(c, pixels, x.len(), out.len());
-    let mut row = [0u8; PIXELS];
-    for first in (0..pixels).step_by(PIXELS) {
-        let count = PIXELS.min(pixels - first);
-        let out = &mut out[first * c..][..count * c];
-        for channel in 0..c {
-            let x = &x[channel * pixels + first..][..count];
-            quantize(isa, x, scale, zero, lo, hi, &mut row[..count]);
-            for (y, &code) in out[channel..].iter_mut().step_by(c).zip(&row) {
-                *y = code;
+    let code = Code { scale, zero: zero.into(), lo: lo.into(), hi: hi.into() };
+    quantize_pixels(isa, x, [c, pixels], 0..pixels, code, out);
+}
+
+/// The codes of the pixels `row` of `x`, `[c][pixels]`, to `out`, `[row][c]`.
+///
+/// # Panics
+/// When a slice is too short, `row` reaches too far or this machine does not have `isa`.
+pub(crate) fn quantize_pixels(
+    isa: Isa,
+    x: &[f32],
+    [c, pixels]: [usize; 2],
+    row: Range<usize>,
+    code: Code,
+    out: &mut [u8],
+) {
+    assert!(row.start <= row.end && row.end <= pixels, "pixels {row:?} of {pixels}");
+    assert!(x.len() >= c * pixels && out.len() >= c * row.len(), "{c} channels of {pixels} pixels, {row:?} of them");
+    let out = &mut out[..c * row.len()];
+    if c == 0 || row.is_empty() {
+        return;
+    }
+    if dispatch(isa, ToPixels { x, c, pixels, row: row.clone(), code, out: &mut *out }).is_none() {
+        for (y, pixel) in out.chunks_exact_mut(c).zip(row) {
+            for (channel, y) in y.iter_mut().enumerate() {
+                let x = &x[channel * pixels + pixel];
+                code.all(std::slice::from_ref(x), std::slice::from_mut(y));
             }
         }
     }
 }
 
-/// [`dequantize`] of `x`, `[pixels][c]`, to `out`, `[c][pixels]`.
+/// [`crate::eltwise::dequantize`] of `x`, `[pixels][c]`, to `out`, `[c][pixels]`.
 ///
 /// # Panics
 /// When a slice does not hold `c * pixels` elements or this machine does not have `isa`.
 pub fn dequantize_nhwc_to_nchw(isa: Isa, x: &[u8], c: usize, pixels: usize, scale: f32, zero: u8, out: &mut [f32]) {
     check(c, pixels, x.len(), out.len());
-    let mut row = [0u8; PIXELS];
-    for first in (0..pixels).step_by(PIXELS) {
-        let count = PIXELS.min(pixels - first);
-        let x = &x[first * c..][..count * c];
-        for channel in 0..c {
-            for (code, &x) in row[..count].iter_mut().zip(x[channel..].iter().step_by(c)) {
-                *code = x;
+    // SAFETY: `out` holds all pixels of all channels.
+    unsafe { dequantize_pixels(isa, x, [c, pixels], scale, zero, out.as_mut_ptr()) };
+}
+
+/// The real numbers of some pixels `x`, `[..][c]`, to `y`, `[c][pixels]`, whose first pixel is the first of `x`.
+///
+/// # Panics
+/// When this machine does not have `isa`.
+///
+/// # Safety
+/// For each channel as many elements as `x` has pixels are writable at `y + channel * pixels`, and nobody else uses them.
+pub(crate) unsafe fn dequantize_pixels(isa: Isa, x: &[u8], [c, pixels]: [usize; 2], scale: f32, zero: u8, y: *mut f32) {
+    if c == 0 {
+        return;
+    }
+    if dispatch(isa, ToPlanes { x, c, pixels, scale, zero: zero.into(), y }).is_none() {
+        for (i, pixel) in x.chunks_exact(c).enumerate() {
+            for (channel, &code) in pixel.iter().enumerate() {
+                // SAFETY: the caller's.
+                unsafe { *y.add(channel * pixels + i) = dequantize_f32(code.into(), scale, zero.into()) };
             }
-            let y = &mut out[channel * pixels + first..][..count];
-            dequantize(isa, &row[..count], scale, zero, y);
+        }
+    }
+}
+
+/// Real numbers of some pixels `x`, `[..][c]`, to `y`, `[c][pixels]`, whose first pixel is the first of `x`.
+///
+/// # Safety
+/// As [`dequantize_pixels`].
+pub(crate) unsafe fn transpose_pixels(x: &[f32], [c, pixels]: [usize; 2], y: *mut f32) {
+    // Sixteen channels of a pixel are one line of the cache.
+    const TOGETHER: usize = 16;
+    for first in (0..c).step_by(TOGETHER) {
+        for channel in first..(first + TOGETHER).min(c) {
+            for (i, &x) in x[channel..].iter().step_by(c).enumerate() {
+                // SAFETY: the caller's.
+                unsafe { *y.add(channel * pixels + i) = x };
+            }
         }
     }
 }
@@ -64,29 +114,177 @@ fn check(c: usize, pixels: usize, x: usize, out: usize) {
     assert!(x == need && out == need, "{x} elements in and {out} out for {c} channels of {pixels} pixels");
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::isa::tests::tested;
+struct ToPixels<'a> {
+    x: &'a [f32],
+    c: usize,
+    pixels: usize,
+    row: Range<usize>,
+    code: Code,
+    out: &'a mut [u8],
+}
 
-    #[test]
-    fn layouts_change_as_indices_say() {
-        for isa in tested() {
-            for (c, pixels) in [(0, 5), (3, 0), (1, 1), (3, 7), (3, 64), (5, 65), (17, 200)] {
-                let x: Vec<f32> = (0..c * pixels).map(|i| (i * 7919 % 511) as f32 * 0.3 - 70.0).collect();
-                let mut codes = vec![0; c * pixels];
-                quantize_nchw_to_nhwc(isa, &x, c, pixels, 0.5, 128, 3, 250, &mut codes);
-                let mut back = vec![0.0; c * pixels];
-                dequantize_nhwc_to_nchw(isa, &codes, c, pixels, 0.5, 128, &mut back);
-                for channel in 0..c {
-                    for pixel in 0..pixels {
-                        let (first, last) = (channel * pixels + pixel, pixel * c + channel);
-                        let want = crate::round::quantize_f32(x[first], 0.5, 128, 3, 250);
-                        assert_eq!(i32::from(codes[last]), want, "{isa} {c} {pixels}");
-                        assert_eq!(back[first], (want - 128) as f32 * 0.5, "{isa} {c} {pixels}");
+impl Op for ToPixels<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(mut self, s: S) {
+        let v = s.v();
+        match self.c {
+            1 => self.code.all_vectors(v, &self.x[self.row], self.out),
+            3 => self.threes(v),
+            _ => {
+                for channel in (0..self.c).step_by(GROUP) {
+                    self.group(v, channel);
+                }
+            }
+        }
+    }
+}
+
+impl ToPixels<'_> {
+    /// `count` elements of a channel, `at` pixels behind the first; zeros where there are too few.
+    #[inline(always)]
+    fn some<const N: usize>(&self, channel: usize, at: usize, count: usize, to: &mut [f32; N]) {
+        let from = &self.x[channel * self.pixels + self.row.start + at..];
+        let count = count.min(N);
+        to[..count].copy_from_slice(&from[..count]);
+    }
+
+    /// Three channels: the codes of a pixel lie in one lane.
+    #[inline(always)]
+    fn threes<V: Vector>(&mut self, v: V) {
+        let (limits, scale) = (self.code.limits(v), v.splat_f(self.code.scale));
+        let count = self.row.len();
+        for first in (0..count).step_by(V::LANES) {
+            let whole = first + V::LANES <= count;
+            let mut lanes = v.splat(0);
+            // The last channel first: each moves those before it up by a byte.
+            for channel in [2, 1, 0] {
+                let mut some = [0f32; MAX_LANES];
+                let from = if whole {
+                    self.x[channel * self.pixels + self.row.start + first..][..V::LANES].as_ptr()
+                } else {
+                    self.some(channel, first, count - first, &mut some);
+                    some.as_ptr()
+                };
+                // SAFETY: LANES elements are readable.
+                let real = unsafe { v.div_f(v.load_f(from), scale) };
+                lanes = v.add(v.mul(lanes, v.splat(256)), limits.code(v, real));
+            }
+            let mut some = [0u8; 3 * MAX_LANES];
+            if whole {
+                let to = &mut self.out[3 * first..][..3 * V::LANES];
+                // SAFETY: the slice holds three bytes for each lane.
+                unsafe { v.store_threes(to.as_mut_ptr(), lanes) };
+            } else {
+                // SAFETY: as above.
+                unsafe { v.store_threes(some.as_mut_ptr(), lanes) };
+                let to = &mut self.out[3 * first..];
+                to.copy_from_slice(&some[..to.len()]);
+            }
+        }
+    }
+
+    /// Up to four channels from `channel` on.
+    #[inline(always)]
+    fn group<V: Vector>(&mut self, v: V, channel: usize) {
+        let (limits, scale) = (self.code.limits(v), v.splat_f(self.code.scale));
+        let Code { zero, lo, hi, .. } = self.code;
+        let bytes = CodeBytes::new(v, zero as u8, lo as u8, hi as u8);
+        let (count, wide) = (self.row.len(), 4 * V::LANES);
+        let channels = GROUP.min(self.c - channel);
+        for first in (0..count).step_by(wide) {
+            let here = wide.min(count - first);
+            let mut rows = [v.splat(0); GROUP];
+            for (i, row) in rows.iter_mut().enumerate().take(channels) {
+                let mut some = [0f32; MAX_LANES * 4];
+                let from = if here == wide {
+                    self.x[(channel + i) * self.pixels + self.row.start + first..][..wide].as_ptr()
+                } else {
+                    self.some(channel + i, first, here, &mut some);
+                    some.as_ptr()
+                };
+                let mut codes = [v.splat(0); 4];
+                for (j, codes) in codes.iter_mut().enumerate() {
+                    // SAFETY: four times LANES elements are readable.
+                    let real = unsafe { v.div_f(v.load_f(from.add(j * V::LANES)), scale) };
+                    *codes = limits.without_zero(v, real);
+                }
+                *row = v.narrow4_in_order(codes, bytes);
+            }
+            let mut groups = [[0u8; GROUP]; MAX_LANES * 4];
+            for (i, four) in v.interleave4(rows).into_iter().enumerate() {
+                // SAFETY: the array holds four vectors of four-byte groups.
+                unsafe { v.store_bytes(groups[i * V::LANES..].as_mut_ptr().cast(), four) };
+            }
+            for (group, &pixel) in groups.iter().zip(V::LANE_ORDER) {
+                let pixel = usize::from(pixel);
+                if pixel < here {
+                    let to = &mut self.out[(first + pixel) * self.c + channel..];
+                    match channels {
+                        GROUP => to[..GROUP].copy_from_slice(group),
+                        _ => to[..channels].copy_from_slice(&group[..channels]),
                     }
                 }
             }
         }
     }
 }
+
+struct ToPlanes<'a> {
+    x: &'a [u8],
+    c: usize,
+    pixels: usize,
+    scale: f32,
+    zero: i32,
+    y: *mut f32,
+}
+
+impl Op for ToPlanes<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) {
+        let (v, c) = (s.v(), self.c);
+        let lanes = S::V::LANES;
+        let (zero, scale, low) = (v.splat(self.zero), v.splat_f(self.scale), v.splat(0xff));
+        let count = self.x.len() / c;
+        for first in (0..count).step_by(lanes) {
+            let here = lanes.min(count - first);
+            for channel in (0..c).step_by(GROUP) {
+                let channels = GROUP.min(c - channel);
+                let mut groups = [0i32; MAX_LANES];
+                for (i, group) in groups[..here].iter_mut().enumerate() {
+                    let from = &self.x[(first + i) * c + channel..];
+                    let mut bytes = [0u8; GROUP];
+                    match channels {
+                        GROUP => bytes.copy_from_slice(&from[..GROUP]),
+                        _ => bytes[..channels].copy_from_slice(&from[..channels]),
+                    }
+                    *group = i32::from_le_bytes(bytes);
+                }
+                // SAFETY: the array holds the most lanes.
+                let groups = unsafe { v.load(groups.as_ptr()) };
+                for i in 0..channels {
+                    let codes = v.and(v.shr(groups, v.splat(8 * i as i32)), low);
+                    let real = v.mul_f(v.to_float(v.sub(codes, zero)), scale);
+                    let mut some = [0f32; MAX_LANES];
+                    // SAFETY: the caller of `dequantize_pixels` vouches for the pixels of each channel; the array holds the
+                    // most lanes.
+                    unsafe {
+                        let to = self.y.add((channel + i) * self.pixels + first);
+                        if here == lanes {
+                            v.store_f(to, real);
+                        } else {
+                            v.store_f(some.as_mut_ptr(), real);
+                            to.copy_from_nonoverlapping(some.as_ptr(), here);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,8 @@ pub mod peak;
 pub mod pool;
 pub mod round;
 mod simd;
+pub mod tape;
+pub mod team;
 
 pub use conv::SLACK;
 pub use isa::Isa;

@@ -4,8 +4,14 @@ use crate::{
     isa::dispatch,
     simd::{MAX_LANES, Op, Simd, Vector},
 };
+#[cfg(target_arch = "x86_64")]
+use crate::{
+    isa::tiles,
+    simd::amx::{Amx, Rows, TILE_BYTES, TILE_ROWS},
+};
 use std::{
     hint::black_box,
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
@@ -23,6 +29,8 @@ const TRIES: usize = 5;
 pub fn int8_peak(isa: Isa) -> f64 {
     // Where a multiply-add needs more than one register for its operands there is room for fewer.
     let rate = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::AmxInt8 => tiles(isa).map(tile_rate),
         Isa::Avx2 => dispatch(isa, Int8::<4>),
         _ => dispatch(isa, Int8::<6>),
     };
@@ -56,15 +64,100 @@ pub fn f32_peak() -> f64 {
     })
 }
 
-/// The best rate over the tries, in billions a second. `work` answers its number of operations.
+/// Billions of bytes a second that `threads` threads together can read at the same time, each its part of a buffer of `bytes`
+/// bytes over and over, with the widest registers: the rate of the smallest cache that holds a part, or of the memory behind
+/// it. About 50 ms.
+pub fn read_bandwidth(bytes: usize, threads: usize) -> f64 {
+    let threads = threads.max(1);
+    let part = (bytes / threads).next_multiple_of(READ_BLOCK);
+    let start = Barrier::new(threads);
+    let one = || {
+        let data = vec![1u8; part];
+        start.wait();
+        dispatch(Isa::best(), Read(&data)).unwrap_or_else(|| best(|| read_words(&data)))
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(one)).collect();
+        let own = one();
+        own + others.into_iter().map(|t| t.join().unwrap_or(0.0)).sum::<f64>()
+    })
+}
+
+/// Vectors read between two additions to the same accumulator, and their bytes.
+const READ_CHAINS: usize = 8;
+const READ_BLOCK: usize = READ_CHAINS * MAX_LANES * 4;
+
+/// Reads a whole number of [`READ_BLOCK`]s.
+struct Read<'a>(&'a [u8]);
+
+impl Op for Read<'_> {
+    type Out = f64;
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) -> f64 {
+        best(Pass { s, data: self.0 })
+    }
+}
+
+/// Reading a buffer once, small ones several times.
+struct Pass<'a, S> {
+    s: S,
+    data: &'a [u8],
+}
+
+impl<S: Simd> Work for Pass<'_, S> {
+    // A closure would be a function of its own, without the instruction set.
+    #[inline(always)]
+    fn pass(&mut self) -> usize {
+        let v = self.s.v();
+        let width = S::V::LANES * 4;
+        let passes = (1 << 16) / self.data.len().max(1) + 1;
+        let mut acc = [v.splat(0); READ_CHAINS];
+        for _ in 0..passes {
+            for block in black_box(self.data).chunks_exact(READ_CHAINS * width) {
+                for (acc, part) in acc.iter_mut().zip(block.chunks_exact(width)) {
+                    // SAFETY: `part` is as long as the vector.
+                    *acc = v.add(*acc, unsafe { v.load_bytes(part.as_ptr()) });
+                }
+            }
+        }
+        let sum = acc.into_iter().fold(v.splat(0), |a, b| v.add(a, b));
+        black_box(&sum);
+        passes * self.data.len()
+    }
+}
+
+/// Reads without vectors of its own.
+fn read_words(data: &[u8]) -> usize {
+    let data = black_box(data);
+    let sum =
+        data.chunks_exact(8).fold(0u64, |sum, word| sum.wrapping_add(word.try_into().map_or(0, u64::from_ne_bytes)));
+    black_box(sum);
+    data.len()
+}
+
+/// Something whose rate is measured.
+trait Work {
+    /// Does it, and answers its number of operations (or bytes).
+    fn pass(&mut self) -> usize;
+}
+
+impl<F: FnMut() -> usize> Work for F {
+    #[inline(always)]
+    fn pass(&mut self) -> usize {
+        self()
+    }
+}
+
+/// The best rate over the tries, in billions a second.
 #[inline(always)]
-fn best(mut work: impl FnMut() -> usize) -> f64 {
+fn best(mut work: impl Work) -> f64 {
     let mut best = 0f64;
     for _ in 0..TRIES {
         let start = Instant::now();
         let mut since = start;
         while since - start < TRY {
-            let count = work();
+            let count = work.pass();
             let now = Instant::now();
             best = best.max(count as f64 / (now - since).as_secs_f64().max(1e-9) / 1e9);
             since = now;
@@ -101,6 +194,31 @@ impl<const ROWS: usize> Op for Int8<ROWS> {
             ROUNDS * ROWS * 2 * S::V::LANES * 8
         })
     }
+}
+
+/// Two times two tiles, their operands loaded anew each time.
+#[cfg(target_arch = "x86_64")]
+fn tile_rate(amx: Amx) -> f64 {
+    #[repr(align(64))]
+    struct Bytes([u8; 2 * TILE_ROWS * TILE_BYTES]);
+    let (x, w) = (Bytes([3; 2 * TILE_ROWS * TILE_BYTES]), Bytes([5; 2 * TILE_ROWS * TILE_BYTES]));
+    let mut sums = [0i32; 32 * 32];
+    let tiles = amx.configure();
+    best(|| {
+        let (x, w) = (black_box(&x), black_box(&w));
+        let at = [x.0.as_ptr(), x.0[TILE_ROWS * TILE_BYTES..].as_ptr()];
+        let rows = Rows { at, pitch: [TILE_BYTES; 2] };
+        // SAFETY: each array holds two tiles, `sums` 32 sums for each of 32 pixels.
+        unsafe {
+            tiles.start::<2, 2>(sums.as_ptr());
+            for _ in 0..ROUNDS {
+                tiles.step::<2, 2>(rows, w.0.as_ptr());
+            }
+            tiles.store::<2>(sums.as_mut_ptr(), 0);
+            tiles.store::<2>(sums[16 * 32..].as_mut_ptr(), 1);
+        }
+        ROUNDS * 4 * TILE_ROWS * TILE_ROWS * TILE_BYTES * 2
+    })
 }
 
 /// The loop that the scalar kernels run.
@@ -157,5 +275,8 @@ mod tests {
             assert!(int8_peak(isa) > 0.0, "{isa}");
         }
         assert!(f32_peak() > 0.0);
+        for threads in [1, 2] {
+            assert!(read_bandwidth(1000, threads) > 0.0 && read_bandwidth(1 << 20, threads) > 0.0);
+        }
     }
 }

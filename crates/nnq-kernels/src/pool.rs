@@ -1,18 +1,18 @@
 //! Pooling of NHWC codes. See `docs/numerics.md`, section 7.
+mod vector;
+
 use crate::{
     Isa, SLACK,
     isa::dispatch,
-    round::{
-        ScalarRequant,
-        vector::{DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
-    },
-    simd::{MAX_LANES, Op, Simd, Vector},
+    round::{ScalarRequant, vector::Prepared},
 };
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
+use vector::{Avg, Max};
 
 /// The sizes of a pooling; every field counts elements. What rounding up the output's size means is
 /// already in `out_h` and `out_w`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct PoolGeom {
     pub batch: usize,
@@ -41,7 +41,22 @@ impl PoolGeom {
         self.batch * self.out_h * self.out_w
     }
 
-    fn check(&self, x_len: usize, rows: &Range<usize>, out_len: usize, pitch: usize) {
+    /// How many positions windows count, each number but 0 once: those inside the input, or, with `include_pad`, inside its
+    /// declared padding too.
+    pub fn counts(&self, include_pad: bool) -> Vec<usize> {
+        let of = |side: Side| if include_pad { side.padded } else { side.inside };
+        let distinct = |mut all: Vec<usize>| {
+            all.retain(|&n| n > 0);
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        let rows = distinct((0..self.out_h).map(|row| of(self.side_h(row))).collect());
+        let columns = distinct((0..self.out_w).map(|column| of(self.side_w(column))).collect());
+        distinct(rows.iter().flat_map(|&h| columns.iter().map(move |&w| h * w)).collect())
+    }
+
+    fn check(&self, x_len: usize, rows: &Range<usize>) {
         let need = self.batch * self.in_h * self.in_w * self.c + SLACK;
         assert!(x_len >= need, "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included");
         assert!(rows.start <= rows.end && rows.end <= self.pixels(), "pixels {rows:?} of {}", self.pixels());
@@ -50,19 +65,66 @@ impl PoolGeom {
             "kernel sizes and strides are at least 1: {self:?}"
         );
         assert!(self.dil_h > 0 && self.dil_w > 0, "dilations are at least 1: {self:?}");
+    }
+
+    fn check_out(&self, rows: &Range<usize>, out_len: usize, pitch: usize) {
         assert!(pitch >= self.c, "a pitch of {pitch} for {} channels", self.c);
         let need = rows.len().saturating_sub(1) * pitch + self.c;
         assert!(rows.is_empty() || out_len >= need, "the output holds {out_len} bytes, {need} are needed");
     }
 
-    /// The first input pixel of the window's valid part and its extent; and the number of positions
-    /// that lie in the padding as declared.
-    fn window(&self, pixel: usize) -> Window {
+    /// The windows of output pixel `pixel` and following.
+    #[inline(always)]
+    fn windows(&self, pixel: usize) -> Windows<'_> {
         let (row, column) = (pixel / self.out_w, pixel % self.out_w);
         let (image, row) = (row / self.out_h, row % self.out_h);
-        let h = Side::new(row * self.stride_h, self.k_h, self.dil_h, self.pad_top, self.in_h, self.pad_bottom);
-        let w = Side::new(column * self.stride_w, self.k_w, self.dil_w, self.pad_left, self.in_w, self.pad_right);
-        Window { start: (image * self.in_h + h.start) * self.in_w + w.start, h, w }
+        // Of the columns in between, the whole window lies inside the input.
+        let first = self.pad_left.div_ceil(self.stride_w);
+        let reach = (self.in_w + self.pad_left).checked_sub((self.k_w - 1) * self.dil_w + 1);
+        let inside = first..reach.map_or(0, |reach| reach / self.stride_w + 1);
+        Windows { geom: self, image, row, column, h: self.side_h(row), inside }
+    }
+
+    fn side_h(&self, row: usize) -> Side {
+        Side::new(row * self.stride_h, self.k_h, self.dil_h, self.pad_top, self.in_h, self.pad_bottom)
+    }
+
+    fn side_w(&self, column: usize) -> Side {
+        Side::new(column * self.stride_w, self.k_w, self.dil_w, self.pad_left, self.in_w, self.pad_right)
+    }
+}
+
+/// Walks through output pixels, without dividing where windows lie wholly inside the input.
+struct Windows<'a> {
+    geom: &'a PoolGeom,
+    image: usize,
+    row: usize,
+    column: usize,
+    h: Side,
+    inside: Range<usize>,
+}
+
+impl Windows<'_> {
+    /// The next pixel's window.
+    #[inline(always)]
+    fn next_window(&mut self) -> Window {
+        let geom = self.geom;
+        let w = if self.column >= self.inside.start && self.column < self.inside.end {
+            Side { start: self.column * geom.stride_w - geom.pad_left, inside: geom.k_w, padded: geom.k_w }
+        } else {
+            geom.side_w(self.column)
+        };
+        let window = Window { start: (self.image * geom.in_h + self.h.start) * geom.in_w + w.start, h: self.h, w };
+        self.column += 1;
+        if self.column == geom.out_w {
+            self.column = 0;
+            self.row += 1;
+            if self.row == geom.out_h {
+                (self.row, self.image) = (0, self.image + 1);
+            }
+            self.h = geom.side_h(self.row);
+        }
+        window
     }
 }
 
@@ -91,6 +153,7 @@ impl Side {
     }
 }
 
+/// The part of a window that lies inside the input.
 #[derive(Clone, Copy)]
 struct Window {
     /// The first input pixel, flattened.
@@ -105,14 +168,39 @@ struct Window {
 /// # Panics
 /// When a slice is too short, or this machine does not have `isa`.
 pub fn max_pool(isa: Isa, geom: &PoolGeom, x: &[u8], rows: Range<usize>, out: &mut [u8], pitch: usize) {
-    geom.check(x.len(), &rows, out.len(), pitch);
-    let job = Max { geom, x, rows: rows.clone(), out, pitch };
-    if dispatch(isa, job).is_some() {
+    geom.check_out(&rows, out.len(), pitch);
+    let out = out.as_mut_ptr().wrapping_sub(rows.start * pitch);
+    // SAFETY: the slice holds every output of `rows`, as was checked.
+    unsafe { max_pool_part(isa, geom, x, rows, out, pitch) };
+}
+
+/// The same to an address, that of output pixel 0.
+///
+/// # Panics
+/// When `x` is too short, `rows` reaches too far, or this machine does not have `isa`.
+///
+/// # Safety
+/// `c` bytes are writable at `out + pixel * pitch` for every pixel of `rows`, and nobody else uses them.
+pub(crate) unsafe fn max_pool_part(
+    isa: Isa,
+    geom: &PoolGeom,
+    x: &[u8],
+    rows: Range<usize>,
+    out: *mut u8,
+    pitch: usize,
+) {
+    geom.check(x.len(), &rows);
+    if rows.is_empty() || geom.c == 0 {
         return;
     }
-    for (i, row) in rows.enumerate() {
-        let window = geom.window(row);
-        let y = &mut out[i * pitch..][..geom.c];
+    if dispatch(isa, Max { geom, x, rows: rows.clone(), out, pitch }).is_some() {
+        return;
+    }
+    let mut windows = geom.windows(rows.start);
+    for row in rows {
+        let window = windows.next_window();
+        // SAFETY: the caller's.
+        let y = unsafe { std::slice::from_raw_parts_mut(out.wrapping_add(row * pitch), geom.c) };
         y.fill(0);
         for pixel in positions(geom, window) {
             for (y, &x) in y.iter_mut().zip(&x[pixel * geom.c..]) {
@@ -140,9 +228,78 @@ pub struct AvgSpec<'a> {
     pub hi: u8,
 }
 
-impl AvgSpec<'_> {
+/// A mean over windows with everything prepared.
+#[derive(Clone, Debug)]
+pub struct BoundAvg {
+    isa: Isa,
+    geom: PoolGeom,
+    x_zero: u8,
+    count_include_pad: bool,
+    /// For each number of counted positions: its requantization, and the same laid out for vectors.
+    requants: Vec<(usize, ScalarRequant, Prepared)>,
+    zero: u8,
+    lo: u8,
+    hi: u8,
+}
+
+impl BoundAvg {
+    /// Prepares everything that does not depend on the inputs.
+    ///
+    /// # Panics
+    /// When `spec` has no requantization.
+    pub fn new(isa: Isa, geom: &PoolGeom, spec: &AvgSpec) -> BoundAvg {
+        assert!(!spec.requants.is_empty(), "no requantization is given");
+        let &AvgSpec { x_zero, count_include_pad, zero, lo, hi, .. } = spec;
+        let prepared = spec.requants.iter().map(|&(count, by)| (count, by, Prepared::splat(by, zero, lo, hi)));
+        BoundAvg { isa, geom: *geom, x_zero, count_include_pad, requants: prepared.collect(), zero, lo, hi }
+    }
+
+    /// The mean of each window, for the output pixels `rows`.
+    ///
+    /// # Panics
+    /// When a slice is too short, a count lacks its requantization, or this machine does not have the
+    /// instruction set.
+    pub fn run(&self, x: &[u8], rows: Range<usize>, out: &mut [u8], pitch: usize) {
+        self.geom.check_out(&rows, out.len(), pitch);
+        let out = out.as_mut_ptr().wrapping_sub(rows.start * pitch);
+        // SAFETY: the slice holds every output of `rows`, as was checked.
+        unsafe { self.run_part(x, rows, out, pitch) };
+    }
+
+    /// The same to an address, that of output pixel 0.
+    ///
+    /// # Panics
+    /// As [`BoundAvg::run`].
+    ///
+    /// # Safety
+    /// `c` bytes are writable at `out + pixel * pitch` for every pixel of `rows`, and nobody else uses them.
+    pub(crate) unsafe fn run_part(&self, x: &[u8], rows: Range<usize>, out: *mut u8, pitch: usize) {
+        let geom = &self.geom;
+        geom.check(x.len(), &rows);
+        if rows.is_empty() || geom.c == 0 {
+            return;
+        }
+        if dispatch(self.isa, Avg { spec: self, x, rows: rows.clone(), out, pitch }).is_some() {
+            return;
+        }
+        let mut windows = geom.windows(rows.start);
+        for row in rows {
+            let window = windows.next_window();
+            let (_, by, _) = self.requants[self.requant(self.count(window))];
+            for channel in 0..geom.c {
+                let mut acc = 0;
+                for pixel in positions(geom, window) {
+                    acc += i32::from(x[pixel * geom.c + channel]) - i32::from(self.x_zero);
+                }
+                let code = by.apply(acc, self.zero.into(), self.lo.into(), self.hi.into());
+                // SAFETY: the caller's.
+                unsafe { *out.wrapping_add(row * pitch + channel) = code as u8 };
+            }
+        }
+    }
+
     fn requant(&self, count: usize) -> usize {
-        let found = self.requants.iter().position(|(of, _)| *of == count);
+        let found = self.requants.iter().position(|(of, ..)| *of == count);
         // A window of nothing sums to 0, which every requantization keeps.
         let found = if count == 0 { found.or(Some(0)) } else { found };
         found.unwrap_or_else(|| panic!("no requantization for windows of {count} positions"))
@@ -156,29 +313,12 @@ impl AvgSpec<'_> {
     }
 }
 
-/// The mean of each window, for the output pixels `rows`.
+/// [`BoundAvg::new`] and [`BoundAvg::run`] in one, for what runs once.
 ///
 /// # Panics
-/// When a slice is too short, `spec` lacks a count, or this machine does not have `isa`.
+/// As these two.
 pub fn avg_pool(isa: Isa, geom: &PoolGeom, x: &[u8], spec: &AvgSpec, rows: Range<usize>, out: &mut [u8], pitch: usize) {
-    geom.check(x.len(), &rows, out.len(), pitch);
-    assert!(!spec.requants.is_empty(), "no requantization is given");
-    let job = Avg { geom, x, spec, rows: rows.clone(), out, pitch };
-    if dispatch(isa, job).is_some() {
-        return;
-    }
-    for (i, row) in rows.enumerate() {
-        let window = geom.window(row);
-        let (_, by) = spec.requants[spec.requant(spec.count(window))];
-        for channel in 0..geom.c {
-            let mut acc = 0;
-            for pixel in positions(geom, window) {
-                acc += i32::from(x[pixel * geom.c + channel]) - i32::from(spec.x_zero);
-            }
-            let code = by.apply(acc, spec.zero.into(), spec.lo.into(), spec.hi.into());
-            out[i * pitch + channel] = code as u8;
-        }
-    }
+    BoundAvg::new(isa, geom, spec).run(x, rows, out, pitch);
 }
 
 /// The mean of each channel over all pixels of a sample: `x` is `[batch][pixels][c]` and [`SLACK`]
@@ -213,111 +353,6 @@ pub fn global_avg_pool(isa: Isa, batch: usize, pixels: usize, c: usize, x: &[u8]
 fn positions(geom: &PoolGeom, window: Window) -> impl Iterator<Item = usize> {
     let (down, right) = (geom.dil_h * geom.in_w, geom.dil_w);
     (0..window.h.inside).flat_map(move |h| (0..window.w.inside).map(move |w| window.start + h * down + w * right))
-}
-
-struct Max<'a> {
-    geom: &'a PoolGeom,
-    x: &'a [u8],
-    rows: Range<usize>,
-    out: &'a mut [u8],
-    pitch: usize,
-}
-
-impl Op for Max<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(self, s: S) {
-        let (v, geom) = (s.v(), self.geom);
-        let width = S::V::LANES * 4;
-        for (i, row) in self.rows.enumerate() {
-            let window = geom.window(row);
-            for first in (0..geom.c).step_by(width) {
-                let count = width.min(geom.c - first);
-                let mut best = v.splat(0);
-                for h in 0..window.h.inside {
-                    let line = window.start + h * geom.dil_h * geom.in_w;
-                    for w in 0..window.w.inside {
-                        let at = (line + w * geom.dil_w) * geom.c + first;
-                        // A vector runs over the end of the input by less than the slack.
-                        let bytes = &self.x[at..at + width];
-                        // SAFETY: the slice holds a vector.
-                        best = v.max_u8(best, unsafe { v.load_bytes(bytes.as_ptr()) });
-                    }
-                }
-                let y = &mut self.out[i * self.pitch + first..][..count];
-                if count == width {
-                    // SAFETY: the slice holds a vector.
-                    unsafe { v.store_bytes(y.as_mut_ptr(), best) };
-                } else {
-                    // SAFETY: the slice holds `count` bytes.
-                    unsafe { v.store_some_bytes(y.as_mut_ptr(), best, count) };
-                }
-            }
-        }
-    }
-}
-
-struct Avg<'a> {
-    geom: &'a PoolGeom,
-    x: &'a [u8],
-    spec: &'a AvgSpec<'a>,
-    rows: Range<usize>,
-    out: &'a mut [u8],
-    pitch: usize,
-}
-
-impl Op for Avg<'_> {
-    type Out = ();
-
-    #[inline(always)]
-    fn call<S: Simd>(mut self, s: S) {
-        let (geom, spec) = (self.geom, self.spec);
-        let splat = |by: ScalarRequant| Prepared::splat(by, spec.zero, spec.lo, spec.hi);
-        let prepared: Vec<Prepared> = spec.requants.iter().map(|&(_, by)| splat(by)).collect();
-        for (i, row) in self.rows.clone().enumerate() {
-            let window = geom.window(row);
-            let by = &prepared[spec.requant(spec.count(window))];
-            match by.kind() {
-                Kind::Onnx => self.pixel::<S, OnnxVector<S::V>>(s, i, window, by),
-                Kind::Dyadic => self.pixel::<S, DyadicVector<S::V>>(s, i, window, by),
-                Kind::Wide => self.pixel::<S, DyadicWide<S::V>>(s, i, window, by),
-            }
-        }
-    }
-}
-
-impl Avg<'_> {
-    #[inline(always)]
-    fn pixel<S: Simd, R: VectorRequant<S::V>>(&mut self, s: S, pixel: usize, window: Window, by: &Prepared) {
-        let (v, geom) = (s.v(), self.geom);
-        let lanes = S::V::LANES;
-        let by = R::load(v, by, 0);
-        let inside = (window.h.inside * window.w.inside) as i32;
-        let start = v.splat(inside.wrapping_mul(-i32::from(self.spec.x_zero)));
-        for first in (0..geom.c).step_by(lanes * 4) {
-            let count = (lanes * 4).min(geom.c - first);
-            let mut acc = [start; 4];
-            for h in 0..window.h.inside {
-                let line = window.start + h * geom.dil_h * geom.in_w;
-                for w in 0..window.w.inside {
-                    let at = (line + w * geom.dil_w) * geom.c + first;
-                    // Four vectors run over the end of the input by less than the slack.
-                    let bytes = &self.x[at..at + lanes * 4];
-                    for (i, acc) in acc.iter_mut().enumerate() {
-                        // SAFETY: the slice holds four times LANES bytes.
-                        *acc = v.add(*acc, unsafe { v.widen(bytes.as_ptr().add(i * lanes)) });
-                    }
-                }
-            }
-            let mut all = [0u8; MAX_LANES * 4];
-            for (i, acc) in acc.into_iter().enumerate() {
-                // SAFETY: the array holds four times the most lanes.
-                unsafe { v.narrow(all.as_mut_ptr().add(i * lanes), by.apply(v, acc)) };
-            }
-            self.out[pixel * self.pitch + first..][..count].copy_from_slice(&all[..count]);
-        }
-    }
 }
 
 #[cfg(test)]

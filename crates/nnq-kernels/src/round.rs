@@ -14,6 +14,8 @@
 //! | [`requantize_hawq`] | `rne(acc * m / 2^t)` in exact arithmetic | to even |
 pub(crate) mod vector;
 
+use serde::{Deserialize, Serialize};
+
 /// Round half to even.
 #[inline]
 pub fn rne_f32(x: f32) -> f32 {
@@ -61,7 +63,7 @@ fn to_code(real: f32, zero: i32, lo: i32, hi: i32) -> i32 {
 
 /// A positive real number as `mult * 2^-shift`, `2^30 <= mult < 2^31` and `1 <= shift <= 62`, or
 /// `mult = 0`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dyadic {
     /// The multiplier `m`.
     pub mult: i32,
@@ -105,7 +107,7 @@ impl Dyadic {
 
 /// Two positive real numbers over one power of two, for the sum of two tensors: `ma * 2^-shift` and
 /// `mb * 2^-shift` with `ma, mb <= 2^20` and `1 <= shift <= 31`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddDyadic {
     /// Multiplier of the first operand.
     pub ma: i32,
@@ -157,7 +159,7 @@ fn frexp(x: f64) -> (f64, i32) {
 }
 
 /// Requantization of one accumulator, in either profile.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ScalarRequant {
     /// [`requantize_onnx`] with this multiplier.
     Onnx(f32),

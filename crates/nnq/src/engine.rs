@@ -7,7 +7,7 @@ use crate::{
         sim,
     },
     formats::onnx,
-    ir::{Graph, Tensor, pass},
+    ir::{Graph, Tensor, infer, pass},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path, str::FromStr, sync::Arc};
@@ -95,10 +95,30 @@ impl Engine {
             Kind::Sim => Session::Sim(sim::Session::new(Arc::new(lower::lower(&graph, profile)?), threads)?),
             Kind::Int => {
                 let program = Arc::new(lower::lower(&graph, profile)?);
-                Session::Int(int::Session::new(program, &int::Options { threads, isa: None })?)
+                Session::Int(int::Session::new(program, &int::Options { threads, ..Default::default() })?)
             }
         };
         Ok(Self { session, graph, options })
+    }
+    /// Prepares the model in a file: an ONNX file, or one that [`compile`] wrote. Without a kind, on the engine that suits it.
+    ///
+    /// # Errors
+    /// As [`load`] and [`Engine::open`], with the file's name; and when a compiled file is to run otherwise than it was compiled.
+    pub fn open_file(path: &Path, kind: Option<Kind>, profile: Profile, threads: usize) -> Result<Self> {
+        let bytes = nnq_kernels::mmap::map(path).map_err(|e| Error::io(path, e))?;
+        if !int::is_compiled(&bytes) {
+            let graph = load(path)?;
+            let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
+            return Self::open(graph, Options { kind, profile, threads }).at(|| path.display());
+        }
+        if kind.is_some_and(|kind| kind != Kind::Int) {
+            let cause = "a compiled file runs on the integer engine only";
+            return Err(Error::usage(cause).at(path.display()).cure("use the model it was made from"));
+        }
+        let options = int::Options { threads, ..Default::default() };
+        let session = int::Session::from_compiled(&bytes, &options).at(|| path.display())?;
+        let (graph, profile) = (session.graph().clone(), session.profile());
+        Ok(Self { session: Session::Int(session), graph, options: Options { kind: Kind::Int, profile, threads } })
     }
     /// Runs once; inputs and outputs in the order of the graph's.
     ///
@@ -147,6 +167,25 @@ impl Engine {
         let input = self.graph.value(*self.graph.inputs.first()?);
         input.shape.as_ref()?.0.first()?.fixed()
     }
+}
+
+/// Compiles the quantized model in `path` for inputs of `batch` samples and for this machine (or the instruction set that `NNQ_ISA` names)
+/// into `out`: packed weights and every step with its place, ready to be mapped into memory. Answers the bytes written.
+///
+/// # Errors
+/// When the model is not quantized, its sizes are not known, or a step in floating point has no form in such a file.
+pub fn compile(path: &Path, out: &Path, batch: usize, profile: Profile) -> Result<u64> {
+    let staging = crate::staging::Staging::new(out)?;
+    let engine = Engine::open(load(path)?, Options { kind: Kind::Int, profile, threads: 0 }).at(|| path.display())?;
+    let Session::Int(session) = &engine.session else { return Err(Error::internal("no integer session")) };
+    let graph = infer::bind(&engine.graph, &crate::bench::sizes(&engine.graph, batch)?)?;
+    let shapes = graph.inputs.iter().map(|&v| graph.value(v).shape.as_ref().and_then(crate::ir::Shape::as_fixed));
+    let shapes = shapes.collect::<Option<_>>().ok_or_else(|| Error::usage("the size of an input is not known"))?;
+    let bytes = session.compile(shapes).at(|| path.display())?;
+    let write = std::fs::write(staging.path(), &bytes).map_err(|e| Error::io(&staging.path(), e));
+    write.map_err(|e| staging.error(e))?;
+    staging.finish()?;
+    Ok(bytes.len() as u64)
 }
 
 /// Reads a model, takes quantization nodes in as annotations and simplifies it: what every flow starts with.

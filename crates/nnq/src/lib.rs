@@ -15,5 +15,7 @@ pub mod numbers;
 pub mod quant;
 pub mod quantize;
 pub mod run;
+mod staging;
+pub mod zoo;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,6 +1,6 @@
 //! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
-mod staging;
 
+use crate::staging::Staging;
 use crate::{
     data::{Choice, Dataset, Loader, Preprocess, Settings, paired_difference, subset},
     engine::{self, Engine, Kind},
@@ -19,7 +19,6 @@ use crate::{
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use staging::Staging;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},

@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout)]
 mod networks;
 
-use networks::{Network, Record, bits, data, explicit, load_npy, program, python, run, scratch};
+use networks::{Job, Network, Record, bits, data, explicit, ort_values, program, python, run, scratch, tool};
 use nnq::{
     ErrorKind,
     data::save_npy,
@@ -17,47 +17,7 @@ use nnq::{
     quantize::Format,
 };
 use nnq_kernels::Isa;
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::Arc,
-};
-
-fn tool(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools").join(name)
-}
-
-/// What ONNX Runtime makes of a model.
-struct Job<'a> {
-    model: &'a Path,
-    /// With its default optimisations, giving the outputs only; without any, giving every value.
-    optimize: bool,
-}
-
-/// Values by name, one map per job. Each model passes ONNX's checker first.
-fn ort_values(python: &Path, jobs: &[Job], x: &Tensor) -> Vec<HashMap<String, Tensor>> {
-    let dir = tempfile::tempdir_in(scratch()).unwrap();
-    let input = dir.path().join("input.npy");
-    save_npy(&input, x).unwrap();
-    let mut command = Command::new(python);
-    command.arg(tool("ort_values.py"));
-    for (i, job) in jobs.iter().enumerate() {
-        if i > 0 {
-            command.arg("+");
-        }
-        command.arg("--check").args(job.optimize.then_some("--optimize"));
-        command.arg(job.model).arg(&input).arg(dir.path().join(i.to_string()));
-    }
-    run(&mut command);
-    (0..jobs.len())
-        .map(|i| {
-            let dir = dir.path().join(i.to_string());
-            let names = std::fs::read_to_string(dir.join("names.txt")).unwrap();
-            names.lines().enumerate().map(|(k, n)| (n.to_owned(), load_npy(&dir.join(format!("{k:04}.npy"))))).collect()
-        })
-        .collect()
-}
+use std::{collections::HashMap, path::Path, process::Command, sync::Arc};
 
 /// A product of codes in a file, with what belongs to it.
 struct Case {
@@ -190,7 +150,7 @@ fn run_int(p: &Arc<Program>, x: &Tensor) -> Tensor {
 }
 
 fn int_session(p: &Arc<Program>) -> int::Session {
-    int::Session::new(p.clone(), &int::Options { threads: 2, isa: None }).unwrap()
+    int::Session::new(p.clone(), &int::Options { threads: 2, ..Default::default() }).unwrap()
 }
 
 /// Every product of the file by itself: with ONNX Runtime's input to it, nnq gives ONNX Runtime's output.

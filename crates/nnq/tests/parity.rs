@@ -70,7 +70,7 @@ fn check(network: Option<Network>) {
 
 /// Something that runs a program on the integer engine.
 fn session(program: &Arc<Program>, isa: Option<Isa>, threads: usize) -> impl FnMut(&Tensor) -> Tensor {
-    let mut session = int::Session::new(program.clone(), &int::Options { threads, isa }).unwrap();
+    let mut session = int::Session::new(program.clone(), &int::Options { threads, isa, separate: false }).unwrap();
     move |x| session.run(vec![x.clone()]).unwrap().remove(0)
 }
 

@@ -30,10 +30,13 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("numbers", ANY),
     ("quantize", ANY),
     ("run", ANY),
+    ("staging", &["error"]),
+    ("zoo", ANY),
     ("lib", ANY),
 ];
 const ANY: &[&str] = &[
     "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run",
+    "staging", "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

@@ -1,12 +1,14 @@
 //! One file per command: arguments into a call of the library, its report into a table or JSON.
 mod bench;
 mod calibrate;
+mod compile;
 mod demo;
 mod eval;
 mod explain;
 mod inspect;
 mod quantize;
 mod run;
+mod zoo;
 
 use crate::{
     args::{Command, Reading, Threads},
@@ -15,8 +17,7 @@ use crate::{
 use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
-    engine::{Engine, Kind, Options},
-    error::At,
+    engine::{Engine, Kind},
     eval::Labelled,
     exec::lower::Profile,
 };
@@ -29,7 +30,9 @@ use std::{path::Path, sync::Arc};
 pub fn run(command: &Command) -> Result<()> {
     // Commands that do not look at the flag leave Ctrl-C as the system has it.
     let interrupt = match command {
-        Command::Inspect(_) | Command::Run(_) | Command::Explain(_) => Interrupt::default(),
+        Command::Inspect(_) | Command::Compile(_) | Command::Run(_) | Command::Zoo(_) | Command::Explain(_) => {
+            Interrupt::default()
+        }
         _ => Interrupt::listen(),
     };
     let interrupt = &interrupt;
@@ -39,17 +42,17 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Calibrate(args) => calibrate::run(args, interrupt),
         Command::Quantize(args) => quantize::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),
+        Command::Compile(args) => compile::run(args),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args, interrupt),
+        Command::Zoo(args) => zoo::run(args),
         Command::Explain(args) => explain::run(args),
     }
 }
 
 /// Reads a model and makes it ready to run; without a kind, on the engine that suits it.
 fn open(path: &Path, kind: Option<Kind>, profile: Profile, threads: Threads) -> Result<Engine> {
-    let graph = nnq::engine::load(path)?;
-    let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
-    Engine::open(graph, Options { kind, profile, threads: threads.threads }).at(|| path.display())
+    Engine::open_file(path, kind, profile, threads.threads)
 }
 
 /// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.

@@ -37,6 +37,11 @@ fn unit(mut x: f64, step: f64, names: &[&str]) -> String {
     format!("{x:.decimals$}{}", names[i])
 }
 
+/// A number of things: 1 thread, 2 threads.
+pub fn plural(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}
+
 /// A share of one as per cent with two decimals.
 pub fn percent(x: f64) -> String {
     format!("{:.2} %", 100.0 * x)
@@ -68,5 +73,6 @@ mod tests {
             "20.00 µs, 250.0 ms, 59.00 s, 1 min 40 s, 61 min 59 s"
         });
         assert_eq!(digits(f64::NAN), "NaN");
+        assert_eq!([0, 1, 2].map(|n| plural(n, "thread")).join(", "), "0 threads, 1 thread, 2 threads");
     }
 }

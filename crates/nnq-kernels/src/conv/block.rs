@@ -1,14 +1,15 @@
 //! The loops around the tile: blocks of pixels that stay in the cache, and within them every panel of
 //! weights against every tile.
 use super::{
-    ConvGeom, Epilogue, Out, Scratch,
+    ConvGeom, Scratch,
+    epilogue::{OutPtr, Ready},
     finish::{Part, correct_rows, finish, row_sums},
     pack::Panels,
     sources::Plan,
     tile::{Args, Emit, Store, full_tile, tile},
 };
 use crate::{
-    round::vector::{DyadicRule, Kind, OnnxRule, Rule},
+    round::vector::{DyadicRule, Kind, OnnxRule, Rule, WideRule},
     simd::{MAX_LANES, Op, Simd, TILE_VECTORS, Vector},
 };
 use std::{marker::PhantomData, ops::Range};
@@ -20,15 +21,19 @@ const BLOCK_TILES: usize = 16;
 /// The most accumulators of a tile.
 const TILE: usize = 14 * TILE_VECTORS * MAX_LANES;
 
-/// A convolution of some output pixels.
-pub(super) struct Job<'a, 'o> {
+/// A convolution of some output pixels and panels.
+pub(super) struct Job<'a> {
     pub(super) geom: &'a ConvGeom,
     pub(super) panels: &'a Panels,
+    pub(super) plan: &'a Plan,
+    pub(super) ready: &'a Ready,
     pub(super) x: &'a [u8],
     pub(super) x_zero: u8,
     pub(super) rows: Range<usize>,
-    pub(super) epi: &'a Epilogue<'a>,
-    pub(super) out: Out<'o>,
+    /// Panels, counted through all groups.
+    pub(super) part: Range<usize>,
+    /// These outputs are writable and nobody else uses them.
+    pub(super) out: OutPtr,
     pub(super) scratch: &'a mut Scratch,
 }
 
@@ -61,67 +66,48 @@ impl Cut {
     }
 }
 
-impl Op for Job<'_, '_> {
+impl Op for Job<'_> {
     type Out = ();
 
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
-        self.prepare();
-        let plan = Plan::new(self.geom, self.panels);
         let bytes = (self.panels.steps * 4 * S::TILE_PIXELS).max(1);
         let most = (BLOCK_BYTES / bytes).clamp(1, BLOCK_TILES);
         let cut = Cut::new(self.rows.len(), S::TILE_PIXELS);
         let blocks = cut.tiles.div_ceil(most);
         for block in 0..blocks {
             let share = |i: usize| cut.tiles * i / blocks;
-            self.block(s, &plan, cut, share(block)..share(block + 1));
+            self.block(s, cut, share(block)..share(block + 1));
         }
     }
 }
 
-impl Job<'_, '_> {
-    /// Lays the epilogue out for vectors.
-    fn prepare(&mut self) {
-        let (panels, scratch) = (self.panels, &mut *self.scratch);
-        let columns = || panels.columns();
-        self.epi.prepare(&mut scratch.prepared, &mut scratch.scale, columns());
-        scratch.correction.clear();
-        scratch.correction.extend(columns().map(|channel| {
-            channel.map_or(0, |c| {
-                let shift = panels.sums[c].wrapping_mul(self.x_zero.into());
-                self.epi.bias[c].wrapping_sub(shift)
-            })
-        }));
-    }
-
+impl Job<'_> {
     /// The outputs of some tiles.
     #[inline(always)]
-    fn block<S: Simd>(&mut self, s: S, plan: &Plan, cut: Cut, tiles: Range<usize>) {
-        let (geom, panels) = (self.geom, self.panels);
+    fn block<S: Simd>(&mut self, s: S, cut: Cut, tiles: Range<usize>) {
+        let (geom, panels, plan) = (self.geom, self.panels, self.plan);
         let (x, x_zero) = (self.x, self.x_zero);
-        let first = cut.at(tiles.start);
-        let pixels = first..cut.at(tiles.end);
         let start = self.rows.start;
-        let row = |pixel: usize| start + pixel;
+        let row = |tile: usize| start + cut.at(tile);
+        let pixels = row(tiles.start)..row(tiles.end);
         plan.start(geom, pixels.len(), self.scratch);
-        if self.epi.w_zero.is_some() {
-            let rows = row(pixels.start)..row(pixels.end);
-            row_sums(geom, x, x_zero, rows, &mut self.scratch.row_sums);
+        if self.ready.w_zero.is_some() {
+            row_sums(geom, x, x_zero, pixels.clone(), &mut self.scratch.row_sums);
         }
-        for group in 0..panels.groups {
+        for (group, own) in panels.of_groups(self.part.clone()) {
             self.scratch.table.clear();
             for t in tiles.clone() {
-                let (from, to) = (cut.at(t), cut.at(t + 1));
                 let channel = group * panels.c_in;
-                let scratch = &mut *self.scratch;
-                plan.find(geom, x, x_zero, channel, row(from)..row(to), from - first, scratch);
+                let patch = row(t) - pixels.start;
+                plan.find(s.v(), geom, x, x_zero, channel, row(t)..row(t + 1), patch, self.scratch);
             }
-            for panel in 0..panels.panels {
+            for panel in own {
                 for t in tiles.clone() {
                     let part = Part {
-                        first: cut.at(t),
-                        pixels: cut.at(t + 1) - cut.at(t),
-                        in_block: cut.at(t) - first,
+                        first: row(t),
+                        pixels: row(t + 1) - row(t),
+                        in_block: row(t) - pixels.start,
                         group,
                         panel,
                     };
@@ -134,31 +120,30 @@ impl Job<'_, '_> {
     /// One tile and one panel.
     #[inline(always)]
     fn tile<S: Simd>(&mut self, s: S, spans: usize, part: Part) {
-        let panels = self.panels;
-        let scratch = &*self.scratch;
-        let sources = &scratch.table[part.in_block * spans..][..part.pixels * spans];
+        let (panels, ready) = (self.panels, self.ready);
+        let sources = &self.scratch.table[part.in_block * spans..][..part.pixels * spans];
         let args = Args {
             sources: sources.as_ptr(),
             spans,
             steps: panels.steps / spans,
             weights: panels.panel(part.group, part.panel).as_ptr().cast(),
-            start: scratch.correction[part.column(panels)..][..panels.width].as_ptr(),
+            start: ready.start(part.column(panels)),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);
-        let whole = part.pixels == S::TILE_PIXELS && part.channels(panels).1 == panels.width;
-        if whole && self.epi.w_zero.is_none() {
-            let kind = scratch.prepared.kind();
+        if part.pixels == S::TILE_PIXELS && ready.w_zero.is_none() {
             // SAFETY: `args` is as the tile wants it: the table holds for each span and pixel an address of
-            // `steps * 4` readable bytes, the panel `spans * steps` steps of weights.
+            // `steps * 4` readable bytes, the panel `spans * steps` steps of weights. The tile's outputs are
+            // writable.
             unsafe {
-                match (kind, &mut self.out) {
-                    (Kind::Onnx, Out::U8 { data, pitch }) => {
-                        let to = emit::<OnnxRule>(panels, scratch, part, data, *pitch);
-                        return full_tile(s, args, to);
+                match (ready.kind(), self.out) {
+                    (Kind::Onnx, OutPtr::U8 { data, pitch }) => {
+                        return full_tile(s, args, emit::<OnnxRule>(panels, ready, part, data, pitch));
                     }
-                    (Kind::Dyadic, Out::U8 { data, pitch }) => {
-                        let to = emit::<DyadicRule>(panels, scratch, part, data, *pitch);
-                        return full_tile(s, args, to);
+                    (Kind::Dyadic, OutPtr::U8 { data, pitch }) => {
+                        return full_tile(s, args, emit::<DyadicRule>(panels, ready, part, data, pitch));
+                    }
+                    (Kind::Wide, OutPtr::U8 { data, pitch }) => {
+                        return full_tile(s, args, emit::<WideRule>(panels, ready, part, data, pitch));
                     }
                     _ => {}
                 }
@@ -168,22 +153,20 @@ impl Job<'_, '_> {
         let to = Store { to: acc.as_mut_ptr() };
         // SAFETY: as above; `acc` has room for the largest tile.
         unsafe { tile(s, part.pixels, args, to) };
-        if self.epi.w_zero.is_some() {
-            let sums = &scratch.row_sums;
-            correct_rows(self.geom, panels, self.epi, sums, part, &mut acc);
+        if let Some(w_zero) = &ready.w_zero {
+            correct_rows(self.geom, panels, w_zero, &self.scratch.row_sums, part, &mut acc);
         }
-        let c_out = self.geom.c_out;
-        finish(s, panels, self.epi, scratch, part, &acc, c_out, &mut self.out);
+        // SAFETY: the tile's outputs are writable.
+        unsafe { finish(s, panels, ready, part, &acc, self.geom.c_out, self.out) };
     }
 }
 
-/// The place of a whole panel's codes.
+/// The place of a panel's codes.
 #[inline(always)]
-fn emit<'a, R: Rule>(panels: &Panels, scratch: &'a Scratch, part: Part, data: &mut [u8], pitch: usize) -> Emit<'a, R> {
-    let (channel, width) = part.channels(panels);
-    let bytes = (part.pixels - 1) * pitch + width;
-    let to = &mut data[part.first * pitch + channel..][..bytes];
-    Emit { prepared: &scratch.prepared, column: part.column(panels), to: to.as_mut_ptr(), pitch, rule: PhantomData }
+fn emit<'a, R: Rule>(panels: &Panels, ready: &'a Ready, part: Part, data: *mut u8, pitch: usize) -> Emit<'a, R> {
+    let (channel, count) = part.channels(panels);
+    let to = data.wrapping_add(part.first * pitch + channel);
+    Emit { prepared: &ready.prepared, column: part.column(panels), count, to, pitch, rule: PhantomData }
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! What follows the accumulators of a tile, other than in the tile itself.
-use super::{ConvGeom, Epilogue, Out, Requant, Scratch, pack::Panels};
+use super::{
+    ConvGeom,
+    epilogue::{OutPtr, Ready},
+    pack::Panels,
+};
 use crate::{
     round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
     simd::{MAX_LANES, Simd, TILE_VECTORS, Vector},
@@ -9,7 +13,7 @@ use std::ops::Range;
 /// A tile's place in the output.
 #[derive(Clone, Copy)]
 pub(super) struct Part {
-    /// Its first pixel, counted from the first one wanted.
+    /// Its first pixel.
     pub(super) first: usize,
     pub(super) pixels: usize,
     /// Its first pixel, counted from the first of the block.
@@ -61,12 +65,11 @@ pub(super) fn row_sums(geom: &ConvGeom, x: &[u8], x_zero: u8, pixels: Range<usiz
 pub(super) fn correct_rows(
     geom: &ConvGeom,
     panels: &Panels,
-    epi: &Epilogue,
+    w_zero: &[i32],
     sums: &[i32],
     part: Part,
     acc: &mut [i32],
 ) {
-    let Some(w_zero) = epi.w_zero else { return };
     let c_group = geom.c_out / geom.groups;
     for pixel in 0..part.pixels {
         let sums = &sums[(part.in_block + pixel) * geom.groups..][..geom.groups];
@@ -80,67 +83,71 @@ pub(super) fn correct_rows(
 }
 
 /// Turns a tile's accumulators into outputs.
+///
+/// # Safety
+/// The tile's outputs are writable at `out`.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn finish<S: Simd>(
+pub(super) unsafe fn finish<S: Simd>(
     s: S,
     panels: &Panels,
-    epi: &Epilogue,
-    scratch: &Scratch,
+    ready: &Ready,
     part: Part,
     acc: &[i32],
     c_out: usize,
-    out: &mut Out,
+    out: OutPtr,
 ) {
     let (first, count) = part.channels(panels);
     let column = part.column(panels);
     let rows = acc.chunks_exact(panels.width).take(part.pixels).enumerate();
-    match (epi.requant, out) {
-        (Requant::None, Out::I32(data)) => {
+    let at = |i: usize| (part.first + i) * c_out + first;
+    match out {
+        OutPtr::I32(data) => {
             for (i, acc) in rows {
-                let at = (part.first + i) * c_out + first;
-                data[at..at + count].copy_from_slice(&acc[..count]);
+                // SAFETY: the outputs are writable.
+                let to = unsafe { std::slice::from_raw_parts_mut(data.wrapping_add(at(i)), count) };
+                to.copy_from_slice(&acc[..count]);
             }
         }
-        (Requant::Real(_), Out::F32(data)) => {
-            let scale = &scratch.scale[column..][..count];
+        OutPtr::F32(data) => {
+            let scale = &ready.scale[column..][..count];
             for (i, acc) in rows {
-                let at = (part.first + i) * c_out + first;
-                for ((y, &acc), &scale) in data[at..at + count].iter_mut().zip(acc).zip(scale) {
+                // SAFETY: the outputs are writable.
+                let to = unsafe { std::slice::from_raw_parts_mut(data.wrapping_add(at(i)), count) };
+                for ((y, &acc), &scale) in to.iter_mut().zip(acc).zip(scale) {
                     *y = acc as f32 * scale;
                 }
             }
         }
-        (_, Out::U8 { data, pitch }) => {
-            let to = Codes {
-                data: &mut data[part.first * *pitch + first..],
-                pitch: *pitch,
-                count,
-                column,
-                pixels: part.pixels,
-            };
-            match scratch.prepared.kind() {
-                Kind::Onnx => to.write::<S, OnnxVector<S::V>>(s, &scratch.prepared, acc),
-                Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, &scratch.prepared, acc),
-                Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, &scratch.prepared, acc),
+        OutPtr::U8 { data, pitch } => {
+            let data = data.wrapping_add(part.first * pitch + first);
+            let to = Codes { data, pitch, count, column, pixels: part.pixels };
+            // SAFETY: the outputs are writable.
+            unsafe {
+                match ready.kind() {
+                    Kind::Onnx => to.write::<S, OnnxVector<S::V>>(s, &ready.prepared, acc),
+                    Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, &ready.prepared, acc),
+                    Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, &ready.prepared, acc),
+                }
             }
         }
-        _ => unreachable!("checked by Epilogue::check"),
     }
 }
 
 /// Where a tile's codes go.
-struct Codes<'a> {
-    data: &'a mut [u8],
+struct Codes {
+    data: *mut u8,
     pitch: usize,
     count: usize,
     column: usize,
     pixels: usize,
 }
 
-impl Codes<'_> {
+impl Codes {
+    /// # Safety
+    /// `count` bytes are writable at `data` and at each `pitch` behind it, for every pixel.
     #[inline(always)]
-    fn write<S: Simd, R: VectorRequant<S::V>>(self, s: S, prepared: &Prepared, acc: &[i32]) {
+    unsafe fn write<S: Simd, R: VectorRequant<S::V>>(self, s: S, prepared: &Prepared, acc: &[i32]) {
         let v = s.v();
         let lanes = S::V::LANES;
         for j in 0..TILE_VECTORS {
@@ -152,15 +159,17 @@ impl Codes<'_> {
             for i in 0..self.pixels {
                 let sums = vector::load(v, acc, (i * TILE_VECTORS + j) * lanes);
                 let codes = requant.apply(v, sums);
-                let to = &mut self.data[i * self.pitch + j * lanes..][..count];
+                let to = self.data.wrapping_add(i * self.pitch + j * lanes);
                 if count == lanes {
-                    // SAFETY: the slice holds LANES bytes.
-                    unsafe { v.narrow(to.as_mut_ptr(), codes) };
+                    // SAFETY: LANES bytes are writable.
+                    unsafe { v.narrow(to, codes) };
                 } else {
                     let mut all = [0u8; MAX_LANES];
-                    // SAFETY: the array holds LANES bytes.
-                    unsafe { v.narrow(all.as_mut_ptr(), codes) };
-                    to.copy_from_slice(&all[..count]);
+                    // SAFETY: the array holds LANES bytes; `count` bytes are writable.
+                    unsafe {
+                        v.narrow(all.as_mut_ptr(), codes);
+                        to.copy_from_nonoverlapping(all.as_ptr(), count);
+                    }
                 }
             }
         }

@@ -1,10 +1,11 @@
 //! The sizes of a convolution and what follows from them.
 use super::SLACK;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The sizes of a convolution; every field counts elements. A one-dimensional one has heights of 1, a
 /// matrix product 1x1 pixels and its rows as the batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ConvGeom {
     pub batch: usize,
@@ -83,6 +84,10 @@ impl ConvGeom {
         let need = self.batch * self.in_h * self.in_w * self.c_in + SLACK;
         assert!(x_len >= need, "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included");
         assert!(rows.start <= rows.end && rows.end <= self.pixels(), "pixels {rows:?} of {}", self.pixels());
+        self.check_steps();
+    }
+
+    pub(crate) fn check_steps(&self) {
         assert!(
             self.stride_h > 0 && self.stride_w > 0 && self.dil_h > 0 && self.dil_w > 0,
             "strides and dilations are at least 1: {self:?}"

@@ -4,82 +4,33 @@
 //! Activations are NHWC without padding between pixels. A matrix product is a convolution of 1x1 pixels
 //! with the rows as the batch. Weights are packed once for one instruction set. See `docs/numerics.md`,
 //! sections 3 and 4.
-pub(crate) mod block;
+mod block;
+mod bound;
+pub(crate) mod epilogue;
 mod finish;
 mod geometry;
 mod pack;
 pub(crate) mod scalar;
 mod sources;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
-use crate::{Isa, isa::dispatch, round::Dyadic, round::vector::Prepared};
+use crate::{Isa, isa::dispatch};
+pub use bound::BoundConv;
+use bytes::Bytes;
+pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;
 use pack::Panels;
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 /// Bytes that must be readable behind the last element of every slice of activations given to a
 /// kernel, so that a vector may run over the end. Their values never matter.
 pub const SLACK: usize = 64;
 
-/// What happens to an accumulator.
-#[derive(Clone, Copy, Debug)]
-pub struct Epilogue<'a> {
-    /// Bias of each output channel at the accumulator's scale. The kernel corrects for the zero points
-    /// itself: `acc = sum (qx - zx) * (qw - zw) + bias`.
-    pub bias: &'a [i32],
-    /// Zero point of the weights of each output channel; `None`: all 0.
-    pub w_zero: Option<&'a [i32]>,
-    /// How the accumulator becomes an output.
-    pub requant: Requant<'a>,
-    /// Zero point of the output.
-    pub zero: u8,
-    /// Smallest output code.
-    pub lo: u8,
-    /// Largest output code.
-    pub hi: u8,
-}
-
-/// Requantization of each output channel.
-#[derive(Clone, Copy, Debug)]
-pub enum Requant<'a> {
-    /// [`crate::round::requantize_onnx`] with these factors, to [`Out::U8`].
-    Onnx(&'a [f32]),
-    /// [`crate::round::requantize_dyadic`], to [`Out::U8`].
-    Dyadic {
-        /// Multipliers.
-        mult: &'a [i32],
-        /// Shifts.
-        shift: &'a [u8],
-    },
-    /// `f32(acc) * scale`, to [`Out::F32`].
-    Real(&'a [f32]),
-    /// The accumulator itself, to [`Out::I32`].
-    None,
-}
-
-/// Where the outputs go: those of the first pixel of `rows` first.
-#[derive(Debug)]
-pub enum Out<'a> {
-    /// Codes.
-    U8 {
-        /// `(pixels - 1) * pitch + c_out` bytes or more. Bytes between pixels are left alone.
-        data: &'a mut [u8],
-        /// Bytes from one pixel to the next, at least `c_out`. More than that writes a part of the
-        /// channels of a wider tensor.
-        pitch: usize,
-    },
-    /// Real numbers, `c_out` for each pixel.
-    F32(&'a mut [f32]),
-    /// Accumulators, `c_out` for each pixel.
-    I32(&'a mut [i32]),
-}
-
 /// Memory that a thread keeps between calls of kernels. It holds nothing that a result depends on.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    pub(crate) prepared: Prepared,
-    pub(crate) scale: Vec<f32>,
-    pub(crate) correction: Vec<i32>,
     pub(crate) patches: Vec<u8>,
     pub(crate) offsets: Vec<usize>,
     pub(crate) table: Vec<tile::Source>,
@@ -122,8 +73,8 @@ impl Shape {
 #[derive(Clone, Debug)]
 enum Weights {
     /// As given: `[c_out][k_h][k_w][c_in / groups]`.
-    Plain(Vec<i8>),
-    Panels(Panels),
+    Plain(Arc<Vec<i8>>),
+    Panels(Arc<Panels>),
 }
 
 impl PackedConv {
@@ -136,9 +87,9 @@ impl PackedConv {
     pub fn pack(isa: Isa, geom: &ConvGeom, w: &[i8]) -> PackedConv {
         geom.check_weights(w.len());
         let shape = Shape::of(geom);
-        let weights = match dispatch(isa, pack::Pack { shape, w }) {
-            Some(panels) => Weights::Panels(panels),
-            None => Weights::Plain(w.to_vec()),
+        let weights = match dispatch(isa, pack::Pack::new(isa, shape, w)) {
+            Some(panels) => Weights::Panels(Arc::new(panels)),
+            None => Weights::Plain(Arc::new(w.to_vec())),
         };
         PackedConv { isa, shape, weights }
     }
@@ -156,14 +107,54 @@ impl PackedConv {
         }
     }
 
-    /// Computes the output pixels `rows`, a range over the flattened `batch * out_h * out_w`. Threads may
-    /// compute disjoint ranges at the same time, each with its own `scratch`.
+    /// Sizes, sums of the output channels and packed bytes.
+    pub(crate) fn parts(&self) -> (ConvGeom, &[i32], &[u8]) {
+        let Shape { c_in, c_out, k_h, k_w, groups } = self.shape;
+        let mut geom = ConvGeom::matrix(0, c_in, c_out);
+        (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, groups);
+        match &self.weights {
+            // SAFETY: signed bytes are bytes.
+            Weights::Plain(w) => (geom, &[], unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), w.len()) }),
+            Weights::Panels(panels) => (geom, &panels.sums, panels.all()),
+        }
+    }
+
+    /// What [`PackedConv::parts`] gave, for the same instruction set.
     ///
-    /// `x` is `[batch][in_h][in_w][c_in]` and [`SLACK`] bytes.
+    /// # Errors
+    /// When there are not as many bytes or sums as the sizes say.
+    pub(crate) fn from_parts(isa: Isa, geom: &ConvGeom, sums: &[i32], bytes: Bytes) -> Result<PackedConv, String> {
+        let shape = Shape::of(geom);
+        let (have, plain) = (bytes.len(), geom.c_out * geom.depth());
+        let weights = match dispatch(isa, pack::Pack::again(isa, shape, sums, bytes.clone())) {
+            Some(panels) if panels.all().len() == have && panels.sums.len() == geom.c_out => {
+                Weights::Panels(Arc::new(panels))
+            }
+            None if have == plain => Weights::Plain(Arc::new(bytes.iter().map(|&b| b as i8).collect())),
+            _ => return Err(format!("{have} bytes and {} sums are no weights of {geom:?}", sums.len())),
+        };
+        Ok(PackedConv { isa, shape, weights })
+    }
+
+    pub(crate) fn fits(&self, geom: &ConvGeom) -> bool {
+        Shape::of(geom) == self.shape
+    }
+
+    /// Prepares everything that does not depend on the inputs: for inputs of the zero point `x_zero`,
+    /// sizes `geom` and what `epi` says happens to the accumulators.
     ///
     /// # Panics
-    /// When a slice has another length than the geometry says, `geom` has another shape of weights than
-    /// was packed, or `epi.requant` does not fit `out`.
+    /// When `geom` has another shape of weights than was packed, a stride or dilation of 0, or a slice of
+    /// `epi` has another length than there are output channels.
+    pub fn bind(&self, geom: &ConvGeom, x_zero: u8, epi: &Epilogue) -> BoundConv {
+        assert!(Shape::of(geom) == self.shape, "the weights were packed for {:?}, not for {geom:?}", self.shape);
+        BoundConv::new(self.isa, &self.weights, geom, x_zero, epi)
+    }
+
+    /// [`PackedConv::bind`] and [`BoundConv::run`] in one, for what runs once.
+    ///
+    /// # Panics
+    /// As these two.
     #[allow(clippy::too_many_arguments)]
     pub fn run(
         &self,
@@ -175,77 +166,7 @@ impl PackedConv {
         out: Out<'_>,
         scratch: &mut Scratch,
     ) {
-        assert!(Shape::of(geom) == self.shape, "the weights were packed for {:?}, not for {geom:?}", self.shape);
-        geom.check_run(x.len(), &rows);
-        epi.check(geom.c_out, rows.len(), &out);
-        if rows.is_empty() || geom.c_out == 0 {
-            return;
-        }
-        match &self.weights {
-            Weights::Plain(w) => scalar::run(geom, w, x, x_zero, rows, epi, out),
-            Weights::Panels(panels) => {
-                let job = block::Job { geom, panels, x, x_zero, rows, epi, out, scratch };
-                dispatch(self.isa, job).expect("panels are packed for vectors");
-            }
-        }
-    }
-}
-
-impl Epilogue<'_> {
-    /// Panics when a slice does not fit `c_out` channels and `pixels` of `out`.
-    pub(crate) fn check(&self, c_out: usize, pixels: usize, out: &Out) {
-        let per_channel = |what: &str, len: usize| {
-            assert!(len == c_out, "{what}: {len} values for {c_out} output channels");
-        };
-        per_channel("bias", self.bias.len());
-        if let Some(w_zero) = self.w_zero {
-            per_channel("w_zero", w_zero.len());
-        }
-        match self.requant {
-            Requant::Onnx(m) => per_channel("factors", m.len()),
-            Requant::Dyadic { mult, shift } => {
-                per_channel("multipliers", mult.len());
-                per_channel("shifts", shift.len());
-            }
-            Requant::Real(scale) => per_channel("scales", scale.len()),
-            Requant::None => {}
-        }
-        assert!(self.lo <= self.hi, "codes from {} to {}: empty range", self.lo, self.hi);
-        let (have, need) = match (self.requant, out) {
-            (Requant::Onnx(_) | Requant::Dyadic { .. }, Out::U8 { data, pitch }) => {
-                assert!(*pitch >= c_out, "a pitch of {pitch} for {c_out} output channels");
-                (data.len(), pixels.saturating_sub(1) * pitch + c_out)
-            }
-            (Requant::Real(_), Out::F32(data)) => (data.len(), pixels * c_out),
-            (Requant::None, Out::I32(data)) => (data.len(), pixels * c_out),
-            _ => panic!(
-                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real, i32 None"
-            ),
-        };
-        assert!(have >= need || pixels == 0, "the output holds {have} values, {need} are needed");
-    }
-
-    /// Lays the multipliers out for vectors: lane `i` gets those of channel `lanes[i]`.
-    pub(crate) fn prepare(
-        &self,
-        prepared: &mut Prepared,
-        scale: &mut Vec<f32>,
-        lanes: impl Iterator<Item = Option<usize>>,
-    ) {
-        prepared.limits(self.zero, self.lo, self.hi);
-        match self.requant {
-            Requant::Onnx(m) => prepared.set_onnx(lanes.map(|c| c.map_or(0.0, |c| m[c]))),
-            Requant::Dyadic { mult, shift } => {
-                prepared.set_dyadic(
-                    lanes.map(|c| Dyadic { mult: c.map_or(0, |c| mult[c]), shift: c.map_or(1, |c| shift[c]) }),
-                );
-            }
-            Requant::Real(s) => {
-                scale.clear();
-                scale.extend(lanes.map(|c| c.map_or(0.0, |c| s[c])));
-            }
-            Requant::None => {}
-        }
+        self.bind(geom, x_zero, epi).run(x, rows, out, scratch);
     }
 }
 

@@ -1,6 +1,11 @@
 //! Weights in the order in which a tile reads them.
 use super::Shape;
-use crate::simd::{Op, Simd, TILE_VECTORS, Vector};
+use crate::{
+    Isa,
+    simd::{Op, Simd, TILE_VECTORS, Vector},
+};
+use bytes::Bytes;
+use std::ops::{Deref, Range};
 
 /// Packed weights: for each group, each panel of `width` output channels, each step of four inputs:
 /// `[width][4]` bytes. What does not exist is 0.
@@ -10,6 +15,8 @@ use crate::simd::{Op, Simd, TILE_VECTORS, Vector};
 #[derive(Clone, Debug)]
 pub(super) struct Panels {
     pub(super) width: usize,
+    /// Pixels of a tile.
+    pub(super) grain: usize,
     pub(super) groups: usize,
     /// Input channels of a merged group.
     pub(super) c_in: usize,
@@ -19,9 +26,48 @@ pub(super) struct Panels {
     pub(super) panels: usize,
     /// Steps of four inputs.
     pub(super) steps: usize,
-    lines: Vec<Line>,
+    /// Steps from one panel to the next; those that are too many have weights of 0.
+    pub(super) room: usize,
+    lines: Lines,
     /// Sum of the weights of each output channel.
     pub(super) sums: Vec<i32>,
+}
+
+/// The bytes of all panels: of this process, or of a file.
+#[derive(Clone, Debug)]
+enum Lines {
+    Own(Vec<Line>),
+    /// A whole number of lines, aligned to one.
+    Mapped(Bytes),
+}
+
+impl Deref for Lines {
+    type Target = [Line];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Line] {
+        match self {
+            Lines::Own(lines) => lines,
+            // SAFETY: a line is 64 bytes of any value; number and alignment were checked in `Lines::of`.
+            Lines::Mapped(bytes) => unsafe {
+                std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size_of::<Line>())
+            },
+        }
+    }
+}
+
+impl Lines {
+    /// A whole number of lines, copied only where they are not aligned.
+    fn of(bytes: Bytes) -> Lines {
+        if bytes.as_ptr().cast::<Line>().is_aligned() {
+            return Lines::Mapped(bytes);
+        }
+        let mut lines = vec![Line([0; 64]); bytes.len() / size_of::<Line>()];
+        for (line, from) in lines.iter_mut().zip(bytes.chunks_exact(size_of::<Line>())) {
+            line.0.iter_mut().zip(from).for_each(|(to, &from)| *to = from as i8);
+        }
+        Lines::Own(lines)
+    }
 }
 
 /// One line of the cache.
@@ -34,11 +80,32 @@ impl Panels {
         self.lines.len() * size_of::<Line>() + self.sums.len() * size_of::<i32>()
     }
 
-    /// The `steps * width * 4` bytes of one panel.
+    /// The bytes of all panels.
+    pub(super) fn all(&self) -> &[u8] {
+        let lines: &[Line] = &self.lines;
+        // SAFETY: a line is 64 bytes without padding.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+    }
+
+    /// Bytes of one panel.
+    pub(super) fn panel_bytes(&self) -> usize {
+        self.room * self.width * 4
+    }
+
+    /// The `room * width * 4` bytes of one panel.
     #[inline(always)]
     pub(super) fn panel(&self, group: usize, panel: usize) -> &[Line] {
-        let lines = self.steps * self.width * 4 / size_of::<Line>();
+        let lines = self.panel_bytes() / size_of::<Line>();
         &self.lines[(group * self.panels + panel) * lines..][..lines]
+    }
+
+    /// Each group that has some of the panels `part` (counted through all groups), and which of its panels.
+    pub(super) fn of_groups(&self, part: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + use<> {
+        let panels = self.panels;
+        (part.start / panels..part.end.div_ceil(panels)).map(move |group| {
+            let first = group * panels;
+            (group, part.start.max(first) - first..part.end.min(first + panels) - first)
+        })
     }
 
     /// The output channel in column `column` of a panel.
@@ -57,8 +124,14 @@ impl Panels {
 
 /// Packs weights for the instruction set that it is called with.
 pub(super) struct Pack<'a> {
-    pub(super) shape: Shape,
-    pub(super) w: &'a [i8],
+    shape: Shape,
+    w: &'a [i8],
+    /// The steps of a panel are made a multiple of this.
+    unit: usize,
+    /// Pixels that are computed together; `None`: those of a tile of vectors.
+    grain: Option<usize>,
+    /// Sums and bytes that were packed before, in place of `w`.
+    from: Option<(&'a [i32], Bytes)>,
 }
 
 impl Op for Pack<'_> {
@@ -66,35 +139,83 @@ impl Op for Pack<'_> {
 
     #[inline(always)]
     fn call<S: Simd>(self, _: S) -> Panels {
-        pack(&self.shape, self.w, TILE_VECTORS * S::V::LANES)
+        self.pack(TILE_VECTORS * S::V::LANES, self.grain.unwrap_or(S::TILE_PIXELS))
     }
 }
 
-fn pack(shape: &Shape, w: &[i8], width: usize) -> Panels {
-    let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
-    let taps = shape.k_h * shape.k_w;
-    let merge =
-        (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
-    let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
-    let panels = c_out.div_ceil(width);
-    let steps = (taps * c_in).div_ceil(4);
-    let panel_bytes = steps * width * 4;
-    let mut lines = vec![Line([0; 64]); (groups * panels * panel_bytes).div_ceil(64)];
-    let mut sums = vec![0; shape.c_out];
-    for (channel, sum) in sums.iter_mut().enumerate() {
-        let (group, within) = (channel / c_out, channel % c_out);
-        let (panel, column) = (within / width, within % width);
-        let base = (group * panels + panel) * panel_bytes + column * 4;
-        for tap in 0..taps {
-            let from = &w[(channel * taps + tap) * in_one..][..in_one];
-            let first = tap * c_in + within / out_one * in_one;
-            for (i, &value) in from.iter().enumerate() {
-                let k = first + i;
-                let at = base + k / 4 * width * 4 + k % 4;
-                lines[at / 64].0[at % 64] = value;
-                *sum += i32::from(value);
+impl<'a> Pack<'a> {
+    pub(super) fn new(isa: Isa, shape: Shape, w: &'a [i8]) -> Pack<'a> {
+        let (unit, grain) = match isa {
+            // 64 inputs at once, 32 pixels.
+            Isa::AmxInt8 => (16, Some(32)),
+            _ => (1, None),
+        };
+        Pack { shape, w, unit, grain, from: None }
+    }
+
+    /// Panels that were packed before.
+    pub(super) fn again(isa: Isa, shape: Shape, sums: &'a [i32], bytes: Bytes) -> Pack<'a> {
+        Pack { from: Some((sums, bytes)), ..Pack::new(isa, shape, &[]) }
+    }
+
+    /// Panels without weights yet, and the lines that they need.
+    fn empty(shape: &Shape, unit: usize, width: usize, grain: usize) -> (Panels, usize) {
+        let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
+        let merge =
+            (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
+        let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
+        let panels = c_out.div_ceil(width);
+        let steps = (shape.k_h * shape.k_w * c_in).div_ceil(4);
+        let room = steps.next_multiple_of(unit);
+        let (lines, sums) = (Lines::Own(Vec::new()), Vec::new());
+        let empty = Panels { width, grain, groups, c_in, c_out, panels, steps, room, lines, sums };
+        let count = (groups * panels * empty.panel_bytes()).div_ceil(64);
+        (empty, count)
+    }
+
+    fn pack(&self, width: usize, grain: usize) -> Panels {
+        let Pack { shape, w, from, .. } = self;
+        let (mut all, count) = Self::empty(shape, self.unit, width, grain);
+        if let Some((sums, bytes)) = from {
+            // Of another length: the caller refuses them.
+            if bytes.len() == count * size_of::<Line>() && sums.len() == shape.c_out {
+                (all.lines, all.sums) = (Lines::of(bytes.clone()), sums.to_vec());
+            }
+            return all;
+        }
+        let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
+        let taps = shape.k_h * shape.k_w;
+        let Panels { c_in, c_out, panels, .. } = all;
+        let panel_bytes = all.panel_bytes();
+        let mut lines = vec![Line([0; 64]); count];
+        // SAFETY: a line is 64 bytes without padding, and any byte is valid.
+        let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
+        let mut sums = vec![0; shape.c_out];
+        for (channel, sum) in sums.iter_mut().enumerate() {
+            let (group, within) = (channel / c_out, channel % c_out);
+            let (panel, column) = (within / width, within % width);
+            let base = (group * panels + panel) * panel_bytes + column * 4;
+            for tap in 0..taps {
+                let from = &w[(channel * taps + tap) * in_one..][..in_one];
+                let first = tap * c_in + within / out_one * in_one;
+                *sum += from.iter().map(|&value| i32::from(value)).sum::<i32>();
+                let at = |k: usize| base + k / 4 * width * 4 + k % 4;
+                // Whole steps, and what stands before and behind them.
+                let head = (first.next_multiple_of(4) - first).min(from.len());
+                let (head, rest) = from.split_at(head);
+                let whole = rest.chunks_exact(4);
+                let tail = whole.remainder();
+                let mut to = at(first + head.len());
+                for four in whole {
+                    packed[to..to + 4].copy_from_slice(four);
+                    to += width * 4;
+                }
+                for (k, &value) in (first..).zip(head).chain((first + from.len() - tail.len()..).zip(tail)) {
+                    packed[at(k)] = value;
+                }
             }
         }
+        (all.lines, all.sums) = (Lines::Own(lines), sums);
+        all
     }
-    Panels { width, groups, c_in, c_out, panels, steps, lines, sums }
 }

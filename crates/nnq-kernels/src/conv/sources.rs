@@ -1,6 +1,9 @@
 //! Where each pixel's inputs lie: in the activations themselves, or copied together.
-use super::{ConvGeom, Scratch, geometry::Window, pack::Panels, tile::Source};
-use crate::SLACK;
+use super::{ConvGeom, Scratch, pack::Panels, tile::Source};
+use crate::{
+    SLACK,
+    simd::{MAX_LANES, Vector},
+};
 use std::ops::Range;
 
 /// Spans shorter than this many steps are gathered: the loop around them would cost more.
@@ -8,7 +11,8 @@ const SHORT_SPAN: usize = 8;
 /// Inputs of neighbouring pixels that are this many bytes apart fall into one set of the first-level
 /// cache.
 const ALIASED: usize = 4096;
-/// Bytes copied at once: what is behind the end of a span is overwritten by the next, or does not matter.
+/// Bytes copied at once where a span is not longer; half of it where that is enough. What is behind the end of a span is overwritten by the next, or
+/// does not matter.
 const CHUNK: usize = 32;
 
 /// How a pixel's inputs are found.
@@ -28,7 +32,7 @@ pub(super) struct Plan {
     /// Input channels of a (merged) group.
     c_in: usize,
     /// The first rows and columns of windows that lie inside the input are below these.
-    inside: (usize, usize),
+    first_inside: (usize, usize),
 }
 
 impl Plan {
@@ -49,7 +53,7 @@ impl Plan {
             pointwise: !gather && geom.is_pointwise(),
             patch: (panels.steps * 4).next_multiple_of(64) + 64,
             c_in: panels.c_in,
-            inside: (
+            first_inside: (
                 geom.in_h.saturating_sub((geom.k_h - 1) * geom.dil_h),
                 geom.in_w.saturating_sub((geom.k_w - 1) * geom.dil_w),
             ),
@@ -83,8 +87,9 @@ impl Plan {
     /// At each address `span_bytes` bytes are readable, rounded up to a multiple of four.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    pub(super) fn find(
+    pub(super) fn find<V: Vector>(
         &self,
+        v: V,
         geom: &ConvGeom,
         x: &[u8],
         x_zero: u8,
@@ -100,16 +105,19 @@ impl Plan {
             scratch.table.extend(sources);
             return;
         }
+        if self.gather {
+            let first = self.gather(v, geom, x, x_zero, channel, pixels, patch, scratch);
+            scratch.table.extend((0..count).map(|i| Source(first.wrapping_add(i * self.patch))));
+            return;
+        }
         let base = scratch.table.len();
-        let spans = self.tile_spans();
-        scratch.table.resize(base + count * spans, Source(x.as_ptr()));
+        scratch.table.resize(base + count * self.spans, Source(x.as_ptr()));
         let table = &mut scratch.table[base..];
-        let chunks = self.span_bytes.div_ceil(CHUNK);
         let mut windows = geom.windows(pixels.start);
         for i in 0..count {
+            let pixel = pixels.start + i;
             let window = windows.next_window();
-            let inside = (window.top as usize) < self.inside.0 && (window.left as usize) < self.inside.1;
-            if inside && !self.gather {
+            if (window.top as usize) < self.first_inside.0 && (window.left as usize) < self.first_inside.1 {
                 let corner = geom.corner(window) + channel;
                 for (span, offset) in scratch.offsets.iter().enumerate() {
                     table[span * count + i] = Source(x[corner + offset..].as_ptr());
@@ -117,58 +125,173 @@ impl Plan {
                 continue;
             }
             let to = &mut scratch.patches[(patch + i) * self.patch..][..self.patch];
-            if inside {
-                let corner = geom.corner(window) + channel;
-                debug_assert!(corner + scratch.offsets[self.spans - 1] + self.span_bytes + SLACK <= x.len());
-                let mut to = to.as_mut_ptr();
-                for offset in &scratch.offsets {
-                    // SAFETY: the window lies inside, so that each of its spans does; whole chunks run over
-                    // the end of a span by less than the slack, which input and patch have.
-                    unsafe {
-                        let from = x.as_ptr().add(corner + offset);
-                        for chunk in 0..chunks {
-                            let at = chunk * CHUNK;
-                            std::ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK);
-                        }
-                        to = to.add(self.span_bytes);
-                    }
-                }
-            } else {
-                self.gather_at_border(geom, x, x_zero, channel, window, to);
-            }
-            for span in 0..spans {
+            let column = pixel % geom.out_w;
+            self.gather_row(v, geom, x, x_zero, channel, pixel / geom.out_w, column..column + 1, to);
+            for span in 0..self.spans {
                 table[span * count + i] = Source(to[span * self.span_bytes..].as_ptr());
             }
         }
     }
 
-    /// Copies the inputs of one pixel together, with `x_zero` in the padding. Bytes behind the last input
-    /// are left as they are: they meet weights of 0.
-    fn gather_at_border(&self, geom: &ConvGeom, x: &[u8], x_zero: u8, channel: usize, window: Window, to: &mut [u8]) {
+    /// Whether a tile of pixels can be read where they lie: their inputs are the same distance apart.
+    pub(super) fn is_uniform(&self) -> bool {
+        self.pointwise
+    }
+
+    /// Bytes from one patch to the next, a multiple of 64.
+    pub(super) fn patch_bytes(&self) -> usize {
+        self.patch
+    }
+
+    /// Copies the inputs of `pixels` together, from input channel `channel` on, into the patch number `patch` and
+    /// following. Answers the first, at a multiple of 64 bytes; bytes behind the inputs of a pixel may be anything.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn gather<V: Vector>(
+        &self,
+        v: V,
+        geom: &ConvGeom,
+        x: &[u8],
+        x_zero: u8,
+        channel: usize,
+        pixels: Range<usize>,
+        patch: usize,
+        scratch: &mut Scratch,
+    ) -> *const u8 {
+        let skip = scratch.patches.as_ptr().align_offset(64) + patch * self.patch;
+        let mut patches = &mut scratch.patches[skip..][..pixels.len() * self.patch];
+        let first = patches.as_ptr();
+        let mut pixel = pixels.start;
+        while pixel < pixels.end {
+            let column = pixel % geom.out_w;
+            let count = (geom.out_w - column).min(pixels.end - pixel);
+            let (row, rest) = patches.split_at_mut(count * self.patch);
+            self.gather_row(v, geom, x, x_zero, channel, pixel / geom.out_w, column..column + count, row);
+            (patches, pixel) = (rest, pixel + count);
+        }
+        first
+    }
+
+    /// Some pixels of one row of the output, `row` counted through all images; `x_zero` in the padding.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn gather_row<V: Vector>(
+        &self,
+        v: V,
+        geom: &ConvGeom,
+        x: &[u8],
+        x_zero: u8,
+        channel: usize,
+        row: usize,
+        columns: Range<usize>,
+        patches: &mut [u8],
+    ) {
+        let (image, row) = (row / geom.out_h, row % geom.out_h);
+        let top = (row * geom.stride_h) as isize - geom.pad_top as isize;
+        let (mut h, mut w) = (0, 0);
+        let at = |column: usize| (column - columns.start) * self.patch;
+        // Copies run over the end of a span; the spans that follow repair that.
         for span in 0..self.spans {
-            let tap = span * self.span_taps;
-            let (h, w) = (tap / geom.k_w, tap % geom.k_w);
-            // The positions of the span that lie inside are neighbours.
-            let (mut first, mut end) = (self.span_taps, 0);
-            for t in 0..self.span_taps {
-                if geom.offset(window, h, w + t).is_some() {
-                    first = first.min(t);
-                    end = t + 1;
-                }
+            let to = &mut patches[span * self.span_bytes..];
+            let in_row = top + (h * geom.dil_h) as isize;
+            // The column of the input where the span of output column 0 begins.
+            let left = (w * geom.dil_w) as isize - geom.pad_left as isize;
+            w += self.span_taps;
+            if w == geom.k_w {
+                (h, w) = (h + 1, 0);
             }
-            let start = span * self.span_bytes;
-            if first >= end {
-                to[start..start + self.span_bytes].fill(x_zero);
+            if !(0..geom.in_h as isize).contains(&in_row) {
+                for column in columns.clone() {
+                    to[at(column)..][..self.span_bytes].fill(x_zero);
+                }
                 continue;
             }
-            to[start..start + first * self.c_in].fill(x_zero);
-            let at = geom.offset(window, h, w + first).expect("inside") + channel;
-            let bytes = (end - first) * self.c_in;
-            to[start + first * self.c_in..][..bytes].copy_from_slice(&x[at..at + bytes]);
-            to[start + end * self.c_in..start + self.span_bytes].fill(x_zero);
+            let in_row = image * geom.in_h + in_row as usize;
+            let x = &x[in_row * geom.in_w * geom.c_in + channel..];
+            let inside = self.inside(geom, left, &columns);
+            for column in (columns.start..inside.start).chain(inside.end..columns.end) {
+                let left = left + (column * geom.stride_w) as isize;
+                let to = &mut to[at(column)..][..self.span_bytes];
+                to.fill(x_zero);
+                let (first, end) = ((-left).max(0), (geom.in_w as isize - left).min(self.span_taps as isize));
+                if first < end {
+                    let from = &x[(left + first) as usize * geom.c_in..][..(end - first) as usize * self.c_in];
+                    to[first as usize * self.c_in..][..from.len()].copy_from_slice(from);
+                }
+            }
+            if !inside.is_empty() {
+                let first = (left + (inside.start * geom.stride_w) as isize) as usize;
+                let last = first + (inside.len() - 1) * geom.stride_w;
+                let x = &x[first * geom.c_in..];
+                assert!((last - first) * geom.c_in + self.span_bytes + SLACK <= x.len());
+                let to = &mut to[at(inside.start)..];
+                debug_assert!((inside.len() - 1) * self.patch + self.span_bytes + SLACK <= to.len());
+                let run = Run {
+                    from: x.as_ptr(),
+                    from_step: geom.stride_w * geom.c_in,
+                    to: to.as_mut_ptr(),
+                    to_step: self.patch,
+                    count: inside.len(),
+                };
+                // SAFETY: whole copies run over the end of a span by less than the slack, which input and patch
+                // have, as was checked.
+                unsafe { run.copy(v, self.span_bytes) };
+            }
+        }
+    }
+
+    /// Those of the output columns `columns` whose span lies inside, where that of column 0 begins at `left`.
+    fn inside(&self, geom: &ConvGeom, left: isize, columns: &Range<usize>) -> Range<usize> {
+        let first = (-left).max(0) as usize;
+        // Divisions by the usual strides are cheap.
+        let divide = |x: usize| match geom.stride_w {
+            1 => x,
+            2 => x / 2,
+            stride => x / stride,
+        };
+        let start = divide(first + geom.stride_w - 1).clamp(columns.start, columns.end);
+        let last = geom.in_w as isize - self.span_taps as isize - left;
+        let end = if last < 0 { 0 } else { divide(last as usize) + 1 };
+        start..end.clamp(start, columns.end)
+    }
+}
+
+/// Spans a constant distance apart.
+struct Run {
+    from: *const u8,
+    from_step: usize,
+    to: *mut u8,
+    to_step: usize,
+    count: usize,
+}
+
+impl Run {
+    /// Copies `bytes` bytes of each.
+    ///
+    /// # Safety
+    /// As many are readable and writable, rounded up to whole vectors or to [`CHUNK`].
+    #[inline(always)]
+    unsafe fn copy<V: Vector>(self, v: V, bytes: usize) {
+        let vector = 4 * V::LANES;
+        let vectors = bytes.div_ceil(vector);
+        let Run { mut from, from_step, mut to, to_step, count } = self;
+        // SAFETY: the caller's.
+        unsafe {
+            for _ in 0..count {
+                if bytes <= CHUNK / 2 {
+                    std::ptr::copy_nonoverlapping(from, to, CHUNK / 2);
+                } else if bytes <= CHUNK {
+                    std::ptr::copy_nonoverlapping(from, to, CHUNK);
+                } else {
+                    for i in 0..vectors {
+                        v.store_bytes(to.add(i * vector), v.load_bytes(from.add(i * vector)));
+                    }
+                }
+                (from, to) = (from.wrapping_add(from_step), to.wrapping_add(to_step));
+            }
         }
     }
 }
 
-/// A chunk fits into the slack.
-const _: () = assert!(CHUNK <= SLACK);
+/// A copy fits into the slack.
+const _: () = assert!(CHUNK <= SLACK && 4 * MAX_LANES <= SLACK);

@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     depthwise::PackedDepthwise,
     isa::tests::tested,
-    round::{requantize_dyadic, requantize_onnx},
+    round::{Dyadic, requantize_dyadic, requantize_onnx},
 };
+use epilogue::OutPtr;
 use proptest::prelude::*;
 
 /// `acc = sum (qx - zx) * (qw - zw) + qb`, positions in the padding adding nothing.
@@ -127,6 +128,7 @@ impl Case {
                 conv.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
             };
             self.outputs(&acc, largest, &format!("{isa} conv"), run);
+            self.parts(&acc, &conv);
             if self.depthwise() {
                 let depthwise = PackedDepthwise::pack(isa, g, &self.w);
                 let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
@@ -134,6 +136,49 @@ impl Case {
                 };
                 self.outputs(&acc, largest, &format!("{isa} depthwise"), run);
             }
+        }
+    }
+
+    /// One binding, run again and again for parts of the pixels and panels; what belongs to no part stays as it
+    /// was.
+    fn parts(&self, acc: &[i32], conv: &PackedConv) {
+        let g = &self.geom;
+        let epi = Epilogue {
+            bias: &self.bias,
+            w_zero: self.w_zero.as_deref(),
+            requant: Requant::None,
+            zero: 0,
+            lo: 0,
+            hi: 255,
+        };
+        let (mult, shift) = (vec![1 << 30; g.c_out], vec![40; g.c_out]);
+        let codes = Epilogue { requant: Requant::Dyadic { mult: &mult, shift: &shift }, ..epi };
+        let (sums, codes) = (conv.bind(g, self.x_zero, &epi), conv.bind(g, self.x_zero, &codes));
+        let (all, pixels, pitch) = (sums.panels(), g.pixels(), g.c_out + 3);
+        assert!(all * sums.panel_width() >= g.c_out && sums.pixel_grain() > 0);
+        let mut scratch = Scratch::new();
+        let mut raw = vec![-1; pixels * g.c_out];
+        let mut bytes = vec![77; pixels * pitch];
+        for rows in [0..pixels / 2, pixels / 2..pixels] {
+            for panels in [all / 2..all, 0..all / 2] {
+                let (rows, panels) = (rows.clone(), panels.clone());
+                // SAFETY: the vectors hold every output.
+                unsafe {
+                    let to = OutPtr::I32(raw.as_mut_ptr());
+                    sums.run_part(&self.x, rows.clone(), panels.clone(), to, &mut scratch);
+                    let to = OutPtr::U8 { data: bytes.as_mut_ptr(), pitch };
+                    codes.run_part(&self.x, rows, panels, to, &mut scratch);
+                }
+            }
+        }
+        let what = format!("{} {g:?} in parts", conv.isa());
+        assert_eq!(raw, acc, "{what}");
+        for (at, &code) in bytes.iter().enumerate() {
+            let (pixel, channel) = (at / pitch, at % pitch);
+            let by = Dyadic { mult: 1 << 30, shift: 40 };
+            let want = acc.get(pixel * g.c_out + channel).map_or(77, |&acc| requantize_dyadic(acc, by, 0, 0, 255));
+            let want = if channel < g.c_out { want } else { 77 };
+            assert_eq!(i32::from(code), want, "{what} pixel {pixel} channel {channel}");
         }
     }
 
@@ -216,20 +261,38 @@ impl Case {
         let (c, pixels) = (self.geom.c_out, self.geom.pixels());
         for pitch in [c, c + 5] {
             let len = if pixels == 0 { 0 } else { (pixels - 1) * pitch + c };
-            let mut data = vec![77; len];
-            let out = Out::U8 { data: &mut data, pitch };
-            run(0..pixels, epi, out, scratch);
-            for (at, &code) in data.iter().enumerate() {
-                let (pixel, channel) = (at / pitch, at % pitch);
-                let want = if channel < c { want(pixel * c + channel) } else { 77 };
-                assert_eq!(i32::from(code), want, "{what} pixel {pixel} channel {channel} {epi:?}");
+            // At once, and in two parts, the second first.
+            for cut in [0, pixels * 2 / 5] {
+                let mut data = vec![77; len];
+                for rows in [cut..pixels, 0..cut] {
+                    let data = &mut data[(rows.start * pitch).min(len)..];
+                    run(rows, epi, Out::U8 { data, pitch }, scratch);
+                }
+                for (at, &code) in data.iter().enumerate() {
+                    let (pixel, channel) = (at / pitch, at % pitch);
+                    let want = if channel < c { want(pixel * c + channel) } else { 77 };
+                    assert_eq!(i32::from(code), want, "{what} pixel {pixel} channel {channel} cut {cut} {epi:?}");
+                }
             }
         }
     }
 }
 
+/// Compares every kernel with the reference on random values.
+pub(crate) fn check_random(geom: ConvGeom, x_zero: u8, seed: u64) {
+    Case::new(geom, x_zero, false, Fill::Random, seed).check();
+}
+
 /// A square convolution with the outputs that its sizes give.
-fn square(size: usize, c_in: usize, c_out: usize, k: usize, stride: usize, pad: usize, groups: usize) -> ConvGeom {
+pub(crate) fn square(
+    size: usize,
+    c_in: usize,
+    c_out: usize,
+    k: usize,
+    stride: usize,
+    pad: usize,
+    groups: usize,
+) -> ConvGeom {
     let out = (size + 2 * pad + stride - k) / stride;
     ConvGeom {
         in_h: size,
@@ -249,9 +312,22 @@ fn square(size: usize, c_in: usize, c_out: usize, k: usize, stride: usize, pad: 
 
 #[test]
 fn matrix_products_around_the_tile() {
-    // Tiles are 4, 6 and 14 pixels times 16 and 32 channels, steps of 4 inputs.
-    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 29, 225] {
-        for (c_in, c_out) in [(1, 1), (3, 15), (4, 16), (5, 17), (8, 31), (9, 32), (33, 33), (64, 65)] {
+    // Tiles are 4, 6, 14, 16 and 32 pixels times 16 and 32 channels, steps of 4 and 64 inputs.
+    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 29, 31, 32, 33, 63, 64, 65, 225] {
+        for (c_in, c_out) in [
+            (63, 16),
+            (64, 32),
+            (65, 33),
+            (128, 47),
+            (1, 1),
+            (3, 15),
+            (4, 16),
+            (5, 17),
+            (8, 31),
+            (9, 32),
+            (33, 33),
+            (64, 65),
+        ] {
             Case::new(ConvGeom::matrix(rows, c_in, c_out), 128, false, Fill::Random, rows as u64).check();
         }
     }

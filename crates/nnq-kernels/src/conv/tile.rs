@@ -46,14 +46,15 @@ impl Finish for Store {
     }
 }
 
-/// They are requantized and written. The tile has an even number of pixels and the panel no column too
-/// many.
+/// They are requantized and written. The tile has an even number of pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Emit<'a, R> {
     pub(super) prepared: &'a Prepared,
     /// The panel's first column in `prepared`.
     pub(super) column: usize,
-    /// Room for a panel's width of bytes of each pixel.
+    /// Columns that exist.
+    pub(super) count: usize,
+    /// Room for `count` bytes of each pixel.
     pub(super) to: *mut u8,
     /// Bytes from one pixel to the next.
     pub(super) pitch: usize,
@@ -66,20 +67,20 @@ impl<R: Rule> Finish for Emit<'_, R> {
     unsafe fn finish<S: Simd, const PIXELS: usize>(self, s: S, acc: &Acc<S, PIXELS>) {
         const { assert!(PIXELS.is_multiple_of(2)) };
         let v = s.v();
-        let limits = self.prepared.codes().map(u32::from);
-        let bytes = [limits[0] * 0x0101_0101, limits[1] * 0x0101_0101];
-        let limits = [v.splat(bytes[0] as i32), v.splat(bytes[1] as i32)];
+        let limits = self.prepared.bytes_of_code(v);
         let low = R::On::<S::V>::load(v, self.prepared, self.column);
         let high = R::On::<S::V>::load(v, self.prepared, self.column + S::V::LANES);
         // Constant bounds and indices: the accumulators stay in registers.
         for i in 0..PIXELS / 2 {
             let [a, b] = [acc[2 * i], acc[2 * i + 1]];
-            let codes =
-                [[low.unclamped(v, a[0]), high.unclamped(v, a[1])], [low.unclamped(v, b[0]), high.unclamped(v, b[1])]];
+            let codes = [
+                [low.without_zero(v, a[0]), high.without_zero(v, a[1])],
+                [low.without_zero(v, b[0]), high.without_zero(v, b[1])],
+            ];
             // SAFETY: there is room for every pixel.
             unsafe {
                 let to = self.to.add(2 * i * self.pitch);
-                v.store_codes(codes, [to, to.add(self.pitch)], limits);
+                v.store_codes(codes, [to, to.add(self.pitch)], limits, self.count);
             }
         }
     }

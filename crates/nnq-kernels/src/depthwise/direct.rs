@@ -1,13 +1,20 @@
 //! Kernels three columns wide and up to four rows high at strides 1 and 2: a whole row of outputs with columns
 //! and accumulators in registers.
+//!
+//! A vector of input bytes holds four rows. A kernel of three leaves one over, so that two rows of outputs share what was
+//! brought together, the second with its weights moved down by one row. Where a vector holds the channels of
+//! several pixels, as many neighbouring outputs are computed as if they were one pixel of more channels.
 use super::{
-    columns::Columns,
+    columns::{Columns, Rows},
     tile::{Job, Tile},
 };
 use crate::{
-    conv::{ConvGeom, Epilogue, Out, Requant},
+    conv::{
+        ConvGeom, Epilogue,
+        epilogue::{Form, OutPtr},
+    },
     round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
-    simd::{Int, MAX_LANES, Simd, Vector},
+    simd::{CodeBytes, Int, MAX_LANES, Simd, Vector},
 };
 use std::ops::Range;
 
@@ -18,14 +25,20 @@ pub(super) fn fits(geom: &ConvGeom, epi: &Epilogue) -> bool {
         && geom.dil_w == 1
         && geom.stride_w <= 2
         && epi.w_zero.is_none()
-        && matches!(epi.requant, Requant::Onnx(_) | Requant::Dyadic { .. })
+        && epi.form() == Form::Codes
 }
 
-impl Job<'_, '_> {
-    /// The outputs `rows` (counted from the first one wanted), channels of one block.
+/// How many neighbouring pixels to compute as one with vectors of `vector` bytes.
+pub(super) fn together(geom: &ConvGeom, epi: &Epilogue, vector: usize) -> usize {
+    let fit = vector.checked_div(geom.c_in).map_or(1, |fit| fit.min(geom.out_w));
+    if fits(geom, epi) && geom.stride_w == 1 { fit.max(1) } else { 1 }
+}
+
+impl Job<'_> {
+    /// The outputs `rows`, channels of one block.
     #[inline(always)]
-    pub(super) fn direct<S: Simd>(&mut self, s: S, block: usize, rows: Range<usize>) {
-        match self.scratch.prepared.kind() {
+    pub(super) fn direct<S: Simd>(&self, s: S, block: usize, rows: Range<usize>) {
+        match self.ready.prepared.kind() {
             Kind::Onnx => self.direct_as::<S, OnnxVector<S::V>>(s, block, rows),
             Kind::Dyadic => self.direct_as::<S, DyadicVector<S::V>>(s, block, rows),
             Kind::Wide => self.direct_as::<S, DyadicWide<S::V>>(s, block, rows),
@@ -33,168 +46,161 @@ impl Job<'_, '_> {
     }
 
     #[inline(always)]
-    fn direct_as<S: Simd, R: VectorRequant<S::V>>(&mut self, s: S, block: usize, rows: Range<usize>) {
-        let (v, geom) = (s.v(), self.geom);
+    fn direct_as<S: Simd, R: VectorRequant<S::V>>(&self, s: S, block: usize, rows: Range<usize>) {
+        let (v, geom, together) = (s.v(), self.geom, self.ready.together);
         let lanes = S::V::LANES;
         let vector = 4 * lanes;
         let lane = block * vector;
         let padding = [self.x_zero; MAX_LANES * 4];
         let weights = self.weights::<S>(block, 1);
         assert!(weights.len() == 3 * 4 * vector);
-        let mut w = [[s.weight(v.splat(0)); 4]; 3];
-        for (i, w) in w.iter_mut().enumerate() {
-            for (j, w) in w.iter_mut().enumerate() {
+        let mut w = [[[s.weight(v.splat(0)); 4]; 3]; 2];
+        for i in 0..3 {
+            for j in 0..4 {
                 let at = weights[(i * 4 + j) * vector..][..vector].as_ptr();
                 // SAFETY: the slice holds a vector.
-                *w = s.weight(unsafe { v.load_bytes(at.cast()) });
+                let bytes = unsafe { v.load_bytes(at.cast()) };
+                w[0][i][j] = s.weight(bytes);
+                // Each byte to the next row.
+                w[1][i][j] = s.weight(v.mul(bytes, v.splat(256)));
             }
         }
-        let correction = &self.scratch.correction;
+        let (start, prepared) = (&self.ready.start, &self.ready.prepared);
         let start = [
-            vector::load(v, correction, lane),
-            vector::load(v, correction, lane + lanes),
-            vector::load(v, correction, lane + 2 * lanes),
-            vector::load(v, correction, lane + 3 * lanes),
+            vector::load(v, start, lane),
+            vector::load(v, start, lane + lanes),
+            vector::load(v, start, lane + 2 * lanes),
+            vector::load(v, start, lane + 3 * lanes),
         ];
-        let prepared = &self.scratch.prepared;
         let requant = [
             R::load(v, prepared, lane),
             R::load(v, prepared, lane + lanes),
             R::load(v, prepared, lane + 2 * lanes),
             R::load(v, prepared, lane + 3 * lanes),
         ];
-        let limits = prepared.codes().map(|code| i32::from_ne_bytes([code; 4]));
-        let Out::U8 { data, pitch } = &mut self.out else {
-            unreachable!("checked by Epilogue::check");
+        let OutPtr::U8 { data, pitch } = self.out else {
+            unreachable!("only codes fit");
         };
-        let mut to = Codes {
-            data,
-            pitch: *pitch,
-            lane,
-            count: vector.min(geom.c_in - lane),
+        let to = Codes {
+            data: data.wrapping_add(lane),
+            pitch,
+            channels: vector.min(geom.c_in - lane),
+            together,
             requant,
-            limits: [v.splat(limits[0]), v.splat(limits[1])],
+            limits: prepared.bytes_of_code(v),
         };
-        let mut first = rows.start;
-        while first < rows.end {
-            let row = self.rows.start + first;
-            let count = (geom.out_w - row % geom.out_w).min(rows.end - first);
-            let tile = Tile { block, row, first, count, quads: 1, columns: (count - 1) * geom.stride_w + 3 };
-            let columns = Columns::new(geom, self.x, &padding, vector, tile, 0);
-            let outputs = Span { first, count };
-            match geom.stride_w {
-                1 => row_of::<S, R, 1, 2, 4>(s, &columns, outputs, &w, &start, &mut to),
-                _ => row_of::<S, R, 2, 1, 3>(s, &columns, outputs, &w, &start, &mut to),
+        // The second row's window begins one row of the kernel below the first one's.
+        let pairs = geom.k_h <= 3 && geom.stride_h == geom.dil_h;
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = (geom.out_w - row % geom.out_w).min(rows.end - row);
+            let whole = count == geom.out_w && row + 2 * count <= rows.end;
+            let two = pairs && whole && row / geom.out_w % geom.out_h + 1 < geom.out_h;
+            let columns = (count.next_multiple_of(together) - 1) * geom.stride_w + 3;
+            let tile = Tile { block, row, count, quads: 1, columns };
+            let height = geom.k_h + usize::from(two);
+            let columns = Columns::new(geom, self.x, &padding, vector, tile, [0, height], together);
+            let span = Span { row, count, next: geom.out_w };
+            let step = geom.stride_w * together;
+            match (two, step, together) {
+                (false, 1, _) => row_of::<S, R, 2, 1, false>(s, &columns, span, step, &w, &start, &to),
+                (false, 2, 1) => row_of::<S, R, 1, 1, false>(s, &columns, span, step, &w, &start, &to),
+                (false, 2, _) => row_of::<S, R, 1, 1, true>(s, &columns, span, step, &w, &start, &to),
+                (false, ..) => row_of::<S, R, 0, 1, true>(s, &columns, span, step, &w, &start, &to),
+                (true, 1, _) => row_of::<S, R, 2, 2, false>(s, &columns, span, step, &w, &start, &to),
+                (true, 2, 1) => row_of::<S, R, 1, 2, false>(s, &columns, span, step, &w, &start, &to),
+                (true, 2, _) => row_of::<S, R, 1, 2, true>(s, &columns, span, step, &w, &start, &to),
+                (true, ..) => row_of::<S, R, 0, 2, true>(s, &columns, span, step, &w, &start, &to),
             }
-            first += count;
+            row += if two { 2 * count } else { count };
         }
     }
 }
 
-/// Where a row's outputs begin and how many there are.
+/// Outputs of one row, or of two rows that begin `next` outputs apart.
 #[derive(Clone, Copy)]
 struct Span {
-    first: usize,
+    row: usize,
     count: usize,
+    next: usize,
 }
 
-/// A row of outputs, `TOGETHER` at a time, so that weights and multipliers are loaded once for all of them.
-/// `COLUMNS = (TOGETHER - 1) * STRIDE + 3` is what they see.
+/// One row of outputs or two. A vector of outputs is `step` columns further than the one before it, and `KEPT` of its three
+/// columns are those of its predecessor.
 ///
 /// Constant bounds and indices: the columns stay in registers.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn row_of<S: Simd, R: VectorRequant<S::V>, const STRIDE: usize, const TOGETHER: usize, const COLUMNS: usize>(
+fn row_of<S: Simd, R: VectorRequant<S::V>, const KEPT: usize, const ROWS: usize, const GROUPED: bool>(
     s: S,
     columns: &Columns,
-    outputs: Span,
-    w: &[[S::Weight; 4]; 3],
-    start: &[Int<S>; 4],
-    to: &mut Codes<S::V, R>,
-) {
-    let v = s.v();
-    let kept = 3 - STRIDE;
-    let mut seen = [[v.splat(0); 4]; COLUMNS];
-    for i in 0..kept {
-        seen[i] = columns.get(v, i);
-    }
-    let mut output = 0;
-    while output + TOGETHER <= outputs.count {
-        for i in kept..COLUMNS {
-            seen[i] = columns.get(v, output * STRIDE + i);
-        }
-        let codes = codes_of::<S, R, STRIDE, TOGETHER, COLUMNS>(s, &seen, w, start, to);
-        for i in 0..TOGETHER {
-            to.write(v, outputs.first + output + i, codes[i]);
-        }
-        for i in 0..kept {
-            seen[i] = seen[i + TOGETHER * STRIDE];
-        }
-        output += TOGETHER;
-    }
-    while output < outputs.count {
-        for i in kept..3 {
-            seen[i] = columns.get(v, output * STRIDE + i);
-        }
-        let [codes] = codes_of::<S, R, STRIDE, 1, COLUMNS>(s, &seen, w, start, to);
-        to.write(v, outputs.first + output, codes);
-        for i in 0..kept {
-            seen[i] = seen[i + STRIDE];
-        }
-        output += 1;
-    }
-}
-
-/// The codes, not clamped yet, of `TOGETHER` outputs that see these columns.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)]
-fn codes_of<S: Simd, R: VectorRequant<S::V>, const STRIDE: usize, const TOGETHER: usize, const COLUMNS: usize>(
-    s: S,
-    seen: &[[Int<S>; 4]; COLUMNS],
-    w: &[[S::Weight; 4]; 3],
+    span: Span,
+    step: usize,
+    w: &[[[S::Weight; 4]; 3]; 2],
     start: &[Int<S>; 4],
     to: &Codes<S::V, R>,
-) -> [[Int<S>; 4]; TOGETHER] {
+) {
     let v = s.v();
-    let mut codes = [[v.splat(0); 4]; TOGETHER];
-    for quarter in 0..4 {
-        for i in 0..TOGETHER {
-            let mut sum = start[quarter];
-            for tap in 0..3 {
-                let x = s.act(seen[i * STRIDE + tap][quarter]);
-                sum = s.dot(sum, x, w[tap][quarter]);
-            }
-            codes[i][quarter] = to.requant[quarter].unclamped(v, sum);
-        }
+    let mut mixed: Rows = [[0; MAX_LANES * 4]; 4];
+    let mut seen = [[v.splat(0); 4]; 3];
+    for i in 0..KEPT {
+        seen[3 - KEPT + i] = columns.get::<_, GROUPED>(v, i, &mut mixed);
     }
-    codes
+    let (mut output, mut column) = (0, 0);
+    while output < span.count {
+        for i in 0..KEPT {
+            seen[i] = seen[3 - KEPT + i];
+        }
+        for i in KEPT..3 {
+            seen[i] = columns.get::<_, GROUPED>(v, column + i, &mut mixed);
+        }
+        let mut codes = [[v.splat(0); 4]; ROWS];
+        for quarter in 0..4 {
+            for row in 0..ROWS {
+                let mut sum = start[quarter];
+                for tap in 0..3 {
+                    sum = s.dot(sum, s.act(seen[tap][quarter]), w[row][tap][quarter]);
+                }
+                codes[row][quarter] = to.requant[quarter].without_zero(v, sum);
+            }
+        }
+        let together = if GROUPED { to.together } else { 1 };
+        let count = to.channels * together.min(span.count - output);
+        for row in 0..ROWS {
+            // SAFETY: the outputs of `span` are writable.
+            unsafe { to.write(v, span.row + row * span.next + output, count, codes[row]) };
+        }
+        output += together;
+        column += step;
+    }
 }
 
 /// Where a block's codes go, and how they come about.
-struct Codes<'a, V: Vector, R> {
-    data: &'a mut [u8],
+struct Codes<V: Vector, R> {
+    /// Of pixel 0, the block's first channel.
+    data: *mut u8,
     pitch: usize,
-    /// The block's first channel.
-    lane: usize,
     /// Channels that exist.
-    count: usize,
+    channels: usize,
+    /// Pixels in one vector; with more than 1 there is no room between pixels.
+    together: usize,
     requant: [R; 4],
-    /// The smallest and the largest code, in every byte.
-    limits: [V::I; 2],
+    limits: CodeBytes<V::I>,
 }
 
-impl<V: Vector, R: VectorRequant<V>> Codes<'_, V, R> {
+impl<V: Vector, R: VectorRequant<V>> Codes<V, R> {
+    /// # Safety
+    /// `count` bytes are writable from the block's first channel of pixel `first` on.
     #[inline(always)]
-    fn write(&mut self, v: V, output: usize, codes: [V::I; 4]) {
-        let bytes = v.narrow4(codes);
-        let bytes = v.min_u8(v.max_u8(bytes, self.limits[0]), self.limits[1]);
-        let to = &mut self.data[output * self.pitch + self.lane..][..self.count];
-        // SAFETY: the slice holds `count` bytes.
+    unsafe fn write(&self, v: V, first: usize, count: usize, codes: [V::I; 4]) {
+        let bytes = v.narrow4(codes, self.limits);
+        let to = self.data.wrapping_add(first * self.pitch);
+        // SAFETY: the caller's.
         unsafe {
-            if self.count == 4 * V::LANES {
-                v.store_bytes(to.as_mut_ptr(), bytes);
+            if count == 4 * V::LANES {
+                v.store_bytes(to, bytes);
             } else {
-                v.store_some_bytes(to.as_mut_ptr(), bytes, self.count);
+                v.store_some_bytes(to, bytes, count);
             }
         }
     }

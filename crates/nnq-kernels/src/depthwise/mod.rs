@@ -3,6 +3,7 @@
 //! The vectors run across channels. For each input column the bytes of up to four rows are brought
 //! together, channel by channel, so that one multiply-add sums four rows of the kernel; a column made
 //! ready serves every output whose window it is in.
+mod bound;
 mod columns;
 mod direct;
 mod pack;
@@ -10,12 +11,12 @@ mod tile;
 
 use crate::{
     Isa,
-    conv::{ConvGeom, Epilogue, Out, Scratch, scalar},
+    conv::{ConvGeom, Epilogue, Out, Scratch},
     isa::dispatch,
 };
+pub use bound::BoundDepthwise;
 use pack::{Blocks, Pack};
-use std::ops::Range;
-use tile::Job;
+use std::{ops::Range, sync::Arc};
 
 /// The weights of a depthwise convolution, packed for one instruction set.
 #[derive(Clone, Debug)]
@@ -30,8 +31,8 @@ pub struct PackedDepthwise {
 #[derive(Clone, Debug)]
 enum Weights {
     /// As given: `[c][k_h][k_w]`.
-    Plain(Vec<i8>),
-    Blocks(Blocks),
+    Plain(Arc<Vec<i8>>),
+    Blocks(Arc<Blocks>),
 }
 
 impl PackedDepthwise {
@@ -50,8 +51,8 @@ impl PackedDepthwise {
             geom.c_out
         );
         let weights = match dispatch(isa, Pack { geom, w }) {
-            Some(blocks) => Weights::Blocks(blocks),
-            None => Weights::Plain(w.to_vec()),
+            Some(blocks) => Weights::Blocks(Arc::new(blocks)),
+            None => Weights::Plain(Arc::new(w.to_vec())),
         };
         PackedDepthwise { isa, channels: geom.c_in, k_h: geom.k_h, k_w: geom.k_w, weights }
     }
@@ -65,14 +66,46 @@ impl PackedDepthwise {
     pub fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Plain(w) => w.len(),
-            Weights::Blocks(b) => b.bytes.len() + b.sums.len() * size_of::<i32>(),
+            Weights::Blocks(blocks) => blocks.memory(),
         }
     }
 
-    /// Computes the output pixels `rows`, as [`crate::conv::PackedConv::run`] does.
+    /// Sizes and the weights as they were given.
+    pub(crate) fn parts(&self) -> (ConvGeom, Vec<i8>) {
+        let mut geom = ConvGeom::matrix(0, self.channels, self.channels);
+        (geom.k_h, geom.k_w, geom.groups) = (self.k_h, self.k_w, self.channels);
+        match &self.weights {
+            Weights::Plain(w) => (geom, w.to_vec()),
+            Weights::Blocks(blocks) => (geom, blocks.plain()),
+        }
+    }
+
+    pub(crate) fn fits(&self, geom: &ConvGeom) -> bool {
+        geom.groups == self.channels
+            && geom.c_in == self.channels
+            && geom.c_out == self.channels
+            && (geom.k_h, geom.k_w) == (self.k_h, self.k_w)
+    }
+
+    /// Prepares everything that does not depend on the inputs, as [`crate::conv::PackedConv::bind`] does.
     ///
     /// # Panics
-    /// As [`crate::conv::PackedConv::run`].
+    /// As [`crate::conv::PackedConv::bind`].
+    pub fn bind(&self, geom: &ConvGeom, x_zero: u8, epi: &Epilogue) -> BoundDepthwise {
+        assert!(
+            self.fits(geom),
+            "the weights were packed for {} channels and a kernel of {} x {}, not for {geom:?}",
+            self.channels,
+            self.k_h,
+            self.k_w
+        );
+        BoundDepthwise::new(self.isa, &self.weights, geom, x_zero, epi)
+    }
+
+    /// [`PackedDepthwise::bind`] and [`BoundDepthwise::run`] in one, for what runs once.
+    ///
+    /// # Panics
+    /// As these two.
     #[allow(clippy::too_many_arguments)]
     pub fn run(
         &self,
@@ -84,26 +117,9 @@ impl PackedDepthwise {
         out: Out<'_>,
         scratch: &mut Scratch,
     ) {
-        let same = geom.groups == self.channels
-            && geom.c_in == self.channels
-            && geom.c_out == self.channels
-            && (geom.k_h, geom.k_w) == (self.k_h, self.k_w);
-        assert!(
-            same,
-            "the weights were packed for {} channels and a kernel of {} x {}, not for {geom:?}",
-            self.channels, self.k_h, self.k_w
-        );
-        geom.check_run(x.len(), &rows);
-        epi.check(geom.c_out, rows.len(), &out);
-        if rows.is_empty() || self.channels == 0 {
-            return;
-        }
-        match &self.weights {
-            Weights::Plain(w) => scalar::run(geom, w, x, x_zero, rows, epi, out),
-            Weights::Blocks(blocks) => {
-                let job = Job { geom, blocks, x, x_zero, rows, epi, out, scratch };
-                dispatch(self.isa, job).expect("blocks are packed for vectors");
-            }
-        }
+        self.bind(geom, x_zero, epi).run(x, rows, out, scratch);
     }
 }
+
+#[cfg(test)]
+mod tests;

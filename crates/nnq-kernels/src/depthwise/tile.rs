@@ -1,8 +1,16 @@
 //! Some outputs of one row and one block of channels: columns, accumulators, outputs.
-use super::{columns::Columns, direct, pack::Blocks};
+use super::{
+    bound::Ready,
+    columns::{Columns, Rows},
+    pack::Blocks,
+};
 use crate::{
-    conv::{ConvGeom, Epilogue, Out, Requant, Scratch, scalar},
-    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
+    conv::{
+        ConvGeom, Epilogue, Scratch,
+        epilogue::{Form, OutPtr},
+        scalar,
+    },
+    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
     simd::{MAX_LANES, Op, Simd, Vector},
 };
 use std::ops::Range;
@@ -12,15 +20,16 @@ const TILE: usize = 16;
 /// Rows of outputs that are computed for one block of channels before the next block.
 const BAND: usize = 8;
 
-/// A depthwise convolution of some output pixels.
-pub(super) struct Job<'a, 'o> {
+/// A depthwise convolution of some output pixels. The outputs of `rows` are writable at `out`.
+pub(super) struct Job<'a> {
     pub(super) geom: &'a ConvGeom,
     pub(super) blocks: &'a Blocks,
+    pub(super) ready: &'a Ready,
+    pub(super) epi: &'a Epilogue<'a>,
     pub(super) x: &'a [u8],
     pub(super) x_zero: u8,
     pub(super) rows: Range<usize>,
-    pub(super) epi: &'a Epilogue<'a>,
-    pub(super) out: Out<'o>,
+    pub(super) out: OutPtr,
     pub(super) scratch: &'a mut Scratch,
 }
 
@@ -30,8 +39,6 @@ pub(super) struct Tile {
     pub(super) block: usize,
     /// The first output pixel, flattened.
     pub(super) row: usize,
-    /// The same, counted from the first one wanted.
-    pub(super) first: usize,
     /// Outputs, all of one row.
     pub(super) count: usize,
     /// Groups of four rows of the kernel.
@@ -40,48 +47,36 @@ pub(super) struct Tile {
     pub(super) columns: usize,
 }
 
-impl Op for Job<'_, '_> {
+impl Op for Job<'_> {
     type Out = ();
 
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
-        let (geom, blocks) = (self.geom, self.blocks);
-        let lanes = || blocks.lanes(geom.c_in);
-        let scratch = &mut *self.scratch;
-        self.epi.prepare(&mut scratch.prepared, &mut scratch.scale, lanes());
-        scratch.correction.clear();
-        scratch.correction.extend(lanes().map(|channel| {
-            channel.map_or(0, |c| {
-                let shift = blocks.sums[c].wrapping_mul(self.x_zero.into());
-                self.epi.bias[c].wrapping_sub(shift)
-            })
-        }));
-        scratch.row_sums.clear();
-        if let Some(w_zero) = self.epi.w_zero {
-            let zeros = lanes().map(|channel| channel.map_or(0, |c| w_zero[c]));
-            scratch.row_sums.extend(zeros);
-        }
-        let quads = geom.k_h.div_ceil(4);
-        let columns = |count: usize| (count - 1) * geom.stride_w + (geom.k_w - 1) * geom.dil_w + 1;
+        let geom = self.geom;
         let vector = S::V::LANES * 4;
-        scratch.columns.resize(columns(TILE) * quads * 4 * vector, 0);
-        scratch.acc.resize(TILE * 4 * S::V::LANES, 0);
         let blocks = geom.c_in.div_ceil(vector);
-        if direct::fits(geom, self.epi) {
+        if self.ready.direct {
+            // The same bands of whole rows for every share of the work.
             let band = BAND * geom.out_w;
-            for first in (0..self.rows.len()).step_by(band) {
-                let rows = first..(first + band).min(self.rows.len());
+            let mut first = self.rows.start;
+            while first < self.rows.end {
+                let rows = first..(first / band * band + band).min(self.rows.end);
                 for block in 0..blocks {
                     self.direct(s, block, rows.clone());
                 }
+                first = rows.end;
             }
             return;
         }
+        let quads = geom.k_h.div_ceil(4);
+        let columns = |count: usize| (count - 1) * geom.stride_w + (geom.k_w - 1) * geom.dil_w + 1;
+        self.scratch.columns.resize(columns(TILE) * quads * 4 * vector, 0);
+        self.scratch.acc.resize(TILE * 4 * S::V::LANES, 0);
         let mut row = self.rows.start;
         while row < self.rows.end {
             let count = TILE.min(geom.out_w - row % geom.out_w).min(self.rows.end - row);
             for block in 0..blocks {
-                let tile = Tile { block, row, first: row - self.rows.start, count, quads, columns: columns(count) };
+                let tile = Tile { block, row, count, quads, columns: columns(count) };
                 self.in_steps(s, tile);
             }
             row += count;
@@ -89,7 +84,7 @@ impl Op for Job<'_, '_> {
     }
 }
 
-impl Job<'_, '_> {
+impl Job<'_> {
     /// Columns, then accumulators, then outputs, with memory between them.
     #[inline(always)]
     fn in_steps<S: Simd>(&mut self, s: S, tile: Tile) {
@@ -99,12 +94,12 @@ impl Job<'_, '_> {
             (7, 2, 1) => self.sums::<S, 7, 2>(s, tile),
             _ => self.sums_of_any(s, tile),
         }
-        if self.epi.w_zero.is_some() {
-            self.correct(s, tile);
+        if let Some(w_zero) = &self.ready.w_zero {
+            self.correct(s, tile, w_zero);
         }
-        match self.epi.requant {
-            Requant::Onnx(_) | Requant::Dyadic { .. } => self.codes(s, tile),
-            Requant::Real(_) | Requant::None => self.plain(s, tile),
+        match self.epi.form() {
+            Form::Codes => self.codes(s, tile),
+            Form::Real | Form::Sums => self.plain(s, tile),
         }
     }
 
@@ -115,14 +110,15 @@ impl Job<'_, '_> {
         let v = s.v();
         let vector = S::V::LANES * 4;
         let padding = [self.x_zero; MAX_LANES * 4];
+        let mut mixed: Rows = [padding; 4];
         for quad in 0..tile.quads {
-            let columns = Columns::new(self.geom, self.x, &padding, vector, tile, quad);
+            let columns = Columns::new(self.geom, self.x, &padding, vector, tile, [quad, self.geom.k_h], 1);
             let ready = &mut self.scratch.columns[..tile.columns * tile.quads * 4 * vector];
             for column in 0..tile.columns {
                 let to = (column * tile.quads + quad) * 4 * vector;
                 // SAFETY: `ready` holds four vectors for each column and quad.
                 unsafe {
-                    let [a, b, c, d] = columns.get(v, column);
+                    let [a, b, c, d] = columns.get::<_, false>(v, column, &mut mixed);
                     let to = ready.as_mut_ptr().add(to);
                     v.store_bytes(to, a);
                     v.store_bytes(to.add(vector), b);
@@ -150,7 +146,7 @@ impl Job<'_, '_> {
         assert!(tile.columns >= (tile.count - 1) * stride + K_W && tile.quads == QUADS);
         let weights = self.weights::<S>(tile.block, tile.quads).as_ptr().cast::<u8>();
         let columns = self.scratch.columns[..tile.columns * QUADS * 4 * vector].as_ptr();
-        let start = self.scratch.correction[tile.block * vector..][..vector].as_ptr();
+        let start = self.ready.start[tile.block * vector..][..vector].as_ptr();
         let acc = self.scratch.acc[..tile.count * vector].as_mut_ptr();
         for quarter in 0..4 {
             // SAFETY: every slice above holds what the loops reach: `K_W * QUADS` times four vectors of
@@ -189,7 +185,7 @@ impl Job<'_, '_> {
             for quarter in 0..4 {
                 let weights = self.weights::<S>(tile.block, tile.quads);
                 let lane = tile.block * vector + quarter * lanes;
-                let mut sum = vector::load(v, &self.scratch.correction, lane);
+                let mut sum = vector::load(v, &self.ready.start, lane);
                 for column in 0..geom.k_w {
                     for quad in 0..tile.quads {
                         let tap = (column * tile.quads + quad) * 4 + quarter;
@@ -211,7 +207,7 @@ impl Job<'_, '_> {
 
     /// Subtracts `zw * sum (qx - zx)`: what weights with a zero point need.
     #[inline(always)]
-    fn correct<S: Simd>(&mut self, s: S, tile: Tile) {
+    fn correct<S: Simd>(&mut self, s: S, tile: Tile, w_zero: &[i32]) {
         let (v, geom) = (s.v(), self.geom);
         let lanes = S::V::LANES;
         let vector = 4 * lanes;
@@ -219,7 +215,7 @@ impl Job<'_, '_> {
         for output in 0..tile.count {
             for quarter in 0..4 {
                 let lane = tile.block * vector + quarter * lanes;
-                let w_zero = vector::load(v, &self.scratch.row_sums, lane);
+                let w_zero = vector::load(v, w_zero, lane);
                 let mut sum = v.splat(-zeros);
                 for column in 0..geom.k_w {
                     for quad in 0..tile.quads {
@@ -246,23 +242,47 @@ impl Job<'_, '_> {
     /// Requantizes and writes the tile.
     #[inline(always)]
     fn codes<S: Simd>(&mut self, s: S, tile: Tile) {
-        let vector = S::V::LANES * 4;
-        let channel = tile.block * vector;
-        let Out::U8 { data, pitch } = &mut self.out else {
-            unreachable!("checked by Epilogue::check");
+        match self.ready.prepared.kind() {
+            Kind::Onnx => self.codes_as::<S, OnnxVector<S::V>>(s, tile),
+            Kind::Dyadic => self.codes_as::<S, DyadicVector<S::V>>(s, tile),
+            Kind::Wide => self.codes_as::<S, DyadicWide<S::V>>(s, tile),
+        }
+    }
+
+    #[inline(always)]
+    fn codes_as<S: Simd, R: VectorRequant<S::V>>(&mut self, s: S, tile: Tile) {
+        let v = s.v();
+        let lanes = S::V::LANES;
+        let channel = tile.block * 4 * lanes;
+        let count = (4 * lanes).min(self.geom.c_in - channel);
+        let OutPtr::U8 { data, pitch } = self.out else {
+            unreachable!("the form of the epilogue was checked");
         };
-        let to = Codes {
-            data: &mut data[tile.first * *pitch + channel..],
-            pitch: *pitch,
-            count: vector.min(self.geom.c_in - channel),
-            outputs: tile.count,
-            lane: channel,
-        };
-        let (prepared, acc) = (&self.scratch.prepared, &self.scratch.acc[..]);
-        match prepared.kind() {
-            Kind::Onnx => to.write::<S, OnnxVector<S::V>>(s, prepared, acc),
-            Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, prepared, acc),
-            Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, prepared, acc),
+        let prepared = &self.ready.prepared;
+        let requant = [
+            R::load(v, prepared, channel),
+            R::load(v, prepared, channel + lanes),
+            R::load(v, prepared, channel + 2 * lanes),
+            R::load(v, prepared, channel + 3 * lanes),
+        ];
+        for i in 0..tile.count {
+            let acc = &self.scratch.acc[i * 4 * lanes..][..4 * lanes];
+            let codes = [
+                requant[0].without_zero(v, vector::load(v, acc, 0)),
+                requant[1].without_zero(v, vector::load(v, acc, lanes)),
+                requant[2].without_zero(v, vector::load(v, acc, 2 * lanes)),
+                requant[3].without_zero(v, vector::load(v, acc, 3 * lanes)),
+            ];
+            let bytes = v.narrow4(codes, prepared.bytes_of_code(v));
+            let to = data.wrapping_add((tile.row + i) * pitch + channel);
+            // SAFETY: these channels of the pixel are writable.
+            unsafe {
+                if count == 4 * lanes {
+                    v.store_bytes(to, bytes);
+                } else {
+                    v.store_some_bytes(to, bytes, count);
+                }
+            }
         }
     }
 
@@ -270,58 +290,16 @@ impl Job<'_, '_> {
     #[inline(always)]
     fn plain<S: Simd>(&mut self, _: S, tile: Tile) {
         let wide = S::V::LANES * 4;
-        let channel = tile.block * wide;
+        let (channel, c) = (tile.block * wide, self.geom.c_out);
+        // SAFETY: the outputs are writable, and these two forms leave no room between pixels.
+        let mut out = unsafe { self.out.slice(tile.row, tile.count, c) };
         for output in 0..tile.count {
             let all = &self.scratch.acc[output * wide..][..wide];
             for (&acc, &lane) in all.iter().zip(S::V::LANE_ORDER) {
                 let channel = channel + usize::from(lane);
-                if channel < self.geom.c_in {
-                    let pixel = tile.first + output;
-                    let c_out = self.geom.c_out;
-                    scalar::finish(self.epi, c_out, acc, pixel, channel, &mut self.out);
+                if channel < c {
+                    scalar::finish(self.epi, c, acc, output, channel, &mut out);
                 }
-            }
-        }
-    }
-}
-
-/// Where a tile's codes go.
-struct Codes<'a> {
-    data: &'a mut [u8],
-    pitch: usize,
-    /// Channels that exist.
-    count: usize,
-    outputs: usize,
-    /// The first lane of the block.
-    lane: usize,
-}
-
-impl Codes<'_> {
-    #[inline(always)]
-    fn write<S: Simd, R: VectorRequant<S::V>>(self, s: S, prepared: &Prepared, acc: &[i32]) {
-        let v = s.v();
-        let lanes = S::V::LANES;
-        let requant = [
-            R::load(v, prepared, self.lane),
-            R::load(v, prepared, self.lane + lanes),
-            R::load(v, prepared, self.lane + 2 * lanes),
-            R::load(v, prepared, self.lane + 3 * lanes),
-        ];
-        for i in 0..self.outputs {
-            let acc = &acc[i * 4 * lanes..][..4 * lanes];
-            let bytes = v.narrow4([
-                requant[0].apply(v, vector::load(v, acc, 0)),
-                requant[1].apply(v, vector::load(v, acc, lanes)),
-                requant[2].apply(v, vector::load(v, acc, 2 * lanes)),
-                requant[3].apply(v, vector::load(v, acc, 3 * lanes)),
-            ]);
-            let to = &mut self.data[i * self.pitch..][..self.count];
-            if self.count == 4 * lanes {
-                // SAFETY: the slice holds a vector.
-                unsafe { v.store_bytes(to.as_mut_ptr(), bytes) };
-            } else {
-                // SAFETY: the slice holds `count` bytes.
-                unsafe { v.store_some_bytes(to.as_mut_ptr(), bytes, self.count) };
             }
         }
     }

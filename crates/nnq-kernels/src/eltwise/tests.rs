@@ -89,17 +89,20 @@ fn lengths_around_the_vector() {
     let by = AddDyadic::from_real(0.7, 0.9).unwrap();
     let (za, zb, zero, lo, hi) = POINTS[2];
     let spec = AddSpec { za, zb, zero, lo, hi, subtract: false, mode: AddMode::Dyadic(by) };
-    for len in [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 200] {
+    let product = MulSpec { za, zb, zero, lo, hi, mode: MulMode::Dyadic(Dyadic::from_real(0.011).unwrap()) };
+    for len in [0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200] {
         let (a, b) = (numbers.bytes(len), numbers.bytes(len));
         let x: Vec<f32> = numbers.bytes(len).iter().map(|&x| (f32::from(x) - 99.0) * 0.25).collect();
         let table: [u8; 256] = std::array::from_fn(|i| (i * 7 + 3) as u8);
         let run = |isa| {
-            let mut codes = vec![0; 3 * len];
+            let mut codes = vec![0; 4 * len];
             let (first, rest) = codes.split_at_mut(len);
-            let (second, third) = rest.split_at_mut(len);
+            let (second, rest) = rest.split_at_mut(len);
+            let (third, fourth) = rest.split_at_mut(len);
             add(isa, &a, &b, first, &spec);
             quantize(isa, &x, 0.1, 100, 3, 222, second);
             lut(isa, &a, &table, third);
+            mul(isa, &a, &b, fourth, &product);
             let mut real = vec![0f32; len];
             dequantize(isa, &a, 0.3, 77, &mut real);
             (codes, real)

@@ -1,7 +1,7 @@
 //! The requantization formulas on vectors: the same bits as the scalar functions, tested with
 //! tolerance 0.
 use super::{Dyadic, ScalarRequant};
-use crate::simd::{MAX_LANES, Vector};
+use crate::simd::{CodeBytes, MAX_LANES, Vector};
 
 /// Which vector code a set of multipliers needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,13 +105,20 @@ impl Prepared {
         }
     }
 
-    /// The smallest and the largest code.
-    pub(crate) fn codes(&self) -> [u8; 2] {
-        [self.lo as u8, self.hi as u8]
+    /// Zero point and limits for [`Vector::store_codes`] and [`Vector::narrow4`].
+    #[inline(always)]
+    pub(crate) fn bytes_of_code<V: Vector>(&self, v: V) -> CodeBytes<V::I> {
+        CodeBytes::new(v, self.zero as u8, self.lo as u8, self.hi as u8)
     }
 
     pub(crate) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let words = [&self.mult, &self.round, &self.shift, &self.lift, &self.least, &self.most];
+        (self.factor.len() + words.iter().map(|words| words.len()).sum::<usize>()) * size_of::<i32>()
     }
 }
 
@@ -121,11 +128,9 @@ pub(crate) trait VectorRequant<V: Vector>: Copy {
     fn load(v: V, from: &Prepared, at: usize) -> Self;
     /// The codes of `acc`, one in each lane.
     fn apply(self, v: V, acc: V::I) -> V::I;
-    /// Integers that give the codes of `acc` once they are clamped to the limits.
-    #[inline(always)]
-    fn unclamped(self, v: V, acc: V::I) -> V::I {
-        self.apply(v, acc)
-    }
+    /// Integers that give the codes of `acc` once they are saturated to 16 bits, the zero point is added and the
+    /// sum is clamped to the limits, which lie in `0..=255` as the zero point does.
+    fn without_zero(self, v: V, acc: V::I) -> V::I;
 }
 
 /// A [`VectorRequant`] whose register width is chosen later.
@@ -149,6 +154,14 @@ impl Rule for DyadicRule {
     type On<V: Vector> = DyadicVector<V>;
 }
 
+/// [`DyadicWide`].
+#[derive(Clone, Copy)]
+pub(crate) struct WideRule;
+
+impl Rule for WideRule {
+    type On<V: Vector> = DyadicWide<V>;
+}
+
 /// `clamp(rne(f32(acc) * m), lo - z, hi - z) + z`.
 #[derive(Clone, Copy)]
 pub(crate) struct OnnxVector<V: Vector> {
@@ -165,6 +178,11 @@ impl<V: Vector> VectorRequant<V> for OnnxVector<V> {
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
         self.limits.code(v, v.mul_f(v.to_float(acc), self.factor))
+    }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        self.limits.without_zero(v, v.mul_f(v.to_float(acc), self.factor))
     }
 }
 
@@ -197,14 +215,14 @@ impl<V: Vector> VectorRequant<V> for DyadicVector<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        v.min(v.max(self.unclamped(v, acc), self.lo), self.hi)
+        let code = v.add(self.without_zero(v, acc), self.zero);
+        v.min(v.max(code, self.lo), self.hi)
     }
 
     #[inline(always)]
-    fn unclamped(self, v: V, acc: V::I) -> V::I {
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
         let high = v.mul_high(acc, self.mult);
-        let scaled = v.shr(v.add(high, self.round), self.shift);
-        v.add(scaled, self.zero)
+        v.shr(v.add(high, self.round), self.shift)
     }
 }
 
@@ -233,8 +251,19 @@ impl<V: Vector> VectorRequant<V> for DyadicWide<V> {
 
     #[inline(always)]
     fn apply(self, v: V, acc: V::I) -> V::I {
-        let fitting = v.min(v.max(acc, self.least), self.most);
-        self.by.apply(v, v.mul(fitting, self.lift))
+        self.by.apply(v, self.lifted(v, acc))
+    }
+
+    #[inline(always)]
+    fn without_zero(self, v: V, acc: V::I) -> V::I {
+        self.by.without_zero(v, self.lifted(v, acc))
+    }
+}
+
+impl<V: Vector> DyadicWide<V> {
+    #[inline(always)]
+    fn lifted(self, v: V, acc: V::I) -> V::I {
+        v.mul(v.min(v.max(acc, self.least), self.most), self.lift)
     }
 }
 
@@ -257,8 +286,13 @@ impl<V: Vector> CodeLimits<V> {
     /// The limits are integers, so that rounding after the clamp gives the same as before it.
     #[inline(always)]
     pub(crate) fn code(self, v: V, real: V::F) -> V::I {
-        let clamped = v.min_f(v.max_f(real, self.lo), self.hi);
-        v.add(v.to_int(clamped), self.zero)
+        v.add(self.without_zero(v, real), self.zero)
+    }
+
+    /// The same without the zero point, for [`Vector::narrow4`].
+    #[inline(always)]
+    pub(crate) fn without_zero(self, v: V, real: V::F) -> V::I {
+        v.to_int(v.min_f(v.max_f(real, self.lo), self.hi))
     }
 }
 

@@ -5,6 +5,8 @@
 //! `new`, which asks the processor: to hold one is the proof that its instructions exist. Every method
 //! is inlined into the [`Simd::run`] of its instruction set, the one function compiled for it.
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -37,6 +39,7 @@ pub(crate) trait Vector: Copy + 'static {
     fn add(self, a: Self::I, b: Self::I) -> Self::I;
     fn sub(self, a: Self::I, b: Self::I) -> Self::I;
     fn mul(self, a: Self::I, b: Self::I) -> Self::I;
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
     fn min(self, a: Self::I, b: Self::I) -> Self::I;
     fn max(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a >> n`, arithmetic, `n` in `0..32` of each lane.
@@ -61,16 +64,25 @@ pub(crate) trait Vector: Copy + 'static {
     fn interleave4(self, rows: [Self::I; 4]) -> [Self::I; 4];
     /// `LANE_ORDER[q * LANES + l]` is the channel in lane `l` of vector `q` of `interleave4`.
     const LANE_ORDER: &'static [u8];
-    /// Four vectors of integers in `LANE_ORDER`, saturated to `0..=255`, as bytes in channel order.
-    fn narrow4(self, x: [Self::I; 4]) -> Self::I;
+    /// Four vectors of integers in `LANE_ORDER` as bytes in channel order: saturated to 16 bits, the zero point added and
+    /// saturated again, saturated to `0..=255` and clamped.
+    fn narrow4(self, x: [Self::I; 4], limits: CodeBytes<Self::I>) -> Self::I;
+    /// [`Vector::narrow4`] of four vectors of which one follows the other.
+    fn narrow4_in_order(self, x: [Self::I; 4], limits: CodeBytes<Self::I>) -> Self::I;
     fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
-    fn min_u8(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Integers saturated to `0..=255`, then clamped to `limits` (bytes): the first pair of vectors to
-    /// `pq[0]`, the second to `pq[1]`, in order.
+    /// Of each pair of vectors: integers saturated to 16 bits, the zero point added and saturated again, saturated
+    /// to `0..=255` and clamped. The first `count` bytes, at most `2 * LANES`, go in order to `pq[0]` for the first
+    /// pair, to `pq[1]` for the second.
     ///
     /// # Safety
-    /// `2 * LANES` bytes are writable at each of `pq`.
-    unsafe fn store_codes(self, ab: [[Self::I; 2]; 2], pq: [*mut u8; 2], limits: [Self::I; 2]);
+    /// `count` bytes are writable at each of `pq`.
+    unsafe fn store_codes(self, ab: [[Self::I; 2]; 2], pq: [*mut u8; 2], limits: CodeBytes<Self::I>, count: usize);
+
+    /// As [`Vector::store_codes`], of each vector the first `count` bytes, at most `LANES`.
+    ///
+    /// # Safety
+    /// `count` bytes are writable at each of `to`.
+    unsafe fn store_four_codes(self, x: [Self::I; 4], to: [*mut u8; 4], limits: CodeBytes<Self::I>, count: usize);
 
     /// # Safety
     /// `LANES` values are readable at `p`.
@@ -99,6 +111,11 @@ pub(crate) trait Vector: Copy + 'static {
     /// # Safety
     /// They are writable at `p`.
     unsafe fn store_some_bytes(self, p: *mut u8, x: Self::I, count: usize);
+    /// The low three bytes of each lane, `3 * LANES` bytes.
+    ///
+    /// # Safety
+    /// They are writable at `p`.
+    unsafe fn store_threes(self, p: *mut u8, x: Self::I);
     /// `LANES` bytes, each extended with zeros.
     ///
     /// # Safety
@@ -109,6 +126,28 @@ pub(crate) trait Vector: Copy + 'static {
     /// # Safety
     /// They are writable at `p`.
     unsafe fn narrow(self, p: *mut u8, x: Self::I);
+}
+
+/// Zero point and limits of a code.
+#[derive(Clone, Copy)]
+pub(crate) struct CodeBytes<I> {
+    /// The zero point in every 16 bits.
+    pub(crate) zero: I,
+    /// The smallest code in every byte.
+    pub(crate) lo: I,
+    /// The largest code in every byte.
+    pub(crate) hi: I,
+}
+
+impl<I> CodeBytes<I> {
+    #[inline(always)]
+    pub(crate) fn new<V: Vector<I = I>>(v: V, zero: u8, lo: u8, hi: u8) -> CodeBytes<I> {
+        CodeBytes {
+            zero: v.splat(i32::from(zero) * 0x0001_0001),
+            lo: v.splat(i32::from_ne_bytes([lo; 4])),
+            hi: v.splat(i32::from_ne_bytes([hi; 4])),
+        }
+    }
 }
 
 /// An instruction set.

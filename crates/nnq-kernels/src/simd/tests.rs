@@ -25,7 +25,7 @@ impl Op for Order {
         let order = [0, 1, 2, 3].map(|q| unsafe { v.load(channels.as_ptr().add(q * S::V::LANES)) });
         let mut narrow = vec![0; wide];
         // SAFETY: `narrow` holds a vector.
-        unsafe { v.store_bytes(narrow.as_mut_ptr(), v.narrow4(order)) };
+        unsafe { v.store_bytes(narrow.as_mut_ptr(), v.narrow4(order, CodeBytes::new(v, 0, 0, 255))) };
         (wide, mixed, narrow)
     }
 }

@@ -1,5 +1,5 @@
 //! 256-bit registers.
-use super::{Vector, op};
+use super::{CodeBytes, Vector, op};
 use std::arch::x86_64::*;
 
 /// Proof of AVX2.
@@ -32,6 +32,10 @@ impl Vector for Ymm {
     #[inline(always)]
     fn mul(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_and_si256(a, b))
     }
     #[inline(always)]
     fn min(self, a: __m256i, b: __m256i) -> __m256i {
@@ -108,30 +112,49 @@ impl Vector for Ymm {
     }
     const LANE_ORDER: &'static [u8] = &order();
     #[inline(always)]
-    fn narrow4(self, x: [__m256i; 4]) -> __m256i {
-        let [a, b, c, d] = x;
-        op!(_mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d)))
+    fn narrow4(self, [a, b, c, d]: [__m256i; 4], limits: CodeBytes<__m256i>) -> __m256i {
+        op!({
+            let low = _mm256_adds_epi16(_mm256_packs_epi32(a, b), limits.zero);
+            let high = _mm256_adds_epi16(_mm256_packs_epi32(c, d), limits.zero);
+            let bytes = _mm256_packus_epi16(low, high);
+            _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi)
+        })
+    }
+    #[inline(always)]
+    fn narrow4_in_order(self, x: [__m256i; 4], limits: CodeBytes<__m256i>) -> __m256i {
+        let bytes = self.narrow4(x, limits);
+        // Each 128 bits hold four lanes of each of the four vectors.
+        op!(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
     }
     #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_max_epu8(a, b))
     }
     #[inline(always)]
-    fn min_u8(self, a: __m256i, b: __m256i) -> __m256i {
-        op!(_mm256_min_epu8(a, b))
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m256i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        limits: CodeBytes<__m256i>,
+        count: usize,
+    ) {
+        debug_assert!(count <= 16);
+        let halves = self.codes([a[0], a[1], b[0], b[1]], limits);
+        for (half, to) in halves.iter().zip([p, q]) {
+            op!(match count {
+                16 => _mm_storeu_si128(to.cast(), *half),
+                _ => to.copy_from_nonoverlapping(std::ptr::from_ref(half).cast(), count),
+            });
+        }
     }
     #[inline(always)]
-    unsafe fn store_codes(self, [a, b]: [[__m256i; 2]; 2], [p, q]: [*mut u8; 2], [lo, hi]: [__m256i; 2]) {
-        op!({
-            let words = [_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(b[0], b[1])];
-            let bytes = _mm256_packus_epi16(words[0], words[1]);
-            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, lo), hi);
-            // Each 128 bits hold four channels of each of the four vectors.
-            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
-            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
-            _mm_storeu_si128(q.cast(), _mm256_extracti128_si256::<1>(bytes));
-        })
+    unsafe fn store_four_codes(self, x: [__m256i; 4], to: [*mut u8; 4], limits: CodeBytes<__m256i>, count: usize) {
+        debug_assert!(count <= 8);
+        let halves = self.codes(x, limits);
+        for (i, to) in to.into_iter().enumerate() {
+            let from = halves.as_ptr().cast::<u8>();
+            op!(to.copy_from_nonoverlapping(from.add(8 * i), count));
+        }
     }
 
     #[inline(always)]
@@ -162,9 +185,44 @@ impl Vector for Ymm {
     unsafe fn store_some_bytes(self, p: *mut u8, x: __m256i, count: usize) {
         debug_assert!(count <= 32);
         let mut all = [0u8; 32];
+        // Pieces by the bits of the count: a call of memcpy would cost the caller all of its vector registers.
         op!({
             _mm256_storeu_si256(all.as_mut_ptr().cast(), x);
-            std::ptr::copy_nonoverlapping(all.as_ptr(), p, count);
+            let mut at = 0;
+            if count & 32 != 0 {
+                return _mm256_storeu_si256(p.cast(), x);
+            }
+            if count & 16 != 0 {
+                _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(x));
+                at = 16;
+            }
+            let all = all.as_ptr();
+            if count & 8 != 0 {
+                p.add(at).cast::<u64>().write_unaligned(all.add(at).cast::<u64>().read_unaligned());
+                at += 8;
+            }
+            if count & 4 != 0 {
+                p.add(at).cast::<u32>().write_unaligned(all.add(at).cast::<u32>().read_unaligned());
+                at += 4;
+            }
+            if count & 2 != 0 {
+                p.add(at).cast::<u16>().write_unaligned(all.add(at).cast::<u16>().read_unaligned());
+                at += 2;
+            }
+            if count & 1 != 0 {
+                *p.add(at) = *all.add(at);
+            }
+        })
+    }
+    #[inline(always)]
+    unsafe fn store_threes(self, p: *mut u8, x: __m256i) {
+        op!({
+            // Twelve bytes to the front of each 128 bits, then these together.
+            let pick = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+            let twelves = _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(pick));
+            let bytes = _mm256_permutevar8x32_epi32(twelves, _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7));
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(bytes));
+            _mm_storel_epi64(p.add(16).cast(), _mm256_extracti128_si256::<1>(bytes))
         })
     }
     #[inline(always)]
@@ -180,6 +238,25 @@ impl Vector for Ymm {
             let low = _mm256_castsi256_si128(halves);
             let high = _mm256_extracti128_si256::<1>(halves);
             _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high))
+        })
+    }
+}
+
+impl Ymm {
+    /// The codes of four vectors, one after the other.
+    #[inline(always)]
+    fn codes(self, x: [__m256i; 4], limits: CodeBytes<__m256i>) -> [__m128i; 2] {
+        op!({
+            let words = [
+                _mm256_adds_epi16(_mm256_packs_epi32(x[0], x[1]), limits.zero),
+                _mm256_adds_epi16(_mm256_packs_epi32(x[2], x[3]), limits.zero),
+            ];
+            let bytes = _mm256_packus_epi16(words[0], words[1]);
+            let bytes = _mm256_min_epu8(_mm256_max_epu8(bytes, limits.lo), limits.hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let bytes = _mm256_permutevar8x32_epi32(bytes, order);
+            [_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes)]
         })
     }
 }

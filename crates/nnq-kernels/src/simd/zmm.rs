@@ -1,5 +1,5 @@
 //! 512-bit registers.
-use super::{Vector, op};
+use super::{CodeBytes, Vector, op};
 use std::arch::x86_64::*;
 
 /// Proof of AVX-512 F, BW, DQ and VL.
@@ -36,6 +36,10 @@ impl Vector for Zmm {
     #[inline(always)]
     fn mul(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_mullo_epi32(a, b))
+    }
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_and_si512(a, b))
     }
     #[inline(always)]
     fn min(self, a: __m512i, b: __m512i) -> __m512i {
@@ -109,29 +113,53 @@ impl Vector for Zmm {
     }
     const LANE_ORDER: &'static [u8] = &order();
     #[inline(always)]
-    fn narrow4(self, x: [__m512i; 4]) -> __m512i {
-        let [a, b, c, d] = x;
-        op!(_mm512_packus_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)))
+    fn narrow4(self, [a, b, c, d]: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        op!({
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), limits.zero);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), limits.zero);
+            let bytes = _mm512_packus_epi16(low, high);
+            _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi)
+        })
+    }
+    #[inline(always)]
+    fn narrow4_in_order(self, x: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        let bytes = self.narrow4(x, limits);
+        op!({
+            // Each 128 bits hold four lanes of each of the four vectors.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, bytes)
+        })
     }
     #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_max_epu8(a, b))
     }
     #[inline(always)]
-    fn min_u8(self, a: __m512i, b: __m512i) -> __m512i {
-        op!(_mm512_min_epu8(a, b))
+    unsafe fn store_codes(
+        self,
+        [a, b]: [[__m512i; 2]; 2],
+        [p, q]: [*mut u8; 2],
+        limits: CodeBytes<__m512i>,
+        count: usize,
+    ) {
+        debug_assert!(count <= 32);
+        let mask = ((1u64 << count) - 1) as u32;
+        let bytes = self.codes([a[0], a[1], b[0], b[1]], limits);
+        op!({
+            _mm256_mask_storeu_epi8(p.cast(), mask, _mm512_castsi512_si256(bytes));
+            _mm256_mask_storeu_epi8(q.cast(), mask, _mm512_extracti64x4_epi64::<1>(bytes));
+        })
     }
     #[inline(always)]
-    unsafe fn store_codes(self, [a, b]: [[__m512i; 2]; 2], [p, q]: [*mut u8; 2], [lo, hi]: [__m512i; 2]) {
+    unsafe fn store_four_codes(self, x: [__m512i; 4], to: [*mut u8; 4], limits: CodeBytes<__m512i>, count: usize) {
+        debug_assert!(count <= 16);
+        let mask = ((1u32 << count) - 1) as u16;
+        let bytes = self.codes(x, limits);
         op!({
-            let words = [_mm512_packs_epi32(a[0], a[1]), _mm512_packs_epi32(b[0], b[1])];
-            let bytes = _mm512_packus_epi16(words[0], words[1]);
-            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, lo), hi);
-            // Each 128 bits hold four channels of each of the four vectors.
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let bytes = _mm512_permutexvar_epi32(order, bytes);
-            _mm256_storeu_si256(p.cast(), _mm512_castsi512_si256(bytes));
-            _mm256_storeu_si256(q.cast(), _mm512_extracti64x4_epi64::<1>(bytes));
+            _mm_mask_storeu_epi8(to[0].cast(), mask, _mm512_castsi512_si128(bytes));
+            _mm_mask_storeu_epi8(to[1].cast(), mask, _mm512_extracti32x4_epi32::<1>(bytes));
+            _mm_mask_storeu_epi8(to[2].cast(), mask, _mm512_extracti32x4_epi32::<2>(bytes));
+            _mm_mask_storeu_epi8(to[3].cast(), mask, _mm512_extracti32x4_epi32::<3>(bytes));
         })
     }
 
@@ -166,12 +194,41 @@ impl Vector for Zmm {
         op!(_mm512_mask_storeu_epi8(p.cast(), if count == 0 { 0 } else { mask }, x))
     }
     #[inline(always)]
+    unsafe fn store_threes(self, p: *mut u8, x: __m512i) {
+        op!({
+            // Twelve bytes to the front of each 128 bits, then these together.
+            let pick = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+            let twelves = _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(pick));
+            let order = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+            let bytes = _mm512_permutexvar_epi32(order, twelves);
+            _mm512_mask_storeu_epi32(p.cast(), 0xfff, bytes)
+        })
+    }
+    #[inline(always)]
     unsafe fn widen(self, p: *const u8) -> __m512i {
         op!(_mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast())))
     }
     #[inline(always)]
     unsafe fn narrow(self, p: *mut u8, x: __m512i) {
         op!(_mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(x)))
+    }
+}
+
+impl Zmm {
+    /// The codes of four vectors, one after the other.
+    #[inline(always)]
+    fn codes(self, x: [__m512i; 4], limits: CodeBytes<__m512i>) -> __m512i {
+        op!({
+            let words = [
+                _mm512_adds_epi16(_mm512_packs_epi32(x[0], x[1]), limits.zero),
+                _mm512_adds_epi16(_mm512_packs_epi32(x[2], x[3]), limits.zero),
+            ];
+            let bytes = _mm512_packus_epi16(words[0], words[1]);
+            let bytes = _mm512_min_epu8(_mm512_max_epu8(bytes, limits.lo), limits.hi);
+            // Each 128 bits hold four channels of each of the four vectors.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, bytes)
+        })
     }
 }
 

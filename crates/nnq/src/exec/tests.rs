@@ -120,7 +120,7 @@ fn agree(graph: &Graph, shape: &[usize], seed: u64) -> (Vec<Tensor>, Vec<StepKin
                 continue;
             }
             for threads in [1, 2] {
-                let options = int::Options { threads, isa: Some(isa) };
+                let options = int::Options { threads, isa: Some(isa), separate: threads == 2 };
                 let mut session = int::Session::new(program.clone(), &options).unwrap();
                 for round in 0..2 {
                     let got = session.run(vec![x.clone()]).unwrap();

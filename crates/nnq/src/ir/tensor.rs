@@ -272,6 +272,25 @@ impl Tensor {
     pub fn reshaped(self, shape: Vec<usize>) -> Result<Self> {
         Self::new(shape, self.data)
     }
+    /// The smallest and the largest element of integers; `None` when there is no element.
+    ///
+    /// # Errors
+    /// When the elements are no integers.
+    pub fn int_range(&self) -> Result<Option<(i64, i64)>> {
+        fn range<T: Copy + Ord + Into<i64>>(all: &[T]) -> Option<(i64, i64)> {
+            let first = *all.first()?;
+            let (min, max) = all.iter().fold((first, first), |(lo, hi), &x| (lo.min(x), hi.max(x)));
+            Some((min.into(), max.into()))
+        }
+        match &self.data {
+            Data::I8(b) => Ok(range(b)),
+            Data::U8(b) => Ok(range(b)),
+            Data::I16(b) => Ok(range(b)),
+            Data::U16(b) => Ok(range(b)),
+            Data::I32(b) => Ok(range(b)),
+            _ => Ok(range(&self.to_i64s()?)),
+        }
+    }
     /// Every element as i64, for shapes, axes and other small integer tensors. Floats are refused.
     ///
     /// # Errors

@@ -255,3 +255,40 @@ pub fn explicit(path: &Path) -> Graph {
     nnq::ir::infer::infer(&mut graph).unwrap();
     graph
 }
+
+/// A script of the folder `tools`.
+pub fn tool(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tools").join(name)
+}
+
+/// What ONNX Runtime makes of a model.
+pub struct Job<'a> {
+    /// The file.
+    pub model: &'a Path,
+    /// With its default optimisations, giving the outputs only; without any, giving every value.
+    pub optimize: bool,
+}
+
+/// Values by name, one map per job. Each model passes ONNX's checker first.
+pub fn ort_values(python: &Path, jobs: &[Job], x: &Tensor) -> Vec<HashMap<String, Tensor>> {
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    let input = dir.path().join("input.npy");
+    save_npy(&input, x).unwrap();
+    let mut command = Command::new(python);
+    command.arg(tool("ort_values.py"));
+    for (i, job) in jobs.iter().enumerate() {
+        if i > 0 {
+            command.arg("+");
+        }
+        command.arg("--check").args(job.optimize.then_some("--optimize"));
+        command.arg(job.model).arg(&input).arg(dir.path().join(i.to_string()));
+    }
+    run(&mut command);
+    (0..jobs.len())
+        .map(|i| {
+            let dir = dir.path().join(i.to_string());
+            let names = std::fs::read_to_string(dir.join("names.txt")).unwrap();
+            names.lines().enumerate().map(|(k, n)| (n.to_owned(), load_npy(&dir.join(format!("{k:04}.npy"))))).collect()
+        })
+        .collect()
+}

@@ -79,7 +79,9 @@ impl Ctx {
             inner.peak = inner.peak.max(inner.held);
             // Not one that is far too large: a later operator needs that.
             let fits = |b: &Vec<f32>| (n..=n.saturating_mul(2).max(1 << 10)).contains(&b.capacity());
-            let best = inner.free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| b.capacity());
+            // One of the same length needs no filling.
+            let worth = |b: &Vec<f32>| (b.len() != n, n.saturating_sub(b.len()), b.capacity());
+            let best = inner.free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| worth(b));
             match best.map(|(i, _)| i) {
                 Some(i) => inner.remove(i),
                 None => {

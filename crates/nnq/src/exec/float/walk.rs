@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
     fn outputs(&mut self) -> Result<Vec<Tensor>> {
         let graph = &self.plan.graph;
         for &v in &graph.outputs {
-            self.to_rows(v)?;
+            self.put_in_rows(v)?;
         }
         let mut left: HashMap<ValueId, usize> = HashMap::new();
         for &v in &graph.outputs {
@@ -125,7 +125,7 @@ impl<'a> Walk<'a> {
         match tap.interest(v) {
             Interest::Nothing => {}
             Interest::Tensor if held.last => {
-                let rows = last::to_rows(held.tensor.clone(), self.ctx)?;
+                let rows = last::put_in_rows(held.tensor.clone(), self.ctx)?;
                 tap.see(v, &rows)?;
                 self.ctx.recycle(rows);
             }
@@ -137,10 +137,10 @@ impl<'a> Walk<'a> {
     }
 
     /// Lays a value out as the graph knows it.
-    fn to_rows(&mut self, v: ValueId) -> Result<()> {
+    fn put_in_rows(&mut self, v: ValueId) -> Result<()> {
         let slot = &mut self.values[v.0 as usize];
         if let Some(held) = slot.take_if(|h| h.last) {
-            *slot = Some(Held { tensor: last::to_rows(held.tensor, self.ctx)?, last: false });
+            *slot = Some(Held { tensor: last::put_in_rows(held.tensor, self.ctx)?, last: false });
         }
         Ok(())
     }
@@ -171,7 +171,7 @@ impl<'a> Walk<'a> {
         let channels_last = last::supports(&node.op, &self.inputs(node)?.0, node.outputs.len());
         if !channels_last {
             for &v in node.inputs.iter().flatten() {
-                self.to_rows(v)?;
+                self.put_in_rows(v)?;
             }
         }
         let results = match self.taken(id, node)? {

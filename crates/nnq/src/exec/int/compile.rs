@@ -1,15 +1,17 @@
 //! What can be prepared before shapes are known: packed weights, multipliers, tables.
-use super::{Stored, offset, table};
+use super::{offset, table};
 use crate::{
     error::{Error, Result},
     exec::lower::{Form, Product, ProductOut, Program, Requant, Step, StepKind},
-    ir::{Data, Tensor},
+    ir::Data,
 };
 use nnq_kernels::{
     Isa,
     conv::{ConvGeom, PackedConv},
     depthwise::PackedDepthwise,
+    tape::{Requantize, Weights},
 };
+use std::{borrow::Cow, sync::Arc};
 
 /// The prepared part of a step.
 pub(super) enum Packed {
@@ -19,24 +21,14 @@ pub(super) enum Packed {
     Table(Box<[u8; 256]>),
 }
 
-/// Weights and epilogue of a product.
+/// Weights and epilogue of a product; every plan shares them.
 pub(super) struct PackedProduct {
     pub(super) weights: Weights,
-    pub(super) w_zero: Option<Vec<i32>>,
-    pub(super) requant: Multipliers,
+    pub(super) bias: Arc<[i32]>,
+    pub(super) w_zero: Option<Arc<[i32]>>,
+    pub(super) requant: Requantize,
     /// Channels in and out and kernel; sizes are filled in by the plan.
     pub(super) geom: ConvGeom,
-}
-
-pub(super) enum Weights {
-    Conv(PackedConv),
-    Depthwise(PackedDepthwise),
-}
-
-pub(super) enum Multipliers {
-    Onnx(Vec<f32>),
-    Dyadic(Vec<i32>, Vec<u8>),
-    Real(Vec<f32>),
 }
 
 impl Packed {
@@ -76,39 +68,39 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
             (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, group);
             (geom, last_channels(&codes, shape[0], shape[1], k_h * k_w))
         }
-        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes),
+        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes.clone()),
         Form::Matrix { transposed: false } => {
             (ConvGeom::matrix(0, shape[0], channels), last_channels(&codes, 1, shape[0], shape[1]))
         }
     };
     let lift = offset(!p.weight_qtype.signed);
     let w_zero: Vec<i32> = p.weight_zero.iter().map(|z| z - lift).collect();
-    let w_zero = w_zero.iter().any(|&z| z != 0).then_some(w_zero);
+    let w_zero: Option<Arc<[i32]>> = w_zero.iter().any(|&z| z != 0).then(|| w_zero.into());
     geom.batch = 0;
     let depthwise = geom.groups == geom.c_in && geom.c_in == geom.c_out && geom.groups > 1 && w_zero.is_none();
     let weights = if depthwise {
-        Weights::Depthwise(PackedDepthwise::pack(isa, &geom, &ordered))
+        Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &ordered)))
     } else {
-        Weights::Conv(PackedConv::pack(isa, &geom, &ordered))
+        Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &ordered)))
     };
     let requant = match &p.out {
-        ProductOut::Real { scale } => Multipliers::Real(scale.clone()),
-        ProductOut::Code { requant: Requant::Onnx(m), .. } => Multipliers::Onnx(m.clone()),
+        ProductOut::Real { scale } => Requantize::Real(scale.as_slice().into()),
+        ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.as_slice().into()),
         ProductOut::Code { requant: Requant::Dyadic(m), .. } => {
-            Multipliers::Dyadic(m.iter().map(|d| d.mult).collect(), m.iter().map(|d| d.shift).collect())
+            Requantize::Dyadic { mult: m.iter().map(|d| d.mult).collect(), shift: m.iter().map(|d| d.shift).collect() }
         }
     };
-    Ok(PackedProduct { weights, w_zero, requant, geom })
+    Ok(PackedProduct { weights, bias: p.bias.as_slice().into(), w_zero, requant, geom })
 }
 
 /// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.
-fn signed_bytes(p: &Product) -> Result<Vec<i8>> {
+fn signed_bytes(p: &Product) -> Result<Cow<'_, [i8]>> {
     let wide = || {
         Error::unsupported("weights of more than 8 bits; the integer engine runs up to 8")
             .cure("run it with --engine sim")
     };
     match p.weight.data() {
-        Data::I8(b) => Ok(b.to_vec()),
+        Data::I8(b) => Ok(Cow::Borrowed(b)),
         #[allow(clippy::cast_possible_wrap)]
         Data::U8(b) => Ok(b.iter().map(|&c| (c ^ 0x80) as i8).collect()),
         _ => Err(wide()),
@@ -116,39 +108,17 @@ fn signed_bytes(p: &Product) -> Result<Vec<i8>> {
 }
 
 /// `[outer][channels][inner]` to `[outer][inner][channels]`.
-fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Vec<i8> {
-    let mut out = Vec::with_capacity(w.len());
-    for o in 0..outer {
-        for i in 0..inner {
-            out.extend((0..channels).map(|c| w[(o * channels + c) * inner + i]));
+fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Cow<'_, [i8]> {
+    if inner == 1 || channels == 1 {
+        return Cow::Borrowed(w);
+    }
+    let mut out = vec![0; w.len()];
+    for (w, out) in w.chunks_exact(channels * inner).zip(out.chunks_exact_mut(channels * inner)).take(outer) {
+        for (channel, all) in w.chunks_exact(inner).enumerate() {
+            for (to, &code) in out[channel..].iter_mut().step_by(channels).zip(all) {
+                *to = code;
+            }
         }
     }
-    out
-}
-
-impl Multipliers {
-    pub(super) fn as_requant(&self) -> nnq_kernels::conv::Requant<'_> {
-        match self {
-            Self::Onnx(m) => nnq_kernels::conv::Requant::Onnx(m),
-            Self::Dyadic(mult, shift) => nnq_kernels::conv::Requant::Dyadic { mult, shift },
-            Self::Real(s) => nnq_kernels::conv::Requant::Real(s),
-        }
-    }
-}
-
-/// The output's stored clamp and zero; anything for real outputs.
-pub(super) fn epilogue_codes(program: &Program, step: &Step, p: &Product) -> Result<Stored> {
-    match &p.out {
-        ProductOut::Real { .. } => Ok(Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }),
-        ProductOut::Code { clamp, .. } => {
-            let slot =
-                step.outputs.first().copied().flatten().ok_or_else(|| Error::internal("a product without output"))?;
-            Ok(Stored::of(program.grid(slot)?, *clamp))
-        }
-    }
-}
-
-/// A real tensor that some kernels want as a plain slice.
-pub(super) fn reals(t: &Tensor) -> Result<&[f32]> {
-    t.as_slice::<f32>()
+    Cow::Owned(out)
 }

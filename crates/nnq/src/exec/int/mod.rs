@@ -2,23 +2,28 @@
 //!
 //! Codes live in one arena of bytes, channels last, placed by liveness; kernels see only unsigned codes (a signed code is
 //! held as code + 128, its zero point likewise). Weights are packed once for the instruction set; a plan is compiled once
-//! for each shape of the inputs.
+//! for each shape of the inputs: a tape of kernels with every place and size fixed, run by a team of threads.
 mod compile;
-mod movement;
+mod file;
+mod geometry;
+mod layout;
 mod plan;
 mod run;
+mod steps;
 mod table;
 
 use super::{
-    float::{Ctx, NoTap, Tap},
-    lower::{Program, StepKind},
+    float::{Ctx, Tap},
+    lower::{Profile, Program, Step, StepKind},
 };
 use crate::{
-    error::{At, Error, Result},
-    ir::{DType, Tensor},
+    error::{At, Error, ErrorKind, Result},
+    ir::{Graph, Tensor},
 };
-use nnq_kernels::{Isa, conv::Scratch};
+use nnq_kernels::{Isa, tape::Workspace, team::Team};
 use std::{collections::HashMap, sync::Arc, time::Duration};
+
+pub use file::is_compiled;
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,19 +32,45 @@ pub struct Options {
     pub threads: usize,
     /// `None`: what `NNQ_ISA` says, else the best of the machine.
     pub isa: Option<Isa>,
+    /// Computes every step on its own. Results are the same; for measuring what computing steps together brings.
+    pub separate: bool,
 }
 
 /// A program ready to run in integers.
 pub struct Session {
-    program: Arc<Program>,
+    source: Source,
     isa: Isa,
-    threads: usize,
-    pool: rayon::ThreadPool,
-    packed: Vec<compile::Packed>,
-    plans: HashMap<Vec<Vec<usize>>, plan::Plan>,
-    arena: Vec<u8>,
-    scratch: Vec<Scratch>,
+    separate: bool,
+    team: Team,
+    pool: FloatPool,
+    /// For each set of input shapes, with steps computed together or not.
+    plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
+    workspace: Workspace,
     ctx: Ctx,
+}
+
+/// Where plans come from.
+enum Source {
+    /// They are made as they are needed.
+    Program { program: Arc<Program>, packed: Vec<compile::Packed> },
+    /// A file holds the one that there is, and says what the model is.
+    File { graph: Arc<Graph>, profile: Profile, weights: usize },
+}
+
+/// The threads of steps in floating point, made when the first one comes.
+struct FloatPool {
+    threads: usize,
+    pool: Option<rayon::ThreadPool>,
+}
+
+impl FloatPool {
+    fn run<T: Send>(&mut self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let pool = match self.pool.take() {
+            Some(pool) => pool,
+            None => super::thread_pool(self.threads)?,
+        };
+        Ok(self.pool.insert(pool).install(f))
+    }
 }
 
 /// What one step cost.
@@ -64,12 +95,7 @@ impl Session {
     /// When `NNQ_ISA` names an instruction set that is unknown or missing here, when the program holds codes of more
     /// than 8 bits, or the system gives no threads.
     pub fn new(program: Arc<Program>, options: &Options) -> Result<Self> {
-        let isa = match options.isa {
-            Some(isa) => isa,
-            None => Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE))?,
-        };
-        let pool = super::thread_pool(options.threads)?;
-        let threads = pool.current_num_threads();
+        let isa = chosen(options)?;
         for value in &program.values {
             if let super::lower::Repr::Code(g) = &value.repr
                 && g.qtype.bits > 8
@@ -87,21 +113,67 @@ impl Session {
             .iter()
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
+        Self::with(Source::Program { program, packed }, isa, options, HashMap::new())
+    }
+
+    /// Takes a plan from the bytes of a compiled file, see [`Session::compile`]. Weights stay in `bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are no such file, damaged, of another version, or made for an instruction set other than the one
+    /// that `NNQ_ISA` asks for or that this machine lacks.
+    pub fn from_compiled(bytes: &bytes::Bytes, options: &Options) -> Result<Self> {
+        let team = team(options)?;
+        let loaded = file::read(bytes, options.isa, team.members())?;
+        let source = Source::File { graph: Arc::new(loaded.graph), profile: loaded.profile, weights: loaded.weights };
+        let plans = HashMap::from([((loaded.shapes, true), loaded.plan)]);
+        Self::with(source, loaded.isa, options, plans)
+    }
+
+    fn with(
+        source: Source,
+        isa: Isa,
+        options: &Options,
+        plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
+    ) -> Result<Self> {
+        let team = team(options)?;
         Ok(Self {
-            program,
+            source,
             isa,
-            threads,
-            pool,
-            packed,
-            plans: HashMap::new(),
-            arena: Vec::new(),
-            scratch: (0..threads).map(|_| Scratch::new()).collect(),
+            separate: options.separate,
+            pool: FloatPool { threads: team.members(), pool: None },
+            team,
+            plans,
+            workspace: Workspace::new(),
             ctx: Ctx::new(),
         })
     }
-    /// The program.
-    pub fn program(&self) -> &Arc<Program> {
-        &self.program
+
+    /// The plan for inputs of these shapes as the bytes of a file: packed weights for this session's instruction set, and every
+    /// step with its places.
+    ///
+    /// # Errors
+    /// When the shapes do not fit, or a step in floating point has no form in such a file; names it.
+    pub fn compile(&self, shapes: Vec<Vec<usize>>) -> Result<Vec<u8>> {
+        let Source::Program { program, packed } = &self.source else {
+            return Err(Error::usage("this is a compiled file already"));
+        };
+        let plan = plan::compile(program, packed, (self.isa, self.team.members()), &shapes, true)?;
+        file::write(program, &plan, packed, self.isa, &shapes)
+    }
+
+    /// The model: what it was lowered from, or the inputs and outputs that a compiled file names.
+    pub fn graph(&self) -> &Arc<Graph> {
+        match &self.source {
+            Source::Program { program, .. } => &program.graph,
+            Source::File { graph, .. } => graph,
+        }
+    }
+    /// The arithmetic.
+    pub fn profile(&self) -> Profile {
+        match &self.source {
+            Source::Program { program, .. } => program.profile,
+            Source::File { profile, .. } => *profile,
+        }
     }
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
@@ -109,25 +181,29 @@ impl Session {
     }
     /// Threads in use.
     pub fn threads(&self) -> usize {
-        self.threads
+        self.team.members()
     }
     /// Bytes of packed weights, and of the arena so far.
     pub fn memory(&self) -> (usize, usize) {
-        (self.packed.iter().map(compile::Packed::bytes).sum(), self.arena.len())
+        let weights = match &self.source {
+            Source::Program { packed, .. } => packed.iter().map(compile::Packed::bytes).sum(),
+            Source::File { weights, .. } => *weights,
+        };
+        (weights, self.workspace.bytes().len())
     }
     /// Runs once; inputs and outputs in the order of the graph's.
     ///
     /// # Errors
     /// Names the node and the shapes.
     pub fn run(&mut self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>> {
-        self.execute(inputs, &mut NoTap, false, None)
+        self.execute(inputs, None, None)
     }
     /// Runs once and shows the tap every value as real numbers (codes dequantized).
     ///
     /// # Errors
     /// As [`Session::run`], and what the tap answers.
     pub fn run_tapped(&mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<Vec<Tensor>> {
-        self.execute(inputs, tap, true, None)
+        self.execute(inputs, Some(tap), None)
     }
     /// Runs once and says what each step cost.
     ///
@@ -135,40 +211,60 @@ impl Session {
     /// As [`Session::run`].
     pub fn run_timed(&mut self, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Vec<StepTime>)> {
         let mut times = Vec::new();
-        let out = self.execute(inputs, &mut NoTap, false, Some(&mut times))?;
+        let out = self.execute(inputs, None, Some(&mut times))?;
         Ok((out, times))
     }
 
     fn execute(
         &mut self,
         inputs: Vec<Tensor>,
-        tap: &mut dyn Tap,
-        tapped: bool,
+        tap: Option<&mut dyn Tap>,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
-        super::check_inputs(&self.program.graph, &inputs)?;
-        let key: Vec<Vec<usize>> = inputs.iter().map(|t| t.shape().to_vec()).collect();
-        if !self.plans.contains_key(&key) {
-            let plan = plan::compile(&self.program, &self.packed, &key)?;
-            self.plans.insert(key.clone(), plan);
-        }
-        let plan = &self.plans[&key];
-        if self.arena.len() < plan.arena {
-            self.arena.resize(plan.arena, 0);
-        }
-        let mut runner = run::Runner {
-            program: &self.program,
-            plan,
-            packed: &self.packed,
-            isa: self.isa,
-            pool: &self.pool,
-            arena: &mut self.arena,
-            scratch: &mut self.scratch,
-            ctx: &self.ctx,
-            real: vec![None; self.program.values.len()],
+        super::check_inputs(self.graph(), &inputs)?;
+        // A tap sees every value, so that each must lie in memory.
+        let fuse = tap.is_none() && !self.separate;
+        let mut key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
+        let shown = match (&self.source, tap) {
+            (Source::Program { program, packed }, tap) => {
+                if !self.plans.contains_key(&key) {
+                    let plan = plan::compile(program, packed, (self.isa, self.team.members()), &key.0, fuse)?;
+                    self.plans.insert(key.clone(), plan);
+                }
+                tap.map(|tap| run::Shown { program, tap })
+            }
+            (Source::File { .. }, Some(_)) => {
+                return Err(
+                    Error::usage("a compiled file does not show its values").cure("use the model it was made from")
+                );
+            }
+            (Source::File { .. }, None) => {
+                key.1 = true;
+                None
+            }
         };
-        runner.run(inputs, tap, tapped, times)
+        let plan = self.plans.get(&key).ok_or_else(|| Error::internal("no plan for these shapes"))?;
+        let mut runner = run::Runner {
+            plan,
+            workspace: &mut self.workspace,
+            team: &mut self.team,
+            pool: &mut self.pool,
+            ctx: &self.ctx,
+            real: vec![None; plan.slots],
+        };
+        runner.run(inputs, shown, times)
     }
+}
+
+fn chosen(options: &Options) -> Result<Isa> {
+    match options.isa {
+        Some(isa) => Ok(isa),
+        None => Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE)),
+    }
+}
+
+fn team(options: &Options) -> Result<Team> {
+    Team::new(options.threads).map_err(|e| Error::new(ErrorKind::Io, format!("no threads: {e}")))
 }
 
 /// How far stored (unsigned) codes are above the codes of a grid.
@@ -197,13 +293,13 @@ impl Stored {
 }
 
 /// A short description of a step for tables.
-fn describe(kind: &StepKind, weight: Option<&[usize]>) -> String {
-    match kind {
+fn describe(step: &Step) -> String {
+    match &step.kind {
         StepKind::Quantize => "quantize".into(),
         StepKind::Dequantize => "dequantize".into(),
         StepKind::Product(p) => match &p.form {
             super::lower::Form::Conv(a) => {
-                let dims: Vec<String> = weight.unwrap_or(&[]).iter().skip(2).map(ToString::to_string).collect();
+                let dims: Vec<String> = p.weight.shape().iter().skip(2).map(ToString::to_string).collect();
                 let group = if a.group > 1 { format!(" g{}", a.group) } else { String::new() };
                 format!("conv {}{group}", dims.join("x"))
             }
@@ -221,10 +317,4 @@ fn describe(kind: &StepKind, weight: Option<&[usize]>) -> String {
             format!("float {}", name.split([' ', '(', '{']).next().unwrap_or_default())
         }
     }
-}
-
-/// A tensor of stored codes as the float executor's movers take it.
-fn bytes_tensor(shape: &[usize], bytes: Vec<u8>) -> Tensor {
-    debug_assert_eq!(DType::U8.size(), 1);
-    Tensor::of(shape, bytes)
 }

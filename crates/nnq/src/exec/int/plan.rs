@@ -1,81 +1,400 @@
-//! A plan for one set of input shapes: the shape, layout and place of every value, the geometry of every step.
-use super::compile::Packed;
+//! A plan for one set of input shapes: the shape, layout and place of every value, and the kernels that compute them.
+use super::{compile::Packed, describe, layout, layout::Layout, steps};
 use crate::{
     error::{At, Error, Result},
     exec::{
         float::room,
-        lower::{Form, Program, Repr, Slot, Step, StepKind},
+        lower::{Program, Repr, Slot, Step, StepKind},
     },
-    ir::{Binding, Dim, Shape, ValueId, op::Window},
+    ir::{Binding, Dim, Op, Shape, Tensor, ValueId},
 };
-use nnq_kernels::conv::{ConvGeom, SLACK};
-
-/// Order of the bytes of a value of codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Layout {
-    /// As the shape says.
-    RowMajor,
-    /// `[n, spatial..., c]` for a shape `[n, c, spatial...]`.
-    ChannelsLast,
-}
+use nnq_kernels::{
+    Isa, SLACK,
+    tape::{Kernel, Span, Strided, Tape, Weights},
+};
+use serde::{Deserialize, Serialize};
+use std::{ops::Range, sync::Arc};
 
 /// Where a value of codes lives.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     pub(super) shape: Vec<usize>,
     pub(super) layout: Layout,
-    pub(super) offset: usize,
+    pub(super) at: usize,
+    /// Bytes of the value.
     pub(super) len: usize,
+    /// Bytes from pixel to pixel where it lies between the channels of a wider value.
+    pub(super) pitch: Option<usize>,
 }
 
-/// Sizes of a step.
-pub(super) enum Geometry {
-    None,
-    Conv(ConvGeom),
-    Pool(Window),
+impl Place {
+    pub(super) fn span(&self) -> Span {
+        Span { at: self.at, len: self.len }
+    }
+    /// As the output of something that writes `channels` codes for each pixel.
+    pub(super) fn strided(&self, channels: usize) -> Strided {
+        Strided { at: self.at, pitch: self.pitch.unwrap_or(channels) }
+    }
 }
 
+/// A piece of a plan.
+pub(super) enum Part {
+    /// Kernels.
+    Tape(Segment),
+    /// Steps in floating point, one after another.
+    Float(Vec<FloatStep>),
+}
+
+/// Kernels that run without a step in floating point between them.
+pub(super) struct Segment {
+    pub(super) tape: Tape,
+    /// The buffers of real numbers.
+    pub(super) reals: Vec<RealUse>,
+    /// The step of the program that each kernel belongs to.
+    pub(super) origin: Vec<usize>,
+    /// The steps of the program that it computes; some need no kernel.
+    pub(super) steps: Range<usize>,
+}
+
+/// A value of real numbers that a segment reads or writes.
+#[derive(Clone)]
+pub(super) struct RealUse {
+    pub(super) value: Operand,
+    pub(super) shape: Vec<usize>,
+    pub(super) written: bool,
+}
+
+/// A step in floating point.
+pub(super) struct FloatStep {
+    /// Its number in the program.
+    pub(super) step: usize,
+    pub(super) op: FloatOp,
+    pub(super) inputs: Vec<Option<Operand>>,
+    pub(super) outputs: Vec<Option<Slot>>,
+}
+
+/// What a step in floating point computes.
+pub(super) enum FloatOp {
+    /// The same numbers in another shape.
+    View(Vec<usize>),
+    Op(Op),
+}
+
+/// A value of real numbers.
+#[derive(Clone)]
+pub(super) enum Operand {
+    Slot(Slot),
+    Constant(Arc<Tensor>),
+}
+
+/// What reports say of a step, and what ends with it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Facts {
+    pub(super) name: String,
+    pub(super) kind: String,
+    pub(super) macs: u64,
+    pub(super) bytes: u64,
+    /// Values of real numbers that nobody reads afterwards.
+    pub(super) dead: Vec<Slot>,
+}
+
+/// All that a run needs.
 pub(super) struct Plan {
-    /// Bytes of the arena.
-    pub(super) arena: usize,
-    /// For each slot that holds codes.
+    /// How many values there are.
+    pub(super) slots: usize,
+    pub(super) inputs: Vec<Slot>,
+    pub(super) outputs: Vec<Operand>,
+    pub(super) parts: Vec<Part>,
+    /// For each step of the program.
+    pub(super) facts: Vec<Facts>,
+    /// For each slot that holds codes in memory: for taps.
     pub(super) places: Vec<Option<Place>>,
-    /// For each step.
-    pub(super) geometry: Vec<Geometry>,
-    /// Multiply-accumulates of each step.
-    pub(super) macs: Vec<u64>,
-    /// The step after which a slot is dead.
-    pub(super) last_use: Vec<usize>,
+    /// For each slot, where it is known.
+    pub(super) shapes: Vec<Option<Vec<usize>>>,
 }
 
-pub(super) fn compile(program: &Program, packed: &[Packed], inputs: &[Vec<usize>]) -> Result<Plan> {
+/// What a plan is made for: the instruction set and the number of threads.
+pub(super) type Target = (Isa, usize);
+
+/// Makes a plan for inputs of these shapes. With `fuse`, sums are computed together with a product before them and the
+/// parts of a concatenation where they are wanted, so that some values never lie in memory on their own.
+///
+/// # Errors
+/// When shapes do not fit; names the node.
+pub(super) fn compile(
+    program: &Program,
+    packed: &[Packed],
+    target: Target,
+    inputs: &[Vec<usize>],
+    fuse: bool,
+) -> Result<Plan> {
     let shapes = shapes(program, inputs)?;
-    let shape = |slot: Slot| shapes[program.values[slot].source.0 as usize].clone();
-    let last_use = last_use(program);
-    let layouts = layouts(program, &shapes);
-    let mut places: Vec<Option<Place>> = vec![None; program.values.len()];
-    for (slot, value) in program.values.iter().enumerate() {
-        if matches!(value.repr, Repr::Code(_)) {
-            let name = || format!("value '{}'", program.graph.value(value.source).name);
-            let shape = shape(slot)
-                .ok_or_else(|| Error::shape("its shape cannot be known before the model runs"))
-                .and_then(|s| Ok((room(&s)?, s)))
-                .at(name)?;
-            places[slot] = Some(Place { len: shape.0, shape: shape.1, layout: layouts[slot], offset: 0 });
+    let layouts = layout::choose(program, &shapes);
+    let fusing = if fuse { steps::fuse::find(program, &shapes, &layouts) } else { steps::fuse::Fusing::default() };
+    let mut planner = Planner {
+        program,
+        packed,
+        shapes,
+        layouts,
+        last_use: last_use(program),
+        places: vec![None; program.values.len()],
+        space: Space::default(),
+        macs: vec![0; program.steps.len()],
+        weights: Vec::new(),
+        pending: Pending::default(),
+        done: Vec::new(),
+        now: 0,
+        fusing,
+    };
+    for (i, step) in program.steps.iter().enumerate() {
+        planner.now = i;
+        planner.step(i, step).at(|| format!("node '{}'", program.step_name(step)))?;
+    }
+    planner.flush(program.steps.len());
+    let facts = (0..program.steps.len()).map(|i| planner.facts(i)).collect();
+    let arena = planner.space.size;
+    let outputs = program.outputs.iter().map(|&s| operand(program, s)).collect();
+    let shapes = (0..program.values.len()).map(|slot| planner.shape(slot).ok()).collect();
+    let parts = planner.done.into_iter().map(|d| d.build(target, &planner.weights, arena)).collect::<Result<_>>()?;
+    Ok(Plan {
+        slots: program.values.len(),
+        inputs: program.inputs.clone(),
+        outputs,
+        parts,
+        facts,
+        places: planner.places,
+        shapes,
+    })
+}
+
+/// A value of real numbers of a program.
+fn operand(program: &Program, slot: Slot) -> Operand {
+    match &program.values[slot].repr {
+        Repr::Constant(t) => Operand::Constant(t.clone()),
+        _ => Operand::Slot(slot),
+    }
+}
+
+/// Kernels that wait for the size of the arena.
+#[derive(Default)]
+struct Pending {
+    kernels: Vec<Kernel>,
+    origin: Vec<usize>,
+    reals: Vec<RealUse>,
+    /// The slots of `reals`.
+    slots: Vec<Slot>,
+    /// The first step that it computes, and how many.
+    first: usize,
+    steps: usize,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.steps == 0
+    }
+}
+
+enum Done {
+    Kernels(Pending, usize),
+    Float(Vec<FloatStep>),
+}
+
+impl Done {
+    fn build(self, (isa, members): Target, weights: &[Weights], arena: usize) -> Result<Part> {
+        Ok(match self {
+            Self::Float(steps) => Part::Float(steps),
+            Self::Kernels(Pending { kernels, origin, reals, first, .. }, end) => {
+                let sizes = reals.iter().map(|r| (r.shape.iter().product(), r.written)).collect();
+                let tape = Tape::new(isa, members, kernels, weights, arena, sizes).map_err(Error::internal)?;
+                Part::Tape(Segment { tape, reals, origin, steps: first..end })
+            }
+        })
+    }
+}
+
+/// A plan in the making.
+pub(super) struct Planner<'a> {
+    pub(super) program: &'a Program,
+    pub(super) packed: &'a [Packed],
+    pub(super) shapes: Vec<Option<Vec<usize>>>,
+    pub(super) layouts: Vec<Layout>,
+    pub(super) last_use: Vec<usize>,
+    pub(super) fusing: steps::fuse::Fusing,
+    pub(super) macs: Vec<u64>,
+    pub(super) weights: Vec<Weights>,
+    places: Vec<Option<Place>>,
+    space: Space,
+    pending: Pending,
+    done: Vec<Done>,
+    /// The step being planned.
+    now: usize,
+}
+
+impl Planner<'_> {
+    fn step(&mut self, i: usize, step: &Step) -> Result<()> {
+        if self.fusing.skipped.contains(&i) {
+            return Ok(());
+        }
+        if let StepKind::Float(op) = &step.kind {
+            self.flush(i);
+            let step = self.float(i, step, op);
+            match self.done.last_mut() {
+                Some(Done::Float(steps)) => steps.push(step),
+                _ => self.done.push(Done::Float(vec![step])),
+            }
+            return Ok(());
+        }
+        if self.pending.is_empty() {
+            self.pending.first = i;
+        }
+        self.pending.steps += 1;
+        steps::plan(self, i, step)
+    }
+
+    /// What waits becomes a segment that computes the steps before `end`.
+    fn flush(&mut self, end: usize) {
+        let pending = std::mem::take(&mut self.pending);
+        if !pending.is_empty() {
+            self.done.push(Done::Kernels(pending, end));
         }
     }
-    let arena = place(program, &mut places, &last_use);
-    let mut geometry = Vec::with_capacity(program.steps.len());
-    let mut macs = Vec::with_capacity(program.steps.len());
-    for (step, packed) in program.steps.iter().zip(packed) {
-        let g = step_geometry(step, packed, &shape).at(|| format!("node '{}'", program.step_name(step)))?;
-        macs.push(match &g {
-            Geometry::Conv(c) => (c.pixels() * c.c_out * (c.c_in / c.groups.max(1)) * c.k_h * c.k_w) as u64,
-            _ => 0,
-        });
-        geometry.push(g);
+
+    fn float(&self, i: usize, step: &Step, op: &Op) -> FloatStep {
+        let inputs: Vec<_> = step.inputs.iter().map(|s| s.map(|s| operand(self.program, s))).collect();
+        let y = step.outputs.first().copied().flatten();
+        let shape = y.filter(|_| is_view(op)).and_then(|y| self.shape(y).ok());
+        let op = match (shape, inputs.first()) {
+            (Some(shape), Some(Some(Operand::Slot(_)))) if step.outputs.len() == 1 => FloatOp::View(shape),
+            _ => FloatOp::Op(op.clone()),
+        };
+        FloatStep { step: i, op, inputs, outputs: step.outputs.clone() }
     }
-    Ok(Plan { arena, places, geometry, macs, last_use })
+
+    /// What reports say of step `i`.
+    fn facts(&self, i: usize) -> Facts {
+        let step = &self.program.steps[i];
+        let mut slots: Vec<Slot> = step.inputs.iter().chain(&step.outputs).flatten().copied().collect();
+        slots.sort_unstable();
+        slots.dedup();
+        let is_real = |s: Slot| matches!(self.program.values[s].repr, Repr::Real);
+        let dead = slots.iter().copied().filter(|&s| is_real(s) && self.last_use[s] == i).collect();
+        let mut kind = describe(step);
+        if let Some(&sum) = self.fusing.sums.get(&i) {
+            // The product's own codes stay in the cache.
+            kind.push_str(" + add");
+            let add = &self.program.steps[sum];
+            slots.extend(add.inputs.iter().chain(&add.outputs).flatten());
+            slots.retain(|s| !step.outputs.contains(&Some(*s)));
+        }
+        let size = |&s: &Slot| match &self.places[s] {
+            Some(place) => place.len,
+            None => self.shape(s).map_or(0, |s| s.iter().product::<usize>() * size_of::<f32>()),
+        };
+        let bytes = slots.iter().map(size).sum::<usize>() + self.packed[i].bytes();
+        Facts { name: self.program.step_name(step), kind, macs: self.macs[i], bytes: bytes as u64, dead }
+    }
+
+    /// Appends a kernel of the current step.
+    pub(super) fn push(&mut self, kernel: Kernel) {
+        self.pending.kernels.push(kernel);
+        self.pending.origin.push(self.now);
+    }
+
+    /// The shape of a slot.
+    ///
+    /// # Errors
+    /// When it cannot be known.
+    pub(super) fn shape(&self, slot: Slot) -> Result<Vec<usize>> {
+        let source = self.program.values[slot].source;
+        self.shapes[source.0 as usize].clone().ok_or_else(|| {
+            Error::shape("its shape cannot be known before the model runs")
+                .at(format!("value '{}'", self.program.graph.value(source).name))
+        })
+    }
+
+    /// The number of the buffer of real numbers that holds `slot`, read or written.
+    pub(super) fn real(&mut self, slot: Slot, written: bool) -> Result<usize> {
+        let known = self.pending.slots.iter().position(|&s| s == slot);
+        if let Some(i) = known {
+            return Ok(i);
+        }
+        let shape = self.shape(slot)?;
+        self.pending.slots.push(slot);
+        self.pending.reals.push(RealUse { value: operand(self.program, slot), shape, written });
+        Ok(self.pending.reals.len() - 1)
+    }
+
+    /// The place of a value that has been produced.
+    pub(super) fn place(&self, slot: Slot) -> Result<Place> {
+        self.places[slot].clone().ok_or_else(|| Error::internal("a value of codes has no place"))
+    }
+
+    /// Makes a place for a value that is produced now.
+    pub(super) fn produce(&mut self, slot: Slot) -> Result<Place> {
+        if let Some(place) = &self.places[slot] {
+            return Ok(place.clone());
+        }
+        let shape = self.shape(slot)?;
+        let layout = self.layouts[slot];
+        let len = room(&shape)?;
+        let place = match self.fusing.hosts.get(&slot).copied() {
+            None => Place { at: self.space.take(len, self.now, self.last_use[slot]), shape, layout, len, pitch: None },
+            Some((whole, channel)) => {
+                let host = self.produce(whole)?;
+                Place { at: host.at + channel, shape, layout, len, pitch: Some(host.shape[1]) }
+            }
+        };
+        self.places[slot] = Some(place.clone());
+        Ok(place)
+    }
+
+    /// `slot` is the same bytes as `other`, which has been produced.
+    pub(super) fn alias(&mut self, slot: Slot, other: &Place) -> Result<()> {
+        self.space.keep(other.at, self.last_use[slot]);
+        let (shape, layout) = (self.shape(slot)?, self.layouts[slot]);
+        self.places[slot] = Some(Place { shape, layout, ..other.clone() });
+        Ok(())
+    }
+
+    /// Memory for this step only.
+    pub(super) fn temporary(&mut self, bytes: usize) -> usize {
+        self.space.take(bytes, self.now, self.now)
+    }
+}
+
+/// The arena while it is handed out: first fit by liveness.
+#[derive(Default)]
+struct Space {
+    /// Start, end, and the step after which the bytes are free.
+    live: Vec<(usize, usize, usize)>,
+    size: usize,
+}
+
+impl Space {
+    fn take(&mut self, bytes: usize, now: usize, until: usize) -> usize {
+        self.live.retain(|&(_, _, last)| last >= now);
+        self.live.sort_unstable();
+        let bytes = (bytes + SLACK).next_multiple_of(64);
+        let mut at = 0;
+        for &(start, end, _) in &self.live {
+            if at + bytes <= start {
+                break;
+            }
+            at = at.max(end);
+        }
+        self.live.push((at, at + bytes, until));
+        self.size = self.size.max(at + bytes);
+        at
+    }
+
+    /// The bytes taken at `at` live on until `until`.
+    fn keep(&mut self, at: usize, until: usize) {
+        for (start, _, last) in &mut self.live {
+            if *start == at {
+                *last = (*last).max(until);
+            }
+        }
+    }
 }
 
 /// The shape of every value of the graph for these inputs.
@@ -114,105 +433,12 @@ fn last_use(program: &Program) -> Vec<usize> {
     last
 }
 
-/// Channels last for images and for whatever convolutions and pools touch; row-major otherwise.
-fn layouts(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<Layout> {
-    let rank = |slot: Slot| shapes[program.values[slot].source.0 as usize].as_ref().map_or(0, Vec::len);
-    let mut layouts: Vec<Layout> =
-        (0..program.values.len()).map(|s| if rank(s) == 4 { Layout::ChannelsLast } else { Layout::RowMajor }).collect();
-    for step in &program.steps {
-        let spatial = match &step.kind {
-            StepKind::Product(p) => matches!(p.form, Form::Conv(_)),
-            StepKind::MaxPool { .. } | StepKind::AveragePool { .. } => true,
-            _ => false,
-        };
-        if spatial {
-            for &slot in step.inputs.iter().chain(&step.outputs).flatten() {
-                if rank(slot) == 3 {
-                    layouts[slot] = Layout::ChannelsLast;
-                }
-            }
-        }
-    }
-    layouts
+/// Whether an operator keeps all numbers in their order.
+fn is_view(op: &Op) -> bool {
+    matches!(op, Op::Reshape { .. } | Op::Flatten { .. } | Op::Squeeze | Op::Unsqueeze | Op::Identity)
 }
 
-/// First fit by liveness; answers the size of the arena.
-fn place(program: &Program, places: &mut [Option<Place>], last_use: &[usize]) -> usize {
-    let mut live: Vec<(usize, usize, usize)> = Vec::new();
-    let mut size = 0;
-    for (i, step) in program.steps.iter().enumerate() {
-        live.retain(|&(_, _, until)| until >= i);
-        for &slot in step.outputs.iter().flatten() {
-            let Some(p) = &mut places[slot] else { continue };
-            let bytes = (p.len + SLACK).next_multiple_of(64);
-            live.sort_unstable();
-            let mut at = 0;
-            for &(start, end, _) in &live {
-                if at + bytes <= start {
-                    break;
-                }
-                at = at.max(end);
-            }
-            p.offset = at;
-            live.push((at, at + bytes, last_use[slot]));
-            size = size.max(at + bytes);
-        }
-    }
-    size
-}
-
-fn step_geometry(step: &Step, packed: &Packed, shape: &dyn Fn(Slot) -> Option<Vec<usize>>) -> Result<Geometry> {
-    let at = |slots: &[Option<Slot>]| {
-        let slot = slots.first().copied().flatten().ok_or_else(|| Error::internal("a step without operand"))?;
-        shape(slot).ok_or_else(|| Error::shape("the shape of an operand cannot be known before the model runs"))
-    };
-    Ok(match (&step.kind, packed) {
-        (StepKind::Product(p), Packed::Product(pp)) => {
-            let (x, y) = (at(&step.inputs)?, at(&step.outputs)?);
-            let mut g = pp.geom;
-            match &p.form {
-                Form::Matrix { .. } => {
-                    let k = x.last().copied().unwrap_or(0);
-                    if k != g.c_in {
-                        return Err(Error::shape(format!("rows of {k} values by a weight of {} rows", g.c_in)));
-                    }
-                    g.batch = x[..x.len() - 1].iter().product();
-                }
-                Form::Conv(a) => {
-                    if x.len() != p.weight.shape().len() || x[1] != g.c_in {
-                        return Err(Error::shape(format!("input {x:?} by a weight {:?}", p.weight.shape())));
-                    }
-                    let w = a.resolve(&x[2..], &p.weight.shape()[2..])?;
-                    let (d2, pad) = (w.input.len() == 2, |i: usize| w.begin[i]);
-                    // A one-dimensional convolution is a row of height 1.
-                    let pick = |v: &[usize], default: usize| if d2 { (v[0], v[1]) } else { (default, v[0]) };
-                    g.batch = x[0];
-                    (g.in_h, g.in_w) = pick(&w.input, 1);
-                    (g.out_h, g.out_w) = pick(&y[2..], 1);
-                    (g.stride_h, g.stride_w) = pick(&w.strides, 1);
-                    (g.dil_h, g.dil_w) = pick(&w.dilations, 1);
-                    let (top, left) = if d2 { (pad(0), pad(1)) } else { (0, pad(0)) };
-                    let fits = |p: i64| {
-                        usize::try_from(p).map_err(|_| {
-                            Error::unsupported(format!("a convolution with negative padding {p}"))
-                                .cure("run the model through simplify, or crop before")
-                        })
-                    };
-                    (g.pad_top, g.pad_left) = (fits(top)?, fits(left)?);
-                }
-            }
-            Geometry::Conv(g)
-        }
-        (StepKind::MaxPool { window } | StepKind::AveragePool { window, .. }, _) => {
-            let x = at(&step.inputs)?;
-            if !(3..=4).contains(&x.len()) {
-                return Err(Error::unsupported(format!("pooling over a shape {x:?}")));
-            }
-            Geometry::Pool(match window {
-                Some(w) => w.resolve(&x[2..])?,
-                None => crate::ir::op::PoolAttrs { kernel: x[2..].to_vec(), ..Default::default() }.resolve(&x[2..])?,
-            })
-        }
-        _ => Geometry::None,
-    })
+/// Whether a slot holds codes.
+pub(super) fn is_code(program: &Program, slot: Slot) -> bool {
+    matches!(program.values[slot].repr, Repr::Code(_))
 }

@@ -2,7 +2,7 @@
 use super::{Clamp, Form, Grid, Product, ProductOut, Profile, Requant, dyadic};
 use crate::{
     error::{Error, Result},
-    ir::{Granularity, Graph, Node, Op, QParams, Tensor, ValueId},
+    ir::{Data, Granularity, Graph, Node, Op, QParams, Tensor, ValueId},
 };
 use std::sync::Arc;
 
@@ -115,6 +115,34 @@ pub fn bias_code(b: f64, sx: f32, sw: f32) -> Option<i32> {
     (q.abs() <= f64::from(i32::MAX)).then_some(q as i32)
 }
 
+/// The sum of `|code - zero point|` of each channel; `codes` is `[..][channels][inner]`.
+fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Vec<i64> {
+    let signed = std::any::TypeId::of::<T>() == std::any::TypeId::of::<i8>();
+    let mut sums = vec![0i64; zero.len()];
+    if inner == 1 {
+        for row in codes.chunks_exact(zero.len().max(1)) {
+            for ((sum, &code), &zero) in sums.iter_mut().zip(row).zip(zero) {
+                *sum += i64::from((code.into() - zero).abs());
+            }
+        }
+        return sums;
+    }
+    // Differences of 16 bits: this many fit 32 bits.
+    const SAFE: usize = 1 << 14;
+    for (i, run) in codes.chunks_exact(inner.max(1)).enumerate() {
+        let channel = i % zero.len();
+        for some in run.chunks(SAFE) {
+            // Symmetric weights, the most common: bytes are summed as bytes.
+            let sum = match bytemuck::try_cast_slice::<T, i8>(some) {
+                Ok(bytes) if zero[channel] == 0 && signed => bytes.iter().map(|c| u32::from(c.unsigned_abs())).sum(),
+                _ => some.iter().map(|&code| (code.into() - zero[channel]).unsigned_abs()).sum::<u32>(),
+            };
+            sums[channel] += i64::from(sum);
+        }
+    }
+    sums
+}
+
 /// Proves that no accumulator overflows and answers the largest bound.
 fn prove(
     graph: &Graph,
@@ -127,11 +155,13 @@ fn prove(
 ) -> Result<i64> {
     let reach = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
     let inner: usize = weight.shape()[axis + 1..].iter().product();
-    let mut sums = vec![0i64; bias.len()];
-    for (i, c) in weight.to_i64s()?.into_iter().enumerate() {
-        let channel = i / inner % bias.len();
-        sums[channel] += (c - i64::from(zero[channel])).abs();
-    }
+    let sums = match weight.data() {
+        Data::I8(codes) => distances(codes, inner, zero),
+        Data::U8(codes) => distances(codes, inner, zero),
+        Data::I16(codes) => distances(codes, inner, zero),
+        Data::U16(codes) => distances(codes, inner, zero),
+        _ => return Err(Error::internal("weight codes of more than 16 bits")),
+    };
     let mut worst = 0;
     for (channel, (sum, b)) in sums.into_iter().zip(bias).enumerate() {
         let bound = sum.saturating_mul(reach).saturating_add(i64::from(*b).abs());

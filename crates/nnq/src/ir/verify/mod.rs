@@ -126,8 +126,11 @@ fn value(v: &Value) -> Result<()> {
                 return Err(broken("the codes of a quantized constant stand for numbers of type f32"));
             }
             let (lo, hi) = (i64::from(q.qtype.min()), i64::from(q.qtype.max()));
-            if let Some(c) = t.to_i64s()?.iter().find(|c| !(lo..=hi).contains(*c)) {
-                return Err(broken(format!("code {c} is not on the grid {}", q.qtype)));
+            if let Some((least, most)) = t.int_range()?
+                && (least < lo || most > hi)
+            {
+                let code = if least < lo { least } else { most };
+                return Err(broken(format!("code {code} is not on the grid {}", q.qtype)));
             }
         }
         _ if v.dtype != Some(t.dtype()) => {

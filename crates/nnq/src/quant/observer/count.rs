@@ -6,7 +6,7 @@
 //! interleaved so that equal values seldom wait for each other's stores. Zeros, which are half of what follows a Relu, are
 //! counted by the vectorised pass and left out of the scalar one.
 use nnq_kernels::float::without_zeros;
-use std::{cell::RefCell, ops::Range};
+use std::cell::RefCell;
 
 /// Elements that are looked at by the vectorised pass before the scalar one; stays in the first-level cache.
 const BLOCK: usize = 2048;
@@ -52,14 +52,15 @@ const INFINITE: u32 = 0x7f80_0000;
 struct Table {
     /// From the heap's zeroed pages: larger than a small stack, and untouched pages cost nothing.
     cells: Box<[[u64; LANES]; CELLS]>,
-    /// By sign: exponents that may hold something, and whether zeros were counted.
-    touched: [Range<usize>; 2],
+    /// By sign: the first and behind the last exponent that may hold something, and whether zeros were counted.
+    touched: [[usize; 2]; 2],
     zeros: [bool; 2],
     /// A block without its zeros.
     rest: [f32; BLOCK],
 }
 
-const NOTHING: Range<usize> = PAGES..0;
+/// From the first to behind the last page of none.
+const NOTHING: [usize; 2] = [PAGES, 0];
 
 thread_local! {
     static TABLE: RefCell<Table> = RefCell::new(Table {
@@ -140,8 +141,8 @@ fn look_here(block: &[f32]) -> Look {
     };
     let (chunks, rest) = block.as_chunks::<W>();
     for c in chunks {
-        for i in 0..W {
-            step(i, c[i]);
+        for (i, &x) in c.iter().enumerate() {
+            step(i, x);
         }
     }
     for (i, &x) in rest.iter().enumerate() {
@@ -168,12 +169,12 @@ impl Table {
     fn block(&mut self, block: &[f32], seen: &Look) {
         let zeros = [seen.summary.zeros - seen.negative_zeros, seen.negative_zeros];
         let occurs = [seen.summary.max > 0.0, seen.summary.min < 0.0];
-        let pages = (seen.least >> 23) as usize..(seen.greatest >> 23) as usize + 1;
+        let pages = [seen.least >> 23, (seen.greatest >> 23) + 1].map(|page| page as usize);
         for sign in 0..2 {
             self.zeros[sign] |= zeros[sign] > 0;
             if occurs[sign] {
                 let touched = &mut self.touched[sign];
-                *touched = touched.start.min(pages.start)..touched.end.max(pages.end);
+                *touched = [touched[0].min(pages[0]), touched[1].max(pages[1])];
             }
         }
         if seen.summary.zeros < MANY {
@@ -207,9 +208,9 @@ impl Table {
     /// Hands over and clears what was counted.
     fn drain(&mut self, page: &mut impl FnMut(u16, &[(u64, u64); PER_PAGE])) {
         for sign in 0..2 {
-            let touched = std::mem::replace(&mut self.touched[sign], NOTHING);
-            let zeros = std::mem::take(&mut self.zeros[sign]) && touched.start > 0;
-            for exponent in zeros.then_some(0).into_iter().chain(touched) {
+            let [start, end] = std::mem::replace(&mut self.touched[sign], NOTHING);
+            let zeros = std::mem::take(&mut self.zeros[sign]) && start > 0;
+            for exponent in zeros.then_some(0).into_iter().chain(start..end) {
                 let (mut sums, mut any) = ([(0u64, 0u64); PER_PAGE], 0);
                 let key = sign * PAGES + exponent;
                 for (sum, lanes) in sums.iter_mut().zip(&mut self.cells[key * PER_PAGE..][..PER_PAGE]) {

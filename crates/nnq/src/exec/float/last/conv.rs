@@ -1,7 +1,7 @@
 //! Convolution of images, on the kernels.
 use super::{
     super::{Ctx, Inputs, args, product::ConvSizes},
-    Item, to_rows, turned,
+    Item, put_in_rows, turned,
 };
 use crate::{
     error::{Error, Result},
@@ -61,7 +61,7 @@ pub fn rows(a: &ConvAttrs, x: &Inputs, ctx: &Ctx) -> Result<Option<Tensor>> {
     if !supports(a, &items) {
         return Ok(None);
     }
-    to_rows(run(a, &items, &Tail::NONE, ctx)?, ctx).map(Some)
+    put_in_rows(run(a, &items, &Tail::NONE, ctx)?, ctx).map(Some)
 }
 
 /// Channels last, whatever the input.

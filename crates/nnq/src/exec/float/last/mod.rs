@@ -134,7 +134,7 @@ fn turned<'a>(x: &Item<'a>, ctx: &Ctx) -> Result<Cow<'a, Tensor>> {
 ///
 /// # Errors
 /// When memory for it cannot be had.
-pub fn to_rows(t: Tensor, ctx: &Ctx) -> Result<Tensor> {
+pub fn put_in_rows(t: Tensor, ctx: &Ctx) -> Result<Tensor> {
     let &[n, h, w, c] = t.shape() else { return Ok(t) };
     if c == 1 || h * w == 1 {
         return t.reshaped(vec![n, c, h, w]);

@@ -393,7 +393,7 @@ impl<'a> Absorb<'a> {
             return Ok(*id);
         }
         let (min, max) = (i64::from(q.qtype.min()), i64::from(q.qtype.max()));
-        if tensor.to_i64s()?.iter().any(|c| !(min..=max).contains(c)) {
+        if tensor.int_range()?.is_some_and(|(least, most)| least < min || most > max) {
             q.qtype = codes::whole(tensor.dtype()).unwrap_or(q.qtype);
         }
         let name = &self.src.value(x).name;

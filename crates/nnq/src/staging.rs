@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder beside the file that is to be written, where the file (and its external data) stays until everything has
 /// succeeded. Made before the work begins, so that a place that cannot be written to shows at once. Removed on errors.
-pub(super) struct Staging {
+pub(crate) struct Staging {
     folder: tempfile::TempDir,
     out: PathBuf,
     name: std::ffi::OsString,

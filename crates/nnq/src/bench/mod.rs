@@ -1,13 +1,22 @@
-//! How fast a model runs, and which layers take the time.
+//! How fast a model runs, which layers take the time and why, and how fast other engines run it.
+pub mod peers;
+pub mod worker;
+
+mod layers;
+
+pub use layers::{Bound, Layer};
+
 use crate::{
     engine::{Engine, Kind, Session},
     error::{At, Error, Result},
-    exec::float::{self, Interest, Tap},
-    inspect,
+    exec::float,
     ir::{Binding, DType, Data, Dim, Graph, Tensor, ValueId, infer},
 };
 use serde::Serialize;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 /// Runs before the clock counts: plans, page faults, clock frequency.
 const WARMUP: usize = 3;
@@ -45,25 +54,10 @@ pub struct BenchReport {
     pub peak_gops: f64,
     /// What the median run reaches of it, 0 to 1.
     pub share_of_peak: f64,
+    /// The share of all layers' time that goes to layers of each kind of bound.
+    pub bounds: BTreeMap<Bound, f64>,
     /// In the order of execution.
     pub layers: Vec<Layer>,
-}
-
-/// One layer (a step of the integer program, a node of the float executor).
-#[derive(Clone, Debug, Serialize)]
-pub struct Layer {
-    /// Name of its first node.
-    pub name: String,
-    /// What it computes.
-    pub kind: String,
-    /// Median milliseconds, measured with a clock around each layer.
-    pub ms: f64,
-    /// Of the sum of all layers, 0 to 1.
-    pub share: f64,
-    /// Multiply-accumulates.
-    pub macs: u64,
-    /// What it reaches of the machine's peak, 0 to 1.
-    pub share_of_peak: f64,
 }
 
 /// Measures an engine on made-up inputs. `tick(done, of)` is called between runs (in thousandths of the work); its error ends the measurement.
@@ -71,9 +65,7 @@ pub struct Layer {
 /// # Errors
 /// When an input has a size that neither the model nor `batch` fixes, and whatever a run answers.
 pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -> Result<()>) -> Result<BenchReport> {
-    let binding = sizes(engine.graph(), batch)?;
-    let graph = infer::bind(engine.graph(), &binding)?;
-    let inputs = inputs(&graph)?;
+    let (graph, inputs) = made_up(engine.graph(), batch)?;
     let batch = engine.fixed_batch().unwrap_or(batch);
     for _ in 0..WARMUP {
         tick(0, 1000)?;
@@ -89,10 +81,10 @@ pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -
         let share = start.elapsed().as_secs_f64() / BUDGET.as_secs_f64();
         tick((900.0 * share.min(1.0)) as u64, 1000)?;
     }
-    let mut layers = Vec::new();
+    let mut laps = Vec::new();
     for i in 0..LAYER_RUNS {
         tick(900 + (100 * i / LAYER_RUNS) as u64, 1000)?;
-        layers.push(timed(engine, &graph, inputs.clone())?);
+        laps.push(layers::timed(engine.session(), &graph, inputs.clone())?);
     }
     times.sort();
     let ms = |d: Duration| d.as_secs_f64() * 1e3;
@@ -103,8 +95,11 @@ pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -
             Session::Int(s) => nnq_kernels::peak::int8_peak(s.isa()),
             _ => nnq_kernels::peak::f32_peak(),
         };
-    let layers = medians(layers, peak_gops);
+    let mut limits = layers::Limits::new(threads, peak_gops);
+    let layers = layers::medians(&laps, &mut limits);
     let macs = layers.iter().map(|l| l.macs).sum();
+    let mut bounds = BTreeMap::new();
+    layers.iter().for_each(|l| *bounds.entry(l.bound).or_insert(0.0) += l.share);
     Ok(BenchReport {
         engine: engine.kind(),
         profile: engine.profile(),
@@ -117,19 +112,21 @@ pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -
         max_ms: ms(times[times.len() - 1]),
         macs,
         peak_gops,
-        share_of_peak: share(macs, median, peak_gops),
+        share_of_peak: limits.share_of_peak(macs, median.as_secs_f64()),
+        bounds,
         layers,
     })
 }
 
-/// Operations a second in units of the peak.
-fn share(macs: u64, time: Duration, peak_gops: f64) -> f64 {
-    let seconds = time.as_secs_f64();
-    if seconds > 0.0 && peak_gops > 0.0 { 2.0 * macs as f64 / seconds / 1e9 / peak_gops } else { 0.0 }
+/// The graph with the batch bound, and inputs for it.
+fn made_up(graph: &Graph, batch: usize) -> Result<(Graph, Vec<Tensor>)> {
+    let graph = infer::bind(graph, &sizes(graph, batch)?)?;
+    let inputs = inputs(&graph)?;
+    Ok((graph, inputs))
 }
 
 /// Binds the leading symbol of each input to the batch.
-fn sizes(graph: &Graph, batch: usize) -> Result<Binding> {
+pub(crate) fn sizes(graph: &Graph, batch: usize) -> Result<Binding> {
     let mut binding = Binding::new();
     for id in &graph.inputs {
         let value = graph.value(*id);
@@ -167,79 +164,4 @@ fn inputs(graph: &Graph) -> Result<Vec<Tensor>> {
         Tensor::new(shape, Data::from_bytes(dtype, vec![0u8; bytes].into())?)
     };
     graph.inputs.iter().map(one).collect()
-}
-
-/// Name, kind, multiply-accumulates and time of each layer in one run.
-type Lap = (String, String, u64, Duration);
-
-fn timed(engine: &mut Engine, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Lap>> {
-    match engine.session() {
-        Session::Int(s) => {
-            let (_, steps) = s.run_timed(inputs)?;
-            Ok(steps.into_iter().map(|s| (s.name, s.kind, s.macs, s.time)).collect())
-        }
-        Session::Float(s) => {
-            let mut clock = Clock { last: Instant::now(), laps: Vec::new() };
-            s.run_tapped(inputs, &mut clock)?;
-            Ok(by_node(graph, &clock.laps))
-        }
-        Session::Sim(_) => Err(Error::usage("the simulator is not made for speed").cure("use --engine int or float")),
-    }
-}
-
-/// Notes when each value appears.
-struct Clock {
-    last: Instant,
-    laps: Vec<(ValueId, Duration)>,
-}
-
-impl Tap for Clock {
-    fn see(&mut self, value: ValueId, _: &Tensor) -> Result<()> {
-        let now = Instant::now();
-        self.laps.push((value, now - self.last));
-        self.last = now;
-        Ok(())
-    }
-    fn interest(&self, _: ValueId) -> Interest {
-        Interest::Elements
-    }
-}
-
-fn by_node(graph: &Graph, laps: &[(ValueId, Duration)]) -> Vec<Lap> {
-    let producers = graph.producers();
-    let mut rows: Vec<(usize, Lap)> = Vec::new();
-    for (value, time) in laps {
-        // Graph inputs have no producer and cost nothing.
-        let Some(id) = producers.get(value.0 as usize).copied().flatten() else { continue };
-        match rows.last_mut() {
-            Some((last, lap)) if *last == id.0 as usize => lap.3 += *time,
-            _ => {
-                let node = graph.node(id);
-                let macs = inspect::work(graph, node).unwrap_or(0);
-                rows.push((id.0 as usize, (node.name.clone(), node.op.name().into(), macs, *time)));
-            }
-        }
-    }
-    rows.into_iter().map(|(_, lap)| lap).collect()
-}
-
-/// The median of each layer over runs that have the same layers.
-fn medians(runs: Vec<Vec<Lap>>, peak_gops: f64) -> Vec<Layer> {
-    let Some(first) = runs.first() else { return Vec::new() };
-    let median = |i: usize| {
-        let mut times: Vec<Duration> = runs.iter().filter_map(|r| r.get(i).map(|l| l.3)).collect();
-        times.sort();
-        times[times.len() / 2]
-    };
-    let times: Vec<Duration> = (0..first.len()).map(median).collect();
-    let total = times.iter().sum::<Duration>().as_secs_f64().max(f64::MIN_POSITIVE);
-    let layer = |((name, kind, macs, _), time): (&Lap, &Duration)| Layer {
-        name: name.clone(),
-        kind: kind.clone(),
-        ms: time.as_secs_f64() * 1e3,
-        share: time.as_secs_f64() / total,
-        macs: *macs,
-        share_of_peak: share(*macs, *time, peak_gops),
-    };
-    first.iter().zip(&times).map(layer).collect()
 }

@@ -1,10 +1,16 @@
 //! `nnq bench`.
+mod peers;
+
 use crate::{
     args::Bench,
     interrupt::Interrupt,
     print::{self, Progress, Side, Table, number},
 };
-use nnq::{Result, bench::BenchReport, error::At};
+use nnq::{
+    Result,
+    bench::{self, BenchReport},
+    error::At,
+};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -21,10 +27,17 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
+    if args.peers {
+        return peers::run(args, interrupt);
+    }
+    let open = || super::open(&args.model, args.engine.map(Into::into), args.profile.into(), args.threads);
+    if args.worker {
+        return bench::worker::serve(open, args.batch as usize, std::io::stdin().lock(), std::io::stdout().lock());
+    }
     let model = args.model.display().to_string();
-    let mut engine = super::open(&args.model, args.engine.map(Into::into), args.profile.into(), args.threads)?;
+    let mut engine = open()?;
     let mut progress = Progress::new("measuring");
-    let bench = nnq::bench::bench(&mut engine, args.batch as usize, |done, of| {
+    let bench = bench::bench(&mut engine, args.batch as usize, |done, of| {
         progress.update(done, of);
         interrupt.check()
     })
@@ -38,10 +51,10 @@ fn text(report: &Report) -> String {
     let how = [Some(b.engine.to_string()), b.profile.map(|p| p.to_string()), b.isa.map(str::to_owned)];
     let how: Vec<String> = how.into_iter().flatten().collect();
     let mut out = format!(
-        "{}: {}, {} threads, batch {}\n{} ms median of {} runs ({} to {}), {:.1} % of this machine's peak of {} Gop/s\n\n",
+        "{}: {}, {}, batch {}\n{} ms median of {} runs ({} to {}), {:.1} % of this machine's peak of {} Gop/s\n\n",
         report.model,
         how.join(", "),
-        b.threads,
+        number::plural(b.threads as u64, "thread"),
         b.batch,
         number::digits(b.median_ms),
         b.runs,
@@ -57,6 +70,9 @@ fn text(report: &Report) -> String {
         ("share", Side::Right),
         ("MACs", Side::Right),
         ("of peak", Side::Right),
+        ("bytes", Side::Right),
+        ("of bandwidth", Side::Right),
+        ("bound by", Side::Left),
     ];
     let mut table = Table::new(&columns);
     let mut layers: Vec<_> = b.layers.iter().collect();
@@ -64,12 +80,17 @@ fn text(report: &Report) -> String {
     for l in layers.iter().take(SHOWN) {
         let of_peak = if l.macs == 0 { "-".into() } else { format!("{:.1} %", 100.0 * l.share_of_peak) };
         let share = format!("{:.1} %", 100.0 * l.share);
-        table.row([&l.name, &l.kind, &number::digits(l.ms), &share, &number::count(l.macs), &of_peak]);
+        let (macs, bytes) = (number::count(l.macs), number::bytes(l.bytes));
+        let of_bandwidth = format!("{:.1} %", 100.0 * l.share_of_bandwidth);
+        let bound = l.bound.to_string();
+        table.row([&l.name, &l.kind, &number::digits(l.ms), &share, &macs, &of_peak, &bytes, &of_bandwidth, &bound]);
     }
     let _ = write!(out, "{table}");
     if layers.len() > SHOWN {
         let rest: f64 = layers[SHOWN..].iter().map(|l| l.share).sum();
         let _ = writeln!(out, " ... and {} more layers with {:.1} % of the time", layers.len() - SHOWN, 100.0 * rest);
     }
+    let bounds: Vec<String> = b.bounds.iter().map(|(bound, share)| format!("{:.1} % {bound}", 100.0 * share)).collect();
+    let _ = writeln!(out, "\ntime by what bounds the layer: {}", bounds.join(", "));
     out
 }

@@ -1,0 +1,35 @@
+//! `nnq compile`.
+use crate::{
+    args::Compile,
+    print::{self, number},
+};
+use nnq::{Result, engine};
+use serde::Serialize;
+
+/// What was written.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    file: String,
+    batch: u32,
+    profile: nnq::exec::lower::Profile,
+    bytes: u64,
+}
+
+/// Runs the command.
+pub fn run(args: &Compile) -> Result<()> {
+    let profile = args.profile.into();
+    let bytes = engine::compile(&args.model, &args.out, args.batch as usize, profile)?;
+    let (model, file) = (args.model.display().to_string(), args.out.display().to_string());
+    let report = Report { model, file, batch: args.batch, profile, bytes };
+    print::report(args.output.json, &report, |r| {
+        format!(
+            "{} -> {}: {}, for batches of {}, profile {}\n",
+            r.model,
+            r.file,
+            number::bytes(r.bytes),
+            r.batch,
+            r.profile
+        )
+    })
+}

@@ -1,0 +1,157 @@
+//! A convolution with everything prepared.
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
+use super::{
+    ConvGeom, Epilogue, Out, Scratch, Weights, block,
+    epilogue::{Form, OutPtr, Owned, Ready},
+    pack::Panels,
+    scalar,
+    sources::Plan,
+};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Simd;
+use crate::{Isa, isa};
+use std::{ops::Range, sync::Arc};
+
+/// Pixels for which vectors are as fast as tiles of 16.
+#[cfg(target_arch = "x86_64")]
+const FEW_ROWS: usize = 2;
+
+/// A convolution of one geometry, ready to run: nothing is laid out or allocated between calls, once the
+/// [`Scratch`] has grown. It shares the weights with the [`super::PackedConv`] that it was bound from.
+#[derive(Clone, Debug)]
+pub struct BoundConv {
+    isa: Isa,
+    geom: ConvGeom,
+    x_zero: u8,
+    form: Form,
+    code: Code,
+}
+
+#[derive(Clone, Debug)]
+enum Code {
+    Plain(Arc<Vec<i8>>, Box<Owned>),
+    Panels(Box<OnPanels>),
+}
+
+/// What vectors and tiles need.
+#[derive(Clone, Debug)]
+struct OnPanels {
+    panels: Arc<Panels>,
+    plan: Plan,
+    #[cfg(target_arch = "x86_64")]
+    padded: Option<tiled::Padded>,
+    ready: Ready,
+}
+
+impl BoundConv {
+    pub(super) fn new(isa: Isa, weights: &Weights, geom: &ConvGeom, x_zero: u8, epi: &Epilogue) -> BoundConv {
+        geom.check_steps();
+        epi.check_channels(geom.c_out);
+        let code = match weights {
+            Weights::Plain(w) => Code::Plain(w.clone(), Box::new(Owned::new(epi))),
+            Weights::Panels(panels) => Code::Panels(Box::new(OnPanels {
+                panels: panels.clone(),
+                plan: Plan::new(geom, panels),
+                #[cfg(target_arch = "x86_64")]
+                padded: tiled::Padded::new(geom, panels),
+                ready: Ready::new(epi, panels, x_zero),
+            })),
+        };
+        BoundConv { isa, geom: *geom, x_zero, form: epi.form(), code }
+    }
+
+    /// The sizes that it was bound for.
+    pub fn geom(&self) -> &ConvGeom {
+        &self.geom
+    }
+
+    /// Bytes of memory beside the shared weights.
+    pub fn bytes(&self) -> usize {
+        match &self.code {
+            Code::Plain(_, epi) => size_of::<BoundConv>() + epi.bytes(),
+            Code::Panels(code) => size_of::<BoundConv>() + size_of::<OnPanels>() + code.ready.bytes(),
+        }
+    }
+
+    /// Panels of output channels. Threads may share the work by panels as well as by pixels: by panels each
+    /// reads only its part of the weights, by pixels only its part of the inputs.
+    pub fn panels(&self) -> usize {
+        match &self.code {
+            Code::Plain(..) => 1,
+            Code::Panels(code) => code.panels.groups * code.panels.panels,
+        }
+    }
+
+    /// Most output channels of one panel.
+    pub fn panel_width(&self) -> usize {
+        match &self.code {
+            Code::Plain(..) => self.geom.c_out,
+            Code::Panels(code) => code.panels.width.min(code.panels.c_out),
+        }
+    }
+
+    /// Pixels that are computed together: ranges of a multiple of it lose nothing.
+    pub fn pixel_grain(&self) -> usize {
+        match &self.code {
+            Code::Plain(..) => 1,
+            Code::Panels(code) => code.panels.grain,
+        }
+    }
+
+    /// Computes the output pixels `rows`, a range over the flattened `batch * out_h * out_w`. Threads may
+    /// compute disjoint ranges at the same time, each with its own `scratch`.
+    ///
+    /// `x` is `[batch][in_h][in_w][c_in]` and [`super::SLACK`] bytes.
+    ///
+    /// # Panics
+    /// When a slice has another length than the geometry says, or the requantization does not fit `out`.
+    pub fn run(&self, x: &[u8], rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
+        self.geom.check_run(x.len(), &rows);
+        self.form.check(self.geom.c_out, rows.len(), &out);
+        let out = out.address(rows.start, self.geom.c_out);
+        // SAFETY: the slice holds every output of `rows`, as was checked.
+        unsafe { self.run_part(x, rows, 0..self.panels(), out, scratch) };
+    }
+
+    /// Computes the output pixels `rows` of the channels in `panels`.
+    ///
+    /// # Panics
+    /// When `x` is too short, a range reaches too far or `out` is not of the kind that the epilogue makes.
+    ///
+    /// # Safety
+    /// The outputs of these pixels and channels are writable at `out`, and nobody else reads or writes them
+    /// during the call. With [`Isa::Scalar`] this holds for the bytes between them as well.
+    pub(crate) unsafe fn run_part(
+        &self,
+        x: &[u8],
+        rows: Range<usize>,
+        panels: Range<usize>,
+        out: OutPtr,
+        scratch: &mut Scratch,
+    ) {
+        self.geom.check_run(x.len(), &rows);
+        assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
+        assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
+        if rows.is_empty() || panels.is_empty() || self.geom.c_out == 0 {
+            return;
+        }
+        match &self.code {
+            Code::Plain(w, epi) => {
+                // SAFETY: the caller's.
+                let out = unsafe { out.slice(rows.start, rows.len(), self.geom.c_out) };
+                scalar::run(&self.geom, w, x, self.x_zero, rows, &epi.borrow(), out);
+            }
+            Code::Panels(code) => {
+                let OnPanels { panels: all, plan, ready, .. } = &**code;
+                let (geom, x_zero) = (&self.geom, self.x_zero);
+                let job = block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, scratch };
+                #[cfg(target_arch = "x86_64")]
+                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS) {
+                    return amx.vectors().run(tiled::Tiled { job, padded: code.padded, amx });
+                }
+                isa::dispatch(self.isa, job).expect("panels are packed for vectors");
+            }
+        }
+    }
+}

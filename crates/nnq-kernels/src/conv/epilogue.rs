@@ -1,0 +1,310 @@
+//! What happens to accumulators, and where outputs go.
+use super::pack::Panels;
+use crate::round::{
+    Dyadic,
+    vector::{Kind, Prepared},
+};
+
+/// What happens to an accumulator.
+#[derive(Clone, Copy, Debug)]
+pub struct Epilogue<'a> {
+    /// Bias of each output channel at the accumulator's scale. The kernel corrects for the zero points
+    /// itself: `acc = sum (qx - zx) * (qw - zw) + bias`.
+    pub bias: &'a [i32],
+    /// Zero point of the weights of each output channel; `None`: all 0.
+    pub w_zero: Option<&'a [i32]>,
+    /// How the accumulator becomes an output.
+    pub requant: Requant<'a>,
+    /// Zero point of the output.
+    pub zero: u8,
+    /// Smallest output code.
+    pub lo: u8,
+    /// Largest output code.
+    pub hi: u8,
+}
+
+/// Requantization of each output channel.
+#[derive(Clone, Copy, Debug)]
+pub enum Requant<'a> {
+    /// [`crate::round::requantize_onnx`] with these factors, to [`Out::U8`].
+    Onnx(&'a [f32]),
+    /// [`crate::round::requantize_dyadic`], to [`Out::U8`].
+    Dyadic {
+        /// Multipliers.
+        mult: &'a [i32],
+        /// Shifts.
+        shift: &'a [u8],
+    },
+    /// `f32(acc) * scale`, to [`Out::F32`].
+    Real(&'a [f32]),
+    /// The accumulator itself, to [`Out::I32`].
+    None,
+}
+
+/// Where the outputs go: those of the first pixel of `rows` first.
+#[derive(Debug)]
+pub enum Out<'a> {
+    /// Codes.
+    U8 {
+        /// `(pixels - 1) * pitch + c_out` bytes or more. Bytes between pixels are left alone.
+        data: &'a mut [u8],
+        /// Bytes from one pixel to the next, at least `c_out`. More than that writes a part of the
+        /// channels of a wider tensor.
+        pitch: usize,
+    },
+    /// Real numbers, `c_out` for each pixel.
+    F32(&'a mut [f32]),
+    /// Accumulators, `c_out` for each pixel.
+    I32(&'a mut [i32]),
+}
+
+/// Outputs by address: output pixel `p` (counted from the first of the batch), channel `c` lies
+/// `p * pitch + c` elements behind it, with a pitch of `c_out` where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OutPtr {
+    U8 { data: *mut u8, pitch: usize },
+    F32(*mut f32),
+    I32(*mut i32),
+}
+
+// SAFETY: the addresses of an output are used only within a call that vouches for them.
+unsafe impl Send for OutPtr {}
+// SAFETY: as above.
+unsafe impl Sync for OutPtr {}
+
+impl Out<'_> {
+    /// The address of pixel 0, where the slice begins with pixel `first`. It may lie outside the slice.
+    pub(crate) fn address(self, first: usize, c_out: usize) -> OutPtr {
+        match self {
+            Out::U8 { data, pitch } => OutPtr::U8 { data: data.as_mut_ptr().wrapping_sub(first * pitch), pitch },
+            Out::F32(data) => OutPtr::F32(data.as_mut_ptr().wrapping_sub(first * c_out)),
+            Out::I32(data) => OutPtr::I32(data.as_mut_ptr().wrapping_sub(first * c_out)),
+        }
+    }
+}
+
+impl OutPtr {
+    /// The slice of `pixels` outputs from pixel `first` on.
+    ///
+    /// # Safety
+    /// The outputs are writable and nobody else uses them, or the bytes between them, for `'a`.
+    pub(crate) unsafe fn slice<'a>(self, first: usize, pixels: usize, c_out: usize) -> Out<'a> {
+        let len = |pitch: usize| if pixels == 0 { 0 } else { (pixels - 1) * pitch + c_out };
+        // SAFETY: the caller's.
+        unsafe {
+            match self {
+                OutPtr::U8 { data, pitch } => {
+                    let data = std::slice::from_raw_parts_mut(data.wrapping_add(first * pitch), len(pitch));
+                    Out::U8 { data, pitch }
+                }
+                OutPtr::F32(data) => {
+                    Out::F32(std::slice::from_raw_parts_mut(data.wrapping_add(first * c_out), len(c_out)))
+                }
+                OutPtr::I32(data) => {
+                    Out::I32(std::slice::from_raw_parts_mut(data.wrapping_add(first * c_out), len(c_out)))
+                }
+            }
+        }
+    }
+}
+
+/// The kind of output that a requantization makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Codes,
+    Real,
+    Sums,
+}
+
+impl Form {
+    /// Whether `out` is of this kind.
+    pub(crate) fn makes(self, out: OutPtr) -> bool {
+        matches!(
+            (self, out),
+            (Form::Codes, OutPtr::U8 { .. }) | (Form::Real, OutPtr::F32(_)) | (Form::Sums, OutPtr::I32(_))
+        )
+    }
+
+    /// Panics when `out` is of another kind, or holds less than `pixels` of `c_out` outputs.
+    pub(crate) fn check(self, c_out: usize, pixels: usize, out: &Out) {
+        let (have, need) = match (self, out) {
+            (Form::Codes, Out::U8 { data, pitch }) => {
+                assert!(*pitch >= c_out, "a pitch of {pitch} for {c_out} output channels");
+                (data.len(), pixels.saturating_sub(1) * pitch + c_out)
+            }
+            (Form::Real, Out::F32(data)) => (data.len(), pixels * c_out),
+            (Form::Sums, Out::I32(data)) => (data.len(), pixels * c_out),
+            _ => panic!(
+                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real, i32 None"
+            ),
+        };
+        assert!(have >= need || pixels == 0, "the output holds {have} values, {need} are needed");
+    }
+}
+
+impl Epilogue<'_> {
+    pub(crate) fn form(&self) -> Form {
+        match self.requant {
+            Requant::Onnx(_) | Requant::Dyadic { .. } => Form::Codes,
+            Requant::Real(_) => Form::Real,
+            Requant::None => Form::Sums,
+        }
+    }
+
+    /// Panics when a slice does not fit `c_out` channels.
+    pub(crate) fn check_channels(&self, c_out: usize) {
+        let per_channel = |what: &str, len: usize| {
+            assert!(len == c_out, "{what}: {len} values for {c_out} output channels");
+        };
+        per_channel("bias", self.bias.len());
+        if let Some(w_zero) = self.w_zero {
+            per_channel("w_zero", w_zero.len());
+        }
+        match self.requant {
+            Requant::Onnx(m) => per_channel("factors", m.len()),
+            Requant::Dyadic { mult, shift } => {
+                per_channel("multipliers", mult.len());
+                per_channel("shifts", shift.len());
+            }
+            Requant::Real(scale) => per_channel("scales", scale.len()),
+            Requant::None => {}
+        }
+        assert!(self.lo <= self.hi, "codes from {} to {}: empty range", self.lo, self.hi);
+    }
+
+    /// Lays the multipliers out for vectors: lane `i` gets those of channel `lanes[i]`.
+    pub(crate) fn prepare(
+        &self,
+        prepared: &mut Prepared,
+        scale: &mut Vec<f32>,
+        lanes: impl Iterator<Item = Option<usize>>,
+    ) {
+        prepared.limits(self.zero, self.lo, self.hi);
+        match self.requant {
+            Requant::Onnx(m) => prepared.set_onnx(lanes.map(|c| c.map_or(0.0, |c| m[c]))),
+            Requant::Dyadic { mult, shift } => {
+                prepared.set_dyadic(
+                    lanes.map(|c| Dyadic { mult: c.map_or(0, |c| mult[c]), shift: c.map_or(1, |c| shift[c]) }),
+                );
+            }
+            Requant::Real(s) => {
+                scale.clear();
+                scale.extend(lanes.map(|c| c.map_or(0.0, |c| s[c])));
+            }
+            Requant::None => {}
+        }
+    }
+}
+
+/// An [`Epilogue`] of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Owned {
+    bias: Vec<i32>,
+    w_zero: Option<Vec<i32>>,
+    factor: Vec<f32>,
+    mult: Vec<i32>,
+    shift: Vec<u8>,
+    kind: OwnedKind,
+    zero: u8,
+    lo: u8,
+    hi: u8,
+}
+
+/// Which fields of [`Owned`] count.
+#[derive(Clone, Copy, Debug)]
+enum OwnedKind {
+    Onnx,
+    Dyadic,
+    Real,
+    None,
+}
+
+impl Owned {
+    pub(crate) fn new(epi: &Epilogue) -> Owned {
+        let (factor, mult, shift, kind): (&[f32], &[i32], &[u8], _) = match epi.requant {
+            Requant::Onnx(m) => (m, &[], &[], OwnedKind::Onnx),
+            Requant::Dyadic { mult, shift } => (&[], mult, shift, OwnedKind::Dyadic),
+            Requant::Real(s) => (s, &[], &[], OwnedKind::Real),
+            Requant::None => (&[], &[], &[], OwnedKind::None),
+        };
+        Owned {
+            bias: epi.bias.to_vec(),
+            w_zero: epi.w_zero.map(<[i32]>::to_vec),
+            factor: factor.to_vec(),
+            mult: mult.to_vec(),
+            shift: shift.to_vec(),
+            kind,
+            zero: epi.zero,
+            lo: epi.lo,
+            hi: epi.hi,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let words = self.bias.len() + self.w_zero.as_ref().map_or(0, Vec::len) + self.factor.len() + self.mult.len();
+        size_of::<Owned>() + words * size_of::<i32>() + self.shift.len()
+    }
+
+    pub(crate) fn borrow(&self) -> Epilogue<'_> {
+        Epilogue {
+            bias: &self.bias,
+            w_zero: self.w_zero.as_deref(),
+            requant: match self.kind {
+                OwnedKind::Onnx => Requant::Onnx(&self.factor),
+                OwnedKind::Dyadic => Requant::Dyadic { mult: &self.mult, shift: &self.shift },
+                OwnedKind::Real => Requant::Real(&self.factor),
+                OwnedKind::None => Requant::None,
+            },
+            zero: self.zero,
+            lo: self.lo,
+            hi: self.hi,
+        }
+    }
+}
+
+/// Values of 16 columns, one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Columns([i32; 16]);
+
+/// An epilogue laid out for the columns of some panels.
+#[derive(Clone, Debug)]
+pub(super) struct Ready {
+    pub(super) prepared: Prepared,
+    pub(super) scale: Vec<f32>,
+    /// What accumulators start from: the bias, corrected for the zero point of the inputs.
+    start: Vec<Columns>,
+    /// Zero point of the weights of each output channel.
+    pub(super) w_zero: Option<Vec<i32>>,
+}
+
+impl Ready {
+    pub(super) fn new(epi: &Epilogue, panels: &Panels, x_zero: u8) -> Ready {
+        let (mut prepared, mut scale) = (Prepared::default(), Vec::new());
+        epi.prepare(&mut prepared, &mut scale, panels.columns());
+        let mut start = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
+        for (column, channel) in panels.columns().enumerate() {
+            if let Some(c) = channel {
+                let shift = panels.sums[c].wrapping_mul(x_zero.into());
+                start[column / 16].0[column % 16] = epi.bias[c].wrapping_sub(shift);
+            }
+        }
+        Ready { prepared, scale, start, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+    }
+
+    /// What the accumulators of a panel start from: a panel's width of values at a multiple of 64 bytes.
+    #[inline(always)]
+    pub(super) fn start(&self, column: usize) -> *const i32 {
+        debug_assert!(column.is_multiple_of(16));
+        self.start[column / 16].0.as_ptr()
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.prepared.kind()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let words = self.scale.len() + self.start.len() * 16 + self.w_zero.as_ref().map_or(0, Vec::len);
+        self.prepared.bytes() + words * size_of::<i32>()
+    }
+}

@@ -1,0 +1,175 @@
+//! The memory that a tape works on.
+use super::claims::Claims;
+use crate::conv::Scratch;
+
+/// The memory of the runs of one caller, kept from run to run. It holds nothing that a result depends on.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    pub(super) arena: Arena,
+    pub(super) locals: Vec<Local>,
+    pub(super) claims: Claims,
+}
+
+impl Workspace {
+    /// Empty; it grows to what the tapes need.
+    pub fn new() -> Workspace {
+        Workspace::default()
+    }
+
+    /// The arena's bytes: codes where the last run left them.
+    pub fn bytes(&self) -> &[u8] {
+        self.arena.bytes()
+    }
+
+    pub(super) fn ready(&mut self, arena: usize, members: usize) {
+        self.arena.grow(arena);
+        if self.locals.len() < members {
+            self.locals.resize_with(members, Local::default);
+        }
+    }
+}
+
+/// Zeroed bytes, aligned to a line of the cache.
+#[derive(Debug, Default)]
+pub(super) struct Arena {
+    lines: Vec<Line>,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl Arena {
+    /// Grows to at least `bytes`; what it holds may be lost.
+    fn grow(&mut self, bytes: usize) {
+        let lines = bytes.div_ceil(64);
+        if self.lines.len() < lines {
+            self.lines = Vec::new();
+            self.lines = vec![Line([0; 64]); lines];
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: a line is 64 bytes without padding, and any byte is valid.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
+        self.lines.as_mut_ptr().cast()
+    }
+}
+
+/// Memory that a member of a team keeps between runs.
+#[derive(Debug, Default)]
+pub(super) struct Local {
+    pub(super) scratch: Scratch,
+    pub(super) block: Vec<u8>,
+}
+
+/// A buffer of real numbers of the caller's.
+#[derive(Debug)]
+pub enum Real<'a> {
+    /// The tape reads it.
+    Read(&'a [f32]),
+    /// The tape writes it.
+    Write(&'a mut [f32]),
+}
+
+impl Real<'_> {
+    pub(super) fn kind(&self) -> (usize, bool) {
+        match self {
+            Real::Read(x) => (x.len(), false),
+            Real::Write(y) => (y.len(), true),
+        }
+    }
+
+    fn as_ptr(&mut self) -> *mut f32 {
+        match self {
+            Real::Read(x) => x.as_ptr().cast_mut(),
+            Real::Write(y) => y.as_mut_ptr(),
+        }
+    }
+}
+
+/// What the members of a team share during one run.
+pub(super) struct Memory<'a> {
+    arena: *mut u8,
+    reals: &'a [RealPtr],
+    locals: *mut Local,
+}
+
+/// The start of a buffer of real numbers.
+pub(super) struct RealPtr(*mut f32);
+
+impl RealPtr {
+    pub(super) fn of(real: &mut Real) -> RealPtr {
+        RealPtr(real.as_ptr())
+    }
+}
+
+// SAFETY: every member writes only pieces of a step's output that it alone has taken (the steps were checked when the tape was
+// made), and reads what was written in steps that are done; each member uses only its own local memory.
+unsafe impl Sync for Memory<'_> {}
+
+impl<'a> Memory<'a> {
+    pub(super) fn new(arena: &'a mut Arena, reals: &'a [RealPtr], locals: &'a mut [Local]) -> Memory<'a> {
+        Memory { arena: arena.as_mut_ptr(), reals, locals: locals.as_mut_ptr() }
+    }
+
+    /// The memory of member `index`.
+    ///
+    /// # Safety
+    /// `index` is below the number of locals, and nobody else uses this one meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn local(&self, index: usize) -> &mut Local {
+        // SAFETY: the caller's.
+        unsafe { &mut *self.locals.add(index) }
+    }
+
+    /// Bytes of the arena.
+    ///
+    /// # Safety
+    /// They lie within the arena and nobody writes them meanwhile.
+    pub(super) unsafe fn read(&self, at: usize, len: usize) -> &[u8] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts(self.arena.add(at), len) }
+    }
+
+    /// Bytes of the arena.
+    ///
+    /// # Safety
+    /// They lie within the arena and nobody else reads or writes them meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn write(&self, at: usize, len: usize) -> &mut [u8] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts_mut(self.arena.add(at), len) }
+    }
+
+    /// Real numbers of the arena, from a multiple of four bytes on.
+    ///
+    /// # Safety
+    /// As [`Memory::read`].
+    pub(super) unsafe fn read_f32(&self, at: usize, len: usize) -> &[f32] {
+        // SAFETY: the caller's; the arena is aligned.
+        unsafe { std::slice::from_raw_parts(self.arena.add(at).cast(), len) }
+    }
+
+    /// The address of byte `at` of the arena.
+    pub(super) fn start(&self, at: usize) -> *mut u8 {
+        self.arena.wrapping_add(at)
+    }
+
+    /// Elements of buffer `real`.
+    ///
+    /// # Safety
+    /// They lie within the buffer and nobody writes them meanwhile.
+    pub(super) unsafe fn real(&self, real: usize, at: usize, len: usize) -> &[f32] {
+        // SAFETY: the caller's.
+        unsafe { std::slice::from_raw_parts(self.reals[real].0.add(at), len) }
+    }
+
+    /// Where buffer `real` starts.
+    pub(super) fn real_start(&self, real: usize) -> *mut f32 {
+        self.reals[real].0
+    }
+}

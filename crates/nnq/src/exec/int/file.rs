@@ -1,0 +1,361 @@
+//! A compiled plan as a file.
+//!
+//! ```text
+//! "nnq plan"  version: u32  length of the head: u32  SHA-256 of the head     48 bytes
+//! head        everything but weights (postcard)
+//! weights     each from a multiple of 64 bytes on, so that they are used where they lie when the file is mapped
+//! ```
+//! Integers are little-endian. The head is protected by its hash, and every place in it is checked again when the tapes are made;
+//! weights are only as many bytes as the head says: what they are decides no address.
+use super::{
+    chosen,
+    compile::Packed,
+    plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment},
+};
+use crate::{
+    error::{At, Error, Result},
+    exec::lower::{Profile, Program},
+    ir::{DType, Graph, Op, Shape, op::Unary},
+};
+use bytes::Bytes;
+use nnq_kernels::{
+    Isa,
+    tape::{Kernel, Stored, Tape, Weights},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+
+const MAGIC: &[u8; 8] = b"nnq plan";
+const VERSION: u32 = 1;
+/// Bytes before the head.
+const PREFIX: usize = 48;
+/// Weights begin at multiples of this.
+const ALIGN: usize = 64;
+
+/// Everything but weights.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    name: String,
+    isa: String,
+    profile: Profile,
+    slots: usize,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    arena: usize,
+    parts: Vec<StoredPart>,
+    facts: Vec<Facts>,
+    weights: Vec<Blob>,
+}
+
+/// An input or output.
+#[derive(Serialize, Deserialize)]
+struct Port {
+    name: String,
+    slot: usize,
+    shape: Vec<usize>,
+}
+
+/// Weights: what they are, and where, counted from the first ones.
+#[derive(Serialize, Deserialize)]
+struct Blob {
+    stored: Stored,
+    at: usize,
+    len: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+enum StoredPart {
+    Tape { kernels: Vec<Kernel>, reals: Vec<StoredReal>, origin: Vec<usize>, steps: Range<usize> },
+    Float(Vec<StoredFloat>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredReal {
+    slot: usize,
+    shape: Vec<usize>,
+    written: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFloat {
+    step: usize,
+    op: StoredOp,
+    input: usize,
+    output: usize,
+}
+
+/// The steps in floating point that a file can hold.
+#[derive(Serialize, Deserialize)]
+enum StoredOp {
+    View(Vec<usize>),
+    Relu,
+    Sigmoid,
+    Tanh,
+    GlobalAveragePool,
+    Softmax { axis: i64, flat: bool },
+}
+
+impl StoredOp {
+    fn of(op: &FloatOp) -> Option<Self> {
+        Some(match op {
+            FloatOp::View(shape) => Self::View(shape.clone()),
+            FloatOp::Op(Op::Unary(Unary::Relu)) => Self::Relu,
+            FloatOp::Op(Op::Unary(Unary::Sigmoid)) => Self::Sigmoid,
+            FloatOp::Op(Op::Unary(Unary::Tanh)) => Self::Tanh,
+            FloatOp::Op(Op::GlobalAveragePool) => Self::GlobalAveragePool,
+            FloatOp::Op(Op::Softmax { axis, flat }) => Self::Softmax { axis: *axis, flat: *flat },
+            FloatOp::Op(_) => return None,
+        })
+    }
+    fn op(self) -> FloatOp {
+        match self {
+            Self::View(shape) => FloatOp::View(shape),
+            Self::Relu => FloatOp::Op(Op::Unary(Unary::Relu)),
+            Self::Sigmoid => FloatOp::Op(Op::Unary(Unary::Sigmoid)),
+            Self::Tanh => FloatOp::Op(Op::Unary(Unary::Tanh)),
+            Self::GlobalAveragePool => FloatOp::Op(Op::GlobalAveragePool),
+            Self::Softmax { axis, flat } => FloatOp::Op(Op::Softmax { axis, flat }),
+        }
+    }
+}
+
+/// The bytes of a file that holds `plan`, which was made for inputs of these shapes.
+///
+/// # Errors
+/// When a step in floating point has no form in a file.
+pub(super) fn write(
+    program: &Program,
+    plan: &Plan,
+    packed: &[Packed],
+    isa: Isa,
+    shapes: &[Vec<usize>],
+) -> Result<Vec<u8>> {
+    let mut weights = Vec::new();
+    let mut blobs = Vec::new();
+    // The plan numbers weights in the order of the products that it computes, which is that of the program.
+    for packed in packed {
+        if let Packed::Product(p) = packed {
+            let (stored, bytes) = p.weights.store();
+            let at = blobs.len().next_multiple_of(ALIGN);
+            blobs.resize(at, 0);
+            weights.push(Blob { stored, at, len: bytes.len() });
+            blobs.extend_from_slice(&bytes);
+        }
+    }
+    let name = |slot: usize| program.graph.value(program.values[slot].source).name.clone();
+    let port = |slot: usize, shape: Vec<usize>| Port { name: name(slot), slot, shape };
+    let inputs = program.inputs.iter().zip(shapes).map(|(&slot, shape)| port(slot, shape.clone())).collect();
+    let produced: Vec<(usize, Vec<usize>)> = plan.parts.iter().flat_map(|part| results(part, plan)).collect();
+    let outputs = program
+        .outputs
+        .iter()
+        .map(|&slot| {
+            let shape = produced.iter().rev().find(|(s, _)| *s == slot).map(|(_, shape)| shape.clone());
+            shape
+                .map(|shape| port(slot, shape))
+                .ok_or_else(|| Error::unsupported(format!("output '{}' is a constant or an input", name(slot))))
+        })
+        .collect::<Result<_>>()?;
+    let head = Head {
+        name: program.graph.name.clone(),
+        isa: isa.name().into(),
+        profile: program.profile,
+        slots: plan.slots,
+        inputs,
+        outputs,
+        arena: plan.parts.iter().map(|p| if let Part::Tape(s) = p { s.tape.arena() } else { 0 }).max().unwrap_or(0),
+        parts: plan.parts.iter().map(|part| stored(part, plan)).collect::<Result<_>>()?,
+        facts: plan.facts.clone(),
+        weights,
+    };
+    let head = postcard::to_stdvec(&head).map_err(|e| Error::internal(format!("the plan cannot be written: {e}")))?;
+    let length = u32::try_from(head.len()).map_err(|_| Error::unsupported("a plan of more than 4 GiB"))?;
+    let mut out = Vec::with_capacity(PREFIX + head.len() + ALIGN + blobs.len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&Sha256::digest(&head));
+    out.extend_from_slice(&head);
+    out.resize(out.len().next_multiple_of(ALIGN), 0);
+    out.extend_from_slice(&blobs);
+    Ok(out)
+}
+
+/// The values of real numbers that a part writes, with their shapes.
+fn results(part: &Part, plan: &Plan) -> Vec<(usize, Vec<usize>)> {
+    match part {
+        Part::Tape(segment) => {
+            let written = segment.reals.iter().filter(|r| r.written);
+            written.filter_map(|r| slot(&r.value).map(|s| (s, r.shape.clone()))).collect()
+        }
+        Part::Float(steps) => steps
+            .iter()
+            .filter_map(|s| {
+                let y = s.outputs.first().copied().flatten()?;
+                Some((y, plan.shapes[y].clone()?))
+            })
+            .collect(),
+    }
+}
+
+fn slot(operand: &Operand) -> Option<usize> {
+    if let Operand::Slot(s) = operand { Some(*s) } else { None }
+}
+
+fn stored(part: &Part, plan: &Plan) -> Result<StoredPart> {
+    Ok(match part {
+        Part::Tape(Segment { tape, reals, origin, steps }) => StoredPart::Tape {
+            kernels: tape.kernels().cloned().collect(),
+            reals: reals
+                .iter()
+                .map(|r| match slot(&r.value) {
+                    Some(slot) => Ok(StoredReal { slot, shape: r.shape.clone(), written: r.written }),
+                    None => Err(Error::unsupported("a constant that is quantized as the model runs")),
+                })
+                .collect::<Result<_>>()?,
+            origin: origin.clone(),
+            steps: steps.clone(),
+        },
+        Part::Float(steps) => StoredPart::Float(
+            steps
+                .iter()
+                .map(|s| {
+                    let one = match (&s.inputs[..], &s.outputs[..]) {
+                        ([Some(Operand::Slot(x)), None | Some(Operand::Constant(_))], [Some(y)])
+                        | ([Some(Operand::Slot(x))], [Some(y)]) => Some((*x, *y)),
+                        _ => None,
+                    };
+                    match (StoredOp::of(&s.op), one) {
+                        (Some(op), Some((input, output))) => Ok(StoredFloat { step: s.step, op, input, output }),
+                        _ => Err(Error::unsupported(format!(
+                            "a step in floating point ({}), which a compiled file cannot hold",
+                            plan.facts[s.step].kind
+                        ))
+                        .at(format!("node '{}'", plan.facts[s.step].name))
+                        .cure("run the ONNX file itself, or quantize this layer")),
+                    }
+                })
+                .collect::<Result<_>>()?,
+        ),
+    })
+}
+
+/// What a file gives.
+pub(super) struct Loaded {
+    pub(super) graph: Graph,
+    pub(super) profile: Profile,
+    pub(super) isa: Isa,
+    pub(super) shapes: Vec<Vec<usize>>,
+    pub(super) plan: Plan,
+    /// Bytes of weights.
+    pub(super) weights: usize,
+}
+
+/// Whether bytes begin as a compiled file does.
+pub fn is_compiled(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
+}
+
+/// Reads a file for so many threads.
+///
+/// # Errors
+/// When it is damaged, of another version, or for another instruction set than wanted.
+pub(super) fn read(bytes: &Bytes, wanted: Option<Isa>, members: usize) -> Result<Loaded> {
+    let damaged = |what: &str| {
+        Error::malformed(format!("a compiled plan that is damaged: {what}")).cure("compile the model again")
+    };
+    let prefix = bytes.get(..PREFIX).filter(|p| p.starts_with(MAGIC)).ok_or_else(|| damaged("no whole beginning"))?;
+    let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
+    if number(8) != VERSION {
+        let cause = format!("a compiled plan of version {}; this nnq reads version {VERSION}", number(8));
+        return Err(Error::unsupported(cause).cure("compile the model again"));
+    }
+    let end = PREFIX + number(12) as usize;
+    let head = bytes.get(PREFIX..end).ok_or_else(|| damaged("its head is cut off"))?;
+    if Sha256::digest(head)[..] != prefix[16..] {
+        return Err(damaged("its head does not have its hash"));
+    }
+    let head: Head = postcard::from_bytes(head).map_err(|e| damaged(&e.to_string()))?;
+    let isa: Isa = head.isa.parse().map_err(|_| damaged("its instruction set is unknown"))?;
+    let want = match wanted {
+        None if std::env::var_os(nnq_kernels::isa::ISA_VARIABLE).is_none() => isa,
+        isa => chosen(&super::Options { isa, ..Default::default() })?,
+    };
+    if want != isa || !isa.is_supported() {
+        let cause = format!("compiled for the instruction set {isa}; wanted, and best here: {want}, {}", Isa::best());
+        return Err(Error::unsupported(cause).cure("compile the model again on this machine"));
+    }
+    let blobs = bytes.slice(end.next_multiple_of(ALIGN).min(bytes.len())..);
+    let weights = head
+        .weights
+        .iter()
+        .map(|b| {
+            let end = b.at.checked_add(b.len).filter(|&end| end <= blobs.len());
+            let end = end.ok_or_else(|| damaged("its weights are cut off"))?;
+            Weights::load(isa, &b.stored, blobs.slice(b.at..end)).map_err(|e| damaged(&e))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let sizes = Sizes { slots: head.slots, steps: head.facts.len() };
+    let slots = |all: Vec<usize>| match all.iter().all(|&s| s < sizes.slots) {
+        true => Ok(()),
+        false => Err(damaged("it names a value that there is not")),
+    };
+    slots(head.inputs.iter().chain(&head.outputs).map(|p| p.slot).collect())?;
+    slots(head.facts.iter().flat_map(|f| f.dead.iter().copied()).collect())?;
+    let mut parts = Vec::with_capacity(head.parts.len());
+    for part in head.parts {
+        parts.push(match part {
+            StoredPart::Tape { kernels, reals, origin, steps } => {
+                slots(reals.iter().map(|r| r.slot).collect())?;
+                let fit = origin.len() == kernels.len() && steps.start <= steps.end && steps.end <= sizes.steps;
+                if !fit || origin.iter().any(|o| !steps.contains(o)) {
+                    return Err(damaged("its steps do not fit each other"));
+                }
+                let size = |shape: &[usize]| shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+                let buffers = reals.iter().map(|r| size(&r.shape).map(|n| (n, r.written)));
+                let buffers = buffers.collect::<Option<_>>().ok_or_else(|| damaged("impossible sizes"))?;
+                let tape = Tape::new(isa, members, kernels, &weights, head.arena, buffers).map_err(|e| damaged(&e))?;
+                let real = |r: StoredReal| RealUse { value: Operand::Slot(r.slot), shape: r.shape, written: r.written };
+                Part::Tape(Segment { tape, reals: reals.into_iter().map(real).collect(), origin, steps })
+            }
+            StoredPart::Float(steps) => {
+                slots(steps.iter().flat_map(|s| [s.input, s.output]).collect())?;
+                if steps.iter().any(|s| s.step >= sizes.steps) {
+                    return Err(damaged("its steps do not fit each other"));
+                }
+                let step = |s: StoredFloat| FloatStep {
+                    step: s.step,
+                    op: s.op.op(),
+                    inputs: vec![Some(Operand::Slot(s.input))],
+                    outputs: vec![Some(s.output)],
+                };
+                Part::Float(steps.into_iter().map(step).collect())
+            }
+        });
+    }
+    let mut graph = Graph::new(&head.name);
+    for port in head.inputs.iter().chain(&head.outputs) {
+        let id = graph
+            .add_value(&port.name, Some(DType::F32), Some(Shape::fixed(&port.shape)))
+            .at(|| "the compiled plan")?;
+        if graph.inputs.len() < head.inputs.len() { graph.inputs.push(id) } else { graph.outputs.push(id) }
+    }
+    let plan = Plan {
+        slots: head.slots,
+        inputs: head.inputs.iter().map(|p| p.slot).collect(),
+        outputs: head.outputs.iter().map(|p| Operand::Slot(p.slot)).collect(),
+        parts,
+        facts: head.facts,
+        places: Vec::new(),
+        shapes: Vec::new(),
+    };
+    let shapes = head.inputs.into_iter().map(|p| p.shape).collect();
+    let bytes = weights.iter().map(Weights::bytes).sum();
+    Ok(Loaded { graph, profile: head.profile, isa, shapes, plan, weights: bytes })
+}
+
+struct Sizes {
+    slots: usize,
+    steps: usize,
+}

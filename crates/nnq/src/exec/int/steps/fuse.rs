@@ -1,0 +1,71 @@
+//! Which steps are computed together, so that a value never lies in memory on its own.
+use super::super::{layout::Layout, plan::is_code};
+use crate::exec::lower::{Form, Program, Slot, StepKind};
+use std::collections::{HashMap, HashSet};
+
+/// What is computed together.
+#[derive(Default)]
+pub(in crate::exec::int) struct Fusing {
+    /// For a product the sum that follows it.
+    pub(in crate::exec::int) sums: HashMap<usize, usize>,
+    /// Steps that another one computes.
+    pub(in crate::exec::int) skipped: HashSet<usize>,
+    /// For a part of a concatenation: the whole, and the part's first channel.
+    pub(in crate::exec::int) hosts: HashMap<Slot, (Slot, usize)>,
+}
+
+/// Looks for products followed by a sum, and for concatenations of channels whose parts can be written in place.
+pub(in crate::exec::int) fn find(program: &Program, shapes: &[Option<Vec<usize>>], layouts: &[Layout]) -> Fusing {
+    let mut uses = vec![0usize; program.values.len()];
+    let mut producer = vec![None; program.values.len()];
+    for (i, step) in program.steps.iter().enumerate() {
+        step.inputs.iter().flatten().for_each(|&s| uses[s] += 1);
+        step.outputs.iter().flatten().for_each(|&s| producer[s] = Some(i));
+    }
+    program.outputs.iter().for_each(|&s| uses[s] += 1);
+    let shape = |slot: Slot| shapes[program.values[slot].source.0 as usize].as_ref();
+    let mut fusing = Fusing::default();
+    for (i, step) in program.steps.iter().enumerate() {
+        match (&step.kind, &step.inputs[..], step.outputs.first()) {
+            (StepKind::Add { .. }, [Some(a), Some(b)], Some(Some(y))) if a != b => {
+                let alike = |s: Slot| shape(s) == shape(*y) && layouts[s] == layouts[*y];
+                // The product must be the operand that comes last, so that the other one is there.
+                let (last, slot) = if producer[*a] > producer[*b] { (producer[*a], *a) } else { (producer[*b], *b) };
+                if let Some(product) = last
+                    && uses[slot] == 1
+                    && alike(*a)
+                    && alike(*b)
+                    && shape(*y).is_some()
+                    && let StepKind::Product(p) = &program.steps[product].kind
+                    && matches!(p.form, Form::Conv(_))
+                    && is_code(program, slot)
+                    && !fusing.sums.contains_key(&product)
+                {
+                    fusing.sums.insert(product, i);
+                    fusing.skipped.insert(i);
+                }
+            }
+            _ => {}
+        }
+    }
+    for step in &program.steps {
+        let (StepKind::Concat { axis: 1 | -3 }, Some(Some(y))) = (&step.kind, step.outputs.first()) else { continue };
+        if layouts[*y] != Layout::ChannelsLast || shape(*y).is_none_or(|s| s.len() != 4) {
+            continue;
+        }
+        let mut channel = 0;
+        for slot in step.inputs.iter().flatten() {
+            let writes_pixels = producer[*slot].is_some_and(|i| match &program.steps[i].kind {
+                StepKind::Product(p) => matches!(p.form, Form::Conv(_)) && !fusing.sums.contains_key(&i),
+                StepKind::MaxPool { .. } | StepKind::AveragePool { .. } => true,
+                StepKind::Add { .. } => fusing.skipped.contains(&i),
+                _ => false,
+            });
+            if writes_pixels && uses[*slot] == 1 && layouts[*slot] == Layout::ChannelsLast {
+                fusing.hosts.insert(*slot, (*y, channel));
+            }
+            channel += shape(*slot).map_or(0, |s| s[1]);
+        }
+    }
+    fusing
+}

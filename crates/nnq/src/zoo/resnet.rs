@@ -1,0 +1,61 @@
+//! ResNet for ImageNet: basic blocks, and bottlenecks with the stride in their 3x3 convolution.
+use super::net::{Conv, Net, Signal};
+
+pub(super) const PAPER: &str = "He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385";
+
+/// How a block computes what it adds.
+#[derive(Clone, Copy, PartialEq)]
+enum Block {
+    /// 3x3, 3x3.
+    Basic,
+    /// 1x1, 3x3, 1x1 with four times the width.
+    Bottleneck,
+}
+
+pub(super) fn resnet18(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    resnet(net, x, classes, Block::Basic, [2, 2, 2, 2])
+}
+
+pub(super) fn resnet34(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    resnet(net, x, classes, Block::Basic, [3, 4, 6, 3])
+}
+
+pub(super) fn resnet50(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    resnet(net, x, classes, Block::Bottleneck, [3, 4, 6, 3])
+}
+
+fn resnet(net: &mut Net, x: Signal, classes: usize, block: Block, blocks: [usize; 4]) -> Signal {
+    let y = net.conv_bn(["conv1", "bn1"], x, Conv::new(64, 7, 2));
+    let y = net.relu("relu", y);
+    let mut y = net.max_pool("maxpool", y, 3, 2, 1);
+    for (stage, count) in blocks.into_iter().enumerate() {
+        for i in 0..count {
+            let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+            y = residual(net, &format!("layer{}.{i}", stage + 1), y, block, 64 << stage, stride);
+        }
+    }
+    net.classifier("fc", y, classes)
+}
+
+fn residual(net: &mut Net, at: &str, x: Signal, block: Block, width: usize, stride: usize) -> Signal {
+    let layers = match block {
+        Block::Basic => vec![Conv::new(width, 3, stride), Conv::new(width, 3, 1)],
+        Block::Bottleneck => vec![Conv::new(width, 1, 1), Conv::new(width, 3, stride), Conv::new(4 * width, 1, 1)],
+    };
+    let mut y = x;
+    for (i, conv) in layers.iter().enumerate() {
+        let n = i + 1;
+        y = net.conv_bn([&format!("{at}.conv{n}"), &format!("{at}.bn{n}")], y, *conv);
+        if n < layers.len() {
+            y = net.relu(&format!("{at}.relu{n}"), y);
+        }
+    }
+    let shortcut = if stride == 1 && x.channels == y.channels {
+        x
+    } else {
+        let names = [&*format!("{at}.downsample.0"), &*format!("{at}.downsample.1")];
+        net.conv_bn(names, x, Conv::new(y.channels, 1, stride))
+    };
+    let sum = net.add(&format!("{at}.add"), y, shortcut);
+    net.relu(&format!("{at}.relu"), sum)
+}
