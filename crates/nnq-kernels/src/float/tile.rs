@@ -6,6 +6,9 @@ use super::{Epilogue, vector::Lanes};
 /// Vectors of output channels in a tile.
 pub(super) const VECTORS: usize = 2;
 
+/// Floats of a cache line.
+const LINE: usize = 16;
+
 /// A run of channels that is contiguous in the input: of one tap, or of several that lie side by side.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
@@ -21,6 +24,8 @@ pub(super) struct Segment {
 pub(super) struct Tile<'a> {
     /// The weights of the segments: for each channel `V` vectors.
     pub weights: *const f32,
+    /// How far behind each weight lies the one to fetch meanwhile.
+    pub ahead: usize,
     pub segments: &'a [Segment],
     /// Where each row reads: for each tap [`Lanes::ROWS`] pointers.
     pub rows: *const *const f32,
@@ -105,21 +110,42 @@ unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile
             // SAFETY: each row has a pointer for the tap, good from the segment's start on.
             x[r] = unsafe { (*t.rows.add(segment.tap * S::ROWS + r)).add(segment.start) };
         }
-        for i in 0..segment.len {
-            let mut weights = [s.splat(0.0); V];
-            for v in 0..V {
-                // SAFETY: the weights hold `V` vectors for each channel.
-                weights[v] = unsafe { s.load(w.add(v * S::N)) };
-            }
-            // SAFETY: as above, or one behind the last.
-            w = unsafe { w.add(V * S::N) };
-            for r in 0..R {
-                // SAFETY: the segment's channels can be read.
-                let x = s.splat(unsafe { *x[r].add(i) });
+        // One channel: each weight times the number of each row.
+        macro_rules! channel {
+            ($i:expr, $at:expr) => {
+                let mut weights = [s.splat(0.0); V];
                 for v in 0..V {
-                    acc[r][v] = s.fma(x, weights[v], acc[r][v]);
+                    // SAFETY: the weights hold `V` vectors for each channel.
+                    weights[v] = unsafe { s.load(w.add(($at * V + v) * S::N)) };
                 }
-            }
+                for v in (0..V * S::N).step_by(LINE) {
+                    s.fetch(w.wrapping_add($at * V * S::N + v + t.ahead));
+                }
+                for r in 0..R {
+                    // SAFETY: the segment's channels can be read.
+                    let x = s.splat(unsafe { *x[r].add($i + $at) });
+                    for v in 0..V {
+                        acc[r][v] = s.fma(x, weights[v], acc[r][v]);
+                    }
+                }
+            };
+        }
+        let mut i = 0;
+        // Four at a time: what counts the loop takes turns from the multiplications.
+        while i + 4 <= segment.len {
+            channel!(i, 0);
+            channel!(i, 1);
+            channel!(i, 2);
+            channel!(i, 3);
+            // SAFETY: the weights of the next channels, or one behind the last.
+            w = unsafe { w.add(4 * V * S::N) };
+            i += 4;
+        }
+        while i < segment.len {
+            channel!(i, 0);
+            // SAFETY: as above.
+            w = unsafe { w.add(V * S::N) };
+            i += 1;
         }
     }
     for r in 0..R {

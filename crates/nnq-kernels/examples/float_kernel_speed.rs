@@ -1,5 +1,5 @@
 //! Speed of the float kernels on typical layers, one thread. A development tool:
-//! `cargo run --release -p nnq-kernels --example float_speed [filter]`.
+//! `cargo run --release -p nnq-kernels --example float_kernel_speed [filter]`.
 #![allow(clippy::print_stdout)]
 use nnq_kernels::float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place, in_turn};
 use std::time::Instant;
