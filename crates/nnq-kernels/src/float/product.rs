@@ -6,7 +6,7 @@
 //! weights lie in memory in the order in which they are used, and the next ones are fetched meanwhile.
 use super::{
     Each, Epilogue, FloatIsa, Place, Shared, once, part,
-    tile::{self, Segment, Tile, VECTORS},
+    tile::{self, LINE, Segment, Tile, VECTORS},
     vector::{Lanes, Work},
 };
 use std::ops::Range;
@@ -22,6 +22,8 @@ pub struct PackedProduct {
     /// Blocks of the products of an element; in each, panels of [`VECTORS`] vectors of output channels (the last may be
     /// narrower); in each, the products in order.
     weights: Vec<f32>,
+    /// Where they begin: at the start of a cache line, so that no vector lies in two.
+    start: usize,
     taps: usize,
     channels: usize,
     out_channels: usize,
@@ -39,10 +41,11 @@ impl PackedProduct {
         let [out_channels, taps, channels] = sizes;
         let width = isa.lanes() * VECTORS;
         let padded = out_channels.next_multiple_of(isa.lanes());
-        let mut weights = vec![0.0; padded * taps * channels];
+        let mut weights = vec![0.0f32; padded * taps * channels + LINE];
+        let start = weights.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
         for block in 0..blocks(taps * channels) {
             let range = cut(taps * channels, block);
-            let panels = &mut weights[padded * range.start..padded * range.end];
+            let panels = &mut weights[start..][padded * range.start..padded * range.end];
             for (p, panel) in panels.chunks_mut((width * range.len()).max(1)).enumerate() {
                 let wide = width.min(padded - p * width);
                 let live = width.min(out_channels - p * width);
@@ -54,7 +57,7 @@ impl PackedProduct {
                 }
             }
         }
-        Self { isa, weights, taps, channels, out_channels, zeros: vec![0.0; channels] }
+        Self { isa, weights, start, taps, channels, out_channels, zeros: vec![0.0; channels] }
     }
 
     /// The convolution of `x` into `out`, both channels last. The work is cut into about `tasks` pieces, which `each`
@@ -170,7 +173,7 @@ impl Work for Job<'_> {
                     for i in 0..tiles {
                         let (pixel, height) = (first + ends[i], ends[i + 1] - ends[i]);
                         let offset = pixel * packed.out_channels + channel;
-                        let weights = block.start * padded + channel * block.len();
+                        let weights = packed.start + block.start * padded + channel * block.len();
                         // SAFETY: `run` has checked the sizes; `point` gave every row a pointer to the channels of each
                         // tap; tasks have disjoint pixels or panels.
                         unsafe {

@@ -7,7 +7,7 @@ use super::{Epilogue, vector::Lanes};
 pub(super) const VECTORS: usize = 2;
 
 /// Floats of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// A run of channels that is contiguous in the input: of one tap, or of several that lie side by side.
 #[derive(Clone, Copy)]

@@ -125,6 +125,10 @@ impl Ctx {
             inner.free.push(v);
         }
     }
+    /// Whether input `input` of the running node is a constant of the session, so that what [`Ctx::keep`] makes is made once.
+    pub(super) fn keeps(&self, input: usize) -> bool {
+        self.lock().node.is_some_and(|(_, constant)| input < 64 && constant >> input & 1 == 1)
+    }
     /// Something made from input `input` of the running node (packed weights). Made once and kept when that input is a
     /// constant of the session, made anew otherwise.
     pub fn keep<T: Any + Send + Sync>(&self, input: usize, make: impl FnOnce() -> T) -> Arc<T> {

@@ -116,10 +116,17 @@ struct Look {
 
 /// Looks at a block, in the widest registers.
 fn look(block: &[f32]) -> Look {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || look_here(block),
-    )
+    pulp::Arch::new().dispatch(Block(block))
+}
+
+struct Block<'a>(&'a [f32]);
+
+impl pulp::WithSimd for Block<'_> {
+    type Output = Look;
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Look {
+        look_here(self.0)
+    }
 }
 
 /// Written so that the compiler vectorises it.
