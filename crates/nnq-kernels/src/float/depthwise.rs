@@ -71,9 +71,7 @@ impl Work for Job<'_> {
         let place = self.place;
         let (wide, kernel) = (place.output[1], place.kernel[1]);
         // Columns whose taps all fall into the input lie together.
-        let whole = |x: &usize| place.valid(1, *x).len() == kernel;
-        let begin = (0..wide).find(whole).unwrap_or(wide);
-        let end = (begin..wide).find(|x| !whole(x)).unwrap_or(wide);
+        let Range { start: begin, end } = place.inner(1);
         for line in self.lines.clone() {
             let (image, y) = (line / place.output[0], line % place.output[0]);
             let down = place.valid(0, y);

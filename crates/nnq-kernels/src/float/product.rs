@@ -98,6 +98,7 @@ impl PackedProduct {
                 out: out.pointer(),
                 pixels: part(pixels, unit, down, i % down),
                 panels: part(panels, 1, across, i / down),
+                inner: [place.inner(0), place.inner(1)],
             };
             self.isa.run(job);
         });
@@ -135,6 +136,8 @@ struct Job<'a> {
     out: *mut f32,
     pixels: Range<usize>,
     panels: Range<usize>,
+    /// Output rows and columns without taps in the padding.
+    inner: [Range<usize>; 2],
 }
 
 impl Work for Job<'_> {
@@ -207,13 +210,15 @@ impl Job<'_> {
     fn point(&self, pixels: Range<usize>, merged: usize, offsets: &[usize], stride: usize, rows: &mut [*const f32]) {
         let place = self.place;
         let [height, width] = place.output;
+        let inner = &self.inner;
         let (mut image, mut y, mut x) =
             (pixels.start / (height * width), pixels.start / width % height, pixels.start % width);
         for r in 0..pixels.len() {
             let to = rows[r..].iter_mut().step_by(stride);
-            let corner = [(y, 0), (x, 1)].map(|(out, a)| place.valid(a, out).len() == place.kernel[a]);
-            let first = place.source(0, y, 0).zip(place.source(1, x, 0)).filter(|_| corner == [true; 2]);
-            if let Some((row, column)) = first {
+            if inner[0].contains(&y) && inner[1].contains(&x) {
+                // Nothing is negative here.
+                let row = ((y * place.stride[0]) as i64 - place.begin[0]) as usize;
+                let column = ((x * place.stride[1]) as i64 - place.begin[1]) as usize;
                 let at = (image * place.input[0] + row) * place.input[1] + column;
                 let from = &self.x[at * place.channels..];
                 to.zip(offsets).for_each(|(to, &offset)| *to = from[offset..].as_ptr());

@@ -43,6 +43,11 @@ struct Inner {
 }
 
 impl Inner {
+    /// With `more` elements, what is free and in use exceeds twice what was in use at once. Less would throw away buffers of
+    /// many sizes that the next run makes again.
+    fn is_full(&self, more: usize) -> bool {
+        self.out + self.free_len + more > 2 * self.most
+    }
     fn remove(&mut self, i: usize) -> Vec<f32> {
         let v = self.free.swap_remove(i);
         self.free_len -= v.capacity();
@@ -85,9 +90,10 @@ impl Ctx {
             match best.map(|(i, _)| i) {
                 Some(i) => inner.remove(i),
                 None => {
-                    // The new buffer takes the place of the largest one that is too small, so that free ones do not pile up.
-                    let small = inner.free.iter().enumerate().filter(|(_, b)| b.capacity() < n);
-                    if let Some((i, _)) = small.max_by_key(|(_, b)| b.capacity()) {
+                    // The new buffer takes the place of the largest ones that are too small, so that free ones do not pile up.
+                    while inner.is_full(0) {
+                        let small = inner.free.iter().enumerate().filter(|(_, b)| b.capacity() < n);
+                        let Some((i, _)) = small.max_by_key(|(_, b)| b.capacity()) else { break };
                         inner.remove(i);
                     }
                     Vec::new()
@@ -118,9 +124,8 @@ impl Ctx {
         let mut inner = self.lock();
         inner.held = inner.held.saturating_sub(v.len() * size_of::<f32>());
         inner.out = inner.out.saturating_sub(v.len());
-        // Buffers that were made elsewhere come in too (inputs, results of moves): what is free never exceeds what was in
-        // use at once.
-        if v.capacity() > 0 && inner.free_len + v.capacity() <= inner.most {
+        // Buffers that were made elsewhere come in too (inputs, results of moves).
+        if v.capacity() > 0 && !inner.is_full(v.capacity()) {
             inner.free_len += v.capacity();
             inner.free.push(v);
         }
