@@ -1,12 +1,11 @@
 //! Convolution in which each output channel reads one input channel.
+// Loops over pixels of a block are by index: they are unrolled, and the sums stay in registers.
+#![allow(clippy::needless_range_loop)]
 use super::{
     Each, Epilogue, FloatIsa, Place, Shared, once, part,
     vector::{Lanes, Work},
 };
 use std::ops::Range;
-
-/// Output pixels computed at once: enough chains in flight to hide the latency of an addition.
-const AT_ONCE: usize = 8;
 
 /// Weights by tap, then channel.
 pub struct PackedDepthwise {
@@ -70,28 +69,48 @@ impl Work for Job<'_> {
     #[inline(always)]
     fn call<S: Lanes>(self, s: S) {
         let place = self.place;
-        let wide = place.output[1];
+        let (wide, kernel) = (place.output[1], place.kernel[1]);
         // Columns whose taps all fall into the input lie together.
-        let whole = |x: &usize| place.valid(1, *x).len() == place.kernel[1];
-        let begin = (0..wide).find(whole).unwrap_or(wide);
-        let end = (begin..wide).find(|x| !whole(x)).unwrap_or(wide);
+        let Range { start: begin, end } = place.inner(1);
         for line in self.lines.clone() {
             let (image, y) = (line / place.output[0], line % place.output[0]);
             let down = place.valid(0, y);
-            for channel in (0..place.channels).step_by(S::N) {
-                let mut x = 0;
-                while x < wide {
-                    let inner = (begin..end).contains(&x);
-                    let n = if inner && x + AT_ONCE <= end { AT_ONCE } else { 1 };
-                    let across = if inner { 0..place.kernel[1] } else { place.valid(1, x) };
-                    let block = Block { image, line, x, channel, down: down.clone(), across };
+            // Valid taps fall into the input, so nothing is negative.
+            let row = (y * place.stride[0] + down.start * place.dilation[0]) as i64 - place.begin[0];
+            let row = (image * place.input[0] + row.max(0) as usize) * place.input[1];
+            let mut x = 0;
+            while x < wide {
+                let inner = (begin..end).contains(&x);
+                let across = if inner { 0..kernel } else { place.valid(1, x) };
+                let column = (x * place.stride[1] + across.start * place.dilation[1]) as i64 - place.begin[1];
+                let mut block = Block {
+                    from: (row + column.max(0) as usize) * place.channels,
+                    to: (line * wide + x) * place.channels,
+                    channel: 0,
+                    down: down.clone(),
+                    across,
+                };
+                let room = if inner { end - x } else { 1 };
+                // All channels of a few pixels: neighbours in memory.
+                while block.channel < place.channels {
                     // SAFETY: `run` has checked the sizes, all taps of the block fall into the input, and tasks have
                     // disjoint lines.
                     unsafe {
-                        if n == AT_ONCE { self.block::<S, AT_ONCE>(s, &block) } else { self.block::<S, 1>(s, &block) }
+                        match room {
+                            8.. => self.block::<S, 8>(s, &block),
+                            4.. => self.block::<S, 4>(s, &block),
+                            2.. => self.block::<S, 2>(s, &block),
+                            _ => self.block::<S, 1>(s, &block),
+                        }
                     }
-                    x += n;
+                    block.channel += S::N;
                 }
+                x += match room {
+                    8.. => 8,
+                    4.. => 4,
+                    2.. => 2,
+                    _ => 1,
+                };
             }
         }
     }
@@ -99,9 +118,9 @@ impl Work for Job<'_> {
 
 /// Neighbouring output pixels of a line, one vector of channels.
 struct Block {
-    image: usize,
-    line: usize,
-    x: usize,
+    /// Where the first pixel's first valid tap reads, and where the pixel goes, without the channel.
+    from: usize,
+    to: usize,
     channel: usize,
     /// Rows and columns of the window that fall into the input, the same for all pixels.
     down: Range<usize>,
@@ -116,35 +135,33 @@ impl Job<'_> {
     unsafe fn block<S: Lanes, const P: usize>(&self, s: S, b: &Block) {
         let Self { packed, place, epilogue, .. } = self;
         let channels = place.channels;
-        let live = (channels - b.channel).min(S::N);
-        let y = b.line % place.output[0];
+        let live = s.lanes(channels - b.channel);
         let step = place.stride[1] * channels;
+        let down = place.dilation[0] * place.input[1] * channels;
+        let across = place.dilation[1] * channels;
         // SAFETY: the caller vouches for every position.
         unsafe {
-            let start = epilogue.bias.map_or(s.splat(0.0), |bias| s.load(bias.as_ptr().add(b.channel), live));
+            let start = epilogue.bias.map_or(s.splat(0.0), |bias| s.load_some(bias.as_ptr().add(b.channel), live));
             let mut acc = [start; P];
-            for ky in b.down.clone() {
-                let row = (y * place.stride[0] + ky * place.dilation[0]) as i64 - place.begin[0];
-                let row = (b.image * place.input[0] + row as usize) * place.input[1];
-                for kx in b.across.clone() {
-                    let column = (b.x * place.stride[1] + kx * place.dilation[1]) as i64 - place.begin[1];
-                    let from = self.x.as_ptr().add((row + column as usize) * channels + b.channel);
+            for (i, ky) in b.down.clone().enumerate() {
+                for (j, kx) in b.across.clone().enumerate() {
+                    let from = self.x.as_ptr().add(b.from + b.channel + i * down + j * across);
                     let tap = (ky * place.kernel[1] + kx) * channels + b.channel;
-                    let w = s.load(packed.weights.as_ptr().add(tap), live);
-                    for (p, acc) in acc.iter_mut().enumerate() {
-                        *acc = s.fma(s.load(from.add(p * step), live), w, *acc);
+                    let w = s.load_some(packed.weights.as_ptr().add(tap), live);
+                    for p in 0..P {
+                        acc[p] = s.fma(s.load_some(from.add(p * step), live), w, acc[p]);
                     }
                 }
             }
+            if let Some(residual) = epilogue.residual {
+                for p in 0..P {
+                    acc[p] = s.add(acc[p], s.load_some(residual.as_ptr().add(b.to + b.channel + p * channels), live));
+                }
+            }
             let (lo, hi) = (s.splat(epilogue.lo), s.splat(epilogue.hi));
-            let at = (b.line * place.output[1] + b.x) * channels + b.channel;
-            for (p, acc) in acc.into_iter().enumerate() {
-                let at = at + p * channels;
-                let sum = match epilogue.residual {
-                    Some(residual) => s.add(acc, s.load(residual.as_ptr().add(at), live)),
-                    None => acc,
-                };
-                s.store(self.out.add(at), s.at_most(hi, s.at_least(lo, sum)), live);
+            for p in 0..P {
+                let y = s.at_most(hi, s.at_least(lo, acc[p]));
+                s.store_some(self.out.add(b.to + b.channel + p * channels), y, live);
             }
         }
     }

@@ -21,11 +21,13 @@ mod product;
 mod tests;
 mod tile;
 mod vector;
+mod zeros;
 
 pub use depthwise::PackedDepthwise;
 pub use isa::FloatIsa;
 pub use place::Place;
 pub use product::PackedProduct;
+pub use zeros::without_zeros;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -67,6 +67,14 @@ impl Place {
                 || (self.source(a, 0, 0).is_some() && self.source(a, self.output[a] - 1, self.kernel[a] - 1).is_some())
         })
     }
+    /// The outputs all of whose taps fall into the input along `axis`.
+    pub(super) fn inner(&self, axis: usize) -> std::ops::Range<usize> {
+        let whole =
+            |out: usize| self.source(axis, out, 0).is_some() && self.source(axis, out, self.kernel[axis] - 1).is_some();
+        let start = (0..self.output[axis]).find(|&o| whole(o)).unwrap_or(0);
+        let end = (start..self.output[axis]).find(|&o| !whole(o)).unwrap_or(self.output[axis]);
+        start..end
+    }
     /// The taps `first..end` of output `out` that fall into the input along `axis`.
     pub(super) fn valid(&self, axis: usize, out: usize) -> std::ops::Range<usize> {
         let (d, start) = (self.dilation[axis] as i64, (out * self.stride[axis]) as i64 - self.begin[axis]);

@@ -1,11 +1,12 @@
 //! Products and convolutions.
 //!
 //! A tile is up to [`Lanes::ROWS`] output pixels by two vectors of output channels. Each tap of a pixel is one pointer into the
-//! input (or to zeros, in the padding), so nothing is copied; pixels of a tile may lie in different rows and images. Taps
-//! are taken in blocks whose weights stay in the first-level cache while the pixels of a chunk pass.
+//! input (or to zeros, in the padding), so nothing is copied; pixels of a tile may lie in different rows and images. The
+//! products of an element are taken in blocks whose weights stay in the first-level cache while the pixels of a chunk pass;
+//! weights lie in memory in the order in which they are used, and the next ones are fetched meanwhile.
 use super::{
     Each, Epilogue, FloatIsa, Place, Shared, once, part,
-    tile::{self, Segment, Tile, VECTORS},
+    tile::{self, LINE, Segment, Tile, VECTORS},
     vector::{Lanes, Work},
 };
 use std::ops::Range;
@@ -18,8 +19,11 @@ const CHUNK: usize = 16;
 /// Weights, packed for the vectors that use them.
 pub struct PackedProduct {
     isa: FloatIsa,
-    /// Panels of [`VECTORS`] vectors of output channels (the last may be narrower), in each the products of an element in order.
-    panels: Vec<f32>,
+    /// Blocks of the products of an element; in each, panels of [`VECTORS`] vectors of output channels (the last may be
+    /// narrower); in each, the products in order.
+    weights: Vec<f32>,
+    /// Where they begin: at the start of a cache line, so that no vector lies in two.
+    start: usize,
     taps: usize,
     channels: usize,
     out_channels: usize,
@@ -37,18 +41,23 @@ impl PackedProduct {
         let [out_channels, taps, channels] = sizes;
         let width = isa.lanes() * VECTORS;
         let padded = out_channels.next_multiple_of(isa.lanes());
-        let mut panels = vec![0.0; padded * taps * channels];
-        for (p, panel) in panels.chunks_mut((width * taps * channels).max(1)).enumerate() {
-            let wide = width.min(padded - p * width);
-            let live = width.min(out_channels - p * width);
-            for (k, to) in panel.chunks_exact_mut(wide).enumerate() {
-                let at = k / channels * strides[1] + k % channels * strides[2];
-                for (o, to) in (p * width..).zip(&mut to[..live]) {
-                    *to = w[o * strides[0] + at];
+        let mut weights = vec![0.0f32; padded * taps * channels + LINE];
+        let start = weights.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        for block in 0..blocks(taps * channels) {
+            let range = cut(taps * channels, block);
+            let panels = &mut weights[start..][padded * range.start..padded * range.end];
+            for (p, panel) in panels.chunks_mut((width * range.len()).max(1)).enumerate() {
+                let wide = width.min(padded - p * width);
+                let live = width.min(out_channels - p * width);
+                for (k, to) in range.clone().zip(panel.chunks_exact_mut(wide)) {
+                    let at = k / channels * strides[1] + k % channels * strides[2];
+                    for (o, to) in (p * width..).zip(&mut to[..live]) {
+                        *to = w[o * strides[0] + at];
+                    }
                 }
             }
         }
-        Self { isa, panels, taps, channels, out_channels, zeros: vec![0.0; channels] }
+        Self { isa, weights, start, taps, channels, out_channels, zeros: vec![0.0; channels] }
     }
 
     /// The convolution of `x` into `out`, both channels last. The work is cut into about `tasks` pieces, which `each`
@@ -89,24 +98,33 @@ impl PackedProduct {
                 out: out.pointer(),
                 pixels: part(pixels, unit, down, i % down),
                 panels: part(panels, 1, across, i / down),
+                inner: [place.inner(0), place.inner(1)],
             };
             self.isa.run(job);
         });
     }
 
-    /// The runs of contiguous channels behind an element, in order, none longer than [`BLOCK`].
-    fn segments(&self, merged: usize) -> Vec<Segment> {
-        let run = self.channels * merged;
-        let mut all = Vec::new();
-        for tap in 0..self.taps / merged {
-            let pieces = run.div_ceil(BLOCK);
-            for i in 0..pieces {
-                let cut = |i: usize| run * i / pieces;
-                all.push(Segment { tap, start: cut(i), len: cut(i + 1) - cut(i) });
-            }
-        }
-        all
+    /// The runs of contiguous channels behind some products; `merged` taps are one.
+    fn segments(&self, products: Range<usize>, merged: usize) -> Vec<Segment> {
+        let run = (self.channels * merged).max(1);
+        let taps = products.start / run..products.end.div_ceil(run);
+        let segment = |tap: usize| {
+            let (start, end) = (products.start.max(tap * run), products.end.min((tap + 1) * run));
+            Segment { tap, start: start - tap * run, len: end - start }
+        };
+        taps.map(segment).collect()
     }
+}
+
+/// Into how many blocks the products of an element are cut.
+fn blocks(products: usize) -> usize {
+    products.div_ceil(BLOCK).max(1)
+}
+
+/// The products of a block.
+fn cut(products: usize, block: usize) -> Range<usize> {
+    let at = |block: usize| products * block / blocks(products);
+    at(block)..at(block + 1)
 }
 
 /// Some pixels and panels of a product.
@@ -118,6 +136,8 @@ struct Job<'a> {
     out: *mut f32,
     pixels: Range<usize>,
     panels: Range<usize>,
+    /// Output rows and columns without taps in the padding.
+    inner: [Range<usize>; 2],
 }
 
 impl Work for Job<'_> {
@@ -126,10 +146,16 @@ impl Work for Job<'_> {
         let Self { packed, place, .. } = self;
         // Without padding the columns of a window are one run.
         let merged = if place.inside() && place.dilation[1] == 1 { place.kernel[1] } else { 1 };
-        let segments = packed.segments(merged);
+        let depth = packed.taps * packed.channels;
+        let blocks: Vec<_> = (0..blocks(depth)).map(|b| cut(depth, b)).collect();
+        let segments: Vec<_> = blocks.iter().map(|b| packed.segments(b.clone(), merged)).collect();
+        let padded = packed.out_channels.next_multiple_of(S::N);
         let taps = packed.taps / merged;
         let mut rows: Vec<*const f32> = vec![std::ptr::null(); CHUNK * taps * S::ROWS];
-        let depth = packed.taps * packed.channels;
+        let tap = |ky: usize, kx: usize| ky * place.dilation[0] * place.input[1] + kx * place.dilation[1];
+        let offsets: Vec<usize> = (0..place.kernel[0])
+            .flat_map(|ky| (0..place.kernel[1]).step_by(merged).map(move |kx| tap(ky, kx) * place.channels))
+            .collect();
         let mut first = self.pixels.start;
         while first < self.pixels.end {
             let left = self.pixels.end - first;
@@ -137,51 +163,41 @@ impl Work for Job<'_> {
             let chunks = left.div_ceil(CHUNK * S::ROWS);
             let count = left.div_ceil(chunks);
             let tiles = count.div_ceil(S::ROWS);
-            let tile = |i: usize| count * i / tiles..count * (i + 1) / tiles;
+            let mut ends = [0; CHUNK + 1];
             for (i, rows) in rows.chunks_exact_mut(taps * S::ROWS).enumerate().take(tiles) {
-                self.point(tile(i).start + first..tile(i).end + first, merged, S::ROWS, rows);
+                ends[i + 1] = count * (i + 1) / tiles;
+                self.point(first + ends[i]..first + ends[i + 1], merged, &offsets, S::ROWS, rows);
             }
-            let (mut at, mut done) = (0, 0);
-            while at < segments.len() {
-                let (mut end, mut length) = (at + 1, segments[at].len);
-                while end < segments.len() && length + segments[end].len <= BLOCK {
-                    length += segments[end].len;
-                    end += 1;
-                }
+            for (block, segments) in blocks.iter().zip(&segments) {
                 for panel in self.panels.clone() {
                     let channel = panel * VECTORS * S::N;
                     let width = (packed.out_channels - channel).min(VECTORS * S::N);
                     let vectors = width.div_ceil(S::N);
                     for i in 0..tiles {
-                        let pixel = first + tile(i).start;
+                        let (pixel, height) = (first + ends[i], ends[i + 1] - ends[i]);
                         let offset = pixel * packed.out_channels + channel;
-                        let weights = channel * depth + done * vectors * S::N;
+                        let weights = packed.start + block.start * padded + channel * block.len();
                         // SAFETY: `run` has checked the sizes; `point` gave every row a pointer to the channels of each
                         // tap; tasks have disjoint pixels or panels.
                         unsafe {
                             let t = Tile {
-                                weights: packed.panels.as_ptr().add(weights),
-                                segments: &segments[at..end],
+                                weights: packed.weights.as_ptr().add(weights),
+                                ahead: if i == 0 { block.len() * vectors * S::N } else { 0 },
+                                segments,
                                 rows: rows.as_ptr().add(i * taps * S::ROWS),
                                 out: self.out.add(offset),
                                 step: packed.out_channels,
                                 width,
-                                first: at == 0,
-                                last: end == segments.len(),
+                                first: block.start == 0,
+                                last: block.end == depth,
                                 channel,
                                 offset,
                                 epilogue: self.epilogue,
                             };
-                            if vectors == VECTORS {
-                                pick::<S, 2>(s, tile(i).len(), &t)
-                            } else {
-                                pick::<S, 1>(s, tile(i).len(), &t)
-                            }
+                            if vectors == VECTORS { pick::<S, 2>(s, height, &t) } else { pick::<S, 1>(s, height, &t) }
                         }
                     }
                 }
-                done += length;
-                at = end;
             }
             first += count;
         }
@@ -189,25 +205,55 @@ impl Work for Job<'_> {
 }
 
 impl Job<'_> {
-    /// Where the pixels of a tile read, tap by tap. `merged` taps are one.
+    /// Where the pixels of a tile read, tap by tap; `offsets` are those of the taps from the first. `merged` taps are one.
     #[inline(always)]
-    fn point(&self, pixels: Range<usize>, merged: usize, stride: usize, rows: &mut [*const f32]) {
+    fn point(&self, pixels: Range<usize>, merged: usize, offsets: &[usize], stride: usize, rows: &mut [*const f32]) {
         let place = self.place;
         let [height, width] = place.output;
-        for (r, pixel) in pixels.enumerate() {
-            let (image, rest) = (pixel / (height * width), pixel % (height * width));
-            let (y, x) = (rest / width, rest % width);
-            let mut to = rows[r..].iter_mut().step_by(stride);
-            for ky in 0..place.kernel[0] {
-                let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
-                for kx in (0..place.kernel[1]).step_by(merged) {
-                    let from = match (row, place.source(1, x, kx)) {
-                        (Some(row), Some(column)) => &self.x[(row + column) * place.channels..],
-                        _ => &self.packed.zeros[..],
-                    };
-                    if let Some(to) = to.next() {
-                        *to = from.as_ptr();
-                    }
+        let inner = &self.inner;
+        let (mut image, mut y, mut x) =
+            (pixels.start / (height * width), pixels.start / width % height, pixels.start % width);
+        for r in 0..pixels.len() {
+            let to = rows[r..].iter_mut().step_by(stride);
+            if inner[0].contains(&y) && inner[1].contains(&x) {
+                // Nothing is negative here.
+                let row = ((y * place.stride[0]) as i64 - place.begin[0]) as usize;
+                let column = ((x * place.stride[1]) as i64 - place.begin[1]) as usize;
+                let at = (image * place.input[0] + row) * place.input[1] + column;
+                let from = &self.x[at * place.channels..];
+                to.zip(offsets).for_each(|(to, &offset)| *to = from[offset..].as_ptr());
+            } else {
+                self.point_at_edge(image, y, x, merged, to);
+            }
+            x += 1;
+            if x == width {
+                (x, y) = (0, y + 1);
+            }
+            if y == height {
+                (y, image) = (0, image + 1);
+            }
+        }
+    }
+
+    /// Where a pixel reads that has taps in the padding.
+    fn point_at_edge<'p>(
+        &self,
+        image: usize,
+        y: usize,
+        x: usize,
+        merged: usize,
+        mut to: impl Iterator<Item = &'p mut *const f32>,
+    ) {
+        let place = self.place;
+        for ky in 0..place.kernel[0] {
+            let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
+            for kx in (0..place.kernel[1]).step_by(merged) {
+                let from = match (row, place.source(1, x, kx)) {
+                    (Some(row), Some(column)) => &self.x[(row + column) * place.channels..],
+                    _ => &self.packed.zeros[..],
+                };
+                if let Some(to) = to.next() {
+                    *to = from.as_ptr();
                 }
             }
         }

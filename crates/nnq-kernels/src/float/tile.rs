@@ -1,8 +1,13 @@
 //! The register tile of the product.
+// Loops over rows and vectors of a tile are by index: they are unrolled, and the tile stays in registers.
+#![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
 use super::{Epilogue, vector::Lanes};
 
 /// Vectors of output channels in a tile.
 pub(super) const VECTORS: usize = 2;
+
+/// Floats of a cache line.
+pub(super) const LINE: usize = 16;
 
 /// A run of channels that is contiguous in the input: of one tap, or of several that lie side by side.
 #[derive(Clone, Copy)]
@@ -19,6 +24,8 @@ pub(super) struct Segment {
 pub(super) struct Tile<'a> {
     /// The weights of the segments: for each channel `V` vectors.
     pub weights: *const f32,
+    /// How far behind each weight lies the one to fetch meanwhile.
+    pub ahead: usize,
     pub segments: &'a [Segment],
     /// Where each row reads: for each tap [`Lanes::ROWS`] pointers.
     pub rows: *const *const f32,
@@ -46,85 +53,136 @@ pub(super) struct Tile<'a> {
 pub(super) unsafe fn run<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>) {
     // SAFETY: the caller vouches for every pointer.
     unsafe {
-        let live = |v: usize| (t.width - v * S::N).min(S::N);
-        let mut acc = [[s.splat(0.0); V]; R];
-        if !t.first {
-            for (r, row) in acc.iter_mut().enumerate() {
-                for (v, a) in row.iter_mut().enumerate() {
-                    *a = s.load(t.out.add(r * t.step + v * S::N), live(v));
-                }
-            }
-        } else if let Some(bias) = t.epilogue.bias {
-            for v in 0..V {
-                let start = s.load(bias.as_ptr().add(t.channel + v * S::N), live(v));
-                for row in &mut acc {
-                    row[v] = start;
-                }
-            }
-        }
-        let mut w = t.weights;
-        for segment in t.segments {
-            let mut x = [std::ptr::null::<f32>(); R];
-            for (r, x) in x.iter_mut().enumerate() {
-                *x = (*t.rows.add(segment.tap * S::ROWS + r)).add(segment.start);
-            }
-            let mut i = 0;
-            while i + 4 <= segment.len {
-                for u in 0..4 {
-                    step::<S, R, V>(s, w.add(u * V * S::N), &x, i + u, &mut acc);
-                }
-                w = w.add(4 * V * S::N);
-                i += 4;
-            }
-            while i < segment.len {
-                step::<S, R, V>(s, w, &x, i, &mut acc);
-                w = w.add(V * S::N);
-                i += 1;
-            }
-        }
-        if t.last {
-            let (lo, hi) = (s.splat(t.epilogue.lo), s.splat(t.epilogue.hi));
-            for (r, row) in acc.iter_mut().enumerate() {
-                for (v, a) in row.iter_mut().enumerate() {
-                    if let Some(residual) = t.epilogue.residual {
-                        let at = t.offset + r * t.step + v * S::N;
-                        *a = s.add(*a, s.load(residual.as_ptr().add(at), live(v)));
-                    }
-                    *a = s.at_most(hi, s.at_least(lo, *a));
-                }
-            }
-        }
-        for (r, row) in acc.iter().enumerate() {
-            for (v, a) in row.iter().enumerate() {
-                s.store(t.out.add(r * t.step + v * S::N), *a, live(v));
-            }
-        }
+        let mut tile = begin::<S, R, V>(s, t);
+        sum(s, t, &mut tile);
+        finish(s, t, &mut tile);
     }
 }
 
-/// One channel.
+/// The channels of each vector that exist.
+#[inline(always)]
+fn live<S: Lanes, const V: usize>(s: S, t: &Tile<'_>) -> [S::M; V] {
+    std::array::from_fn(|v| s.lanes(t.width - v * S::N))
+}
+
+/// Where the sums go on.
 ///
 /// # Safety
 /// As [`run`].
 #[inline(always)]
-unsafe fn step<S: Lanes, const R: usize, const V: usize>(
-    s: S,
-    w: *const f32,
-    x: &[*const f32; R],
-    i: usize,
-    acc: &mut [[S::F; V]; R],
-) {
-    // SAFETY: the caller vouches for every pointer.
-    unsafe {
-        let mut weights = [s.splat(0.0); V];
-        for (v, weight) in weights.iter_mut().enumerate() {
-            *weight = s.load(w.add(v * S::N), S::N);
-        }
+unsafe fn begin<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>) -> [[S::F; V]; R] {
+    let (mut tile, live) = ([[s.splat(0.0); V]; R], live::<S, V>(s, t));
+    if !t.first {
         for r in 0..R {
-            let x = s.splat(*x[r].add(i));
             for v in 0..V {
-                acc[r][v] = s.fma(x, weights[v], acc[r][v]);
+                // SAFETY: the caller vouches for the output.
+                tile[r][v] = unsafe { s.load_some(t.out.add(r * t.step + v * S::N), live[v]) };
             }
+        }
+    } else if let Some(bias) = t.epilogue.bias {
+        for v in 0..V {
+            // SAFETY: the caller vouches for the bias.
+            let start = unsafe { s.load_some(bias.as_ptr().add(t.channel + v * S::N), live[v]) };
+            for r in 0..R {
+                tile[r][v] = start;
+            }
+        }
+    }
+    tile
+}
+
+/// The hot loop. The accumulators are variables of its own, so that they stay in registers.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile: &mut [[S::F; V]; R]) {
+    let mut acc = [[s.splat(0.0); V]; R];
+    for r in 0..R {
+        for v in 0..V {
+            acc[r][v] = tile[r][v];
+        }
+    }
+    let mut w = t.weights;
+    for segment in t.segments {
+        let mut x = [std::ptr::null::<f32>(); R];
+        for r in 0..R {
+            // SAFETY: each row has a pointer for the tap, good from the segment's start on.
+            x[r] = unsafe { (*t.rows.add(segment.tap * S::ROWS + r)).add(segment.start) };
+        }
+        // One channel: each weight times the number of each row.
+        macro_rules! channel {
+            ($i:expr, $at:expr) => {
+                let mut weights = [s.splat(0.0); V];
+                for v in 0..V {
+                    // SAFETY: the weights hold `V` vectors for each channel.
+                    weights[v] = unsafe { s.load(w.add(($at * V + v) * S::N)) };
+                }
+                for v in (0..V * S::N).step_by(LINE) {
+                    s.fetch(w.wrapping_add($at * V * S::N + v + t.ahead));
+                }
+                for r in 0..R {
+                    // SAFETY: the segment's channels can be read.
+                    let x = s.splat(unsafe { *x[r].add($i + $at) });
+                    for v in 0..V {
+                        acc[r][v] = s.fma(x, weights[v], acc[r][v]);
+                    }
+                }
+            };
+        }
+        let mut i = 0;
+        // Four at a time: what counts the loop takes turns from the multiplications.
+        while i + 4 <= segment.len {
+            channel!(i, 0);
+            channel!(i, 1);
+            channel!(i, 2);
+            channel!(i, 3);
+            // SAFETY: the weights of the next channels, or one behind the last.
+            w = unsafe { w.add(4 * V * S::N) };
+            i += 4;
+        }
+        while i < segment.len {
+            channel!(i, 0);
+            // SAFETY: as above.
+            w = unsafe { w.add(V * S::N) };
+            i += 1;
+        }
+    }
+    for r in 0..R {
+        for v in 0..V {
+            tile[r][v] = acc[r][v];
+        }
+    }
+}
+
+/// Stores the sums, finished or not.
+///
+/// # Safety
+/// As [`run`].
+#[inline(always)]
+unsafe fn finish<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile: &mut [[S::F; V]; R]) {
+    let live = live::<S, V>(s, t);
+    if t.last {
+        if let Some(residual) = t.epilogue.residual {
+            for r in 0..R {
+                for v in 0..V {
+                    // SAFETY: the caller vouches for the residual.
+                    let x = unsafe { s.load_some(residual.as_ptr().add(t.offset + r * t.step + v * S::N), live[v]) };
+                    tile[r][v] = s.add(tile[r][v], x);
+                }
+            }
+        }
+        let (lo, hi) = (s.splat(t.epilogue.lo), s.splat(t.epilogue.hi));
+        for r in 0..R {
+            for v in 0..V {
+                tile[r][v] = s.at_most(hi, s.at_least(lo, tile[r][v]));
+            }
+        }
+    }
+    for r in 0..R {
+        for v in 0..V {
+            // SAFETY: the caller vouches for the output.
+            unsafe { s.store_some(t.out.add(r * t.step + v * S::N), tile[r][v], live[v]) };
         }
     }
 }

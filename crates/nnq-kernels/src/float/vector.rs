@@ -15,7 +15,11 @@ pub(super) trait Lanes: Copy + 'static {
     /// Rows of a register tile that is [`super::tile::VECTORS`] vectors wide.
     const ROWS: usize;
     type F: Copy;
+    /// Which lanes take part.
+    type M: Copy;
 
+    /// The first `n` lanes; all when `n` is greater than their number.
+    fn lanes(self, n: usize) -> Self::M;
     fn splat(self, x: f32) -> Self::F;
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     /// `a * b + c`, rounded once.
@@ -24,16 +28,19 @@ pub(super) trait Lanes: Copy + 'static {
     fn at_least(self, lo: Self::F, x: Self::F) -> Self::F;
     /// `hi` where `hi < x`, else `x`.
     fn at_most(self, hi: Self::F, x: Self::F) -> Self::F;
-    /// The first `n` lanes, `1 <= n <= N`; the others are zero.
+    /// # Safety
+    /// `N` floats are readable at `p`.
+    unsafe fn load(self, p: *const f32) -> Self::F;
+    /// Lanes that take no part are zero.
     ///
     /// # Safety
-    /// `n` floats are readable at `p`.
-    unsafe fn load(self, p: *const f32, n: usize) -> Self::F;
-    /// The first `n` lanes, `1 <= n <= N`.
-    ///
+    /// The floats of the other lanes are readable at `p`.
+    unsafe fn load_some(self, p: *const f32, lanes: Self::M) -> Self::F;
     /// # Safety
-    /// `n` floats are writable at `p`.
-    unsafe fn store(self, p: *mut f32, x: Self::F, n: usize);
+    /// The floats of these lanes are writable at `p`.
+    unsafe fn store_some(self, p: *mut f32, x: Self::F, lanes: Self::M);
+    /// Asks for the cache line of `p`, which need not exist, in the second-level cache.
+    fn fetch(self, p: *const f32);
     /// Calls `work` in a function that is compiled for these vectors.
     fn run<W: Work>(self, work: W);
 }
@@ -46,7 +53,10 @@ impl Lanes for Plain {
     const N: usize = 1;
     const ROWS: usize = 4;
     type F = f32;
+    type M = ();
 
+    #[inline(always)]
+    fn lanes(self, _: usize) {}
     #[inline(always)]
     fn splat(self, x: f32) -> f32 {
         x
@@ -68,15 +78,22 @@ impl Lanes for Plain {
         if hi < x { hi } else { x }
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32, _: usize) -> f32 {
+    unsafe fn load(self, p: *const f32) -> f32 {
         // SAFETY: the caller vouches for one float.
         unsafe { *p }
     }
     #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: f32, _: usize) {
+    unsafe fn load_some(self, p: *const f32, (): ()) -> f32 {
+        // SAFETY: the caller vouches for one float.
+        unsafe { *p }
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, p: *mut f32, x: f32, (): ()) {
         // SAFETY: the caller vouches for one float.
         unsafe { *p = x }
     }
+    #[inline(always)]
+    fn fetch(self, _: *const f32) {}
     #[inline(always)]
     fn run<W: Work>(self, work: W) {
         work.call(self);
@@ -103,11 +120,6 @@ impl Wide8 {
     pub(super) fn new() -> Option<Self> {
         (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
     }
-    /// All ones in the first `n` lanes.
-    #[inline(always)]
-    fn mask(self, n: usize) -> __m256i {
-        op!(_mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)))
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -115,7 +127,15 @@ impl Lanes for Wide8 {
     const N: usize = 8;
     const ROWS: usize = 6;
     type F = __m256;
+    /// All ones in the lanes that take part, and whether that is all of them: masked moves are slow on some machines.
+    type M = (bool, __m256i);
 
+    #[inline(always)]
+    fn lanes(self, n: usize) -> (bool, __m256i) {
+        let mask =
+            op!(_mm256_cmpgt_epi32(_mm256_set1_epi32(n.min(8) as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)));
+        (n >= 8, mask)
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m256 {
         op!(_mm256_set1_ps(x))
@@ -137,12 +157,20 @@ impl Lanes for Wide8 {
         op!(_mm256_min_ps(hi, x))
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32, n: usize) -> __m256 {
-        op!(if n >= 8 { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, self.mask(n)) })
+    unsafe fn load(self, p: *const f32) -> __m256 {
+        op!(_mm256_loadu_ps(p))
     }
     #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: __m256, n: usize) {
-        op!(if n >= 8 { _mm256_storeu_ps(p, x) } else { _mm256_maskstore_ps(p, self.mask(n), x) })
+    unsafe fn load_some(self, p: *const f32, (all, mask): (bool, __m256i)) -> __m256 {
+        op!(if all { _mm256_loadu_ps(p) } else { _mm256_maskload_ps(p, mask) })
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, p: *mut f32, x: __m256, (all, mask): (bool, __m256i)) {
+        op!(if all { _mm256_storeu_ps(p, x) } else { _mm256_maskstore_ps(p, mask, x) })
+    }
+    #[inline(always)]
+    fn fetch(self, p: *const f32) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
     }
     #[inline]
     fn run<W: Work>(self, work: W) {
@@ -171,7 +199,12 @@ impl Lanes for Wide16 {
     const N: usize = 16;
     const ROWS: usize = 14;
     type F = __m512;
+    type M = __mmask16;
 
+    #[inline(always)]
+    fn lanes(self, n: usize) -> __mmask16 {
+        if n >= 16 { u16::MAX } else { (1 << n) - 1 }
+    }
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
         op!(_mm512_set1_ps(x))
@@ -193,12 +226,20 @@ impl Lanes for Wide16 {
         op!(_mm512_min_ps(hi, x))
     }
     #[inline(always)]
-    unsafe fn load(self, p: *const f32, n: usize) -> __m512 {
-        op!(if n >= 16 { _mm512_loadu_ps(p) } else { _mm512_maskz_loadu_ps((1 << n) - 1, p) })
+    unsafe fn load(self, p: *const f32) -> __m512 {
+        op!(_mm512_loadu_ps(p))
     }
     #[inline(always)]
-    unsafe fn store(self, p: *mut f32, x: __m512, n: usize) {
-        op!(if n >= 16 { _mm512_storeu_ps(p, x) } else { _mm512_mask_storeu_ps(p, (1 << n) - 1, x) })
+    unsafe fn load_some(self, p: *const f32, lanes: __mmask16) -> __m512 {
+        op!(_mm512_maskz_loadu_ps(lanes, p))
+    }
+    #[inline(always)]
+    unsafe fn store_some(self, p: *mut f32, x: __m512, lanes: __mmask16) {
+        op!(_mm512_mask_storeu_ps(p, lanes, x))
+    }
+    #[inline(always)]
+    fn fetch(self, p: *const f32) {
+        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
     }
     #[inline]
     fn run<W: Work>(self, work: W) {

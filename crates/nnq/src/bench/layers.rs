@@ -2,7 +2,7 @@
 use crate::{
     engine::Session,
     error::{Error, Result},
-    exec::float::Tap,
+    exec::float::{Interest, Tap},
     inspect,
     ir::{Graph, Node, Tensor, ValueId},
 };
@@ -140,6 +140,9 @@ impl Tap for Clock {
         self.laps.push((value, now - self.last));
         self.last = now;
         Ok(())
+    }
+    fn interest(&self, _: ValueId) -> Interest {
+        Interest::Elements
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calibration: float runs over samples, every value that may become codes observed as it is produced.
 use crate::{
     error::{At, Error, Result},
-    exec::float::{self, Tap},
+    exec::float::{self, Interest, Tap},
     ir::{DType, Graph, Node, Op, Tensor, ValueId},
     quant::{
         observer::{Observer, ObserverKind, Statistics},
@@ -10,7 +10,8 @@ use crate::{
 };
 use rayon::prelude::*;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    ops::Range,
     sync::Arc,
 };
 
@@ -18,40 +19,66 @@ use std::{
 /// value and sample.
 pub struct Calibrator {
     session: float::Session,
-    /// One observer per worker for each observed value; merging is exact, so the number of workers changes nothing.
-    observers: HashMap<ValueId, Vec<Statistics>>,
+    /// Merging is exact, so the number of workers changes nothing.
+    workers: Vec<Worker>,
 }
 
-struct Observing<'a> {
-    graph: &'a Graph,
-    observers: &'a mut HashMap<ValueId, Vec<Statistics>>,
-    samples: &'a [u64],
+/// The observers of one thread.
+struct Worker {
+    graph: Arc<Graph>,
+    observers: HashMap<ValueId, Statistics>,
+    /// The samples of the batch by their index in the data set, and those that are running.
+    samples: Arc<[u64]>,
+    running: Range<usize>,
 }
 
-impl Tap for Observing<'_> {
-    fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()> {
-        let Some(workers) = self.observers.get_mut(&value) else { return Ok(()) };
+impl Worker {
+    /// Sees a share (counted in parts of `of`) of each sample of a value.
+    fn observe(&mut self, value: ValueId, tensor: &Tensor, share: usize, of: usize) -> Result<()> {
+        let Some(statistics) = self.observers.get_mut(&value) else { return Ok(()) };
         let place = || format!("value '{}'", self.graph.value(value).name);
         let data = tensor.as_slice::<f32>().at(place)?;
-        let n = self.samples.len();
-        if n == 0 || data.len() % n != 0 {
-            return Err(Error::shape(format!("{} elements for {n} samples", data.len()))
+        let ids = &self.samples[self.running.clone()];
+        if ids.is_empty() || data.len() % ids.len() != 0 {
+            return Err(Error::shape(format!("{} elements for {} samples", data.len(), ids.len()))
                 .at(place())
                 .cure("the first dimension of every value must be the batch"));
         }
-        let (each, shape) = (data.len() / n, tensor.shape());
-        let share = n.div_ceil(workers.len());
-        workers
-            .par_iter_mut()
-            .zip(self.samples.par_chunks(share))
-            .enumerate()
-            .try_for_each(|(w, (statistics, ids))| {
-                ids.iter().enumerate().try_for_each(|(i, &id)| {
-                    let at = (w * share + i) * each;
-                    statistics.observe(id, shape, &data[at..at + each])
-                })
-            })
-            .at(place)
+        let each = data.len() / ids.len();
+        for (i, &id) in ids.iter().enumerate() {
+            let part = &data[i * each + each * share / of..i * each + each * (share + 1) / of];
+            statistics.observe(id, &[part.len()], part).at(place)?;
+        }
+        Ok(())
+    }
+    fn interest(&self, value: ValueId) -> Interest {
+        if self.observers.contains_key(&value) { Interest::Elements } else { Interest::Nothing }
+    }
+}
+
+/// For a worker that runs samples by itself: it sees their values while they are in its cache.
+impl Tap for Worker {
+    fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()> {
+        self.observe(value, tensor, 0, 1)
+    }
+    fn interest(&self, value: ValueId) -> Interest {
+        self.interest(value)
+    }
+    fn begin(&mut self, samples: Range<usize>) {
+        self.running = samples;
+    }
+}
+
+/// For workers that run the batch together.
+struct Together<'a>(&'a mut [Worker]);
+
+impl Tap for Together<'_> {
+    fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()> {
+        let n = self.0.len();
+        self.0.par_iter_mut().enumerate().try_for_each(|(i, w)| w.observe(value, tensor, i, n))
+    }
+    fn interest(&self, value: ValueId) -> Interest {
+        self.0.first().map_or(Interest::Nothing, |w| w.interest(value))
     }
 }
 
@@ -85,26 +112,33 @@ impl Calibrator {
         for (_, node) in graph.nodes() {
             finite(&graph, node).at(|| format!("node '{}'", node.name))?;
         }
-        let workers = if threads == 0 { std::thread::available_parallelism().map_or(1, Into::into) } else { threads };
         let placement = place::place(&graph, &vec![false; graph.node_count()], true);
-        let observers = placement
+        let observers: HashMap<ValueId, Statistics> = placement
             .groups
             .iter()
             .flat_map(|g| &g.values)
             .filter(|v| graph.value(**v).dtype == Some(DType::F32))
-            .map(|&v| (v, (0..workers).map(|_| ObserverKind::Tensor.start()).collect()))
+            .map(|&v| (v, ObserverKind::Tensor.start()))
             .collect();
-        let session = float::Session::new(graph, &float::Options { threads })?;
-        Ok(Self { session, observers })
+        let session = float::Session::new(graph.clone(), &float::Options { threads })?;
+        let worker =
+            |_| Worker { graph: graph.clone(), observers: observers.clone(), samples: Arc::from([]), running: 0..0 };
+        Ok(Self { workers: (0..session.threads()).map(worker).collect(), session })
     }
     /// Runs a batch and observes it. `samples` are the indices of its samples in the data set.
     ///
     /// # Errors
     /// As the run; names the value whose statistics overflow or that is no batch.
     pub fn feed(&mut self, input: Tensor, samples: &[u64]) -> Result<()> {
-        let graph = self.session.graph().clone();
-        let mut tap = Observing { graph: &graph, observers: &mut self.observers, samples };
-        self.session.run_tapped(vec![input], &mut tap).map(drop)
+        let shared: Arc<[u64]> = samples.into();
+        for w in &mut self.workers {
+            (w.samples, w.running) = (shared.clone(), 0..samples.len());
+        }
+        if self.session.divides() && samples.len() > 1 {
+            self.session.run_divided(vec![input], &mut self.workers).map(drop)
+        } else {
+            self.session.run_tapped(vec![input], &mut Together(&mut self.workers)).map(drop)
+        }
     }
     /// The statistics by the name of the value.
     ///
@@ -112,16 +146,13 @@ impl Calibrator {
     /// When counts overflow.
     pub fn finish(self) -> Result<BTreeMap<String, Statistics>> {
         let graph = self.session.graph().clone();
-        self.observers
-            .into_iter()
-            .map(|(v, workers)| {
-                let mut workers = workers.into_iter();
-                let mut all = workers.next().ok_or_else(|| Error::internal("an observer without workers"))?;
-                for w in workers {
-                    all.merge(&w)?;
-                }
-                Ok((graph.value(v).name.clone(), all))
-            })
-            .collect()
+        let mut all: HashMap<ValueId, Statistics> = HashMap::new();
+        for (v, statistics) in self.workers.into_iter().flat_map(|w| w.observers) {
+            match all.entry(v) {
+                Entry::Vacant(e) => drop(e.insert(statistics)),
+                Entry::Occupied(mut e) => e.get_mut().merge(&statistics)?,
+            }
+        }
+        Ok(all.into_iter().map(|(v, statistics)| (graph.value(v).name.clone(), statistics)).collect())
     }
 }

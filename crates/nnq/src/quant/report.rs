@@ -49,6 +49,10 @@ impl float::Tap for Keep<'_> {
         }
         Ok(())
     }
+    fn interest(&self, value: ValueId) -> float::Interest {
+        let wanted = self.wanted.contains_key(&self.graph.value(value).name);
+        if wanted { float::Interest::Tensor } else { float::Interest::Nothing }
+    }
 }
 
 struct Compare<'a> {

@@ -43,6 +43,11 @@ struct Inner {
 }
 
 impl Inner {
+    /// With `more` elements, what is free and in use exceeds twice what was in use at once. Less would throw away buffers of
+    /// many sizes that the next run makes again.
+    fn is_full(&self, more: usize) -> bool {
+        self.out + self.free_len + more > 2 * self.most
+    }
     fn remove(&mut self, i: usize) -> Vec<f32> {
         let v = self.free.swap_remove(i);
         self.free_len -= v.capacity();
@@ -79,13 +84,16 @@ impl Ctx {
             inner.peak = inner.peak.max(inner.held);
             // Not one that is far too large: a later operator needs that.
             let fits = |b: &Vec<f32>| (n..=n.saturating_mul(2).max(1 << 10)).contains(&b.capacity());
-            let best = inner.free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| b.capacity());
+            // One of the same length needs no filling.
+            let worth = |b: &Vec<f32>| (b.len() != n, n.saturating_sub(b.len()), b.capacity());
+            let best = inner.free.iter().enumerate().filter(|(_, b)| fits(b)).min_by_key(|(_, b)| worth(b));
             match best.map(|(i, _)| i) {
                 Some(i) => inner.remove(i),
                 None => {
-                    // The new buffer takes the place of the largest one that is too small, so that free ones do not pile up.
-                    let small = inner.free.iter().enumerate().filter(|(_, b)| b.capacity() < n);
-                    if let Some((i, _)) = small.max_by_key(|(_, b)| b.capacity()) {
+                    // The new buffer takes the place of the largest ones that are too small, so that free ones do not pile up.
+                    while inner.is_full(0) {
+                        let small = inner.free.iter().enumerate().filter(|(_, b)| b.capacity() < n);
+                        let Some((i, _)) = small.max_by_key(|(_, b)| b.capacity()) else { break };
                         inner.remove(i);
                     }
                     Vec::new()
@@ -116,12 +124,15 @@ impl Ctx {
         let mut inner = self.lock();
         inner.held = inner.held.saturating_sub(v.len() * size_of::<f32>());
         inner.out = inner.out.saturating_sub(v.len());
-        // Buffers that were made elsewhere come in too (inputs, results of moves): what is free never exceeds what was in
-        // use at once.
-        if v.capacity() > 0 && inner.free_len + v.capacity() <= inner.most {
+        // Buffers that were made elsewhere come in too (inputs, results of moves).
+        if v.capacity() > 0 && !inner.is_full(v.capacity()) {
             inner.free_len += v.capacity();
             inner.free.push(v);
         }
+    }
+    /// Whether input `input` of the running node is a constant of the session, so that what [`Ctx::keep`] makes is made once.
+    pub(super) fn keeps(&self, input: usize) -> bool {
+        self.lock().node.is_some_and(|(_, constant)| input < 64 && constant >> input & 1 == 1)
     }
     /// Something made from input `input` of the running node (packed weights). Made once and kept when that input is a
     /// constant of the session, made anew otherwise.

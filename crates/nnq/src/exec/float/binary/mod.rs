@@ -6,6 +6,7 @@ mod zip;
 
 pub(super) use variadic::{select, variadic};
 
+use super::widest::widest;
 use super::{
     Ctx, Inputs,
     args::{self, not_on},
@@ -78,7 +79,7 @@ fn f32_loop(b: Binary, zip: &Zip<2>, a: &[f32], c: &[f32], ctx: &Ctx) -> Option<
 fn wide(zip: &Zip<2>, a: &[f32], c: &[f32], ctx: &Ctx, f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = ctx.take(zip.len);
     zip.chunks(&mut out, |start, out| {
-        pulp::Arch::new().dispatch(
+        widest(
             #[inline(always)]
             || zip.pairs(a, c, start, out, &f),
         );

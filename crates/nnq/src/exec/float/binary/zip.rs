@@ -99,21 +99,26 @@ impl Zip<2> {
     /// `f` of each pair, into one chunk of the result.
     #[inline(always)]
     pub fn pairs<A: Copy, B: Copy, O>(&self, a: &[A], b: &[B], start: usize, out: &mut [O], f: impl Fn(A, B) -> O) {
-        self.segments(start, out.len(), |s| {
-            let out = &mut out[s.at..][..s.len];
-            let (a, b) = (&a[s.from[0]..], &b[s.from[1]..]);
-            match s.step {
-                [1, 1] => out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b)),
-                [1, _] => {
-                    let b = b[0];
-                    out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b));
+        self.segments(
+            start,
+            out.len(),
+            #[inline(always)]
+            |s| {
+                let out = &mut out[s.at..][..s.len];
+                let (a, b) = (&a[s.from[0]..], &b[s.from[1]..]);
+                match s.step {
+                    [1, 1] => out.iter_mut().zip(a).zip(b).for_each(|((o, &a), &b)| *o = f(a, b)),
+                    [1, _] => {
+                        let b = b[0];
+                        out.iter_mut().zip(a).for_each(|(o, &a)| *o = f(a, b));
+                    }
+                    [_, 1] => {
+                        let a = a[0];
+                        out.iter_mut().zip(b).for_each(|(o, &b)| *o = f(a, b));
+                    }
+                    _ => out.iter_mut().for_each(|o| *o = f(a[0], b[0])),
                 }
-                [_, 1] => {
-                    let a = a[0];
-                    out.iter_mut().zip(b).for_each(|(o, &b)| *o = f(a, b));
-                }
-                _ => out.iter_mut().for_each(|o| *o = f(a[0], b[0])),
-            }
-        });
+            },
+        );
     }
 }

@@ -1,5 +1,5 @@
 //! Pooling of images, a vector of channels at a time.
-use super::super::{Ctx, args, pool::Taps};
+use super::super::{Ctx, args, pool::Taps, widest::widest};
 use crate::{
     error::{Error, Result},
     ir::{Data, Tensor, op::PoolAttrs, op::Window},
@@ -43,7 +43,7 @@ impl<'a> Pool<'a> {
         let work = (1 << 14) / (line * self.window.kernel.iter().product::<usize>()).max(1) + 1;
         out.par_chunks_mut(line).enumerate().with_min_len(work).for_each(|(i, out)| {
             let (image, y) = (i / down.len(), &down[i % down.len()]);
-            pulp::Arch::new().dispatch(
+            widest(
                 #[inline(always)]
                 || {
                     for (x, out) in across.iter().zip(out.chunks_exact_mut(self.channels)) {

@@ -1,6 +1,7 @@
 //! `alpha * A * B + beta * C`.
 use super::{
     matmul::{Shapes, multiply, narrow, wrapping},
+    packed,
     tile::{Real, Strided},
 };
 use crate::exec::float::{Ctx, Inputs, args};
@@ -53,15 +54,18 @@ fn typed<T: Real>(alpha: f32, beta: f32, ta: bool, tb: bool, x: &Inputs, ctx: &C
     let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
     let [m, k, n] = sizes(a.shape(), b.shape(), ta, tb)?;
     let mut out = T::take(ctx, args::room(&[m, n])?);
-    let (row, col) = if ta { (1, m) } else { (k, 1) };
-    let left = Strided { data: a.as_slice()?, row, col };
-    let mut right = b.as_slice()?;
-    // A transposed constant is turned once, so that each run reads rows.
-    let turned = tb.then(|| ctx.keep(1, || turn(right, k, n)));
-    if let Some(turned) = &turned {
-        right = turned;
+    let (row, col) = if tb { (1, k) } else { (n, 1) };
+    if ta || !packed::multiply(a, (b, row, col), [m, k, n], &mut out, ctx) {
+        let (row, col) = if ta { (1, m) } else { (k, 1) };
+        let left = Strided { data: a.as_slice()?, row, col };
+        let mut right = b.as_slice()?;
+        // A transposed constant is turned once, so that each run reads rows.
+        let turned = tb.then(|| ctx.keep(1, || turn(right, k, n)));
+        if let Some(turned) = &turned {
+            right = turned;
+        }
+        multiply(left, Strided { data: right, row: n, col: 1 }, [m, k, n], &mut out);
     }
-    multiply(left, Strided { data: right, row: n, col: 1 }, [m, k, n], &mut out);
     if alpha != 1.0 {
         let alpha = T::from_f32(alpha);
         out.iter_mut().for_each(|y| *y = alpha * *y);

@@ -1,4 +1,5 @@
 //! Matrix products with NumPy's rules.
+use super::packed;
 use super::tile::{Block, Left, MR, Out, Real, Strided};
 use crate::exec::float::{Ctx, Inputs, args};
 use crate::{
@@ -81,7 +82,11 @@ fn typed<T: Real>(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let (a, b) = (args::need(x, 0, "A")?, args::need(x, 1, "B")?);
     let shapes = Shapes::new(a.shape(), b.shape())?;
     let mut out = T::take(ctx, count(&shapes.out)?);
-    batched(&shapes, a.as_slice()?, b.as_slice()?, &mut out);
+    let rows = shapes.m * shapes.pairs.len();
+    let one = shapes.merge || shapes.pairs.len() == 1;
+    if !one || !packed::multiply(a, (b, shapes.n, 1), [rows, shapes.k, shapes.n], &mut out, ctx) {
+        batched(&shapes, a.as_slice()?, b.as_slice()?, &mut out);
+    }
     Tensor::new(shapes.out, T::wrap(out.into()))
 }
 

@@ -5,6 +5,7 @@ mod conv_transpose;
 mod depthwise;
 mod gemm;
 mod matmul;
+mod packed;
 mod tile;
 
 pub(super) use conv::{Sizes as ConvSizes, conv, run as conv_run};

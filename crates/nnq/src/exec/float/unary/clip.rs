@@ -2,7 +2,7 @@
 use super::{args, each};
 use crate::{
     error::{Error, Result},
-    exec::float::{Ctx, Inputs},
+    exec::float::{Ctx, Inputs, widest::widest},
     ir::{Data, Element, Tensor},
 };
 
@@ -17,7 +17,7 @@ pub(in crate::exec::float) fn clip(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
             let (low, high) = bounds::<f32>(x)?;
             let mut out = ctx.take(v.len());
             each(&mut out, v, |dst, src| {
-                pulp::Arch::new().dispatch(
+                widest(
                     #[inline(always)]
                     || clamp(dst, src, low, high),
                 );

@@ -11,6 +11,7 @@ pub(super) use clip::clip;
 use super::{
     Ctx, Inputs,
     args::{self, CHUNK},
+    widest::widest,
 };
 use crate::{
     error::Result,
@@ -114,10 +115,10 @@ impl Visit for All<'_> {
     type Out = ();
     fn simple(self, f: impl Fn(f32) -> f32) {
         // The same operations in wider registers; products and sums are never fused, so the results are the same bits.
-        pulp::Arch::new().dispatch(
+        widest(
             #[inline(always)]
             || {
-                for x in self.0 {
+                for x in &mut *self.0 {
                     *x = f(*x);
                 }
             },
