@@ -50,6 +50,15 @@ impl FloatIsa {
         }
     }
 
+    /// Floats of a panel of output channels.
+    pub(super) const fn panel(self) -> usize {
+        match self {
+            Self::Scalar => 2,
+            Self::Avx2Fma => 16,
+            Self::Avx512 => 64,
+        }
+    }
+
     /// Runs `work` with these vectors.
     ///
     /// # Panics

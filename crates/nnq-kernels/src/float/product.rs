@@ -1,18 +1,18 @@
 //! Products and convolutions.
 //!
-//! A tile is up to [`Lanes::ROWS`] output pixels by two vectors of output channels. Each tap of a pixel is one pointer into the
+//! A tile is up to [`Lanes::ROWS`] output pixels by one or two vectors of output channels, or half as many by three or four. Each tap of a pixel is one pointer into the
 //! input (or to zeros, in the padding), so nothing is copied; pixels of a tile may lie in different rows and images. The
 //! products of an element are taken in blocks whose weights stay in the first-level cache while the pixels of a chunk pass;
 //! weights lie in memory in the order in which they are used, and the next ones are fetched meanwhile.
 use super::{
     Each, Epilogue, FloatIsa, Place, Shared, once, part,
-    tile::{self, LINE, Segment, Tile, VECTORS},
+    tile::{self, LINE, Segment, Tile},
     vector::{Lanes, Work},
 };
 use std::ops::Range;
 
-/// Most products of an element in one block: the weights of a tile take 32 KiB with the widest vectors.
-const BLOCK: usize = 256;
+/// Most products of an element in one block: the weights of a tile take 40 KiB with the widest vectors.
+const BLOCK: usize = 160;
 /// Tiles of a chunk of pixels: its input and output stay in the second-level cache.
 const CHUNK: usize = 16;
 
@@ -39,7 +39,7 @@ impl PackedProduct {
     /// When `w` is too short.
     pub fn pack(isa: FloatIsa, w: &[f32], sizes: [usize; 3], strides: [usize; 3]) -> Self {
         let [out_channels, taps, channels] = sizes;
-        let width = isa.lanes() * VECTORS;
+        let width = isa.panel();
         let padded = out_channels.next_multiple_of(isa.lanes());
         let mut weights = vec![0.0f32; padded * taps * channels + LINE];
         let start = weights.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
@@ -79,7 +79,7 @@ impl PackedProduct {
         assert!(epilogue.bias.is_none_or(|b| b.len() == self.out_channels));
         assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()));
         assert!(place.stride.iter().chain(&place.dilation).all(|&s| s > 0));
-        let (pixels, width) = (place.pixels(), self.isa.lanes() * VECTORS);
+        let (pixels, width) = (place.pixels(), self.isa.panel());
         let panels = self.out_channels.div_ceil(width);
         if pixels == 0 || panels == 0 {
             return;
@@ -87,7 +87,7 @@ impl PackedProduct {
         // Cutting pixels shares the weights, cutting channels the input: the latter where pixels are few.
         let down = tasks.min(pixels.div_ceil(64)).max(1);
         let across = tasks.div_ceil(down).min(panels);
-        let unit = if down == 1 { 1 } else { 14 };
+        let unit = if down == 1 { 1 } else { 12 };
         let out = Shared(out.as_mut_ptr());
         once(down * across, each, |i| {
             let job = Job {
@@ -170,8 +170,8 @@ impl Work for Job<'_> {
             }
             for (block, segments) in blocks.iter().zip(&segments) {
                 for panel in self.panels.clone() {
-                    let channel = panel * VECTORS * S::N;
-                    let width = (packed.out_channels - channel).min(VECTORS * S::N);
+                    let channel = panel * S::VECTORS * S::N;
+                    let width = (packed.out_channels - channel).min(S::VECTORS * S::N);
                     let vectors = width.div_ceil(S::N);
                     for i in 0..tiles {
                         let (pixel, height) = (first + ends[i], ends[i + 1] - ends[i]);
@@ -182,7 +182,11 @@ impl Work for Job<'_> {
                         unsafe {
                             let t = Tile {
                                 weights: packed.weights.as_ptr().add(weights),
-                                ahead: if i == 0 { block.len() * vectors * S::N } else { 0 },
+                                ahead: if 2 * i * LINE < vectors * S::N {
+                                    block.len() * vectors * S::N + 2 * i * LINE
+                                } else {
+                                    0
+                                },
                                 segments,
                                 rows: rows.as_ptr().add(i * taps * S::ROWS),
                                 out: self.out.add(offset),
@@ -194,7 +198,12 @@ impl Work for Job<'_> {
                                 offset,
                                 epilogue: self.epilogue,
                             };
-                            if vectors == VECTORS { pick::<S, 2>(s, height, &t) } else { pick::<S, 1>(s, height, &t) }
+                            match vectors {
+                                1 => pick::<S, 1>(s, height, &t),
+                                2 => pick::<S, 2>(s, height, &t),
+                                3 => halves::<S, 3>(s, height, &t),
+                                _ => halves::<S, 4>(s, height, &t),
+                            }
                         }
                     }
                 }
@@ -275,5 +284,44 @@ unsafe fn pick<S: Lanes, const V: usize>(s: S, rows: usize, t: &Tile<'_>) {
             }
         };
     }
-    sizes!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    sizes!(1 2 3 4 5 6 7 8 9 10 11 12);
+}
+
+/// The upper and the lower half of the rows, each a tile.
+///
+/// # Safety
+/// As [`tile::run`].
+#[inline(always)]
+unsafe fn halves<S: Lanes, const V: usize>(s: S, rows: usize, t: &Tile<'_>) {
+    let upper = rows.div_ceil(2);
+    // SAFETY: the caller vouches for all rows.
+    unsafe {
+        half::<S, V>(s, upper, t);
+        let lower = Tile {
+            rows: t.rows.add(upper),
+            out: t.out.add(upper * t.step),
+            offset: t.offset + upper * t.step,
+            ahead: if t.ahead > 0 { t.ahead + LINE } else { 0 },
+            ..*t
+        };
+        half::<S, V>(s, rows - upper, &lower);
+    }
+}
+
+/// A tile of at most half of [`Lanes::ROWS`].
+///
+/// # Safety
+/// As [`tile::run`].
+#[inline(always)]
+unsafe fn half<S: Lanes, const V: usize>(s: S, rows: usize, t: &Tile<'_>) {
+    macro_rules! sizes {
+        ($($n:literal)*) => {
+            match rows {
+                // SAFETY: the caller vouches for it.
+                $($n if V <= S::VECTORS && 2 * $n <= S::ROWS => unsafe { tile::run::<S, $n, V>(s, t) },)*
+                _ => {}
+            }
+        };
+    }
+    sizes!(1 2 3 4 5 6);
 }

@@ -3,9 +3,6 @@
 #![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
 use super::{Epilogue, vector::Lanes};
 
-/// Vectors of output channels in a tile.
-pub(super) const VECTORS: usize = 2;
-
 /// Floats of a cache line.
 pub(super) const LINE: usize = 16;
 
@@ -24,7 +21,7 @@ pub(super) struct Segment {
 pub(super) struct Tile<'a> {
     /// The weights of the segments: for each channel `V` vectors.
     pub weights: *const f32,
-    /// How far behind each weight lies the one to fetch meanwhile.
+    /// How far behind the weights of each channel lies the cache line to fetch meanwhile.
     pub ahead: usize,
     pub segments: &'a [Segment],
     /// Where each row reads: for each tap [`Lanes::ROWS`] pointers.
@@ -118,9 +115,7 @@ unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile
                     // SAFETY: the weights hold `V` vectors for each channel.
                     weights[v] = unsafe { s.load(w.add(($at * V + v) * S::N)) };
                 }
-                for v in (0..V * S::N).step_by(LINE) {
-                    s.fetch(w.wrapping_add($at * V * S::N + v + t.ahead));
-                }
+                s.fetch(w.wrapping_add($at * V * S::N + t.ahead));
                 for r in 0..R {
                     // SAFETY: the segment's channels can be read.
                     let x = s.splat(unsafe { *x[r].add($i + $at) });

@@ -12,7 +12,9 @@ pub(super) trait Work {
 pub(super) trait Lanes: Copy + 'static {
     /// Floats of a vector.
     const N: usize;
-    /// Rows of a register tile that is [`super::tile::VECTORS`] vectors wide.
+    /// Vectors of a panel of output channels: the more, the fewer numbers of the input are read for each multiplication.
+    const VECTORS: usize;
+    /// Rows of a register tile of at most two vectors; one of more has half as many.
     const ROWS: usize;
     type F: Copy;
     /// Which lanes take part.
@@ -51,6 +53,7 @@ pub(super) struct Plain;
 
 impl Lanes for Plain {
     const N: usize = 1;
+    const VECTORS: usize = 2;
     const ROWS: usize = 4;
     type F = f32;
     type M = ();
@@ -125,6 +128,7 @@ impl Wide8 {
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Wide8 {
     const N: usize = 8;
+    const VECTORS: usize = 2;
     const ROWS: usize = 6;
     type F = __m256;
     /// All ones in the lanes that take part, and whether that is all of them: masked moves are slow on some machines.
@@ -197,7 +201,8 @@ impl Wide16 {
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Wide16 {
     const N: usize = 16;
-    const ROWS: usize = 14;
+    const VECTORS: usize = 4;
+    const ROWS: usize = 12;
     type F = __m512;
     type M = __mmask16;
 
