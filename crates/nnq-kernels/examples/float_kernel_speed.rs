@@ -32,6 +32,7 @@ fn best(mut run: impl FnMut()) -> f64 {
 
 fn main() {
     let filter = std::env::args().nth(1).unwrap_or_default();
+    let cold = std::env::args().nth(2).is_some_and(|a| a == "cold");
     let isa = FloatIsa::best();
     let peak = nnq_kernels::peak::f32_peak();
     println!("{isa:?}, peak {peak:.0} G/s");
@@ -72,8 +73,12 @@ fn main() {
             (best(|| packed.run(&p, &x, &e, &mut out, 1, &in_turn)), p.taps())
         } else {
             let w = vec![0.25; k * p.out_channels];
-            let packed = PackedProduct::pack(isa, &w, [p.out_channels, p.taps(), p.channels], [k, 1, p.taps()]);
-            (best(|| packed.run(&p, &x, &e, &mut out, 1, &in_turn)), k)
+            // Copies that no cache holds: in a network the weights of a layer come from memory.
+            let copies = if cold { (128 << 20) / (4 * w.len()) + 1 } else { 1 };
+            let pack = |_| PackedProduct::pack(isa, &w, [p.out_channels, p.taps(), p.channels], [k, 1, p.taps()]);
+            let packed: Vec<_> = (0..copies).map(pack).collect();
+            let mut next = packed.iter().cycle();
+            (best(|| next.next().expect("a copy").run(&p, &x, &e, &mut out, 1, &in_turn)), k)
         };
         let rate = 2.0 * (p.output_len() * k) as f64 / seconds / 1e9;
         println!("{name:<24} {:>8.1} us {rate:>7.1} G/s {:>5.1} %", seconds * 1e6, 100.0 * rate / peak);

@@ -173,7 +173,12 @@ impl Work for Job<'_> {
                     let channel = panel * S::VECTORS * S::N;
                     let width = (packed.out_channels - channel).min(S::VECTORS * S::N);
                     let vectors = width.div_ceil(S::N);
+                    // The weights that follow are fetched half by half, a line of each for every four products.
+                    let floats = block.len() * vectors * S::N;
+                    let a_tile = block.len() / 4 * LINE * if vectors > 2 { 2 } else { 1 };
                     for i in 0..tiles {
+                        let fetched = (i * a_tile).min(floats / 2);
+                        let apart = if fetched < floats / 2 { floats / 2 } else { 0 };
                         let (pixel, height) = (first + ends[i], ends[i + 1] - ends[i]);
                         let offset = pixel * packed.out_channels + channel;
                         let weights = packed.start + block.start * padded + channel * block.len();
@@ -182,11 +187,8 @@ impl Work for Job<'_> {
                         unsafe {
                             let t = Tile {
                                 weights: packed.weights.as_ptr().add(weights),
-                                ahead: if 2 * i * LINE < vectors * S::N {
-                                    block.len() * vectors * S::N + 2 * i * LINE
-                                } else {
-                                    0
-                                },
+                                ahead: packed.weights.as_ptr().wrapping_add(weights + floats + fetched),
+                                apart,
                                 segments,
                                 rows: rows.as_ptr().add(i * taps * S::ROWS),
                                 out: self.out.add(offset),
@@ -301,7 +303,7 @@ unsafe fn halves<S: Lanes, const V: usize>(s: S, rows: usize, t: &Tile<'_>) {
             rows: t.rows.add(upper),
             out: t.out.add(upper * t.step),
             offset: t.offset + upper * t.step,
-            ahead: if t.ahead > 0 { t.ahead + LINE } else { 0 },
+            ahead: t.ahead.wrapping_add(t.segments.iter().map(|s| s.len / 4 * LINE).sum()),
             ..*t
         };
         half::<S, V>(s, rows - upper, &lower);

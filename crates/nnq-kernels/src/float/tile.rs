@@ -21,8 +21,9 @@ pub(super) struct Segment {
 pub(super) struct Tile<'a> {
     /// The weights of the segments: for each channel `V` vectors.
     pub weights: *const f32,
-    /// How far behind the weights of each channel lies the cache line to fetch meanwhile.
-    pub ahead: usize,
+    /// Two cache lines are fetched for every four products: from here on, and so far behind.
+    pub ahead: *const f32,
+    pub apart: usize,
     pub segments: &'a [Segment],
     /// Where each row reads: for each tap [`Lanes::ROWS`] pointers.
     pub rows: *const *const f32,
@@ -100,7 +101,7 @@ unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile
             acc[r][v] = tile[r][v];
         }
     }
-    let mut w = t.weights;
+    let (mut w, mut ahead) = (t.weights, t.ahead);
     for segment in t.segments {
         let mut x = [std::ptr::null::<f32>(); R];
         for r in 0..R {
@@ -115,7 +116,6 @@ unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile
                     // SAFETY: the weights hold `V` vectors for each channel.
                     weights[v] = unsafe { s.load(w.add(($at * V + v) * S::N)) };
                 }
-                s.fetch(w.wrapping_add($at * V * S::N + t.ahead));
                 for r in 0..R {
                     // SAFETY: the segment's channels can be read.
                     let x = s.splat(unsafe { *x[r].add($i + $at) });
@@ -128,6 +128,9 @@ unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile
         let mut i = 0;
         // Four at a time: what counts the loop takes turns from the multiplications.
         while i + 4 <= segment.len {
+            s.fetch(ahead);
+            s.fetch(ahead.wrapping_add(t.apart));
+            ahead = ahead.wrapping_add(LINE);
             channel!(i, 0);
             channel!(i, 1);
             channel!(i, 2);
