@@ -41,10 +41,7 @@ impl PackedDepthwise {
         each: Each<'_>,
     ) {
         assert_eq!((place.taps(), place.channels, place.out_channels), (self.taps, self.channels, self.channels));
-        assert_eq!((x.len(), out.len()), (place.input_len(), place.output_len()));
-        assert!(epilogue.bias.is_none_or(|b| b.len() == self.channels));
-        assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()));
-        assert!(place.stride.iter().chain(&place.dilation).all(|&s| s > 0));
+        epilogue.check(place, x, out);
         let lines = place.images * place.output[0];
         let tasks = tasks.min(lines).max(1);
         let out = Shared(out.as_mut_ptr());
@@ -112,6 +109,9 @@ impl Work for Job<'_> {
                     _ => 1,
                 };
             }
+            let pixels = wide * place.channels;
+            // SAFETY: the line is finished, and this task's.
+            unsafe { self.epilogue.hand_over(self.out, line * pixels, pixels) };
         }
     }
 }

@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What happens to a finished sum before it is stored: `min(max(sum + residual, lo), hi)`, each step rounded once, so
 /// that the result has the bits of separate operators.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Where the sums start: one number per output channel; zero without.
     pub bias: Option<&'a [f32]>,
@@ -43,12 +43,39 @@ pub struct Epilogue<'a> {
     pub lo: f32,
     /// Greater results become this one; NaN passes.
     pub hi: f32,
+    /// Works on finished pixels while they are in the cache: where in the output they begin, and all their channels.
+    pub done: Option<Done<'a>>,
 }
+
+/// Called once for each run of output elements; tasks call it at the same time for runs of theirs.
+pub type Done<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
 impl Default for Epilogue<'_> {
     /// Nothing.
     fn default() -> Self {
-        Self { bias: None, residual: None, lo: f32::NEG_INFINITY, hi: f32::INFINITY }
+        Self { bias: None, residual: None, lo: f32::NEG_INFINITY, hi: f32::INFINITY, done: None }
+    }
+}
+
+impl Epilogue<'_> {
+    /// # Panics
+    /// When a slice does not have the size that `place` says, or a step is zero.
+    fn check(&self, place: &Place, x: &[f32], out: &[f32]) {
+        assert_eq!((x.len(), out.len()), (place.input_len(), place.output_len()));
+        assert!(self.bias.is_none_or(|b| b.len() == place.out_channels));
+        assert!(self.residual.is_none_or(|r| r.len() == out.len()));
+        assert!(place.stride.iter().chain(&place.dilation).all(|&s| s > 0));
+    }
+
+    /// Hands `len` finished elements over.
+    ///
+    /// # Safety
+    /// They are in the output that begins at `out`, and nobody else touches them meanwhile.
+    unsafe fn hand_over(&self, out: *mut f32, start: usize, len: usize) {
+        if let Some(done) = self.done {
+            // SAFETY: the caller vouches for the elements.
+            done(start, unsafe { std::slice::from_raw_parts_mut(out.add(start), len) });
+        }
     }
 }
 

@@ -75,18 +75,16 @@ impl PackedProduct {
         each: Each<'_>,
     ) {
         assert_eq!((place.taps(), place.channels, place.out_channels), (self.taps, self.channels, self.out_channels));
-        assert_eq!((x.len(), out.len()), (place.input_len(), place.output_len()));
-        assert!(epilogue.bias.is_none_or(|b| b.len() == self.out_channels));
-        assert!(epilogue.residual.is_none_or(|r| r.len() == out.len()));
-        assert!(place.stride.iter().chain(&place.dilation).all(|&s| s > 0));
+        epilogue.check(place, x, out);
         let (pixels, width) = (place.pixels(), self.isa.panel());
         let panels = self.out_channels.div_ceil(width);
         if pixels == 0 || panels == 0 {
             return;
         }
-        // Cutting pixels shares the weights, cutting channels the input: the latter where pixels are few.
+        // Cutting pixels shares the weights, cutting channels the input: the latter where pixels are few, unless finished
+        // pixels are asked for.
         let down = tasks.min(pixels.div_ceil(64)).max(1);
-        let across = tasks.div_ceil(down).min(panels);
+        let across = if epilogue.done.is_some() { 1 } else { tasks.div_ceil(down).min(panels) };
         let unit = if down == 1 { 1 } else { 12 };
         let out = Shared(out.as_mut_ptr());
         once(down * across, each, |i| {
@@ -210,6 +208,8 @@ impl Work for Job<'_> {
                     }
                 }
             }
+            // SAFETY: these pixels are finished, and this task's; with somebody to hand them over to, it has all their channels.
+            unsafe { self.epilogue.hand_over(self.out, first * packed.out_channels, count * packed.out_channels) };
             first += count;
         }
     }

@@ -4,7 +4,7 @@ use crate::{
     exec::float::{self, Interest, Tap},
     ir::{DType, Graph, Node, Op, Tensor, ValueId},
     quant::{
-        observer::{Observer, ObserverKind, Statistics},
+        observer::{Counter, Observer, ObserverKind, Statistics},
         place,
     },
 };
@@ -30,6 +30,9 @@ struct Worker {
     /// The samples of the batch by their index in the data set, and those that are running.
     samples: Arc<[u64]>,
     running: Range<usize>,
+    /// Counters of values that come in parts, with value and sample; those that nobody uses.
+    open: Vec<(ValueId, usize, Counter)>,
+    spare: Vec<Counter>,
 }
 
 impl Worker {
@@ -66,6 +69,28 @@ impl Tap for Worker {
     }
     fn begin(&mut self, samples: Range<usize>) {
         self.running = samples;
+    }
+    fn part(&mut self, value: ValueId, sample: usize, elements: &[f32]) -> Result<()> {
+        if self.open.iter().any(|o| o.0 == value && o.1 != sample) {
+            self.seen(value)?;
+        }
+        let i = self.open.iter().position(|o| o.0 == value).unwrap_or_else(|| {
+            self.open.push((value, sample, self.spare.pop().unwrap_or_default()));
+            self.open.len() - 1
+        });
+        let Some(Statistics::Tensor(sketch)) = self.observers.get_mut(&value) else { return Ok(()) };
+        sketch.observe_part(&mut self.open[i].2, elements)
+    }
+    fn seen(&mut self, value: ValueId) -> Result<()> {
+        let Some(i) = self.open.iter().position(|o| o.0 == value) else { return Ok(()) };
+        let (_, sample, mut counter) = self.open.swap_remove(i);
+        if let Some(Statistics::Tensor(sketch)) = self.observers.get_mut(&value) {
+            let index = self.samples.get(self.running.start + sample).copied();
+            let index = index.ok_or_else(|| Error::internal(format!("sample {sample} of {:?}", self.running)))?;
+            sketch.end_sample(&mut counter, index)?;
+        }
+        self.spare.push(counter);
+        Ok(())
     }
 }
 
@@ -121,8 +146,14 @@ impl Calibrator {
             .map(|&v| (v, ObserverKind::Tensor.start()))
             .collect();
         let session = float::Session::new(graph.clone(), &float::Options { threads })?;
-        let worker =
-            |_| Worker { graph: graph.clone(), observers: observers.clone(), samples: Arc::from([]), running: 0..0 };
+        let worker = |_| Worker {
+            graph: graph.clone(),
+            observers: observers.clone(),
+            samples: Arc::from([]),
+            running: 0..0,
+            open: Vec::new(),
+            spare: Vec::new(),
+        };
         Ok(Self { workers: (0..session.threads()).map(worker).collect(), session })
     }
     /// Runs a batch and observes it. `samples` are the indices of its samples in the data set.

@@ -70,6 +70,10 @@ impl Ctx {
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+    /// Operators stay on the thread that calls them.
+    pub(super) fn is_serial(&self) -> bool {
+        self.serial
+    }
     /// Into how many tasks an operator of so many multiplications is cut.
     pub(super) fn tasks(&self, multiplications: usize) -> usize {
         if self.serial { 1 } else { (multiplications / WORTH).clamp(1, rayon::current_num_threads()) }

@@ -1,21 +1,26 @@
 //! Walks a graph once.
 use super::{
     Ctx, InPlace, eval, in_place,
-    last::{self, Held, Item, Tail},
+    last::{self, Held, Item, Tail, Watch},
     session::Plan,
 };
 use crate::{
     error::{At, Error, Result},
     ir::{Node, NodeId, Op, Tensor, ValueId},
 };
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Mutex, PoisonError},
+};
 
 /// What a tap wants of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// Not to see it: the value need not come into being.
     Nothing,
-    /// The elements of each sample, in any order; of the shape only the first axis counts.
+    /// The elements of each sample, in any order: by [`Tap::see`] with a tensor of whose shape only the first axis counts, or by
+    /// [`Tap::part`] and [`Tap::seen`].
     Elements,
     /// The tensor as the graph knows it.
     Tensor,
@@ -28,6 +33,21 @@ pub trait Tap: Send {
     /// # Errors
     /// Whatever the observer cannot work with.
     fn see(&mut self, value: ValueId, tensor: &Tensor) -> Result<()>;
+    /// Some elements of a value, while they are in the cache. `sample` counts within the run. Those of one sample come one after
+    /// another, and after the last sample [`Tap::seen`].
+    ///
+    /// # Errors
+    /// As [`Tap::see`].
+    fn part(&mut self, _value: ValueId, _sample: usize, _elements: &[f32]) -> Result<()> {
+        Ok(())
+    }
+    /// All of a value came by [`Tap::part`].
+    ///
+    /// # Errors
+    /// As [`Tap::see`].
+    fn seen(&mut self, _value: ValueId) -> Result<()> {
+        Ok(())
+    }
     /// What it wants of a value; unless it says so, the tensor of each.
     fn interest(&self, _value: ValueId) -> Interest {
         Interest::Tensor
@@ -47,6 +67,17 @@ impl Tap for NoTap {
     fn interest(&self, _: ValueId) -> Interest {
         Interest::Nothing
     }
+}
+
+/// What runs within a convolution.
+struct Within<'a> {
+    tail: Tail<'a>,
+    /// The convolution's output, the sum, the clamped one.
+    values: [Option<ValueId>; 3],
+    /// Which of them the tap sees in parts.
+    wants: [bool; 3],
+    /// The addition and the clamp.
+    within: [Option<NodeId>; 2],
 }
 
 /// One run.
@@ -74,13 +105,14 @@ impl<'a> Walk<'a> {
     pub(super) fn run(mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<(Vec<Tensor>, usize)> {
         let graph = &self.plan.graph;
         for (&id, tensor) in graph.inputs.iter().zip(inputs) {
-            self.put(id, Held { tensor, last: false }, tap).at(|| format!("input '{}'", graph.value(id).name))?;
+            self.put(id, Held { tensor, last: false }, false, tap)
+                .at(|| format!("input '{}'", graph.value(id).name))?;
         }
         for (id, node) in graph.nodes() {
             if !self.done[id.0 as usize] {
-                let results = self.node(id, node, tap).map_err(|e| e.at(self.place(node)))?;
+                let (results, seen) = self.node(id, node, tap).map_err(|e| e.at(self.place(node)))?;
                 for (i, (v, held)) in results.into_iter().enumerate() {
-                    self.put(v, held, tap).at(|| format!("output {i} of node '{}'", node.name))?;
+                    self.put(v, held, seen, tap).at(|| format!("output {i} of node '{}'", node.name))?;
                 }
                 self.peak = self.peak.max(self.live);
             }
@@ -120,10 +152,11 @@ impl<'a> Walk<'a> {
         Ok(outputs)
     }
 
-    /// Shows a value to the tap and keeps it.
-    fn put(&mut self, v: ValueId, held: Held<Tensor>, tap: &mut dyn Tap) -> Result<()> {
+    /// Shows a value to the tap, unless it has seen it, and keeps it.
+    fn put(&mut self, v: ValueId, held: Held<Tensor>, seen: bool, tap: &mut dyn Tap) -> Result<()> {
         match tap.interest(v) {
             Interest::Nothing => {}
+            _ if seen => {}
             Interest::Tensor if held.last => {
                 let rows = last::put_in_rows(held.tensor.clone(), self.ctx)?;
                 tap.see(v, &rows)?;
@@ -167,7 +200,8 @@ impl<'a> Walk<'a> {
         Ok((x, constant))
     }
 
-    fn node(&mut self, id: NodeId, node: &Node, tap: &dyn Tap) -> Result<Vec<(ValueId, Held<Tensor>)>> {
+    /// The outputs, and whether the tap has seen them.
+    fn node(&mut self, id: NodeId, node: &Node, tap: &mut dyn Tap) -> Result<(Vec<(ValueId, Held<Tensor>)>, bool)> {
         let channels_last = last::supports(&node.op, &self.inputs(node)?.0, node.outputs.len());
         if !channels_last {
             for &v in node.inputs.iter().flatten() {
@@ -180,15 +214,31 @@ impl<'a> Walk<'a> {
                 vec![Held { tensor: action.run(held.tensor)?, last: held.last }]
             }
             None if channels_last => {
-                let (tail, out, within) = self.chain(id, node, tap)?;
+                let mut chain = self.chain(id, node, tap)?;
+                let (values, wants) = (chain.values, chain.wants);
+                let shared = Mutex::new(&mut *tap);
+                let see = |i: usize, sample: usize, elements: &[f32]| {
+                    let Some(v) = values[i] else { return Ok(()) };
+                    let mut tap = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                    tap.part(v, sample, elements).at(|| format!("value '{}'", self.plan.graph.value(v).name))
+                };
+                if wants.contains(&true) {
+                    chain.tail.watch = Some(Watch { wants, see: &see });
+                }
                 let (x, constant) = self.inputs(node)?;
                 self.ctx.enter(id.0, constant);
-                let result = last::run(&node.op, &x, &tail, self.ctx);
-                for node in within.into_iter().flatten() {
+                let result = last::run(&node.op, &x, &chain.tail, self.ctx);
+                for node in chain.within.into_iter().flatten() {
                     self.done[node.0 as usize] = true;
                 }
                 self.peak = self.peak.max(self.live + self.ctx.leave());
-                return Ok(vec![(out, Held { tensor: result?, last: true })]);
+                let held = Held { tensor: result?, last: true };
+                for (v, _) in values.iter().zip(wants).filter(|(_, wanted)| *wanted) {
+                    v.map_or(Ok(()), |v| tap.seen(v))?;
+                }
+                let last = values.iter().rposition(Option::is_some).unwrap_or(0);
+                let out = values[last].ok_or_else(|| Error::internal("an operator without an output"))?;
+                return Ok((vec![(out, held)], wants[last]));
             }
             None => {
                 let (x, constant) = self.inputs(node)?;
@@ -203,7 +253,10 @@ impl<'a> Walk<'a> {
             Some(i) if i >= results.len() => {
                 Err(Error::unsupported(format!("output {i} is used, the operator gives {}", results.len())))
             }
-            _ => Ok(node.outputs.iter().zip(results).filter_map(|(v, held)| v.map(|v| (v, held))).collect()),
+            _ => {
+                let named = node.outputs.iter().zip(results).filter_map(|(v, held)| v.map(|v| (v, held)));
+                Ok((named.collect(), false))
+            }
         }
     }
 
@@ -220,30 +273,33 @@ impl<'a> Walk<'a> {
         Ok(action.and_then(|action| self.values[first.0 as usize].take().map(|held| (held, action))))
     }
 
-    /// What runs within a convolution: operators whose predecessor nobody wants to see. Answers the value that results and the
-    /// nodes.
-    fn chain(&self, id: NodeId, node: &Node, tap: &dyn Tap) -> Result<(Tail<'_>, ValueId, [Option<NodeId>; 2])> {
-        let (mut tail, mut within) = (Tail::NONE, [None; 2]);
-        let mut out = node.output(0).ok_or_else(|| Error::internal("an operator without an output"))?;
+    /// What runs within a convolution: operators whose predecessors nobody wants to see whole.
+    fn chain(&self, id: NodeId, node: &Node, tap: &dyn Tap) -> Result<Within<'_>> {
+        let mut run =
+            Within { tail: Tail::NONE, values: [node.output(0), None, None], wants: [false; 3], within: [None; 2] };
         let chain = &self.plan.chains[id.0 as usize];
-        let unseen = |v: ValueId| tap.interest(v) == Interest::Nothing;
+        // Threads that share a convolution finish its pixels in no order.
+        let in_parts = self.ctx.is_serial() && matches!(node.op, Op::Conv(_));
+        let wanted = |v: Option<ValueId>| in_parts && v.is_some_and(|v| tap.interest(v) == Interest::Elements);
+        let passes = |v: Option<ValueId>| wanted(v) || v.is_some_and(|v| tap.interest(v) == Interest::Nothing);
+        let mut last = run.values[0];
         if let Some((add, other, sum)) = chain.add {
             let shape = last::conv_shape(&node.op, &self.inputs(node)?.0);
             let other = self.values[other.0 as usize].as_ref().filter(|h| h.last);
-            match other.filter(|h| unseen(out) && shape.as_deref() == Some(h.tensor.shape())) {
-                Some(held) => tail.residual = Some(&held.tensor),
-                None => return Ok((tail, out, within)),
+            let other = other.filter(|h| passes(last) && shape.as_deref() == Some(h.tensor.shape()));
+            run.tail.residual = other.map(|held| &held.tensor);
+            if other.is_some() {
+                (run.within[0], run.values[1], last) = (Some(add), Some(sum), Some(sum));
             }
-            within[0] = Some(add);
-            out = sum;
         }
-        if let Some((clamp, [lo, hi], clamped)) = chain.clamp
-            && unseen(out)
-        {
-            within[1] = Some(clamp);
-            (tail.lo, tail.hi, out) = (lo, hi, clamped);
+        // A clamp that follows an addition runs with it or not at all.
+        let ready = chain.add.is_none() || run.within[0].is_some();
+        if let Some((clamp, [lo, hi], clamped)) = chain.clamp.filter(|_| ready && passes(last)) {
+            (run.within[1], run.values[2]) = (Some(clamp), Some(clamped));
+            (run.tail.lo, run.tail.hi) = (lo, hi);
         }
-        Ok((tail, out, within))
+        run.wants = run.values.map(wanted);
+        Ok(run)
     }
 
     fn place(&self, node: &Node) -> String {

@@ -1,12 +1,11 @@
 //! The hot loop of the observers: one pass over the elements that bins them by the upper 16 bits of their binary32
 //! pattern and adds up the lower 16.
 //!
-//! The counters are a table per thread, indexed by those 16 bits, that is emptied into the sketch after each call. A
+//! The counters are a table, indexed by those 16 bits, that is emptied into the sketch after each sample. A
 //! cell holds the count and the sum of the lower bits in one `u64`, so that one addition does both; `LANES` tables are
 //! interleaved so that equal values seldom wait for each other's stores. Zeros, which are half of what follows a Relu, are
 //! counted by the vectorised pass and left out of the scalar one.
 use nnq_kernels::float::without_zeros;
-use std::cell::RefCell;
 
 /// Elements that are looked at by the vectorised pass before the scalar one; stays in the first-level cache.
 const BLOCK: usize = 2048;
@@ -49,6 +48,14 @@ impl Summary {
 const MAGNITUDE: u32 = 0x7fff_ffff;
 const INFINITE: u32 = 0x7f80_0000;
 
+/// Counts the elements of one sample of a value, in any number of parts.
+pub struct Counter {
+    table: Table,
+    seen: Summary,
+    /// Elements in the table.
+    held: usize,
+}
+
 struct Table {
     /// From the heap's zeroed pages: larger than a small stack, and untouched pages cost nothing.
     cells: Box<[[u64; LANES]; CELLS]>,
@@ -62,35 +69,45 @@ struct Table {
 /// From the first to behind the last page of none.
 const NOTHING: [usize; 2] = [PAGES, 0];
 
-thread_local! {
-    static TABLE: RefCell<Table> = RefCell::new(Table {
-        cells: vec![[0u64; LANES]; CELLS].into_boxed_slice().try_into().expect("CELLS cells"),
-        touched: [NOTHING; 2],
-        zeros: [false; 2],
-        rest: [0.0; BLOCK],
-    });
+impl Default for Counter {
+    /// Nothing counted.
+    fn default() -> Self {
+        let table = Table {
+            cells: vec![[0u64; LANES]; CELLS].into_boxed_slice().try_into().expect("CELLS cells"),
+            touched: [NOTHING; 2],
+            zeros: [false; 2],
+            rest: [0.0; BLOCK],
+        };
+        Self { table, seen: Summary::EMPTY, held: 0 }
+    }
 }
 
-/// Counts `data`. `page(key, cells)` is called for each run of [`PER_PAGE`] cells that holds something, at most once
-/// per [`FLUSH`] elements and key, where `key` is sign and exponent and a cell is `(count, sum of lower bits)`.
-pub(super) fn count(data: &[f32], mut page: impl FnMut(u16, &[(u64, u64); PER_PAGE])) -> Summary {
-    TABLE.with(|table| {
-        let table = &mut *table.borrow_mut();
-        let mut all = Summary::EMPTY;
-        for part in data.chunks(FLUSH) {
-            for block in part.chunks(BLOCK) {
-                let seen = look(block);
-                if seen.greatest < INFINITE {
-                    table.block(block, &seen);
-                    add(&mut all, seen.summary);
-                } else {
-                    table.block_finite(block, &mut all);
-                }
+impl Counter {
+    /// Counts `data`. `page(key, cells)` is called, here or by [`Counter::end`], for each run of [`PER_PAGE`] cells that holds
+    /// something, at most once per [`FLUSH`] elements and key, where `key` is sign and exponent and a cell is
+    /// `(count, sum of lower bits)`.
+    pub(super) fn add(&mut self, data: &[f32], mut page: impl FnMut(u16, &[(u64, u64); PER_PAGE])) {
+        for block in data.chunks(BLOCK) {
+            if self.held + block.len() > FLUSH {
+                self.table.drain(&mut page);
+                self.held = 0;
             }
-            table.drain(&mut page);
+            self.held += block.len();
+            let seen = look(block);
+            if seen.greatest < INFINITE {
+                self.table.block(block, &seen);
+                add(&mut self.seen, seen.summary);
+            } else {
+                self.table.block_finite(block, &mut self.seen);
+            }
         }
-        all
-    })
+    }
+    /// What was counted since the last call; the counter is empty after it.
+    pub(super) fn end(&mut self, mut page: impl FnMut(u16, &[(u64, u64); PER_PAGE])) -> Summary {
+        self.table.drain(&mut page);
+        self.held = 0;
+        std::mem::replace(&mut self.seen, Summary::EMPTY)
+    }
 }
 
 fn add(all: &mut Summary, s: Summary) {

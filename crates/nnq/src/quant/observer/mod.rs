@@ -13,6 +13,7 @@ mod sketch;
 mod tests;
 
 pub use channel::ChannelSketch;
+pub use count::Counter;
 pub use extremes::Extremes;
 pub use sketch::{COARSEST, FINEST, MAX_COUNT, Segment, Sketch};
 

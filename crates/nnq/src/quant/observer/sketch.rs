@@ -1,8 +1,11 @@
 //! A summary of any number of values, of bounded size, that merges exactly.
-use super::{count, extremes::Extremes};
+use super::{
+    count::{self, Counter},
+    extremes::Extremes,
+};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap};
 
 /// What range selection needs to know about a stream of binary32 values: counts, exact extremes, exact sums, and a
 /// histogram with fixed bins.
@@ -70,6 +73,21 @@ pub const COARSEST: u8 = 3;
 /// More values than this in one sketch are refused, so that no sum overflows: `2^43 * 2^(23-3) < 2^64`.
 pub const MAX_COUNT: u64 = 1 << 43;
 
+/// Adds cells of a counter to the bins.
+fn pages(pages: &mut BTreeMap<u16, Vec<Bin>>, mantissa: u8) -> impl FnMut(u16, &[(u64, u64); count::PER_PAGE]) + '_ {
+    move |key, cells| {
+        let page = pages.entry(key).or_insert_with(|| vec![Bin::default(); 1 << mantissa]);
+        let coarser = FINEST - mantissa;
+        for (i, &(count, low)) in cells.iter().enumerate() {
+            // In a coarser bin the dropped key bits become leading fraction bits.
+            let dropped = (i as u64 & ((1 << coarser) - 1)) << 16;
+            let bin = &mut page[i >> coarser];
+            bin.count += count;
+            bin.low += low + dropped * count;
+        }
+    }
+}
+
 impl Default for Sketch {
     fn default() -> Self {
         Self::new()
@@ -117,25 +135,45 @@ impl Sketch {
     /// Like [`Sketch::observe`].
     pub fn observe_sample(&mut self, index: u64, data: &[f32]) -> Result<()> {
         let seen = self.add(data)?;
+        self.extremes_of(index, &seen);
+        Ok(())
+    }
+    /// Adds a part of a sample, through a counter that nothing else uses until [`Sketch::end_sample`].
+    ///
+    /// # Errors
+    /// Like [`Sketch::observe`].
+    pub fn observe_part(&mut self, counter: &mut Counter, data: &[f32]) -> Result<()> {
+        self.room(data.len() as u64)?;
+        counter.add(data, pages(&mut self.pages, self.mantissa));
+        Ok(())
+    }
+    /// Adds what the counter holds: the rest of calibration sample `index`.
+    ///
+    /// # Errors
+    /// Like [`Sketch::observe`].
+    pub fn end_sample(&mut self, counter: &mut Counter, index: u64) -> Result<()> {
+        let seen = self.end(counter)?;
+        self.extremes_of(index, &seen);
+        Ok(())
+    }
+    fn extremes_of(&mut self, index: u64, seen: &count::Summary) {
         if seen.finite > 0 {
             self.extremes.insert(index, seen.min, seen.max);
         }
-        Ok(())
     }
     fn add(&mut self, data: &[f32]) -> Result<count::Summary> {
-        self.room(data.len() as u64)?;
-        let (pages, mantissa) = (&mut self.pages, self.mantissa);
-        let seen = count::count(data, |key, cells| {
-            let page = pages.entry(key).or_insert_with(|| vec![Bin::default(); 1 << mantissa]);
-            let coarser = FINEST - mantissa;
-            for (i, &(count, low)) in cells.iter().enumerate() {
-                // In a coarser bin the dropped key bits become leading fraction bits.
-                let dropped = (i as u64 & ((1 << coarser) - 1)) << 16;
-                let bin = &mut page[i >> coarser];
-                bin.count += count;
-                bin.low += low + dropped * count;
-            }
-        });
+        thread_local! {
+            static COUNTER: RefCell<Counter> = RefCell::default();
+        }
+        COUNTER.with(|counter| {
+            let counter = &mut counter.borrow_mut();
+            self.observe_part(counter, data)?;
+            self.end(counter)
+        })
+    }
+    fn end(&mut self, counter: &mut Counter) -> Result<count::Summary> {
+        let seen = counter.end(pages(&mut self.pages, self.mantissa));
+        self.room(seen.finite + seen.nan + seen.pos_inf + seen.neg_inf)?;
         self.min = self.min.min(seen.min);
         self.max = self.max.max(seen.max);
         self.finite += seen.finite;

@@ -1,6 +1,6 @@
 //! Convolution of images, on the kernels.
 use super::{
-    super::{Ctx, Inputs, args, product::ConvSizes},
+    super::{Ctx, Inputs, args, product::ConvSizes, widest::widest},
     Item, put_in_rows, turned,
 };
 use crate::{
@@ -8,20 +8,92 @@ use crate::{
     ir::{DType, Tensor, op::ConvAttrs},
 };
 use nnq_kernels::float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place};
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    sync::{Mutex, PoisonError},
+};
 
 /// Operators that run with a convolution: an addition, then a clamp.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Tail<'a> {
     /// Channels last, of the output's shape.
     pub residual: Option<&'a Tensor>,
     pub lo: f32,
     pub hi: f32,
+    pub watch: Option<Watch<'a>>,
+}
+
+/// Sees values that run with a convolution as they come into being.
+#[derive(Clone, Copy)]
+pub struct Watch<'a> {
+    /// Whether it wants the convolution's, the sum and the clamped.
+    pub wants: [bool; 3],
+    /// Called with the number of the value, the sample and elements of it, one sample after another.
+    pub see: &'a (dyn Fn(usize, usize, &[f32]) -> Result<()> + Sync),
 }
 
 impl Tail<'_> {
     /// Nothing.
-    pub const NONE: Self = Self { residual: None, lo: f32::NEG_INFINITY, hi: f32::INFINITY };
+    pub const NONE: Self = Self { residual: None, lo: f32::NEG_INFINITY, hi: f32::INFINITY, watch: None };
+}
+
+/// What remains to be done with finished pixels.
+struct Rest<'a> {
+    watch: Watch<'a>,
+    residual: Option<&'a [f32]>,
+    clamp: Option<[f32; 2]>,
+    /// Elements of a sample.
+    each: usize,
+    failed: Mutex<Option<Error>>,
+}
+
+impl Rest<'_> {
+    fn see(&self, value: usize, start: usize, run: &[f32]) -> Result<()> {
+        if !self.watch.wants[value] {
+            return Ok(());
+        }
+        let mut at = 0;
+        while at < run.len() {
+            let sample = (start + at) / self.each;
+            let end = run.len().min((sample + 1) * self.each - start);
+            (self.watch.see)(value, sample, &run[at..end])?;
+            at = end;
+        }
+        Ok(())
+    }
+    fn run(&self, start: usize, run: &mut [f32]) -> Result<()> {
+        self.see(0, start, run)?;
+        let add = self.residual.map(|r| &r[start..start + run.len()]);
+        let [lo, hi] = self.clamp.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]);
+        if let (Some(add), Some(_), false) = (add, self.clamp, self.watch.wants[1]) {
+            widest(
+                #[inline(always)]
+                || run.iter_mut().zip(add).for_each(|(x, add)| *x = clamped(*x + add, lo, hi)),
+            );
+            return self.see(2, start, run);
+        }
+        if let Some(add) = add {
+            widest(
+                #[inline(always)]
+                || run.iter_mut().zip(add).for_each(|(x, add)| *x += add),
+            );
+        }
+        self.see(1, start, run)?;
+        if self.clamp.is_some() {
+            widest(
+                #[inline(always)]
+                || run.iter_mut().for_each(|x| *x = clamped(*x, lo, hi)),
+            );
+        }
+        self.see(2, start, run)
+    }
+}
+
+/// As the kernels do.
+#[inline(always)]
+fn clamped(x: f32, lo: f32, hi: f32) -> f32 {
+    let x = if lo > x { lo } else { x };
+    if hi < x { hi } else { x }
 }
 
 /// Inputs with at most this many channels are padded, so that the columns of a window are one run.
@@ -93,7 +165,31 @@ pub fn run(a: &ConvAttrs, x: &[Option<Item<'_>>], tail: &Tail<'_>, ctx: &Ctx) ->
     let mut out = ctx.take(args::room(&shape)?);
     let bias = item(2).map(|b| b.tensor.as_slice::<f32>()).transpose()?;
     let residual = tail.residual.map(Tensor::as_slice::<f32>).transpose()?;
-    let epilogue = Epilogue { bias, residual, lo: tail.lo, hi: tail.hi };
+    let mut epilogue = Epilogue { bias, residual, lo: tail.lo, hi: tail.hi, done: None };
+    // The kernel does all up to the first value that is wanted.
+    let rest = tail.watch.map(|watch| {
+        let wants = watch.wants;
+        let mut rest =
+            Rest { watch, residual: None, clamp: None, each: out.len() / s.images, failed: Mutex::default() };
+        if wants[0] {
+            rest.residual = epilogue.residual.take();
+        }
+        if wants[0] || wants[1] {
+            rest.clamp = Some([tail.lo, tail.hi]);
+            (epilogue.lo, epilogue.hi) = (f32::NEG_INFINITY, f32::INFINITY);
+        }
+        rest
+    });
+    let done = |start: usize, run: &mut [f32]| {
+        if let Some(rest) = &rest
+            && let Err(e) = rest.run(start, run)
+        {
+            rest.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+        }
+    };
+    if rest.is_some() {
+        epilogue.done = Some(&done);
+    }
     let (data, weight, taps) = (input.as_slice::<f32>()?, weight.tensor.as_slice::<f32>()?, place.taps());
     let tasks = ctx.tasks(place.output_len() * taps * s.channels / s.group);
     let (isa, channels) = (FloatIsa::best(), s.channels);
@@ -108,7 +204,10 @@ pub fn run(a: &ConvAttrs, x: &[Option<Item<'_>>], tail: &Tail<'_>, ctx: &Ctx) ->
     if let Cow::Owned(input) = input {
         ctx.recycle(input);
     }
-    Tensor::new(shape, crate::ir::Data::F32(out.into()))
+    match rest.as_ref().and_then(|rest| rest.failed.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+        Some(e) => Err(e),
+        None => Tensor::new(shape, crate::ir::Data::F32(out.into())),
+    }
 }
 
 /// With the zeros around it that windows reach, none beyond.

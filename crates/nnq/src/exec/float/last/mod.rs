@@ -6,8 +6,8 @@
 mod conv;
 mod pool;
 
-pub use conv::Tail;
 pub(super) use conv::rows as conv_rows;
+pub use conv::{Tail, Watch};
 
 use super::{Ctx, args, arrange, eval, unary};
 use crate::{
