@@ -48,7 +48,7 @@ pub struct Samples {
 /// Where a flow is, for a progress bar: what it does, steps done, steps in all.
 pub type Progress<'a> = dyn FnMut(&str, u64, u64) + 'a;
 
-/// Samples that run at once during calibration.
+/// Samples that each thread runs, some at once, before all meet.
 const BATCH: usize = 8;
 
 /// Collects the statistics of `graph` over `recipe.samples` samples chosen by `recipe.seed`.
@@ -77,7 +77,8 @@ pub fn calibrate(
     let fixed = value.shape.as_ref().and_then(|s| s.0.first()).and_then(crate::ir::Dim::fixed);
     let wanted = usize::try_from(recipe.samples).unwrap_or(usize::MAX);
     let mut chosen = subset(dataset.len(), wanted, recipe.seed, Choice::Stratified, |i| dataset.label(i));
-    let batch = fixed.unwrap_or(BATCH);
+    let mut calibrator = Calibrator::new(graph.clone(), threads)?;
+    let batch = fixed.unwrap_or(BATCH * calibrator.threads());
     if batch == 0 {
         let shape = value.shape.as_ref().map_or_else(String::new, ToString::to_string);
         return Err(Error::usage(format!("its shape is {shape}: the model runs 0 samples at once"))
@@ -97,7 +98,6 @@ pub fn calibrate(
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads, skip_corrupt: false, cancel };
     let loader = Loader::new(dataset.clone(), samples.preprocess.clone(), chosen.clone(), settings)?;
-    let mut calibrator = Calibrator::new(graph.clone(), threads)?;
     let mut done = 0;
     for b in loader {
         let b = b?;
@@ -116,6 +116,15 @@ pub fn calibrate(
 
 fn toml(p: &Preprocess) -> Result<String> {
     toml::to_string(p).map_err(|e| Error::internal(format!("the preprocessing cannot be written: {e}")))
+}
+
+/// A model and the SHA-256 of its file, both at the same time.
+///
+/// # Errors
+/// As [`engine::load`].
+pub fn open(path: &Path) -> Result<(Arc<Graph>, [u8; 32])> {
+    let (graph, digest) = rayon::join(|| engine::load(path), || sha256(path));
+    Ok((graph?, digest?))
 }
 
 /// SHA-256 of a file.
@@ -240,7 +249,7 @@ const COMPARED: usize = 16;
 pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     let start = Instant::now();
     let place = || job.model.display();
-    let graph = engine::load(&job.model)?;
+    let (graph, digest) = open(&job.model)?;
     if engine::is_quantized(&graph) {
         return Err(Error::usage("the model is quantized already").at(place()).cure("start from the float model"));
     }
@@ -250,7 +259,6 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     if let Some(data) = &job.eval {
         eval::check(&graph, data).at(place)?;
     }
-    let digest = sha256(&job.model)?;
     let clock = Instant::now();
     let stats = match (&job.stats, &job.samples) {
         (Some(path), _) => {
@@ -293,13 +301,13 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
 
     // What is judged from here on is the file that was written.
     let written = engine::load(&file)?;
-    let open = |graph: &Arc<Graph>, kind| {
+    let engine = |graph: &Arc<Graph>, kind| {
         Engine::open(graph.clone(), engine::Options { kind, profile: Profile::default(), threads: job.threads })
     };
     let (mut float, mut sim, mut int) = (None, None, None);
     if let Some(data) = &job.eval {
         let mut evaluate = |graph: &Arc<Graph>, kind: Kind, what: &str| -> Result<EvalReport> {
-            let mut engine = open(graph, kind)?;
+            let mut engine = engine(graph, kind)?;
             let options = eval::Options { threads: job.threads, cancel: job.cancel.clone(), ..Default::default() };
             eval::evaluate(&mut engine, data, &options, &mut |done, of| progress(what, done, of))
         };
@@ -314,7 +322,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     }
     let mut latency = |graph: &Arc<Graph>, kind| -> Result<f64> {
         check(job.cancel.as_deref())?;
-        let mut engine = open(graph, kind)?;
+        let mut engine = engine(graph, kind)?;
         let report = crate::bench::bench(&mut engine, 1, |done, of| {
             progress("measuring speed", done, of);
             check(job.cancel.as_deref())

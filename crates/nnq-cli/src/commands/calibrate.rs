@@ -59,8 +59,7 @@ fn collect(args: &Calibrate, interrupt: &Interrupt) -> Result<Stats> {
     let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
     let mut recipe = Recipe::default();
     args.samples.apply(&mut recipe);
-    let graph = engine::load(model)?;
-    let digest = quantize::sha256(model)?;
+    let (graph, digest) = quantize::open(model)?;
     let samples = open(data, &preprocess)?;
     with_progress(|progress| {
         quantize::calibrate(&graph, digest, &samples, &recipe, args.threads.threads, Some(interrupt.flag()), progress)

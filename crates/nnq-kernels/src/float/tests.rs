@@ -79,7 +79,7 @@ fn check(p: &Place, depthwise: bool, failures: &mut Vec<String>) {
     let x = noise(p.input_len(), 1);
     let w = noise(if depthwise { p.taps() * p.channels } else { p.out_channels * p.taps() * p.channels }, 2);
     let (bias, residual) = (noise(p.out_channels, 3), noise(p.output_len(), 4));
-    let full = Epilogue { bias: Some(&bias), residual: Some(&residual), lo: 0.0, hi: 0.75 };
+    let full = Epilogue { bias: Some(&bias), residual: Some(&residual), lo: 0.0, hi: 0.75, done: None };
     for e in [Epilogue::default(), full] {
         let want = specified(p, &x, &w, &e, depthwise);
         for isa in tested() {

@@ -70,8 +70,7 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
     outcome.model = "demo.onnx".into();
     outcome.out = "demo.int8.onnx".into();
 
-    let graph = engine::load(&model)?;
-    let digest = quantize::sha256(&model)?;
+    let (graph, digest) = quantize::open(&model)?;
     let stats = quantize::calibrate(&graph, digest, &samples, &job.recipe, threads, cancel.clone(), progress)?;
     let right = outcome.float.as_ref().map(|f| f.correct.clone()).unwrap_or_default();
     let mut variants = Vec::new();

@@ -234,9 +234,7 @@ fn fold(view: &View, product: &Node, l: &Layout, a: &Affine, normalises: bool) -
     };
     let mut constants = Vec::new();
     if scales {
-        let scale = |i: usize| a.scale.get(channel(&product.op, shape, i)).copied();
-        let scaled: Option<Vec<f32>> = w.iter().enumerate().map(|(i, &x)| narrow(f64::from(x) * scale(i)?)).collect();
-        constants.push((1, name(l.weight), Tensor::of(shape, scaled?)));
+        constants.push((1, name(l.weight), Tensor::of(shape, scaled(&product.op, shape, w, &a.scale)?)));
     }
     if let Some((v, b)) = old {
         let at = |i: usize| if b.len() == 1 { b.first() } else { b.get(i) };
@@ -249,16 +247,24 @@ fn fold(view: &View, product: &Node, l: &Layout, a: &Affine, normalises: bool) -
     Some((op, constants))
 }
 
-/// The output channel that element `i` of a weight belongs to.
-fn channel(op: &Op, shape: &[usize], i: usize) -> usize {
+/// The weights times the scale of the output channel that each belongs to; `None` when one is no number of binary32.
+fn scaled(op: &Op, shape: &[usize], w: &[f32], scale: &[f64]) -> Option<Vec<f32>> {
     let inner = |from: usize| shape[from..].iter().product::<usize>().max(1);
-    match op {
+    // Runs of elements of one channel, and the channel of each.
+    let (run, channel): (usize, Box<dyn Fn(usize) -> usize>) = match op {
         Op::ConvTranspose(ConvTransposeAttrs { conv, .. }) => {
-            let (group, per) = (conv.group.max(1), shape[1]);
-            let (input, output) = (i / inner(1), i / inner(2) % per);
-            input / (shape[0] / group).max(1) * per + output
+            let (per, inputs) = (shape[1].max(1), (shape[0] / conv.group.max(1)).max(1));
+            (inner(2), Box::new(move |run| run / per / inputs * per + run % per))
         }
-        Op::Gemm { trans_b: false, .. } | Op::MatMul => i % shape[1],
-        _ => i / inner(1),
+        Op::Gemm { trans_b: false, .. } | Op::MatMul => (1, Box::new(|run| run % shape[1])),
+        _ => (inner(1), Box::new(|run| run)),
+    };
+    let mut out = Vec::with_capacity(w.len());
+    for (i, run) in w.chunks(run).enumerate() {
+        let scale = *scale.get(channel(i))?;
+        for &x in run {
+            out.push(narrow(f64::from(x) * scale)?);
+        }
     }
+    Some(out)
 }
