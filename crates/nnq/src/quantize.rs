@@ -382,7 +382,8 @@ fn compare(
     let chosen = subset(dataset.len(), COMPARED.max(fixed.unwrap_or(1)), job.recipe.seed, Choice::Stratified, |i| {
         dataset.label(i)
     });
-    let batch = fixed.unwrap_or(4);
+    // The float values of a batch are kept until the quantized ones come.
+    let batch = fixed.unwrap_or(1);
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads: job.threads, skip_corrupt: false, cancel: job.cancel.clone() };
     let mut comparison = Comparison::new(graph.clone(), program, job.threads)?;
