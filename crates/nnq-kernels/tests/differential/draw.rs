@@ -2,6 +2,14 @@
 use nnq_kernels::{SLACK, conv::ConvGeom, pool::PoolGeom};
 use std::ops::{Range, RangeInclusive};
 
+/// An interpreter is a thousand times slower: it gets small cases.
+const SMALL: bool = cfg!(miri);
+
+/// At most so many of something, which in small cases are fewer.
+pub fn at_most(usually: usize, small: usize) -> usize {
+    if SMALL { small } else { usually }
+}
+
 /// A sequence of numbers that look random, the same for the same family and number.
 pub struct Draw(u64);
 
@@ -71,6 +79,7 @@ impl Draw {
     pub fn size(&mut self, most: usize) -> usize {
         let near = self.pick(&[4, 8, 14, 16, 24, 32, 48, 64, 96, 128]) + self.within(0..=2) - 1;
         let size = if self.once_in(2) { near } else { self.within(1..=70) };
+        let most = most.min(at_most(usize::MAX, 9));
         if size <= most { size } else { self.within(1..=most) }
     }
 
@@ -102,17 +111,17 @@ impl Draw {
     /// A convolution of at most `most` multiplications whose inputs fit `bytes` bytes.
     pub fn geometry(&mut self, most: usize, bytes: usize) -> ConvGeom {
         self.fitting(most, bytes, |draw| match draw.within(0..=9) {
-            0 => ConvGeom::matrix(draw.size(130), draw.within(0..=700), draw.size(100)),
+            0 => ConvGeom::matrix(draw.size(130), draw.within(0..=at_most(700, 20)), draw.size(100)),
             1 => ConvGeom::matrix(draw.size(130), draw.size(300), draw.size(130)),
             2 => draw.image([1, 1], draw_channels, 1),
-            3 => draw.padded_rows(),
+            3 if !SMALL => draw.padded_rows(),
             4 => {
-                let groups = draw.within(2..=9);
+                let groups = draw.within(2..=at_most(9, 4));
                 draw.image([4, 4], |d| (d.size(40), d.size(40)), groups)
             }
             5 => draw.image([9, 9], |d| (d.within(1..=4), d.size(70)), 1),
             6 => draw.image([1, 9], draw_channels, 1),
-            7 if draw.once_in(5) => {
+            7 if draw.once_in(5) && !SMALL => {
                 let stride = draw.pick(&[1, 2, 4]);
                 let mut geom = draw.image([2, 2], |d| (4096 / stride, d.within(1..=5)), 1);
                 geom.stride_w = stride;
@@ -159,7 +168,7 @@ impl Draw {
         if self.once_in(3) {
             (geom.dil_h, geom.dil_w) = (self.within(1..=3), self.within(1..=3));
         }
-        (geom.in_h, geom.in_w) = (self.within(1..=20), self.within(1..=40));
+        (geom.in_h, geom.in_w) = (self.within(1..=at_most(20, 5)), self.within(1..=at_most(40, 6)));
         if k[0] == 1 && self.once_in(2) {
             geom.in_h = 1;
         }

@@ -1,7 +1,7 @@
 //! What works element by element, and changes of layout.
 use crate::{
     Bench,
-    draw::Draw,
+    draw::{Draw, at_most},
     product::dyadic,
     same,
     spec::{self, Grid},
@@ -55,7 +55,7 @@ fn guarded<T: Copy>(n: usize, guard: T, fill: T, write: impl FnOnce(&mut [T])) -
 }
 
 pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
-    let n = if draw.once_in(4) { draw.within(0..=3000) } else { draw.within(0..=300) };
+    let n = if draw.once_in(4) { draw.within(0..=at_most(3000, 90)) } else { draw.within(0..=at_most(300, 40)) };
     let (sum, product) = (add_spec(draw), mul_spec(draw));
     let to = Grid::new(draw.limits());
     let (scale, zero) = (draw.magnitude(-20.0, 6.0) as f32, draw.byte());
@@ -87,7 +87,7 @@ pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
 
 pub fn layout_case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
     let c = if draw.once_in(2) { draw.within(0..=9) } else { draw.size(70) };
-    let pixels = if draw.once_in(2) { draw.size(130) } else { draw.within(0..=300) };
+    let pixels = if draw.once_in(2) { draw.size(130) } else { draw.within(0..=at_most(300, 20)) };
     let to = Grid::new(draw.limits());
     let (scale, zero) = (draw.magnitude(-20.0, 6.0) as f32, draw.byte());
     bench.note((c, pixels, to, scale, zero));

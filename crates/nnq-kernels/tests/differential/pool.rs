@@ -1,7 +1,7 @@
 //! Maxima and means of windows.
 use crate::{
     Bench,
-    draw::Draw,
+    draw::{Draw, at_most},
     product::{dyadic, factor},
     same,
     spec::{Grid, mean, windows},
@@ -30,7 +30,7 @@ pub fn requants(draw: &mut Draw, geom: &PoolGeom, include_pad: bool) -> Vec<(usi
 }
 
 pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
-    let geom = draw.pool_geometry(1 << 16);
+    let geom = draw.pool_geometry(at_most(1 << 16, 1 << 10));
     let x_zero = draw.byte();
     let include_pad = draw.once_in(2);
     let requants = requants(draw, &geom, include_pad);

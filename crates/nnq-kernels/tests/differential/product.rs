@@ -1,7 +1,7 @@
 //! Convolutions and matrix products.
 use crate::{
     Bench,
-    draw::Draw,
+    draw::{Draw, at_most},
     same,
     spec::{Grid, Operands},
 };
@@ -153,7 +153,7 @@ impl Parts {
 
 pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
     let most = if draw.once_in(10) { 1_500_000 } else { 150_000 };
-    let geom = draw.geometry(most, 1 << 16);
+    let geom = draw.geometry(at_most(most, 4000), 1 << 16);
     run(draw, bench, geom, |isa, parts| {
         let bound = PackedConv::pack(isa, &parts.geom, &parts.w).bind(&parts.geom, parts.x_zero, &parts.epilogue());
         Box::new(move |x, rows, out, scratch| bound.run(x, rows, out, scratch))
@@ -161,7 +161,7 @@ pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
 }
 
 pub fn depthwise_case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
-    let geom = draw.depthwise_geometry(300_000, 1 << 17);
+    let geom = draw.depthwise_geometry(at_most(300_000, 4000), 1 << 17);
     run(draw, bench, geom, |isa, parts| {
         let bound = PackedDepthwise::pack(isa, &geom, &parts.w).bind(&geom, parts.x_zero, &parts.epilogue());
         Box::new(move |x, rows, out, scratch| bound.run(x, rows, out, scratch))

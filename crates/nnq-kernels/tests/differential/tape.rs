@@ -1,7 +1,7 @@
 //! Tapes of drawn steps, run by teams of one to three threads, compared with the model byte by byte.
 use crate::{
     Bench,
-    draw::Draw,
+    draw::{Draw, at_most},
     elements::{add_spec, mul_spec},
     model::Memory,
     pool,
@@ -208,7 +208,7 @@ impl Plan {
 
 pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
     // Steps of some size are shared between the members of a team.
-    let most = if draw.once_in(4) { 1 << 17 } else { 1 << 13 };
+    let most = at_most(if draw.once_in(4) { 1 << 17 } else { 1 << 13 }, 1 << 9);
     let start = 3 * most + SLACK;
     let mut plan = Plan { kernels: Vec::new(), weights: Vec::new(), reals: vec![(0, false)], end: start };
     for _ in 0..draw.within(1..=4) {
