@@ -6,6 +6,7 @@
 //!
 //! Codes live in the arena of a [`Workspace`]; real numbers come in and go out in buffers of the caller's.
 mod bound;
+mod check;
 mod claims;
 mod memory;
 mod run;
@@ -67,7 +68,7 @@ impl Tape {
         if !isa.is_supported() {
             return Err(format!("this machine does not have the instruction set {isa}"));
         }
-        let limits = step::Limits { arena, reals: &reals, weights };
+        let limits = check::Limits { arena, reals: &reals, weights };
         let steps = kernels
             .into_iter()
             .enumerate()
