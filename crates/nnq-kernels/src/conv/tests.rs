@@ -8,6 +8,7 @@ use crate::{
 };
 use epilogue::OutPtr;
 use proptest::prelude::*;
+use std::ops::Range;
 
 /// `acc = sum (qx - zx) * (qw - zw) + qb`, positions in the padding adding nothing.
 #[allow(clippy::too_many_arguments)]
