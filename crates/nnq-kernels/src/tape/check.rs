@@ -54,10 +54,13 @@ impl Kernel {
                 bounded(&[g.k_w, g.dil_w])?;
                 bounded(&[g.pad_top.max(g.pad_left).max(g.pad_bottom).max(g.pad_right)])
             }
-            Kernel::Move { copies, .. } => copies.iter().try_for_each(|c| {
-                bounded(&[c.count, c.src_step.max(c.dst_step)])?;
-                bounded(&[c.src.max(c.dst).max(c.len)])
-            }),
+            Kernel::Move { moves, .. } => {
+                moves.copies.iter().try_for_each(|c| {
+                    bounded(&[c.count, c.src_step.max(c.dst_step)])?;
+                    bounded(&[c.src.max(c.dst).max(c.len)])
+                })?;
+                moves.repeats.iter().try_for_each(|r| bounded(&[r.times, r.src_step.max(r.dst_step)]))
+            }
             Kernel::Add { .. } | Kernel::Mul { .. } | Kernel::Lut { .. } => Ok(()),
         }
     }
@@ -140,14 +143,8 @@ impl Kernel {
                 }
                 limits.apart(&[*x], y)
             }
-            Kernel::Move { x, y, copies, .. } => {
-                for c in copies.iter().filter(|c| c.count > 0) {
-                    let last = c.count - 1;
-                    let (src, dst) = (c.src + last * c.src_step + c.len, c.dst + last * c.dst_step + c.len);
-                    if src > x.len || dst > y.len || (c.count > 1 && c.dst_step < c.len) {
-                        return Err(format!("{c:?} from {x:?} to {y:?}"));
-                    }
-                }
+            Kernel::Move { x, y, moves, .. } => {
+                moves.check(x.len, y.len)?;
                 limits.apart(&[*x], y.range())
             }
         }

@@ -9,12 +9,14 @@ mod bound;
 mod check;
 mod claims;
 mod memory;
+mod moves;
 mod run;
 mod step;
 mod weights;
 
 pub use memory::{Real, Workspace};
-pub use step::{Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
+pub use moves::{Copies, Moves, Repeat};
+pub use step::{Average, Code, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
 pub use weights::{Stored, Weights};
 
 use crate::{Isa, team::Team};

@@ -1,4 +1,5 @@
 //! The steps of a tape, as plain data.
+use super::moves::Moves;
 use crate::{
     conv::{ConvGeom, Epilogue, Requant},
     eltwise::{AddSpec, MulSpec},
@@ -59,19 +60,6 @@ pub struct Code {
     pub zero: u8,
     pub lo: u8,
     pub hi: u8,
-}
-
-/// `count` runs of `len` bytes: run `i` from `src + i * src_step` to `dst + i * dst_step`, counted from the starts of the
-/// spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Copies {
-    pub src: usize,
-    pub dst: usize,
-    pub len: usize,
-    pub count: usize,
-    pub src_step: usize,
-    pub dst_step: usize,
 }
 
 /// The multipliers of a product, shared between tapes.
@@ -195,7 +183,7 @@ pub enum Kernel {
     /// Means of windows.
     AvgPool { x: Span, y: Strided, geom: PoolGeom, average: Average },
     /// Codes from place to place; first `y` is filled where a code is given.
-    Move { x: Span, y: Span, copies: Vec<Copies>, fill: Option<u8> },
+    Move { x: Span, y: Span, moves: Moves, fill: Option<u8> },
 }
 
 /// Work (in bytes that pass an element-wise kernel) below which a second thread brings less than it costs: about two
@@ -220,7 +208,7 @@ impl Kernel {
             Kernel::Product(p) => p.geom.pixels(),
             Kernel::Add { y, .. } | Kernel::Mul { y, .. } | Kernel::Lut { y, .. } => y.len.div_ceil(UNIT),
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels(),
-            Kernel::Move { copies, .. } => copies.iter().map(|c| c.count).sum(),
+            Kernel::Move { moves, .. } => moves.units(),
         }
     }
 
@@ -246,7 +234,7 @@ impl Kernel {
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels() * geom.c * geom.k_h * geom.k_w,
             // Filling and copying go together only in one piece.
             Kernel::Move { fill: Some(_), .. } => 0,
-            Kernel::Move { y, copies, .. } => y.len + 16 * copies.iter().map(|c| c.count).sum::<usize>(),
+            Kernel::Move { y, moves, .. } => y.len + 16 * moves.runs(),
         }
     }
 }

@@ -2,7 +2,7 @@
 use crate::spec::{self, Grid, Operands, windows};
 use nnq_kernels::{
     round::{Dyadic, ScalarRequant},
-    tape::{Copies, Kernel, Product, ProductOut, Requantize, Span},
+    tape::{Kernel, Moves, Product, ProductOut, Requantize, Span},
 };
 
 /// An arena and buffers of real numbers.
@@ -76,16 +76,27 @@ impl Memory {
                     self.arena[y.at + i / geom.c * y.pitch + i % geom.c] = mean;
                 }
             }
-            Kernel::Move { x, y, copies, fill } => {
+            Kernel::Move { x, y, moves, fill } => {
                 if let Some(code) = fill {
                     self.write(y.at, vec![*code; y.len]);
                 }
-                for &Copies { src, dst, len, count, src_step, dst_step } in copies {
-                    for i in 0..count {
-                        let run = self.span(Span { at: x.at + src + i * src_step, len });
-                        self.write(y.at + dst + i * dst_step, run);
-                    }
-                }
+                self.moves(x.at, y.at, moves);
+            }
+        }
+    }
+
+    fn moves(&mut self, src: usize, dst: usize, moves: &Moves) {
+        if let Some((outer, inner)) = moves.repeats.split_first() {
+            let inner = Moves { copies: moves.copies.clone(), repeats: inner.to_vec() };
+            for i in 0..outer.times {
+                self.moves(src + i * outer.src_step, dst + i * outer.dst_step, &inner);
+            }
+            return;
+        }
+        for c in &moves.copies {
+            for i in 0..c.count {
+                let run = self.span(Span { at: src + c.src + i * c.src_step, len: c.len });
+                self.write(dst + c.dst + i * c.dst_step, run);
             }
         }
     }

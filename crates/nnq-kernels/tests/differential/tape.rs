@@ -15,8 +15,8 @@ use nnq_kernels::{
     conv::{ConvGeom, PackedConv},
     depthwise::PackedDepthwise,
     tape::{
-        Average, Code, Copies, Kernel, Planes, Product, ProductOut, Real, Requantize, Residual, Span, Strided, Tape,
-        Weights, Workspace,
+        Average, Code, Copies, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize, Residual, Span,
+        Strided, Tape, Weights, Workspace,
     },
     team::Team,
 };
@@ -169,24 +169,11 @@ impl Plan {
         }))
     }
 
+    /// Copies here and there, or the bytes of a tensor in another order.
     fn moves(&mut self, draw: &mut Draw, most: usize) -> Kernel {
         let x = self.source(draw, most / 2);
-        let mut copies = Vec::new();
-        let mut dst = 0;
-        for _ in 0..draw.within(0..=6) {
-            let len = if draw.once_in(2) { draw.within(0..=5) } else { draw.within(0..=300) };
-            let count = draw.within(0..=200);
-            let (src_step, dst_step) = (draw.within(0..=len + 9), len + draw.within(0..=9));
-            let reach = len + count * src_step;
-            if reach > x.len {
-                continue;
-            }
-            dst += draw.within(0..=9);
-            copies.push(Copies { src: draw.within(0..=x.len - reach), dst, len, count, src_step, dst_step });
-            dst += count * dst_step + len;
-        }
-        let y = self.target(draw, dst);
-        Kernel::Move { x, y, copies, fill: draw.once_in(2).then(|| draw.byte()) }
+        let (moves, len) = if draw.once_in(2) { copies(draw, x.len) } else { transposed(draw, x.len) };
+        Kernel::Move { x, y: self.target(draw, len), moves, fill: draw.once_in(2).then(|| draw.byte()) }
     }
 
     /// The weights, packed; and those of files loaded from there.
@@ -257,6 +244,58 @@ pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Some copies from `len` bytes, perhaps in loops, and how many bytes they write to.
+fn copies(draw: &mut Draw, len: usize) -> (Moves, usize) {
+    let mut moves = Moves { copies: Vec::new(), repeats: Vec::new() };
+    let (mut dst, mut reach) = (0, 0);
+    for _ in 0..draw.within(0..=6) {
+        let run = if draw.once_in(2) { draw.within(0..=9) } else { draw.within(0..=300) };
+        let count = draw.within(0..=200);
+        let (src_step, dst_step) = (draw.within(0..=run + 9), run + draw.within(0..=9));
+        let size = run + count * src_step;
+        if size > len / 2 {
+            continue;
+        }
+        dst += draw.within(0..=9);
+        let src = draw.within(0..=len / 2 - size);
+        moves.copies.push(Copies { src, dst, len: run, count, src_step, dst_step });
+        dst += count * dst_step + run;
+        reach = reach.max(src + size);
+    }
+    while moves.copies.iter().any(|c| c.count * c.len > 0) && draw.once_in(2) {
+        let (times, src_step) = (draw.within(1..=9), draw.within(0..=9));
+        if reach + times * src_step > len || dst * times > 4 * len {
+            break;
+        }
+        let dst_step = dst + draw.within(0..=3);
+        moves.repeats.insert(0, Repeat { times, src_step, dst_step });
+        (reach, dst) = (reach + times * src_step, times * dst_step);
+    }
+    (moves, dst)
+}
+
+/// A tensor in at most `len` bytes with its axes in another order, perhaps a part of it, perhaps with holes.
+fn transposed(draw: &mut Draw, len: usize) -> (Moves, usize) {
+    let sizes = [draw.within(1..=3), draw.size(60), draw.within(1..=20), draw.within(1..=20)];
+    let mut axes = [0, 1, 2, 3];
+    for i in (1..4).rev() {
+        axes.swap(i, draw.within(0..=i));
+    }
+    let part = axes.map(|axis| if draw.once_in(4) { draw.within(1..=sizes[axis]) } else { sizes[axis] });
+    let holes = if draw.once_in(4) { draw.within(2..=40) } else { usize::MAX };
+    let total: usize = part.iter().product();
+    let sources = (0..total).map(|mut i| {
+        let (mut at, number) = ([0; 4], i);
+        for (axis, size) in axes.iter().zip(part).rev() {
+            at[*axis] = i % size;
+            i /= size;
+        }
+        let from = at.iter().zip(sizes).fold(0, |n, (i, size)| n * size + i);
+        if from >= len || number % holes == 1 { -1 } else { from as i32 }
+    });
+    (Moves::of(&sources.collect::<Vec<_>>()), total)
 }
 
 /// The steps without their tables.
