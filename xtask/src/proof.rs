@@ -30,6 +30,8 @@ pub fn memcheck() -> Result {
     sanitized.env("CARGO_BUILD_TARGET", &host).env("RUSTFLAGS", "-Zsanitizer=address").env("NNQ_CASES", "1000");
     step(&mut sanitized).map_err(|e| format!("{e} (cure: `rustup toolchain install nightly`)"))?;
     // It has no access to the variables of its caller.
-    step(nightly(&["miri"], "interpreted").env("MIRIFLAGS", "-Zmiri-env-set=NNQ_CASES=10"))
-        .map_err(|e| format!("{e} (cure: `rustup +nightly component add miri rust-src`)"))
+    step(
+        nightly(&["miri"], "interpreted").env("MIRIFLAGS", "-Zmiri-env-set=NNQ_ISA=scalar -Zmiri-env-set=NNQ_CASES=10"),
+    )
+    .map_err(|e| format!("{e} (cure: `rustup +nightly component add miri rust-src`)"))
 }
