@@ -55,7 +55,7 @@ fn targets(fuzz: &std::path::Path) -> Result<Vec<String>> {
 }
 
 /// The host's target triple.
-fn host() -> Result<String> {
+pub fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let host = text.lines().find_map(|l| l.strip_prefix("host: "));

@@ -1,9 +1,10 @@
-//! Development tasks: `cargo xtask test`, `lint`, `fuzz`, `peers`, `benchmarks`.
+//! Development tasks: `cargo xtask test`, `lint`, `differential`, `memcheck`, `fuzz`, `peers`, `benchmarks`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod benchmarks;
 mod fuzz;
 mod lint;
+mod proof;
 mod python;
 mod test;
 
@@ -17,6 +18,9 @@ Development tasks of nnq.
 
   cargo xtask test             makes .venv (onnx, onnxruntime, numpy, pillow), then runs all tests and documentation examples
   cargo xtask lint             formatting, clippy and documentation, warnings denied
+  cargo xtask differential [CASES]
+                               the kernels of every instruction set against formulas (default: 10000 cases of each family)
+  cargo xtask memcheck         fewer such cases under valgrind, the address sanitizer and miri
   cargo xtask fuzz [SECONDS]   builds every fuzz target with the nightly toolchain and runs each (default: 60 seconds)
   cargo xtask peers            makes .venv-peers (onnxruntime, openvino, nncf) for nnq bench --peers
   cargo xtask benchmarks [ISA] nnq beside these engines: writes docs/benchmarks.md; with ISA, engines limited to it where they can be
@@ -28,6 +32,12 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["test"] => test::run(),
         ["lint"] => lint::run(),
+        ["differential"] => proof::differential(10_000),
+        ["differential", cases] => match cases.parse() {
+            Ok(cases) => proof::differential(cases),
+            Err(_) => return usage(&format!("'{cases}' is no number of cases")),
+        },
+        ["memcheck"] => proof::memcheck(),
         ["fuzz"] => fuzz::run(60),
         ["fuzz", seconds] => match seconds.parse() {
             Ok(seconds) => fuzz::run(seconds),

@@ -5,7 +5,7 @@ use nnq_kernels::{
     Isa, SLACK,
     eltwise::{self, AddMode, AddSpec, MulMode, MulSpec},
     layout,
-    pool::{self, AvgSpec, PoolGeom},
+    pool::{self, AvgSpec, BoundAvg, PoolGeom},
     round::{AddDyadic, Dyadic, ScalarRequant},
 };
 use std::time::{Duration, Instant};
@@ -82,14 +82,13 @@ fn measure_all(isa: Isa) {
     });
     let requants: Vec<_> = (1..=9).map(|count| (count, ScalarRequant::Dyadic(by))).collect();
     let spec = AvgSpec { x_zero: 3, count_include_pad: false, requants: &requants, zero: 4, lo: 0, hi: 255 };
-    report("average pool 3x3 /2 (inputs)", || {
-        pool::avg_pool(isa, &geom, &a, &spec, 0..28 * 28, &mut out, 64);
-    });
+    let average = BoundAvg::new(isa, &geom, &spec);
+    report("average pool 3x3 /2 (inputs)", || average.run(&a, 0..28 * 28, &mut out, 64));
     let requants = [(56 * 56, ScalarRequant::Dyadic(by))];
     let spec = AvgSpec { requants: &requants, ..spec };
-    report("global average pool", || {
-        pool::global_avg_pool(isa, 1, 56 * 56, 64, &a, &spec, &mut out[..64]);
-    });
+    let all = PoolGeom { k_h: 56, k_w: 56, out_h: 1, out_w: 1, pad_top: 0, pad_left: 0, ..geom };
+    let average = BoundAvg::new(isa, &all, &spec);
+    report("global average pool", || average.run(&a, 0..1, &mut out, 64));
 }
 
 /// Prints the best rate of some tries.

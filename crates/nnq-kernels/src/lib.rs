@@ -26,7 +26,7 @@
 //!     hi: 255,
 //! };
 //! let mut acc = [0; 2];
-//! packed.run(&geom, &x, 10, 0..1, &epilogue, Out::I32(&mut acc), &mut Scratch::new());
+//! packed.bind(&geom, 10, &epilogue).run(&x, 0..1, Out::I32(&mut acc), &mut Scratch::new());
 //! assert_eq!(acc, [1 + 4 + 9, 100 - 1 + 3]);
 //! ```
 // Elsewhere only the scalar code runs until the machine's vectors have their file in `simd/`.

@@ -313,41 +313,6 @@ impl BoundAvg {
     }
 }
 
-/// [`BoundAvg::new`] and [`BoundAvg::run`] in one, for what runs once.
-///
-/// # Panics
-/// As these two.
-pub fn avg_pool(isa: Isa, geom: &PoolGeom, x: &[u8], spec: &AvgSpec, rows: Range<usize>, out: &mut [u8], pitch: usize) {
-    BoundAvg::new(isa, geom, spec).run(x, rows, out, pitch);
-}
-
-/// The mean of each channel over all pixels of a sample: `x` is `[batch][pixels][c]` and [`SLACK`]
-/// bytes, `out` is `[batch][c]`.
-///
-/// # Panics
-/// As [`avg_pool`].
-pub fn global_avg_pool(isa: Isa, batch: usize, pixels: usize, c: usize, x: &[u8], spec: &AvgSpec, out: &mut [u8]) {
-    let geom = PoolGeom {
-        batch,
-        in_h: 1,
-        in_w: pixels,
-        c,
-        out_h: 1,
-        out_w: 1,
-        k_h: 1,
-        k_w: pixels,
-        stride_h: 1,
-        stride_w: 1,
-        dil_h: 1,
-        dil_w: 1,
-        pad_top: 0,
-        pad_left: 0,
-        pad_bottom: 0,
-        pad_right: 0,
-    };
-    avg_pool(isa, &geom, x, spec, 0..batch, out, c);
-}
-
 /// The input pixels of a window.
 #[inline(always)]
 fn positions(geom: &PoolGeom, window: Window) -> impl Iterator<Item = usize> {

@@ -5,7 +5,7 @@ use super::{
     epilogue::{OutPtr, Ready},
     finish::{Part, correct_rows, finish, row_sums},
     pack::Panels,
-    sources::Plan,
+    sources::{Inputs, Plan},
     tile::{Args, Emit, Store, full_tile, tile},
 };
 use crate::{
@@ -97,10 +97,10 @@ impl Job<'_> {
         }
         for (group, own) in panels.of_groups(self.part.clone()) {
             self.scratch.table.clear();
+            let from = Inputs { geom, x, x_zero, channel: group * panels.c_in };
             for t in tiles.clone() {
-                let channel = group * panels.c_in;
                 let patch = row(t) - pixels.start;
-                plan.find(s.v(), geom, x, x_zero, channel, row(t)..row(t + 1), patch, self.scratch);
+                plan.find(s.v(), from, row(t)..row(t + 1), patch, self.scratch);
             }
             for panel in own {
                 for t in tiles.clone() {

@@ -22,7 +22,7 @@ use bytes::Bytes;
 pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;
 use pack::Panels;
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 /// Bytes that must be readable behind the last element of every slice of activations given to a
 /// kernel, so that a vector may run over the end. Their values never matter.
@@ -149,24 +149,6 @@ impl PackedConv {
     pub fn bind(&self, geom: &ConvGeom, x_zero: u8, epi: &Epilogue) -> BoundConv {
         assert!(Shape::of(geom) == self.shape, "the weights were packed for {:?}, not for {geom:?}", self.shape);
         BoundConv::new(self.isa, &self.weights, geom, x_zero, epi)
-    }
-
-    /// [`PackedConv::bind`] and [`BoundConv::run`] in one, for what runs once.
-    ///
-    /// # Panics
-    /// As these two.
-    #[allow(clippy::too_many_arguments)]
-    pub fn run(
-        &self,
-        geom: &ConvGeom,
-        x: &[u8],
-        x_zero: u8,
-        rows: Range<usize>,
-        epi: &Epilogue,
-        out: Out<'_>,
-        scratch: &mut Scratch,
-    ) {
-        self.bind(geom, x_zero, epi).run(x, rows, out, scratch);
     }
 }
 

@@ -35,6 +35,18 @@ pub(super) struct Plan {
     first_inside: (usize, usize),
 }
 
+/// What pixels' inputs are read from.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) geom: &'a ConvGeom,
+    /// The activations.
+    pub(super) x: &'a [u8],
+    /// What stands in the padding.
+    pub(super) x_zero: u8,
+    /// The first input channel.
+    pub(super) channel: usize,
+}
+
 impl Plan {
     pub(super) fn new(geom: &ConvGeom, panels: &Panels) -> Plan {
         let whole_rows = panels.groups == 1 && geom.dil_w == 1;
@@ -80,24 +92,21 @@ impl Plan {
         scratch.table.clear();
     }
 
-    /// Appends the addresses of the inputs of `pixels`, span by span, from input channel `channel` on. A
-    /// pixel whose window reaches into the padding (or every pixel, as the plan says) is first copied
-    /// together, into the patch number `patch` and following.
+    /// Appends the addresses of the inputs of `pixels`, span by span. A pixel whose window reaches into the
+    /// padding (or every pixel, as the plan says) is first copied together, into the patch number `patch` and
+    /// following.
     ///
     /// At each address `span_bytes` bytes are readable, rounded up to a multiple of four.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn find<V: Vector>(
         &self,
         v: V,
-        geom: &ConvGeom,
-        x: &[u8],
-        x_zero: u8,
-        channel: usize,
+        from: Inputs,
         pixels: Range<usize>,
         patch: usize,
         scratch: &mut Scratch,
     ) {
+        let Inputs { geom, x, channel, .. } = from;
         let count = pixels.len();
         if self.pointwise {
             let x = &x[channel..];
@@ -106,7 +115,7 @@ impl Plan {
             return;
         }
         if self.gather {
-            let first = self.gather(v, geom, x, x_zero, channel, pixels, patch, scratch);
+            let first = self.gather(v, from, pixels, patch, scratch);
             scratch.table.extend((0..count).map(|i| Source(first.wrapping_add(i * self.patch))));
             return;
         }
@@ -126,7 +135,7 @@ impl Plan {
             }
             let to = &mut scratch.patches[(patch + i) * self.patch..][..self.patch];
             let column = pixel % geom.out_w;
-            self.gather_row(v, geom, x, x_zero, channel, pixel / geom.out_w, column..column + 1, to);
+            self.gather_row(v, from, pixel / geom.out_w, column..column + 1, to);
             for span in 0..self.spans {
                 table[span * count + i] = Source(to[span * self.span_bytes..].as_ptr());
             }
@@ -143,21 +152,17 @@ impl Plan {
         self.patch
     }
 
-    /// Copies the inputs of `pixels` together, from input channel `channel` on, into the patch number `patch` and
-    /// following. Answers the first, at a multiple of 64 bytes; bytes behind the inputs of a pixel may be anything.
+    /// Copies the inputs of `pixels` together, into the patch number `patch` and following. Answers the first, at a multiple of 64 bytes; bytes behind the inputs of a pixel may be anything.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn gather<V: Vector>(
         &self,
         v: V,
-        geom: &ConvGeom,
-        x: &[u8],
-        x_zero: u8,
-        channel: usize,
+        from: Inputs,
         pixels: Range<usize>,
         patch: usize,
         scratch: &mut Scratch,
     ) -> *const u8 {
+        let geom = from.geom;
         let skip = scratch.patches.as_ptr().align_offset(64) + patch * self.patch;
         let mut patches = &mut scratch.patches[skip..][..pixels.len() * self.patch];
         let first = patches.as_ptr();
@@ -166,26 +171,16 @@ impl Plan {
             let column = pixel % geom.out_w;
             let count = (geom.out_w - column).min(pixels.end - pixel);
             let (row, rest) = patches.split_at_mut(count * self.patch);
-            self.gather_row(v, geom, x, x_zero, channel, pixel / geom.out_w, column..column + count, row);
+            self.gather_row(v, from, pixel / geom.out_w, column..column + count, row);
             (patches, pixel) = (rest, pixel + count);
         }
         first
     }
 
-    /// Some pixels of one row of the output, `row` counted through all images; `x_zero` in the padding.
+    /// Some pixels of one row of the output, `row` counted through all images.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    fn gather_row<V: Vector>(
-        &self,
-        v: V,
-        geom: &ConvGeom,
-        x: &[u8],
-        x_zero: u8,
-        channel: usize,
-        row: usize,
-        columns: Range<usize>,
-        patches: &mut [u8],
-    ) {
+    fn gather_row<V: Vector>(&self, v: V, from: Inputs, row: usize, columns: Range<usize>, patches: &mut [u8]) {
+        let Inputs { geom, x, x_zero, channel } = from;
         let (image, row) = (row / geom.out_h, row % geom.out_h);
         let top = (row * geom.stride_h) as isize - geom.pad_top as isize;
         let (mut h, mut w) = (0, 0);

@@ -8,6 +8,7 @@ use crate::{
 };
 use epilogue::OutPtr;
 use proptest::prelude::*;
+use std::ops::Range;
 
 /// `acc = sum (qx - zx) * (qw - zw) + qb`, positions in the padding adding nothing.
 #[allow(clippy::too_many_arguments)]
@@ -125,14 +126,14 @@ impl Case {
         for isa in tested() {
             let conv = PackedConv::pack(isa, g, &self.w);
             let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
-                conv.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
+                conv.bind(g, self.x_zero, epi).run(&self.x, rows, out, scratch);
             };
             self.outputs(&acc, largest, &format!("{isa} conv"), run);
             self.parts(&acc, &conv);
             if self.depthwise() {
                 let depthwise = PackedDepthwise::pack(isa, g, &self.w);
                 let run = |rows: Range<usize>, epi: &Epilogue, out: Out<'_>, scratch: &mut Scratch| {
-                    depthwise.run(g, &self.x, self.x_zero, rows, epi, out, scratch);
+                    depthwise.bind(g, self.x_zero, epi).run(&self.x, rows, out, scratch);
                 };
                 self.outputs(&acc, largest, &format!("{isa} depthwise"), run);
             }
@@ -490,7 +491,8 @@ fn packing_does_not_depend_on_sizes() {
             assert!(conv.bytes() >= case.w.len());
             let epi = Epilogue { bias: &case.bias, w_zero: None, requant: Requant::None, zero: 0, lo: 0, hi: 255 };
             let mut out = vec![0; large.pixels() * large.c_out];
-            conv.run(&large, &case.x, 9, 0..large.pixels(), &epi, Out::I32(&mut out), &mut Scratch::new());
+            let bound = conv.bind(&large, 9, &epi);
+            bound.run(&case.x, 0..large.pixels(), Out::I32(&mut out), &mut Scratch::new());
             out
         });
         let last = outs[1].split_off(0);
@@ -504,7 +506,7 @@ fn missing_slack_is_named() {
     let geom = ConvGeom::matrix(1, 4, 1);
     let conv = PackedConv::pack(Isa::Scalar, &geom, &[1; 4]);
     let epi = Epilogue { bias: &[0], w_zero: None, requant: Requant::None, zero: 0, lo: 0, hi: 255 };
-    conv.run(&geom, &[0; 60], 0, 0..1, &epi, Out::I32(&mut [0]), &mut Scratch::new());
+    conv.bind(&geom, 0, &epi).run(&[0; 60], 0..1, Out::I32(&mut [0]), &mut Scratch::new());
 }
 
 #[test]
@@ -513,5 +515,5 @@ fn a_wrong_kind_of_output_is_named() {
     let geom = ConvGeom::matrix(1, 4, 1);
     let conv = PackedConv::pack(Isa::Scalar, &geom, &[1; 4]);
     let epi = Epilogue { bias: &[0], w_zero: None, requant: Requant::Onnx(&[1.0]), zero: 0, lo: 0, hi: 255 };
-    conv.run(&geom, &[0; 68], 0, 0..1, &epi, Out::I32(&mut [0]), &mut Scratch::new());
+    conv.bind(&geom, 0, &epi).run(&[0; 68], 0..1, Out::I32(&mut [0]), &mut Scratch::new());
 }

@@ -11,12 +11,12 @@ mod tile;
 
 use crate::{
     Isa,
-    conv::{ConvGeom, Epilogue, Out, Scratch},
+    conv::{ConvGeom, Epilogue},
     isa::dispatch,
 };
 pub use bound::BoundDepthwise;
 use pack::{Blocks, Pack};
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 /// The weights of a depthwise convolution, packed for one instruction set.
 #[derive(Clone, Debug)]
@@ -100,24 +100,6 @@ impl PackedDepthwise {
             self.k_w
         );
         BoundDepthwise::new(self.isa, &self.weights, geom, x_zero, epi)
-    }
-
-    /// [`PackedDepthwise::bind`] and [`BoundDepthwise::run`] in one, for what runs once.
-    ///
-    /// # Panics
-    /// As these two.
-    #[allow(clippy::too_many_arguments)]
-    pub fn run(
-        &self,
-        geom: &ConvGeom,
-        x: &[u8],
-        x_zero: u8,
-        rows: Range<usize>,
-        epi: &Epilogue,
-        out: Out<'_>,
-        scratch: &mut Scratch,
-    ) {
-        self.bind(geom, x_zero, epi).run(x, rows, out, scratch);
     }
 }
 

@@ -53,7 +53,7 @@ fn check(g: &PoolGeom, x_zero: u8, seed: u64) {
             for count_include_pad in [false, true] {
                 let spec = AvgSpec { x_zero, count_include_pad, requants, zero: 100, lo: 2, hi: 251 };
                 let mut data = vec![9; len];
-                avg_pool(isa, g, &x, &spec, 0..pixels, &mut data, pitch);
+                BoundAvg::new(isa, g, &spec).run(&x, 0..pixels, &mut data, pitch);
                 for (i, &(_, sum, inside, padded)) in want.iter().enumerate() {
                     let count = if count_include_pad { padded } else { inside };
                     let code = match count {
@@ -109,13 +109,15 @@ fn outputs_that_reach_beyond_the_padding() {
 #[test]
 fn global_average_is_the_mean_of_all() {
     for (batch, pixels, c) in [(1, 49, 70), (3, 64, 16), (2, 1, 5), (0, 4, 4)] {
+        let row = geom(pixels, c, pixels, 1, 0);
+        let all = PoolGeom { batch, in_h: 1, k_h: 1, ..row };
         let x = Numbers::new(3).bytes(batch * pixels * c + SLACK);
         let by = ScalarRequant::Dyadic(Dyadic::from_real(1.1 / pixels as f64).unwrap());
         let spec =
             AvgSpec { x_zero: 50, count_include_pad: false, requants: &[(pixels, by)], zero: 60, lo: 0, hi: 255 };
         for isa in tested() {
             let mut out = vec![0; batch * c];
-            global_avg_pool(isa, batch, pixels, c, &x, &spec, &mut out);
+            BoundAvg::new(isa, &all, &spec).run(&x, 0..batch, &mut out, c);
             for (i, &y) in out.iter().enumerate() {
                 let values = x[i / c * pixels * c..].iter().skip(i % c).step_by(c).take(pixels);
                 let sum: i32 = values.map(|&q| i32::from(q) - 50).sum();

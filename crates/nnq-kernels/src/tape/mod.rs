@@ -6,14 +6,17 @@
 //!
 //! Codes live in the arena of a [`Workspace`]; real numbers come in and go out in buffers of the caller's.
 mod bound;
+mod check;
 mod claims;
 mod memory;
+mod moves;
 mod run;
 mod step;
 mod weights;
 
 pub use memory::{Real, Workspace};
-pub use step::{Average, Code, Copies, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
+pub use moves::{Copies, Moves, Repeat};
+pub use step::{Average, Code, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
 pub use weights::{Stored, Weights};
 
 use crate::{Isa, team::Team};
@@ -67,7 +70,7 @@ impl Tape {
         if !isa.is_supported() {
             return Err(format!("this machine does not have the instruction set {isa}"));
         }
-        let limits = step::Limits { arena, reals: &reals, weights };
+        let limits = check::Limits { arena, reals: &reals, weights };
         let steps = kernels
             .into_iter()
             .enumerate()

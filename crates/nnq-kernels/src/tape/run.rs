@@ -4,7 +4,7 @@ use super::{
     bound::Bound,
     claims::Claims,
     memory::{Local, Memory, Real, RealPtr, Workspace},
-    step::{Copies, Kernel, Planes, Product, ProductOut, Residual, Span, UNIT},
+    step::{Kernel, Planes, Product, ProductOut, Residual, UNIT},
 };
 use crate::{
     Isa, SLACK,
@@ -163,11 +163,11 @@ unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, memory: &Memo
                 let Bound::Average(average) = &step.bound else { unreachable!("bound when the tape was made") };
                 average.run_part(memory.read(x.at, x.len + SLACK), units, memory.start(y.at), y.pitch);
             }
-            Kernel::Move { x, y, copies, fill } => {
+            Kernel::Move { x, y, moves, fill } => {
                 if let Some(code) = fill {
                     memory.write(y.at, y.len).fill(*code);
                 }
-                moves(*x, *y, copies, units, memory);
+                moves.run(memory, x.at, y.at, units);
             }
         }
     }
@@ -180,24 +180,6 @@ fn rows(planes: Planes, units: Range<usize>) -> impl Iterator<Item = (usize, Ran
         let first = unit % in_one * UNIT;
         (unit / in_one, first..(first + UNIT).min(planes.pixels))
     })
-}
-
-/// # Safety
-/// As [`piece`].
-unsafe fn moves(x: Span, y: Span, copies: &[Copies], units: Range<usize>, memory: &Memory) {
-    let mut first = 0;
-    for c in copies {
-        let from = units.start.clamp(first, first + c.count) - first;
-        let to = units.end.clamp(first, first + c.count) - first;
-        for i in from..to {
-            // SAFETY: the caller's; the runs of one step do not overlap.
-            unsafe {
-                let run = memory.read(x.at + c.src + i * c.src_step, c.len);
-                memory.write(y.at + c.dst + i * c.dst_step, c.len).copy_from_slice(run);
-            }
-        }
-        first += c.count;
-    }
 }
 
 /// # Safety

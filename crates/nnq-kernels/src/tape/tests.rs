@@ -95,6 +95,7 @@ fn moves_go_where_they_are_told() {
         Copies { src: 1, dst: 0, len: 2, count: 3, src_step: 4, dst_step: 3 },
         Copies { src: 0, dst: 10, len: 1, count: 2, src_step: 0, dst_step: 1 },
     ];
+    let moves = Moves { copies, repeats: Vec::new() };
     let kernels = vec![
         Kernel::Quantize {
             x: 0,
@@ -102,7 +103,7 @@ fn moves_go_where_they_are_told() {
             planes: Planes { batch: 1, channels: 1, pixels: 16 },
             code: Code { scale: 1.0, zero: 0, lo: 0, hi: 255 },
         },
-        Kernel::Move { x: Span { at: 0, len: 16 }, y: Span { at: 128, len: 12 }, copies, fill: Some(99) },
+        Kernel::Move { x: Span { at: 0, len: 16 }, y: Span { at: 128, len: 12 }, moves, fill: Some(99) },
         Kernel::Dequantize {
             x: Span { at: 128, len: 12 },
             y: 1,

@@ -9,6 +9,7 @@ use super::{
     block::Job,
     epilogue::OutPtr,
     finish::{Part, row_sums},
+    sources::Inputs,
 };
 use crate::{
     round::vector::{DyadicRule, Kind, OnnxRule, WideRule},
@@ -192,7 +193,8 @@ impl<A: After> Walk<'_, A> {
         }
         for (group, own) in panels.of_groups(job.part.clone()) {
             let channel = group * panels.c_in;
-            let patches = plan.gather(s.v(), geom, job.x, job.x_zero, channel, copied..pixels.end, 0, job.scratch);
+            let from = Inputs { geom, x: job.x, x_zero: job.x_zero, channel };
+            let patches = plan.gather(s.v(), from, copied..pixels.end, 0, job.scratch);
             let x = job.x;
             let block = Block {
                 grid: Grid::PIXELS,

@@ -7,7 +7,7 @@ use crate::{
     },
     ir::{Op, Tensor, op::CoordMode},
 };
-use nnq_kernels::tape::Copies;
+use nnq_kernels::tape;
 
 /// Order of the bytes of a value of codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,9 +66,9 @@ pub(super) fn logical(shape: &[usize], layout: Layout, bytes: &[u8]) -> Vec<u8> 
 }
 
 /// A move of codes.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Moves {
-    pub(super) copies: Vec<Copies>,
+    pub(super) moves: tape::Moves,
     /// Some bytes of the output come from nowhere.
     pub(super) holes: bool,
 }
@@ -76,7 +76,7 @@ pub(super) struct Moves {
 impl Moves {
     /// Every byte stays where it is.
     pub(super) fn is_identity(&self, len: usize) -> bool {
-        !self.holes && matches!(self.copies[..], [Copies { src: 0, dst: 0, len: l, count: 1, .. }] if l == len)
+        !self.holes && self.moves == tape::Moves::all(len)
     }
 }
 
@@ -123,62 +123,15 @@ pub(super) fn moves(
                 return Err(Error::shape(format!("the move gives a shape {:?}, expected {shape:?}", numbers.shape())));
             }
             let numbers = numbers.as_slice::<i32>()?;
-            Ok(Some(runs(layout.logical(shape).map(|at| numbers[at]))))
+            let sources: Vec<i32> = layout.logical(shape).map(|at| numbers[at]).collect();
+            Ok(Some(Moves { holes: sources.iter().any(|&source| source < 0), moves: tape::Moves::of(&sources) }))
         })
         .collect()
-}
-
-/// Joins neighbouring bytes to runs, and equal runs at equal distances to one entry. Negative numbers are holes.
-fn runs(sources: impl Iterator<Item = i32>) -> Moves {
-    let mut single: Vec<Copies> = Vec::new();
-    let mut holes = false;
-    for (dst, src) in sources.enumerate() {
-        let Ok(src) = usize::try_from(src) else {
-            holes = true;
-            continue;
-        };
-        match single.last_mut() {
-            Some(run) if run.src + run.len == src && run.dst + run.len == dst => run.len += 1,
-            _ => single.push(Copies { src, dst, len: 1, count: 1, src_step: 0, dst_step: 0 }),
-        }
-    }
-    let mut copies: Vec<Copies> = Vec::new();
-    for run in single {
-        if let Some(last) = copies.last_mut()
-            && last.len == run.len
-        {
-            let end = (last.src + (last.count - 1) * last.src_step, last.dst + (last.count - 1) * last.dst_step);
-            let steps = (run.src.checked_sub(end.0), run.dst - end.1);
-            if let (Some(src_step), dst_step) = steps
-                && (last.count == 1 || (src_step, dst_step) == (last.src_step, last.dst_step))
-            {
-                (last.src_step, last.dst_step, last.count) = (src_step, dst_step, last.count + 1);
-                continue;
-            }
-        }
-        copies.push(run);
-    }
-    Moves { copies, holes }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn copies(src: usize, dst: usize, len: usize, count: usize, src_step: usize, dst_step: usize) -> Copies {
-        Copies { src, dst, len, count, src_step, dst_step }
-    }
-
-    #[test]
-    fn runs_join_what_lies_together() {
-        assert_eq!(runs(0..12), Moves { copies: vec![copies(0, 0, 12, 1, 0, 0)], holes: false });
-        let every_fourth = [0, 1, 4, 5, 8, 9].into_iter();
-        assert_eq!(runs(every_fourth), Moves { copies: vec![copies(0, 0, 2, 3, 4, 2)], holes: false });
-        let padded = [-1, 0, 1, -1, -1, 2, 3, -1].into_iter();
-        assert_eq!(runs(padded), Moves { copies: vec![copies(0, 1, 2, 2, 2, 4)], holes: true });
-        // Backwards there is no step.
-        assert_eq!(runs([2, 1].into_iter()).copies.len(), 2);
-    }
 
     #[test]
     fn a_transposition_of_channels_last_is_the_identity() {

@@ -52,7 +52,7 @@ impl Planner<'_> {
 
     fn push_moves(&mut self, x: &Place, y: &Place, moves: Moves, fill: u8) -> Result<()> {
         let fill = moves.holes.then_some(fill);
-        self.push(Kernel::Move { x: whole(x)?, y: whole(y)?, copies: moves.copies, fill });
+        self.push(Kernel::Move { x: whole(x)?, y: whole(y)?, moves: moves.moves, fill });
         Ok(())
     }
 
@@ -108,7 +108,7 @@ impl Planner<'_> {
             if !self.fusing.hosts.contains_key(slot) && x.len > 0 {
                 let x_span = if x.layout == y.layout { whole(&x)? } else { self.reordered(&x, y.layout)? };
                 let run = Copies { src: 0, dst: start, len, count: x.len / len, src_step: len, dst_step: pitch };
-                self.push(Kernel::Move { x: x_span, y: whole(&y)?, copies: vec![run], fill: None });
+                self.push(Kernel::Move { x: x_span, y: whole(&y)?, moves: run.into(), fill: None });
             }
             start += len;
         }

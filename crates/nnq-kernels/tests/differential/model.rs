@@ -1,0 +1,147 @@
+//! The steps of a tape by the formulas, on a model of its memory.
+use crate::spec::{self, Grid, Operands, windows};
+use nnq_kernels::{
+    round::{Dyadic, ScalarRequant},
+    tape::{Kernel, Moves, Product, ProductOut, Requantize, Span},
+};
+
+/// An arena and buffers of real numbers.
+#[derive(Clone)]
+pub struct Memory {
+    pub arena: Vec<u8>,
+    pub reals: Vec<Vec<f32>>,
+}
+
+impl Memory {
+    fn span(&self, span: Span) -> Vec<u8> {
+        self.arena[span.at..span.at + span.len].to_vec()
+    }
+
+    fn write(&mut self, at: usize, codes: impl IntoIterator<Item = u8>) {
+        self.arena[at..].iter_mut().zip(codes).for_each(|(to, code)| *to = code);
+    }
+
+    /// `weights` are those of each product, as they were before packing.
+    pub fn step(&mut self, kernel: &Kernel, weights: &[Vec<i8>]) {
+        match kernel {
+            Kernel::Quantize { x, y, planes: p, code } => {
+                let to = Grid { zero: code.zero, lo: code.lo, hi: code.hi };
+                let from = |i: usize| {
+                    let (sample, pixel, channel) =
+                        (i / p.channels / p.pixels, i / p.channels % p.pixels, i % p.channels);
+                    (sample * p.channels + channel) * p.pixels + pixel
+                };
+                let codes: Vec<u8> = (0..p.len()).map(|i| to.quantize(self.reals[*x][from(i)], code.scale)).collect();
+                self.write(y.at, codes);
+            }
+            Kernel::Dequantize { x, y, planes: p, scale, zero } => {
+                for (i, &code) in self.span(*x).iter().enumerate() {
+                    let at = planes_first(i, p.channels, p.pixels);
+                    self.reals[*y][at] = spec::dequantize(code, *scale, *zero);
+                }
+            }
+            Kernel::Transpose { x, y, planes: p } => {
+                let from = self.span(Span { at: *x, len: 4 * p.len() });
+                for (i, real) in from.chunks_exact(4).enumerate() {
+                    let at = planes_first(i, p.channels, p.pixels);
+                    self.reals[*y][at] = f32::from_le_bytes(real.try_into().expect("four bytes"));
+                }
+            }
+            Kernel::Product(product) => self.product(product, &weights[product.weights]),
+            Kernel::Add { a, b, y, spec } => {
+                let codes: Vec<u8> =
+                    self.span(*a).iter().zip(self.span(*b)).map(|(&a, b)| spec::add(spec, a, b)).collect();
+                self.write(y.at, codes);
+            }
+            Kernel::Mul { a, b, y, spec } => {
+                let codes: Vec<u8> =
+                    self.span(*a).iter().zip(self.span(*b)).map(|(&a, b)| spec::mul(spec, a, b)).collect();
+                self.write(y.at, codes);
+            }
+            Kernel::Lut { x, y, table } => {
+                let codes: Vec<u8> = self.span(*x).iter().map(|&code| table[usize::from(code)]).collect();
+                self.write(y.at, codes);
+            }
+            Kernel::MaxPool { x, y, geom } => {
+                let x = self.span(*x);
+                for (i, window) in windows(geom, &x).enumerate() {
+                    let most = window.codes.iter().copied().max().unwrap_or(0);
+                    self.arena[y.at + i / geom.c * y.pitch + i % geom.c] = most;
+                }
+            }
+            Kernel::AvgPool { x, y, geom, average: a } => {
+                let (x, to) = (self.span(*x), Grid { zero: a.zero, lo: a.lo, hi: a.hi });
+                for (i, window) in windows(geom, &x).enumerate() {
+                    let mean = spec::mean(&window, a.x_zero, a.count_include_pad, &a.requants, to);
+                    self.arena[y.at + i / geom.c * y.pitch + i % geom.c] = mean;
+                }
+            }
+            Kernel::Move { x, y, moves, fill } => {
+                if let Some(code) = fill {
+                    self.write(y.at, vec![*code; y.len]);
+                }
+                self.moves(x.at, y.at, moves);
+            }
+        }
+    }
+
+    fn moves(&mut self, src: usize, dst: usize, moves: &Moves) {
+        if let Some((outer, inner)) = moves.repeats.split_first() {
+            let inner = Moves { copies: moves.copies.clone(), repeats: inner.to_vec() };
+            for i in 0..outer.times {
+                self.moves(src + i * outer.src_step, dst + i * outer.dst_step, &inner);
+            }
+            return;
+        }
+        for c in &moves.copies {
+            for i in 0..c.count {
+                let run = self.span(Span { at: src + c.src + i * c.src_step, len: c.len });
+                self.write(dst + c.dst + i * c.dst_step, run);
+            }
+        }
+    }
+
+    fn product(&mut self, p: &Product, w: &[i8]) {
+        let operands = Operands { geom: &p.geom, w, w_zero: p.w_zero.as_deref(), bias: &p.bias, x_zero: p.x_zero };
+        let acc = operands.accumulators(&self.span(p.x));
+        let (c, to) = (p.geom.c_out, Grid { zero: p.zero, lo: p.lo, hi: p.hi });
+        let code = |i: usize| match &p.requant {
+            Requantize::Onnx(m) => to.requantize(acc[i], ScalarRequant::Onnx(m[i % c])),
+            Requantize::Dyadic { mult, shift } => {
+                let by = Dyadic { mult: mult[i % c], shift: shift[i % c] };
+                to.requantize(acc[i], ScalarRequant::Dyadic(by))
+            }
+            Requantize::Real(_) => unreachable!("no codes"),
+        };
+        let real = |i: usize| match &p.requant {
+            Requantize::Real(scale) => acc[i] as f32 * scale[i % c],
+            _ => unreachable!("no real numbers"),
+        };
+        match p.y {
+            ProductOut::Codes(y) => {
+                for i in 0..acc.len() {
+                    let at = y.at + i / c * y.pitch + i % c;
+                    self.arena[at] = match &p.residual {
+                        None => code(i),
+                        Some(r) => {
+                            let other = self.arena[r.other.at + i];
+                            let (a, b) = if r.second { (other, code(i)) } else { (code(i), other) };
+                            spec::add(&r.spec, a, b)
+                        }
+                    };
+                }
+            }
+            ProductOut::Real(y) => (0..acc.len()).for_each(|i| self.reals[y][i] = real(i)),
+            ProductOut::Floats(y) => {
+                let bytes: Vec<u8> = (0..acc.len()).flat_map(|i| real(i).to_le_bytes()).collect();
+                self.write(y, bytes);
+            }
+        }
+    }
+}
+
+/// The place in `[batch][channels][pixels]` of element `i` of `[batch][pixels][channels]`.
+fn planes_first(i: usize, channels: usize, pixels: usize) -> usize {
+    let (sample, pixel, channel) = (i / channels / pixels, i / channels % pixels, i % channels);
+    (sample * channels + channel) * pixels + pixel
+}
