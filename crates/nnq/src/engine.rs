@@ -2,7 +2,7 @@
 use crate::{
     error::{At, Error, Result},
     exec::{
-        float, int,
+        self, float, int,
         lower::{self, Profile},
         sim,
     },
@@ -107,9 +107,11 @@ impl Engine {
     pub fn open_file(path: &Path, kind: Option<Kind>, profile: Profile, threads: usize) -> Result<Self> {
         let bytes = nnq_kernels::mmap::map(path).map_err(|e| Error::io(path, e))?;
         if !int::is_compiled(&bytes) {
-            let graph = load(path)?;
-            let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
-            return Self::open(graph, Options { kind, profile, threads }).at(|| path.display());
+            return exec::thread_pool(threads)?.install(|| {
+                let graph = load(path)?;
+                let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
+                Self::open(graph, Options { kind, profile, threads }).at(|| path.display())
+            });
         }
         if kind.is_some_and(|kind| kind != Kind::Int) {
             let cause = "a compiled file runs on the integer engine only";

@@ -83,6 +83,8 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     } else {
         Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &ordered)))
     };
+    // Whoever needs them again reads them from the file again.
+    p.weight.release();
     let requant = match &p.out {
         ProductOut::Real { scale } => Requantize::Real(scale.as_slice().into()),
         ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.as_slice().into()),

@@ -21,6 +21,7 @@ use crate::{
     ir::{Graph, Tensor},
 };
 use nnq_kernels::{Isa, tape::Workspace, team::Team};
+use rayon::prelude::*;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use file::is_compiled;
@@ -108,9 +109,11 @@ impl Session {
                 .cure("run it with --engine sim"));
             }
         }
+        // By each thread one step at a time: the large ones are together.
         let packed = program
             .steps
-            .iter()
+            .par_iter()
+            .with_max_len(1)
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
         Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
