@@ -25,7 +25,7 @@ fn the_same_bits_from_a_file() {
             }
             let mut session = int::Session::new(whole.clone(), &options(Some(isa), 1)).unwrap();
             let expected = bits(&session.run(vec![x.clone()]).unwrap()[0]);
-            let file = Bytes::from(session.compile(vec![x.shape().to_vec()]).unwrap());
+            let file = Bytes::from(session.compile(vec![vec![x.shape().to_vec()]]).unwrap());
             for threads in [1, 2] {
                 let mut loaded = int::Session::from_compiled(&file, &options(Some(isa), threads)).unwrap();
                 assert_eq!(loaded.profile(), profile);
@@ -33,7 +33,7 @@ fn the_same_bits_from_a_file() {
                 assert!(got == expected, "{} {profile} {threads} threads", isa.name());
                 // Another batch has no plan.
                 let e = loaded.run(vec![part(&x, 0..1)]).unwrap_err().to_string();
-                assert!(e.contains("expected a shape"), "{e}");
+                assert!(e.contains("batches of 2") && e.contains("--batch 1"), "{e}");
             }
         }
     }
@@ -46,7 +46,7 @@ fn a_damaged_file_is_refused() {
     let whole = program(&network.quantize().graph, Profile::Dyadic);
     let isa = Some(Isa::Scalar);
     let session = int::Session::new(whole, &options(isa, 1)).unwrap();
-    let file = session.compile(vec![x.shape().to_vec()]).unwrap();
+    let file = session.compile(vec![vec![x.shape().to_vec()]]).unwrap();
     let open = |bytes: Vec<u8>| int::Session::from_compiled(&Bytes::from(bytes), &options(isa, 1));
     let head = 48 + u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
     for len in (0..head).step_by(97).chain([head, head + 1, file.len() - 1]) {

@@ -185,20 +185,25 @@ impl<'a> Pack<'a> {
         }
         let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
         let taps = shape.k_h * shape.k_w;
-        let Panels { c_in, c_out, panels, .. } = all;
+        let Panels { c_in, c_out, panels, groups, .. } = all;
         let panel_bytes = all.panel_bytes();
         let mut lines = vec![Line([0; 64]); count];
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
         let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
         let mut sums = vec![0; shape.c_out];
-        for (channel, sum) in sums.iter_mut().enumerate() {
-            let (group, within) = (channel / c_out, channel % c_out);
-            let (panel, column) = (within / width, within % width);
-            let base = (group * panels + panel) * panel_bytes + column * 4;
-            for tap in 0..taps {
-                let from = &w[(channel * taps + tap) * in_one..][..in_one];
-                let first = tap * c_in + within / out_one * in_one;
-                *sum += from.iter().map(|&value| i32::from(value)).sum::<i32>();
+        // Of each panel some inputs of all channels, then the next: their lines stay in the first cache.
+        const PART: usize = 256;
+        let parts = (0..taps).flat_map(|tap| (0..in_one).step_by(PART).map(move |start| (tap, start)));
+        let of_panels = (0..groups).flat_map(|group| (0..c_out).step_by(width).map(move |first| (group, first)));
+        for ((group, first), (tap, start)) in of_panels.flat_map(|panel| parts.clone().map(move |part| (panel, part))) {
+            for within in first..c_out.min(first + width) {
+                let channel = group * c_out + within;
+                let (panel, column) = (within / width, within % width);
+                let base = (group * panels + panel) * panel_bytes + column * 4;
+                let row = &w[(channel * taps + tap) * in_one..][..in_one];
+                let from = &row[start..in_one.min(start + PART)];
+                let first = tap * c_in + within / out_one * in_one + start;
+                sums[channel] += from.iter().map(|&value| i32::from(value)).sum::<i32>();
                 let at = |k: usize| base + k / 4 * width * 4 + k % 4;
                 // Whole steps, and what stands before and behind them.
                 let head = (first.next_multiple_of(4) - first).min(from.len());

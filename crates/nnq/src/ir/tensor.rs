@@ -284,12 +284,22 @@ impl Tensor {
             let (min, max) = all.iter().fold((first, first), |(lo, hi), &x| (lo.min(x), hi.max(x)));
             Some((min.into(), max.into()))
         }
+        /// Bytes become numbers in the order of unsigned bytes by `flip`: every machine compares many of those at once.
+        fn bytes(all: &[u8], flip: u8) -> Option<(u8, u8)> {
+            let (mut min, mut max) = (u8::MAX, u8::MIN);
+            for &x in all {
+                (min, max) = (min.min(x ^ flip), max.max(x ^ flip));
+            }
+            (!all.is_empty()).then_some((min ^ flip, max ^ flip))
+        }
         if let Some(known) = self.range.get() {
             return Ok(*known);
         }
         let found = match &self.data {
-            Data::I8(b) => range(b),
-            Data::U8(b) => range(b),
+            Data::I8(b) => {
+                bytes(bytemuck::cast_slice(b), 0x80).map(|(lo, hi)| (i64::from(lo as i8), i64::from(hi as i8)))
+            }
+            Data::U8(b) => bytes(b, 0).map(|(lo, hi)| (lo.into(), hi.into())),
             Data::I16(b) => range(b),
             Data::U16(b) => range(b),
             Data::I32(b) => range(b),

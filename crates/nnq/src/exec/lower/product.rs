@@ -194,13 +194,22 @@ fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i3
         sums[channel] += widest(
             #[inline(always)]
             || {
-                if narrow {
-                    let near = |&code: &T| ((code.into() - zero) as i16).unsigned_abs();
-                    run.chunks(SAFE_BYTES).map(|some| i64::from(some.iter().map(near).sum::<u16>())).sum::<i64>()
-                } else {
-                    let far = |&code: &T| (code.into() - zero).unsigned_abs();
-                    run.chunks(SAFE).map(|some| i64::from(some.iter().map(far).sum::<u32>())).sum()
+                // Loops and no iterators: those go through functions that are compiled for the least machine.
+                let mut all = 0;
+                for some in run.chunks(if narrow { SAFE_BYTES } else { SAFE }) {
+                    let (mut near, mut far) = (0u16, 0u32);
+                    if narrow {
+                        for &code in some {
+                            near += ((code.into() - zero) as i16).unsigned_abs();
+                        }
+                    } else {
+                        for &code in some {
+                            far += (code.into() - zero).unsigned_abs();
+                        }
+                    }
+                    all += i64::from(near) + i64::from(far);
                 }
+                all
             },
         );
     }
