@@ -25,15 +25,26 @@ fn the_same_bits_from_a_file() {
             }
             let mut session = int::Session::new(whole.clone(), &options(Some(isa), 1)).unwrap();
             let expected = bits(&session.run(vec![x.clone()]).unwrap()[0]);
-            let file = Bytes::from(session.compile(vec![vec![x.shape().to_vec()]]).unwrap());
+            let one = part(&x, 0..1);
+            let expected_of_one = bits(&session.run(vec![one.clone()]).unwrap()[0]);
+            let shapes = [&x, &one].map(|x| vec![x.shape().to_vec()]);
+            let file = Bytes::from(session.compile(shapes.to_vec()).unwrap());
+            let alone = session.compile(shapes[..1].to_vec()).unwrap();
+            assert!(file.len() < alone.len() * 3 / 2, "weights are in the file once");
             for threads in [1, 2] {
                 let mut loaded = int::Session::from_compiled(&file, &options(Some(isa), threads)).unwrap();
-                assert_eq!(loaded.profile(), profile);
+                assert_eq!((loaded.profile(), loaded.threads()), (profile, threads));
+                assert_eq!(loaded.batches().unwrap(), [1, 2]);
+                for shapes in &shapes {
+                    // What the plan says of memory is in the file.
+                    assert_eq!(loaded.memory(shapes), session.memory(shapes));
+                }
                 let got = bits(&loaded.run(vec![x.clone()]).unwrap()[0]);
                 assert!(got == expected, "{} {profile} {threads} threads", isa.name());
+                assert!(bits(&loaded.run(vec![one.clone()]).unwrap()[0]) == expected_of_one);
                 // Another batch has no plan.
-                let e = loaded.run(vec![part(&x, 0..1)]).unwrap_err().to_string();
-                assert!(e.contains("batches of 2") && e.contains("--batch 1"), "{e}");
+                let e = loaded.run(vec![network.batch(3)]).unwrap_err().to_string();
+                assert!(e.contains("batches of 1, 2") && e.contains("--batch 3"), "{e}");
             }
         }
     }

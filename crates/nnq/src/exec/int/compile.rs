@@ -7,7 +7,7 @@ use crate::{
 };
 use nnq_kernels::{
     Isa,
-    conv::{ConvGeom, PackedConv},
+    conv::{ConvGeom, Order, PackedConv},
     depthwise::PackedDepthwise,
     tape::{Requantize, Weights},
 };
@@ -60,18 +60,16 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     let codes = signed_bytes(p)?;
     let shape = p.weight.shape();
     let channels = p.bias.len();
-    let (mut geom, ordered) = match &p.form {
+    let (mut geom, order) = match &p.form {
         Form::Conv(a) => {
             let (k_h, k_w) = if shape.len() == 3 { (1, shape[2]) } else { (shape[2], shape[3]) };
             let group = a.group.max(1);
             let mut geom = ConvGeom::matrix(0, shape[1] * group, channels);
             (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, group);
-            (geom, last_channels(&codes, shape[0], shape[1], k_h * k_w))
+            (geom, Order::ChannelsFirst)
         }
-        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes.clone()),
-        Form::Matrix { transposed: false } => {
-            (ConvGeom::matrix(0, shape[0], channels), last_channels(&codes, 1, shape[0], shape[1]))
-        }
+        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), Order::ChannelsLast),
+        Form::Matrix { transposed: false } => (ConvGeom::matrix(0, shape[0], channels), Order::Rows),
     };
     let lift = offset(!p.weight_qtype.signed);
     let w_zero: Vec<i32> = p.weight_zero.iter().map(|z| z - lift).collect();
@@ -79,9 +77,10 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     geom.batch = 0;
     let depthwise = geom.groups == geom.c_in && geom.c_in == geom.c_out && geom.groups > 1 && w_zero.is_none();
     let weights = if depthwise {
-        Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &ordered)))
+        // One input channel: both orders are the same.
+        Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &codes)))
     } else {
-        Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &ordered)))
+        Weights::Conv(Arc::new(PackedConv::pack_from(isa, &geom, &codes, order)))
     };
     // Whoever needs them again reads them from the file again.
     p.weight.release();
@@ -107,30 +106,4 @@ fn signed_bytes(p: &Product) -> Result<Cow<'_, [i8]>> {
         Data::U8(b) => Ok(b.iter().map(|&c| (c ^ 0x80) as i8).collect()),
         _ => Err(wide()),
     }
-}
-
-/// `[outer][channels][inner]` to `[outer][inner][channels]`.
-fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Cow<'_, [i8]> {
-    if inner == 1 || channels == 1 {
-        return Cow::Borrowed(w);
-    }
-    let mut out = vec![0; w.len()];
-    for (w, out) in w.chunks_exact(channels * inner).zip(out.chunks_exact_mut(channels * inner)).take(outer) {
-        // Four channels at once, so that four bytes are written at once.
-        let whole = channels / 4 * 4;
-        for channel in (0..whole).step_by(4) {
-            let from = &w[channel * inner..][..4 * inner];
-            let (a, b) = from.split_at(2 * inner);
-            let ((a, b), (c, d)) = (a.split_at(inner), b.split_at(inner));
-            for (i, (((&a, &b), &c), &d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
-                out[i * channels + channel..][..4].copy_from_slice(&[a, b, c, d]);
-            }
-        }
-        for channel in whole..channels {
-            for (i, &code) in w[channel * inner..][..inner].iter().enumerate() {
-                out[i * channels + channel] = code;
-            }
-        }
-    }
-    Cow::Owned(out)
 }
