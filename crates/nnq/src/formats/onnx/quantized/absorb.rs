@@ -20,7 +20,7 @@ use std::{
 /// # Errors
 /// When the metadata names a grid that does not exist.
 pub fn absorb(graph: &Graph) -> Result<Graph> {
-    let graph = &super::fold::scales(graph)?;
+    let graph = &*super::fold::scales(graph)?;
     look(graph);
     let mut a = Absorb::new(graph)?;
     for (id, node) in graph.nodes() {
