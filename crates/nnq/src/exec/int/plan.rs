@@ -156,11 +156,12 @@ pub(super) fn compile(
         now: 0,
         fusing,
     };
-    for (i, step) in program.steps.iter().enumerate() {
-        planner.now = i;
-        planner.step(i, step).at(|| format!("node '{}'", program.step_name(step)))?;
+    planner.all()?;
+    // Now all lifetimes are known. Numbers do not depend on places.
+    if let Some(space) = planner.space.tighter() {
+        planner.again(space);
+        planner.all()?;
     }
-    planner.flush(program.steps.len());
     let facts = (0..program.steps.len()).map(|i| planner.facts(i)).collect();
     let (arena, live) = (planner.space.size(), planner.live());
     let outputs = program.outputs.iter().map(|&s| operand(program, s)).collect();
@@ -243,6 +244,25 @@ pub(super) struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Plans every step.
+    fn all(&mut self) -> Result<()> {
+        let program = self.program;
+        for (i, step) in program.steps.iter().enumerate() {
+            self.now = i;
+            self.step(i, step).at(|| format!("node '{}'", program.step_name(step)))?;
+        }
+        self.flush(program.steps.len());
+        Ok(())
+    }
+
+    /// As if nothing had been planned yet, with another space.
+    fn again(&mut self, space: Space) {
+        self.space = space;
+        self.places.fill(None);
+        self.weights.clear();
+        self.done.clear();
+    }
+
     fn step(&mut self, i: usize, step: &Step) -> Result<()> {
         if self.fusing.skipped.contains(&i) {
             return Ok(());
