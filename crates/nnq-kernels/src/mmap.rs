@@ -42,18 +42,18 @@ pub fn map(path: &Path) -> io::Result<bytes::Bytes> {
     Ok(bytes::Bytes::from_owner(Owner(map)))
 }
 
-/// The pages of `elements` leave the memory of this process if they are of a file that [`map`] mapped; they come back when
-/// somebody reads them. Other memory stays as it is, and so does everything where the system cannot do it.
-pub fn release<T>(elements: &[T]) {
-    let (start, len) = (elements.as_ptr() as usize, size_of_val(elements));
+/// The pages of `bytes` leave the memory of this process if they are of a file that [`map`] mapped; they come back when
+/// somebody reads them. Other bytes stay as they are, and so does everything where the system cannot do it.
+pub fn release(bytes: &[u8]) {
+    let start = bytes.as_ptr() as usize;
     let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
     for map in maps.iter().filter_map(Weak::upgrade) {
         let Some(at) = start.checked_sub(map.as_ptr() as usize) else { continue };
-        if at + len <= map.len() {
+        if at + bytes.len() <= map.len() {
             #[cfg(unix)]
             // SAFETY: a private read-only map of a file holds no bytes of its own: pages that are dropped are read from the file
             // again. An error leaves them where they are.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, len) };
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, bytes.len()) };
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Weights in the order in which a tile reads them.
 use super::Shape;
 use crate::{
-    Isa, mmap,
+    Isa,
     simd::{Op, Simd, TILE_VECTORS, Vector},
 };
 use bytes::Bytes;
@@ -224,15 +224,12 @@ impl<'a> Pack<'a> {
         let mut sums = vec![0; shape.c_out];
         // Of each panel some inputs of all channels, then the next: their lines stay in the first cache.
         const PART: usize = 128;
-        // Bytes that are worth a call of the system.
-        const RELEASE: usize = 1 << 16;
         let mut gathered = [0; PART];
         let [to_channel, to_tap, to_input] = order.steps(shape);
         let parts = (0..in_one).step_by(PART).flat_map(|start| (0..taps).map(move |tap| (tap, start)));
         let of_panels = (0..groups).flat_map(|group| (0..c_out).step_by(width).map(move |first| (group, first)));
-        for (group, first) in of_panels {
-            let last = c_out.min(first + width);
-            for ((tap, start), within) in parts.clone().flat_map(|part| (first..last).map(move |c| (part, c))) {
+        for ((group, first), (tap, start)) in of_panels.flat_map(|panel| parts.clone().map(move |part| (panel, part))) {
+            for within in first..c_out.min(first + width) {
                 let channel = group * c_out + within;
                 let (panel, column) = (within / width, within % width);
                 let base = (group * panels + panel) * panel_bytes + column * 4;
@@ -264,11 +261,6 @@ impl<'a> Pack<'a> {
                 for (k, &value) in (first..).zip(head).chain((first + from.len() - tail.len()..).zip(tail)) {
                     packed[at(k)] = value;
                 }
-            }
-            // Both forms of large weights are not to be in memory at once.
-            let rows = (group * c_out + first) * to_channel..(group * c_out + last) * to_channel;
-            if *order != Order::Rows && rows.len() >= RELEASE {
-                mmap::release(&w[rows]);
             }
         }
         (all.lines, all.sums) = (Lines::Own(lines), sums);
