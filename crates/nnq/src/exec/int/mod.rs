@@ -263,7 +263,7 @@ impl Session {
         tap: Option<&mut dyn Tap>,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
-        super::check_inputs(self.graph(), &inputs).or_else(|e| Err(self.other_batch(&inputs).unwrap_or(e)))?;
+        super::check_inputs(self.graph(), &inputs).map_err(|e| self.other_batch(&inputs).unwrap_or(e))?;
         // A tap sees every value, so that each must lie in memory.
         let fuse = tap.is_none() && !self.separate;
         let mut key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
