@@ -50,6 +50,16 @@ OpenVINO: NNCF with its defaults). ResNet-18, ResNet-50 and MobileNetV2 have ran
 
 ";
 
+const MEMORY: &str = "
+## Memory
+    tools/memory.py target/release/nnq FOLDER MODEL.int8.onnx ...
+
+Of a process that loads a model and runs it once, in megabytes (10^6 bytes). Live activations: the largest sum of values, inputs and outputs
+among them, that are needed at the same time. Allowed: the file, 1.15 times the live activations, and 10 MB. Resident is whatever
+Linux counts (`VmHWM`): the pages of the program itself, of the C library and of the mapped file are part of it.
+
+";
+
 /// Measures every network and writes the page. `isa`: the newest instruction set that engines may use, where they can be limited.
 pub fn run(isa: Option<&str>) -> Result {
     let python = python::peers()?;
@@ -64,6 +74,7 @@ pub fn run(isa: Option<&str>) -> Result {
     let suffix = isa.map_or_else(String::new, |i| format!("-{i}"));
     let again = isa.map_or_else(String::new, |i| format!(" {i}"));
     let mut page = format!("{HEAD}All of it: `cargo xtask benchmarks{again}`.\n");
+    let mut models = Vec::new();
     for network in &NETWORKS {
         let pictures = if network.small { small.clone() } else { data.join("imagenette/train") };
         let (float, int8) = prepare(network, &data, &folder, &pictures)?;
@@ -78,8 +89,13 @@ pub fn run(isa: Option<&str>) -> Result {
         page += &output(&mut bench)?;
         // Written after each network: an interrupted run leaves what it has.
         write(&root().join(format!("docs/benchmarks{suffix}.md")), &page)?;
+        models.push(int8);
     }
-    Ok(())
+    let mut memory = Command::new(&python);
+    memory.arg(root().join("tools/memory.py")).arg(root().join("target/release/nnq")).arg(&folder).args(&models);
+    page += MEMORY;
+    page += &output(&mut memory)?;
+    write(&root().join(format!("docs/benchmarks{suffix}.md")), &page)
 }
 
 /// The float model and the one that nnq makes of it.

@@ -283,9 +283,9 @@ pub struct Compile {
     /// The quantized model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// Samples that run at once
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub batch: u32,
+    /// Samples that run at once; several numbers make a plan for each, with the same weights
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch: Vec<u32>,
     /// The rounding rules: see docs/numerics.md
     #[arg(long, value_enum, default_value_t = Profile::Dyadic)]
     pub profile: Profile,

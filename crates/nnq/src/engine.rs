@@ -2,7 +2,7 @@
 use crate::{
     error::{At, Error, Result},
     exec::{
-        float, int,
+        self, float, int,
         lower::{self, Profile},
         sim,
     },
@@ -69,6 +69,8 @@ pub struct Engine {
     session: Session,
     graph: Arc<Graph>,
     options: Options,
+    /// Bytes of the file it was opened from.
+    file: Option<u64>,
 }
 
 /// The sessions of the three executors.
@@ -98,7 +100,7 @@ impl Engine {
                 Session::Int(int::Session::new(program, &int::Options { threads, ..Default::default() })?)
             }
         };
-        Ok(Self { session, graph, options })
+        Ok(Self { session, graph, options, file: None })
     }
     /// Prepares the model in a file: an ONNX file, or one that [`compile`] wrote. Without a kind, on the engine that suits it.
     ///
@@ -107,9 +109,12 @@ impl Engine {
     pub fn open_file(path: &Path, kind: Option<Kind>, profile: Profile, threads: usize) -> Result<Self> {
         let bytes = nnq_kernels::mmap::map(path).map_err(|e| Error::io(path, e))?;
         if !int::is_compiled(&bytes) {
-            let graph = load(path)?;
-            let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
-            return Self::open(graph, Options { kind, profile, threads }).at(|| path.display());
+            return exec::thread_pool(threads)?.install(|| {
+                let graph = load(path)?;
+                let kind = kind.unwrap_or_else(|| Kind::for_graph(&graph));
+                let engine = Self::open(graph, Options { kind, profile, threads }).at(|| path.display())?;
+                Ok(Self { file: Some(bytes.len() as u64), ..engine })
+            });
         }
         if kind.is_some_and(|kind| kind != Kind::Int) {
             let cause = "a compiled file runs on the integer engine only";
@@ -118,7 +123,8 @@ impl Engine {
         let options = int::Options { threads, ..Default::default() };
         let session = int::Session::from_compiled(&bytes, &options).at(|| path.display())?;
         let (graph, profile) = (session.graph().clone(), session.profile());
-        Ok(Self { session: Session::Int(session), graph, options: Options { kind: Kind::Int, profile, threads } })
+        let options = Options { kind: Kind::Int, profile, threads };
+        Ok(Self { session: Session::Int(session), graph, options, file: Some(bytes.len() as u64) })
     }
     /// Runs once; inputs and outputs in the order of the graph's.
     ///
@@ -162,30 +168,58 @@ impl Engine {
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session
     }
-    /// How many samples an input takes at once: `Some` where the model fixes the first dimension of its first input.
-    pub fn fixed_batch(&self) -> Option<usize> {
-        let input = self.graph.value(*self.graph.inputs.first()?);
-        input.shape.as_ref()?.0.first()?.fixed()
+    /// How many samples to give it at once to run `samples`: as many where the model takes any number. Where the model fixes the
+    /// first dimension of its first input, or a compiled file has some batches only, the smallest that holds them, or the largest there is.
+    pub fn batch(&self, samples: usize) -> usize {
+        let compiled = if let Session::Int(s) = &self.session { s.batches() } else { None };
+        let fixed = || {
+            let input = self.graph.value(*self.graph.inputs.first()?);
+            Some(vec![input.shape.as_ref()?.0.first()?.fixed()?])
+        };
+        let Some(batches) = compiled.or_else(fixed) else { return samples };
+        batches.iter().copied().find(|&b| b >= samples).or(batches.last().copied()).unwrap_or(samples)
+    }
+    /// Bytes of the file it was opened from, where it was.
+    pub fn file_bytes(&self) -> Option<u64> {
+        self.file
     }
 }
 
-/// Compiles the quantized model in `path` for inputs of `batch` samples and for this machine (or the instruction set that `NNQ_ISA` names)
-/// into `out`: packed weights and every step with its place, ready to be mapped into memory. Answers the bytes written.
+/// Compiles the quantized model in `path` for inputs of as many samples as each of `batches` says and for this machine (or the
+/// instruction set that `NNQ_ISA` names) into `out`: packed weights and every step with its place, ready to be mapped into memory.
+/// Answers the bytes written.
 ///
 /// # Errors
 /// When the model is not quantized, its sizes are not known, or a step in floating point has no form in such a file.
-pub fn compile(path: &Path, out: &Path, batch: usize, profile: Profile) -> Result<u64> {
+pub fn compile(path: &Path, out: &Path, batches: &[usize], profile: Profile) -> Result<u64> {
     let staging = crate::staging::Staging::new(out)?;
     let engine = Engine::open(load(path)?, Options { kind: Kind::Int, profile, threads: 0 }).at(|| path.display())?;
     let Session::Int(session) = &engine.session else { return Err(Error::internal("no integer session")) };
-    let graph = infer::bind(&engine.graph, &crate::bench::sizes(&engine.graph, batch)?)?;
-    let shapes = graph.inputs.iter().map(|&v| graph.value(v).shape.as_ref().and_then(crate::ir::Shape::as_fixed));
-    let shapes = shapes.collect::<Option<_>>().ok_or_else(|| Error::usage("the size of an input is not known"))?;
-    let bytes = session.compile(shapes).at(|| path.display())?;
+    let bytes = batches
+        .iter()
+        .map(|&batch| input_shapes(&engine.graph, batch))
+        .collect::<Result<_>>()
+        .and_then(|shapes| session.compile(shapes))
+        .at(|| path.display())?;
     let write = std::fs::write(staging.path(), &bytes).map_err(|e| Error::io(&staging.path(), e));
     write.map_err(|e| staging.error(e))?;
     staging.finish()?;
     Ok(bytes.len() as u64)
+}
+
+/// The shapes of a graph's inputs with so many samples.
+fn input_shapes(graph: &Graph, batch: usize) -> Result<Vec<Vec<usize>>> {
+    let graph = infer::bind(graph, &crate::bench::sizes(graph, batch)?)?;
+    let shapes = graph.inputs.iter().map(|&v| graph.value(v).shape.as_ref().and_then(crate::ir::Shape::as_fixed));
+    let shapes: Vec<Vec<usize>> =
+        shapes.collect::<Option<_>>().ok_or_else(|| Error::usage("the size of an input is not known"))?;
+    match shapes.first().and_then(|s| s.first()) {
+        Some(&fixed) if fixed != batch => {
+            Err(Error::usage(format!("the model fixes the batch at {fixed}, not {batch}"))
+                .cure(format!("compile it with --batch {fixed}")))
+        }
+        _ => Ok(shapes),
+    }
 }
 
 /// Reads a model, takes quantization nodes in as annotations and simplifies it: what every flow starts with.
@@ -206,7 +240,18 @@ pub fn read(path: &Path) -> Result<Graph> {
         crate::ir::infer::infer(&mut graph)?;
         onnx::quantized::absorb(&graph)
     };
-    onnx::read(path).and_then(|g| absorbed(g).at(|| path.display()))
+    let plan = |e: Error| {
+        let mut head = [0; 8];
+        let read = std::fs::File::open(path).and_then(|mut f| std::io::Read::read_exact(&mut f, &mut head));
+        if read.is_err() || !int::is_compiled(&head) {
+            return e;
+        }
+        let cause = "this is a compiled plan: it holds packed weights and no model";
+        Error::usage(cause)
+            .at(path.display())
+            .cure("nnq run, bench and eval take it; here, use the model it was made from")
+    };
+    onnx::read(path).map_err(plan).and_then(|g| absorbed(g).at(|| path.display()))
 }
 
 /// [`pass::simplify`] with the float executor.

@@ -98,7 +98,7 @@ pub fn evaluate(
     let start = Instant::now();
     let dataset = &data.dataset;
     check(engine.graph(), data)?;
-    let batch = engine.fixed_batch().unwrap_or(options.batch);
+    let batch = engine.batch(options.batch);
     let count = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
     let settings = Settings { batch, threads: options.threads, skip_corrupt: false, cancel: options.cancel.clone() };
     let loader = Loader::new(dataset.clone(), data.preprocess.clone(), (0..count).collect(), settings)?;
@@ -113,8 +113,8 @@ pub fn evaluate(
             _ => samples.indices.first().map_or_else(String::new, |&i| dataset.name(i)),
         };
         let n = samples.labels.len();
-        let input = match engine.fixed_batch() {
-            Some(size) if size != n => fill(samples.input.clone(), size)?,
+        let input = match engine.batch(n) {
+            size if size != n => fill(samples.input.clone(), size)?,
             _ => samples.input.clone(),
         };
         let clock = Instant::now();

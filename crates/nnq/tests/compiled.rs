@@ -25,15 +25,26 @@ fn the_same_bits_from_a_file() {
             }
             let mut session = int::Session::new(whole.clone(), &options(Some(isa), 1)).unwrap();
             let expected = bits(&session.run(vec![x.clone()]).unwrap()[0]);
-            let file = Bytes::from(session.compile(vec![x.shape().to_vec()]).unwrap());
+            let one = part(&x, 0..1);
+            let expected_of_one = bits(&session.run(vec![one.clone()]).unwrap()[0]);
+            let shapes = [&x, &one].map(|x| vec![x.shape().to_vec()]);
+            let file = Bytes::from(session.compile(shapes.to_vec()).unwrap());
+            let alone = session.compile(shapes[..1].to_vec()).unwrap();
+            assert!(file.len() < alone.len() * 3 / 2, "weights are in the file once");
             for threads in [1, 2] {
                 let mut loaded = int::Session::from_compiled(&file, &options(Some(isa), threads)).unwrap();
-                assert_eq!(loaded.profile(), profile);
+                assert_eq!((loaded.profile(), loaded.threads()), (profile, threads));
+                assert_eq!(loaded.batches().unwrap(), [1, 2]);
+                for shapes in &shapes {
+                    // What the plan says of memory is in the file.
+                    assert_eq!(loaded.memory(shapes), session.memory(shapes));
+                }
                 let got = bits(&loaded.run(vec![x.clone()]).unwrap()[0]);
                 assert!(got == expected, "{} {profile} {threads} threads", isa.name());
+                assert!(bits(&loaded.run(vec![one.clone()]).unwrap()[0]) == expected_of_one);
                 // Another batch has no plan.
-                let e = loaded.run(vec![part(&x, 0..1)]).unwrap_err().to_string();
-                assert!(e.contains("expected a shape"), "{e}");
+                let e = loaded.run(vec![network.batch(3)]).unwrap_err().to_string();
+                assert!(e.contains("batches of 1, 2") && e.contains("--batch 3"), "{e}");
             }
         }
     }
@@ -46,7 +57,7 @@ fn a_damaged_file_is_refused() {
     let whole = program(&network.quantize().graph, Profile::Dyadic);
     let isa = Some(Isa::Scalar);
     let session = int::Session::new(whole, &options(isa, 1)).unwrap();
-    let file = session.compile(vec![x.shape().to_vec()]).unwrap();
+    let file = session.compile(vec![vec![x.shape().to_vec()]]).unwrap();
     let open = |bytes: Vec<u8>| int::Session::from_compiled(&Bytes::from(bytes), &options(isa, 1));
     let head = 48 + u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;
     for len in (0..head).step_by(97).chain([head, head + 1, file.len() - 1]) {

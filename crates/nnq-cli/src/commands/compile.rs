@@ -11,7 +11,7 @@ use serde::Serialize;
 struct Report {
     model: String,
     file: String,
-    batch: u32,
+    batches: Vec<u32>,
     profile: nnq::exec::lower::Profile,
     bytes: u64,
 }
@@ -19,16 +19,20 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Compile) -> Result<()> {
     let profile = args.profile.into();
-    let bytes = engine::compile(&args.model, &args.out, args.batch as usize, profile)?;
+    let mut batches = args.batch.clone();
+    batches.sort_unstable();
+    batches.dedup();
+    let sizes: Vec<usize> = batches.iter().map(|&b| b as usize).collect();
+    let bytes = engine::compile(&args.model, &args.out, &sizes, profile)?;
     let (model, file) = (args.model.display().to_string(), args.out.display().to_string());
-    let report = Report { model, file, batch: args.batch, profile, bytes };
+    let report = Report { model, file, batches, profile, bytes };
     print::report(args.output.json, &report, |r| {
         format!(
             "{} -> {}: {}, for batches of {}, profile {}\n",
             r.model,
             r.file,
             number::bytes(r.bytes),
-            r.batch,
+            r.batches.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             r.profile
         )
     })

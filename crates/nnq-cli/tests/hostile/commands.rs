@@ -6,17 +6,19 @@ use super::{
 };
 use std::path::Path;
 
+/// What the shell allows a process to write, in blocks; too much is an error and no signal.
+pub(super) const FULL: Option<&str> = Some("trap '' XFSZ; ulimit -f 0; exec \"$@\"");
 const QUANTIZE: &str = "quantize m.onnx --data data -o q.onnx";
 
 /// Runs a command that must work.
-fn nnq(f: &Path, args: &str) {
+pub(super) fn nnq(f: &Path, args: &str) {
     let args: Vec<&str> = args.split(' ').collect();
     let o = finish(start(f, &args, &[], None));
     assert_eq!(o.code, Some(0), "nnq {args:?}: {}", o.stderr);
 }
 
 /// `q.onnx` beside the sound files.
-fn quantized(f: &Path) {
+pub(super) fn quantized(f: &Path) {
     sound(f);
     nnq(f, QUANTIZE);
 }
@@ -48,8 +50,6 @@ pub fn rows() -> Vec<Row> {
     const RECIPE: &str = "quantize m.onnx --data data --recipe r.toml -o q.onnx";
     const PREPROCESS: &str = "quantize m.onnx --data data --preprocess p.toml -o q.onnx";
     const STATS: &str = "quantize m.onnx --stats s.qstats -o q.onnx";
-    // What the shell allows a process to write, in blocks; too much is an error and no signal.
-    const FULL: Option<&str> = Some("trap '' XFSZ; ulimit -f 0; exec \"$@\"");
     let mut rows = vec![
         works("all is well", sound, "quantize m.onnx --data data --eval data -o q.onnx", &["q.onnx"]),
         works("over an earlier file", |f| { sound(f); put(f, "q.onnx", "earlier"); }, QUANTIZE, &["q.onnx"]),

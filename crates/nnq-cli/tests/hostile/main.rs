@@ -9,6 +9,7 @@ mod data;
 mod files;
 mod models;
 mod onnx;
+mod plans;
 mod storms;
 mod table;
 
@@ -37,6 +38,11 @@ fn models() {
 #[test]
 fn data_files() {
     all(&data::rows());
+}
+
+#[test]
+fn compiled_plans() {
+    all(&plans::rows());
 }
 
 #[test]

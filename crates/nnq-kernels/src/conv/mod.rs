@@ -21,6 +21,7 @@ pub use bound::BoundConv;
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;
+pub use pack::Order;
 use pack::Panels;
 use std::sync::Arc;
 
@@ -85,11 +86,20 @@ impl PackedConv {
     /// When `w` has another length than `geom` says, the groups do not divide the channels, or this
     /// machine does not have `isa`.
     pub fn pack(isa: Isa, geom: &ConvGeom, w: &[i8]) -> PackedConv {
+        PackedConv::pack_from(isa, geom, w, Order::ChannelsLast)
+    }
+
+    /// As [`PackedConv::pack`], from weights in the order `order`, without a copy of them in between.
+    ///
+    /// # Panics
+    /// As [`PackedConv::pack`], and when `order` is [`Order::Rows`] and `geom` is no matrix product.
+    pub fn pack_from(isa: Isa, geom: &ConvGeom, w: &[i8], order: Order) -> PackedConv {
         geom.check_weights(w.len());
+        assert!(order != Order::Rows || (geom.groups, geom.k_h, geom.k_w) == (1, 1, 1), "no matrix product: {geom:?}");
         let shape = Shape::of(geom);
-        let weights = match dispatch(isa, pack::Pack::new(isa, shape, w)) {
+        let weights = match dispatch(isa, pack::Pack::new(isa, shape, w, order)) {
             Some(panels) => Weights::Panels(Arc::new(panels)),
-            None => Weights::Plain(Arc::new(w.to_vec())),
+            None => Weights::Plain(Arc::new(order.sorted(&shape, w))),
         };
         PackedConv { isa, shape, weights }
     }

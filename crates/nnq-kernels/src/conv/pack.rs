@@ -122,10 +122,41 @@ impl Panels {
     }
 }
 
+/// The order of weights that are given to be packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// `[c_out][k_h][k_w][c_in / groups]`.
+    ChannelsLast,
+    /// `[c_out][c_in / groups][k_h][k_w]`.
+    ChannelsFirst,
+    /// `[c_in][c_out]`, of a matrix product.
+    Rows,
+}
+
+impl Order {
+    /// The distance from one output channel, tap and input channel to the next.
+    fn steps(self, shape: &Shape) -> [usize; 3] {
+        let (taps, inputs) = (shape.k_h * shape.k_w, shape.c_in / shape.groups);
+        match self {
+            Order::ChannelsLast => [taps * inputs, inputs, 1],
+            Order::ChannelsFirst => [taps * inputs, 1, taps],
+            Order::Rows => [1, 0, shape.c_out],
+        }
+    }
+
+    /// The weights in the order [`Order::ChannelsLast`].
+    pub(super) fn sorted(self, shape: &Shape, w: &[i8]) -> Vec<i8> {
+        let [channel, tap, input] = self.steps(shape);
+        let all = (0..shape.c_out).flat_map(|c| (0..shape.k_h * shape.k_w).map(move |t| c * channel + t * tap));
+        all.flat_map(|at| (0..shape.c_in / shape.groups).map(move |i| w[at + i * input])).collect()
+    }
+}
+
 /// Packs weights for the instruction set that it is called with.
 pub(super) struct Pack<'a> {
     shape: Shape,
     w: &'a [i8],
+    order: Order,
     /// The steps of a panel are made a multiple of this.
     unit: usize,
     /// Pixels that are computed together; `None`: those of a tile of vectors.
@@ -144,18 +175,18 @@ impl Op for Pack<'_> {
 }
 
 impl<'a> Pack<'a> {
-    pub(super) fn new(isa: Isa, shape: Shape, w: &'a [i8]) -> Pack<'a> {
+    pub(super) fn new(isa: Isa, shape: Shape, w: &'a [i8], order: Order) -> Pack<'a> {
         let (unit, grain) = match isa {
             // 64 inputs at once, 32 pixels.
             Isa::AmxInt8 => (16, Some(32)),
             _ => (1, None),
         };
-        Pack { shape, w, unit, grain, from: None }
+        Pack { shape, w, order, unit, grain, from: None }
     }
 
     /// Panels that were packed before.
     pub(super) fn again(isa: Isa, shape: Shape, sums: &'a [i32], bytes: Bytes) -> Pack<'a> {
-        Pack { from: Some((sums, bytes)), ..Pack::new(isa, shape, &[]) }
+        Pack { from: Some((sums, bytes)), ..Pack::new(isa, shape, &[], Order::ChannelsLast) }
     }
 
     /// Panels without weights yet, and the lines that they need.
@@ -174,7 +205,7 @@ impl<'a> Pack<'a> {
     }
 
     fn pack(&self, width: usize, grain: usize) -> Panels {
-        let Pack { shape, w, from, .. } = self;
+        let Pack { shape, w, order, from, .. } = self;
         let (mut all, count) = Self::empty(shape, self.unit, width, grain);
         if let Some((sums, bytes)) = from {
             // Of another length: the caller refuses them.
@@ -185,20 +216,37 @@ impl<'a> Pack<'a> {
         }
         let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
         let taps = shape.k_h * shape.k_w;
-        let Panels { c_in, c_out, panels, .. } = all;
+        let Panels { c_in, c_out, panels, groups, .. } = all;
         let panel_bytes = all.panel_bytes();
         let mut lines = vec![Line([0; 64]); count];
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
         let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
         let mut sums = vec![0; shape.c_out];
-        for (channel, sum) in sums.iter_mut().enumerate() {
-            let (group, within) = (channel / c_out, channel % c_out);
-            let (panel, column) = (within / width, within % width);
-            let base = (group * panels + panel) * panel_bytes + column * 4;
-            for tap in 0..taps {
-                let from = &w[(channel * taps + tap) * in_one..][..in_one];
-                let first = tap * c_in + within / out_one * in_one;
-                *sum += from.iter().map(|&value| i32::from(value)).sum::<i32>();
+        // Of each panel some inputs of all channels, then the next: their lines stay in the first cache.
+        const PART: usize = 128;
+        let mut gathered = [0; PART];
+        let [to_channel, to_tap, to_input] = order.steps(shape);
+        let parts = (0..in_one).step_by(PART).flat_map(|start| (0..taps).map(move |tap| (tap, start)));
+        let of_panels = (0..groups).flat_map(|group| (0..c_out).step_by(width).map(move |first| (group, first)));
+        for ((group, first), (tap, start)) in of_panels.flat_map(|panel| parts.clone().map(move |part| (panel, part))) {
+            for within in first..c_out.min(first + width) {
+                let channel = group * c_out + within;
+                let (panel, column) = (within / width, within % width);
+                let base = (group * panels + panel) * panel_bytes + column * 4;
+                let count = PART.min(in_one - start);
+                let all = &w[channel * to_channel + tap * to_tap + start * to_input..];
+                let from = if to_input == 1 {
+                    &all[..count]
+                } else {
+                    gathered
+                        .iter_mut()
+                        .zip(all.iter().step_by(to_input))
+                        .take(count)
+                        .for_each(|(to, &from)| *to = from);
+                    &gathered[..count]
+                };
+                let first = tap * c_in + within / out_one * in_one + start;
+                sums[channel] += from.iter().map(|&value| i32::from(value)).sum::<i32>();
                 let at = |k: usize| base + k / 4 * width * 4 + k % 4;
                 // Whole steps, and what stands before and behind them.
                 let head = (first.next_multiple_of(4) - first).min(from.len());

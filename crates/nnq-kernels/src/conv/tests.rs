@@ -517,3 +517,31 @@ fn a_wrong_kind_of_output_is_named() {
     let epi = Epilogue { bias: &[0], w_zero: None, requant: Requant::Onnx(&[1.0]), zero: 0, lo: 0, hi: 255 };
     conv.bind(&geom, 0, &epi).run(&[0; 68], 0..1, Out::I32(&mut [0]), &mut Scratch::new());
 }
+
+#[test]
+fn weights_of_every_order_are_packed_alike() {
+    for (c_in, c_out, k, groups) in [(3, 5, 3, 1), (300, 70, 3, 1), (64, 40, 1, 1), (24, 48, 5, 4), (129, 33, 2, 1)] {
+        let mut geom = ConvGeom::matrix(0, c_in, c_out);
+        (geom.k_h, geom.k_w, geom.groups) = (k, k, groups);
+        let (inputs, taps) = (c_in / groups, k * k);
+        let weight = |c: usize, tap: usize, i: usize| ((c * 31 + tap * 7 + i * 13) % 251) as u8 as i8;
+        let last: Vec<i8> =
+            (0..c_out * taps * inputs).map(|n| weight(n / (taps * inputs), n / inputs % taps, n % inputs)).collect();
+        let first: Vec<i8> =
+            (0..c_out * taps * inputs).map(|n| weight(n / (taps * inputs), n % taps, n / taps % inputs)).collect();
+        let rows: Vec<i8> = (0..c_in * c_out).map(|n| weight(n % c_out, 0, n / c_out)).collect();
+        for &isa in Isa::all().iter().filter(|isa| isa.is_supported()) {
+            let expected = PackedConv::pack(isa, &geom, &last);
+            let (_, sums, bytes) = expected.parts();
+            let mut others = vec![(Order::ChannelsFirst, &first)];
+            if k == 1 {
+                others.push((Order::Rows, &rows));
+            }
+            for (order, w) in others {
+                let packed = PackedConv::pack_from(isa, &geom, w, order);
+                let (_, other_sums, other) = packed.parts();
+                assert!(other_sums == sums && other == bytes, "{order:?} {geom:?} {}", isa.name());
+            }
+        }
+    }
+}

@@ -29,33 +29,37 @@ impl Workspace {
     }
 }
 
-/// Zeroed bytes, aligned to a line of the cache.
+/// Bytes that were zero once, aligned to a line of the cache.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
-    lines: Vec<Line>,
+    /// Plain bytes: the system gives zeroed ones without touching them, so that a page takes memory when something is written there.
+    memory: Vec<u8>,
+    /// The first aligned byte.
+    start: usize,
+    len: usize,
 }
 
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
 
 impl Arena {
     /// Grows to at least `bytes`; what it holds may be lost.
     fn grow(&mut self, bytes: usize) {
-        let lines = bytes.div_ceil(64);
-        if self.lines.len() < lines {
-            self.lines = Vec::new();
-            self.lines = vec![Line([0; 64]); lines];
+        let bytes = bytes.next_multiple_of(LINE);
+        if self.len < bytes {
+            self.memory = Vec::new();
+            self.memory = vec![0; bytes + LINE];
+            self.start = self.memory.as_ptr().align_offset(LINE).min(LINE);
+            self.len = bytes;
         }
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: a line is 64 bytes without padding, and any byte is valid.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
+        &self.memory[self.start..][..self.len]
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
-        self.lines.as_mut_ptr().cast()
+        self.memory[self.start..].as_mut_ptr()
     }
 }
 

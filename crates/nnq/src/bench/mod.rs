@@ -3,8 +3,10 @@ pub mod peers;
 pub mod worker;
 
 mod layers;
+mod memory;
 
 pub use layers::{Bound, Layer};
+pub use memory::Memory;
 
 use crate::{
     engine::{Engine, Kind, Session},
@@ -54,6 +56,8 @@ pub struct BenchReport {
     pub peak_gops: f64,
     /// What the median run reaches of it, 0 to 1.
     pub share_of_peak: f64,
+    /// Memory after loading and one run.
+    pub memory: Memory,
     /// The share of all layers' time that goes to layers of each kind of bound.
     pub bounds: BTreeMap<Bound, f64>,
     /// In the order of execution.
@@ -65,9 +69,14 @@ pub struct BenchReport {
 /// # Errors
 /// When an input has a size that neither the model nor `batch` fixes, and whatever a run answers.
 pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -> Result<()>) -> Result<BenchReport> {
+    let batch = engine.batch(batch);
+    // The first inputs are given away: nothing but the engine holds memory while it runs.
+    let first = made_up(engine.graph(), batch)?.1;
+    let shapes: Vec<Vec<usize>> = first.iter().map(|x| x.shape().to_vec()).collect();
+    engine.run(first)?;
+    let memory = Memory::of(engine, &shapes);
     let (graph, inputs) = made_up(engine.graph(), batch)?;
-    let batch = engine.fixed_batch().unwrap_or(batch);
-    for _ in 0..WARMUP {
+    for _ in 1..WARMUP {
         tick(0, 1000)?;
         engine.run(inputs.clone())?;
     }
@@ -113,6 +122,7 @@ pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -
         macs,
         peak_gops,
         share_of_peak: limits.share_of_peak(macs, median.as_secs_f64()),
+        memory,
         bounds,
         layers,
     })

@@ -39,8 +39,9 @@ pub fn serve(
     let clock = Instant::now();
     let mut engine = open()?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
-    if let Some(n) = engine.fixed_batch().filter(|n| *n != batch) {
-        return Err(Error::usage(format!("the model fixes the batch at {n}")));
+    let fixed = engine.batch(batch);
+    if fixed != batch {
+        return Err(Error::usage(format!("the model fixes the batch at {fixed}")));
     }
     let (_, inputs) = made_up(engine.graph(), batch)?;
     engine.run(inputs.clone())?;

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A thread pool of its own for a session; 0: one thread per core.
-fn thread_pool(threads: usize) -> Result<rayon::ThreadPool> {
+pub(crate) fn thread_pool(threads: usize) -> Result<rayon::ThreadPool> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

@@ -6,7 +6,7 @@ use crate::{
 use bytemuck::Pod;
 use bytes::Bytes;
 use half::{bf16, f16};
-use std::{fmt, ops::Deref};
+use std::{fmt, ops::Deref, sync::OnceLock};
 
 /// A read-only run of elements: owned, or mapped from a file without a copy.
 #[derive(Clone)]
@@ -192,6 +192,8 @@ element!(f32 => F32, f64 => F64, f16 => F16, bf16 => BF16, i8 => I8, i16 => I16,
 pub struct Tensor {
     shape: Vec<usize>,
     data: Data,
+    /// What [`Tensor::int_range`] found: elements never change.
+    range: OnceLock<Option<(i64, i64)>>,
 }
 
 impl Tensor {
@@ -204,7 +206,7 @@ impl Tensor {
         if n != data.len() {
             return Err(Error::shape(format!("shape {shape:?} holds {n} elements, the data {}", data.len())));
         }
-        Ok(Self { shape, data })
+        Ok(Self { shape, data, range: OnceLock::new() })
     }
     /// A tensor of a Rust element type.
     ///
@@ -272,7 +274,7 @@ impl Tensor {
     pub fn reshaped(self, shape: Vec<usize>) -> Result<Self> {
         Self::new(shape, self.data)
     }
-    /// The smallest and the largest element of integers; `None` when there is no element.
+    /// The smallest and the largest element of integers; `None` when there is no element. Looked for once.
     ///
     /// # Errors
     /// When the elements are no integers.
@@ -282,14 +284,37 @@ impl Tensor {
             let (min, max) = all.iter().fold((first, first), |(lo, hi), &x| (lo.min(x), hi.max(x)));
             Some((min.into(), max.into()))
         }
-        match &self.data {
-            Data::I8(b) => Ok(range(b)),
-            Data::U8(b) => Ok(range(b)),
-            Data::I16(b) => Ok(range(b)),
-            Data::U16(b) => Ok(range(b)),
-            Data::I32(b) => Ok(range(b)),
-            _ => Ok(range(&self.to_i64s()?)),
+        /// Bytes become numbers in the order of unsigned bytes by `flip`: every machine compares many of those at once.
+        fn bytes(all: &[u8], flip: u8) -> Option<(u8, u8)> {
+            let (mut min, mut max) = (u8::MAX, u8::MIN);
+            for &x in all {
+                (min, max) = (min.min(x ^ flip), max.max(x ^ flip));
+            }
+            (!all.is_empty()).then_some((min ^ flip, max ^ flip))
         }
+        if let Some(known) = self.range.get() {
+            return Ok(*known);
+        }
+        let found = match &self.data {
+            Data::I8(b) => {
+                bytes(bytemuck::cast_slice(b), 0x80).map(|(lo, hi)| (i64::from(lo as i8), i64::from(hi as i8)))
+            }
+            Data::U8(b) => bytes(b, 0).map(|(lo, hi)| (lo.into(), hi.into())),
+            Data::I16(b) => range(b),
+            Data::U16(b) => range(b),
+            Data::I32(b) => range(b),
+            _ => range(&self.to_i64s()?),
+        };
+        Ok(*self.range.get_or_init(|| found))
+    }
+    /// The elements are not needed soon: where they are a view of a mapped file, its pages leave memory until somebody reads
+    /// them again.
+    pub fn release(&self) {
+        with_data!(&self.data, b => {
+            if let Buf::Mapped(bytes) = b {
+                nnq_kernels::mmap::release(bytes);
+            }
+        });
     }
     /// Every element as i64, for shapes, axes and other small integer tensors. Floats are refused.
     ///

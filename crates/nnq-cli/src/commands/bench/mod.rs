@@ -8,7 +8,7 @@ use crate::{
 };
 use nnq::{
     Result,
-    bench::{self, BenchReport},
+    bench::{self, BenchReport, Memory},
     error::At,
 };
 use serde::Serialize;
@@ -46,12 +46,32 @@ pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
     print::report(args.output.json, &Report { model, bench }, text)
 }
 
+/// One line: what was needed, what was held.
+fn memory(m: &Memory) -> String {
+    let parts = [(m.file, "file"), (m.weights, "weights"), (m.arena, "arena"), (m.live, "activations at once")];
+    let mut parts: Vec<String> =
+        parts.iter().filter_map(|(bytes, what)| Some(format!("{} {what}", number::bytes((*bytes)?)))).collect();
+    parts.push(match m.peak {
+        Some(peak) => format!("{} at most resident", number::bytes(peak)),
+        None => "what is resident is not known on this system".into(),
+    });
+    let verdict = match (m.allowance, m.is_within()) {
+        (Some(allowance), Some(ok)) => format!(
+            "; {} {} allowed (file + 1.15 x activations + 10 MB)",
+            if ok { "within the" } else { "more than the" },
+            number::bytes(allowance)
+        ),
+        _ => String::new(),
+    };
+    format!("memory: {}{verdict}\n\n", parts.join(", "))
+}
+
 fn text(report: &Report) -> String {
     let b = &report.bench;
     let how = [Some(b.engine.to_string()), b.profile.map(|p| p.to_string()), b.isa.map(str::to_owned)];
     let how: Vec<String> = how.into_iter().flatten().collect();
     let mut out = format!(
-        "{}: {}, {}, batch {}\n{} ms median of {} runs ({} to {}), {:.1} % of this machine's peak of {} Gop/s\n\n",
+        "{}: {}, {}, batch {}\n{} ms median of {} runs ({} to {}), {:.1} % of this machine's peak of {} Gop/s\n",
         report.model,
         how.join(", "),
         number::plural(b.threads as u64, "thread"),
@@ -63,6 +83,7 @@ fn text(report: &Report) -> String {
         100.0 * b.share_of_peak,
         number::digits(b.peak_gops),
     );
+    out.push_str(&memory(&b.memory));
     let columns = [
         ("layer", Side::Left),
         ("kind", Side::Left),

@@ -19,7 +19,7 @@ mod select;
 mod session;
 mod unary;
 mod walk;
-mod widest;
+pub(super) mod widest;
 
 pub(crate) use args::room;
 pub use ctx::Ctx;

@@ -7,7 +7,7 @@ use crate::{
 };
 use nnq_kernels::{
     Isa,
-    conv::{ConvGeom, PackedConv},
+    conv::{ConvGeom, Order, PackedConv},
     depthwise::PackedDepthwise,
     tape::{Requantize, Weights},
 };
@@ -60,18 +60,16 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     let codes = signed_bytes(p)?;
     let shape = p.weight.shape();
     let channels = p.bias.len();
-    let (mut geom, ordered) = match &p.form {
+    let (mut geom, order) = match &p.form {
         Form::Conv(a) => {
             let (k_h, k_w) = if shape.len() == 3 { (1, shape[2]) } else { (shape[2], shape[3]) };
             let group = a.group.max(1);
             let mut geom = ConvGeom::matrix(0, shape[1] * group, channels);
             (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, group);
-            (geom, last_channels(&codes, shape[0], shape[1], k_h * k_w))
+            (geom, Order::ChannelsFirst)
         }
-        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), codes.clone()),
-        Form::Matrix { transposed: false } => {
-            (ConvGeom::matrix(0, shape[0], channels), last_channels(&codes, 1, shape[0], shape[1]))
-        }
+        Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), Order::ChannelsLast),
+        Form::Matrix { transposed: false } => (ConvGeom::matrix(0, shape[0], channels), Order::Rows),
     };
     let lift = offset(!p.weight_qtype.signed);
     let w_zero: Vec<i32> = p.weight_zero.iter().map(|z| z - lift).collect();
@@ -79,10 +77,13 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     geom.batch = 0;
     let depthwise = geom.groups == geom.c_in && geom.c_in == geom.c_out && geom.groups > 1 && w_zero.is_none();
     let weights = if depthwise {
-        Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &ordered)))
+        // One input channel: both orders are the same.
+        Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &codes)))
     } else {
-        Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &ordered)))
+        Weights::Conv(Arc::new(PackedConv::pack_from(isa, &geom, &codes, order)))
     };
+    // Whoever needs them again reads them from the file again.
+    p.weight.release();
     let requant = match &p.out {
         ProductOut::Real { scale } => Requantize::Real(scale.as_slice().into()),
         ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.as_slice().into()),
@@ -105,20 +106,4 @@ fn signed_bytes(p: &Product) -> Result<Cow<'_, [i8]>> {
         Data::U8(b) => Ok(b.iter().map(|&c| (c ^ 0x80) as i8).collect()),
         _ => Err(wide()),
     }
-}
-
-/// `[outer][channels][inner]` to `[outer][inner][channels]`.
-fn last_channels(w: &[i8], outer: usize, channels: usize, inner: usize) -> Cow<'_, [i8]> {
-    if inner == 1 || channels == 1 {
-        return Cow::Borrowed(w);
-    }
-    let mut out = vec![0; w.len()];
-    for (w, out) in w.chunks_exact(channels * inner).zip(out.chunks_exact_mut(channels * inner)).take(outer) {
-        for (channel, all) in w.chunks_exact(inner).enumerate() {
-            for (to, &code) in out[channel..].iter_mut().step_by(channels).zip(all) {
-                *to = code;
-            }
-        }
-    }
-    Cow::Owned(out)
 }

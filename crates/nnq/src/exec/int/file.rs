@@ -1,4 +1,4 @@
-//! A compiled plan as a file.
+//! Compiled plans as a file: one or several batch sizes over the same packed weights.
 //!
 //! ```text
 //! "nnq plan"  version: u32  length of the head: u32  SHA-256 of the head     48 bytes
@@ -10,12 +10,12 @@
 use super::{
     chosen,
     compile::Packed,
-    plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment},
+    plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment, Target},
 };
 use crate::{
     error::{At, Error, Result},
     exec::lower::{Profile, Program},
-    ir::{DType, Graph, Op, Shape, op::Unary},
+    ir::{DType, Dim, Graph, Op, Shape, op::Unary},
 };
 use bytes::Bytes;
 use nnq_kernels::{
@@ -40,12 +40,19 @@ struct Head {
     isa: String,
     profile: Profile,
     slots: usize,
+    plans: Vec<StoredPlan>,
+    weights: Vec<Blob>,
+}
+
+/// A plan for inputs of certain shapes.
+#[derive(Serialize, Deserialize)]
+struct StoredPlan {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     arena: usize,
+    live: usize,
     parts: Vec<StoredPart>,
     facts: Vec<Facts>,
-    weights: Vec<Blob>,
 }
 
 /// An input or output.
@@ -120,20 +127,17 @@ impl StoredOp {
     }
 }
 
-/// The bytes of a file that holds `plan`, which was made for inputs of these shapes.
+/// A plan, and the shapes of the inputs that it was made for.
+pub(super) type Shaped = (Vec<Vec<usize>>, Plan);
+
+/// The bytes of a file that holds these plans.
 ///
 /// # Errors
 /// When a step in floating point has no form in a file.
-pub(super) fn write(
-    program: &Program,
-    plan: &Plan,
-    packed: &[Packed],
-    isa: Isa,
-    shapes: &[Vec<usize>],
-) -> Result<Vec<u8>> {
+pub(super) fn write(program: &Program, plans: &[Shaped], packed: &[Packed], isa: Isa) -> Result<Vec<u8>> {
     let mut weights = Vec::new();
     let mut blobs = Vec::new();
-    // The plan numbers weights in the order of the products that it computes, which is that of the program.
+    // Every plan numbers weights in the order of the products that it computes, which is that of the program.
     for packed in packed {
         if let Packed::Product(p) = packed {
             let (stored, bytes) = p.weights.store();
@@ -143,30 +147,12 @@ pub(super) fn write(
             blobs.extend_from_slice(&bytes);
         }
     }
-    let name = |slot: usize| program.graph.value(program.values[slot].source).name.clone();
-    let port = |slot: usize, shape: Vec<usize>| Port { name: name(slot), slot, shape };
-    let inputs = program.inputs.iter().zip(shapes).map(|(&slot, shape)| port(slot, shape.clone())).collect();
-    let produced: Vec<(usize, Vec<usize>)> = plan.parts.iter().flat_map(|part| results(part, plan)).collect();
-    let outputs = program
-        .outputs
-        .iter()
-        .map(|&slot| {
-            let shape = produced.iter().rev().find(|(s, _)| *s == slot).map(|(_, shape)| shape.clone());
-            shape
-                .map(|shape| port(slot, shape))
-                .ok_or_else(|| Error::unsupported(format!("output '{}' is a constant or an input", name(slot))))
-        })
-        .collect::<Result<_>>()?;
     let head = Head {
         name: program.graph.name.clone(),
         isa: isa.name().into(),
         profile: program.profile,
-        slots: plan.slots,
-        inputs,
-        outputs,
-        arena: plan.parts.iter().map(|p| if let Part::Tape(s) = p { s.tape.arena() } else { 0 }).max().unwrap_or(0),
-        parts: plan.parts.iter().map(|part| stored(part, plan)).collect::<Result<_>>()?,
-        facts: plan.facts.clone(),
+        slots: program.values.len(),
+        plans: plans.iter().map(|(shapes, plan)| stored_plan(program, plan, shapes)).collect::<Result<_>>()?,
         weights,
     };
     let head = postcard::to_stdvec(&head).map_err(|e| Error::internal(format!("the plan cannot be written: {e}")))?;
@@ -182,21 +168,23 @@ pub(super) fn write(
     Ok(out)
 }
 
-/// The values of real numbers that a part writes, with their shapes.
-fn results(part: &Part, plan: &Plan) -> Vec<(usize, Vec<usize>)> {
-    match part {
-        Part::Tape(segment) => {
-            let written = segment.reals.iter().filter(|r| r.written);
-            written.filter_map(|r| slot(&r.value).map(|s| (s, r.shape.clone()))).collect()
-        }
-        Part::Float(steps) => steps
-            .iter()
-            .filter_map(|s| {
-                let y = s.outputs.first().copied().flatten()?;
-                Some((y, plan.shapes[y].clone()?))
-            })
-            .collect(),
-    }
+fn stored_plan(program: &Program, plan: &Plan, shapes: &[Vec<usize>]) -> Result<StoredPlan> {
+    let name = |slot: usize| program.graph.value(program.values[slot].source).name.clone();
+    let port = |slot: usize, shape: Vec<usize>| Port { name: name(slot), slot, shape };
+    let output = |(operand, &value): (&Operand, &usize)| {
+        let shape = slot(operand).filter(|s| !plan.inputs.contains(s)).and_then(|s| plan.shapes[s].clone());
+        shape
+            .map(|shape| port(value, shape))
+            .ok_or_else(|| Error::unsupported(format!("output '{}' is a constant or an input", name(value))))
+    };
+    Ok(StoredPlan {
+        inputs: program.inputs.iter().zip(shapes).map(|(&slot, shape)| port(slot, shape.clone())).collect(),
+        outputs: plan.outputs.iter().zip(&program.outputs).map(output).collect::<Result<_>>()?,
+        arena: plan.arena,
+        live: plan.live,
+        parts: plan.parts.iter().map(|part| stored(part, plan)).collect::<Result<_>>()?,
+        facts: plan.facts.clone(),
+    })
 }
 
 fn slot(operand: &Operand) -> Option<usize> {
@@ -246,8 +234,7 @@ pub(super) struct Loaded {
     pub(super) graph: Graph,
     pub(super) profile: Profile,
     pub(super) isa: Isa,
-    pub(super) shapes: Vec<Vec<usize>>,
-    pub(super) plan: Plan,
+    pub(super) plans: Vec<Shaped>,
     /// Bytes of weights.
     pub(super) weights: usize,
 }
@@ -257,14 +244,15 @@ pub fn is_compiled(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
+fn damaged(what: &str) -> Error {
+    Error::malformed(format!("a compiled plan that is damaged: {what}")).cure("compile the model again")
+}
+
 /// Reads a file for so many threads.
 ///
 /// # Errors
 /// When it is damaged, of another version, or for another instruction set than wanted.
 pub(super) fn read(bytes: &Bytes, wanted: Option<Isa>, members: usize) -> Result<Loaded> {
-    let damaged = |what: &str| {
-        Error::malformed(format!("a compiled plan that is damaged: {what}")).cure("compile the model again")
-    };
     let prefix = bytes.get(..PREFIX).filter(|p| p.starts_with(MAGIC)).ok_or_else(|| damaged("no whole beginning"))?;
     let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
     if number(8) != VERSION {
@@ -296,32 +284,58 @@ pub(super) fn read(bytes: &Bytes, wanted: Option<Isa>, members: usize) -> Result
             Weights::load(isa, &b.stored, blobs.slice(b.at..end)).map_err(|e| damaged(&e))
         })
         .collect::<Result<Vec<_>>>()?;
-    let sizes = Sizes { slots: head.slots, steps: head.facts.len() };
-    let slots = |all: Vec<usize>| match all.iter().all(|&s| s < sizes.slots) {
+    let graph = interface(&head)?;
+    let made = |plan| loaded_plan(plan, head.slots, &weights, (isa, members));
+    let plans = head.plans.into_iter().map(made).collect::<Result<_>>()?;
+    let bytes = weights.iter().map(Weights::bytes).sum();
+    Ok(Loaded { graph, profile: head.profile, isa, plans, weights: bytes })
+}
+
+/// Inputs and outputs of the model; sizes in which plans differ are symbols.
+fn interface(head: &Head) -> Result<Graph> {
+    let [first, rest @ ..] = &head.plans[..] else { return Err(damaged("it holds no plan")) };
+    let mut graph = Graph::new(&head.name);
+    let ports =
+        |plan: &StoredPlan| plan.inputs.iter().chain(&plan.outputs).map(|p| p.shape.clone()).collect::<Vec<_>>();
+    let others: Vec<_> = rest.iter().map(ports).collect();
+    for (i, port) in first.inputs.iter().chain(&first.outputs).enumerate() {
+        let dim = |(axis, &size): (usize, &usize)| {
+            let alike = others.iter().all(|o| o.get(i).and_then(|shape| shape.get(axis)) == Some(&size));
+            if alike { Dim::Fixed(size) } else { Dim::Sym("batch".into()) }
+        };
+        let shape = Shape(port.shape.iter().enumerate().map(dim).collect());
+        let id = graph.add_value(&port.name, Some(DType::F32), Some(shape)).at(|| "the compiled plan")?;
+        if i < first.inputs.len() { graph.inputs.push(id) } else { graph.outputs.push(id) }
+    }
+    Ok(graph)
+}
+
+fn loaded_plan(plan: StoredPlan, all: usize, weights: &[Weights], (isa, members): Target) -> Result<Shaped> {
+    let slots = |named: Vec<usize>| match named.iter().all(|&s| s < all) {
         true => Ok(()),
         false => Err(damaged("it names a value that there is not")),
     };
-    slots(head.inputs.iter().chain(&head.outputs).map(|p| p.slot).collect())?;
-    slots(head.facts.iter().flat_map(|f| f.dead.iter().copied()).collect())?;
-    let mut parts = Vec::with_capacity(head.parts.len());
-    for part in head.parts {
+    slots(plan.inputs.iter().chain(&plan.outputs).map(|p| p.slot).collect())?;
+    slots(plan.facts.iter().flat_map(|f| f.dead.iter().copied()).collect())?;
+    let mut parts = Vec::with_capacity(plan.parts.len());
+    for part in plan.parts {
         parts.push(match part {
             StoredPart::Tape { kernels, reals, origin, steps } => {
                 slots(reals.iter().map(|r| r.slot).collect())?;
-                let fit = origin.len() == kernels.len() && steps.start <= steps.end && steps.end <= sizes.steps;
+                let fit = origin.len() == kernels.len() && steps.start <= steps.end && steps.end <= plan.facts.len();
                 if !fit || origin.iter().any(|o| !steps.contains(o)) {
                     return Err(damaged("its steps do not fit each other"));
                 }
                 let size = |shape: &[usize]| shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
                 let buffers = reals.iter().map(|r| size(&r.shape).map(|n| (n, r.written)));
                 let buffers = buffers.collect::<Option<_>>().ok_or_else(|| damaged("impossible sizes"))?;
-                let tape = Tape::new(isa, members, kernels, &weights, head.arena, buffers).map_err(|e| damaged(&e))?;
+                let tape = Tape::new(isa, members, kernels, weights, plan.arena, buffers).map_err(|e| damaged(&e))?;
                 let real = |r: StoredReal| RealUse { value: Operand::Slot(r.slot), shape: r.shape, written: r.written };
                 Part::Tape(Segment { tape, reals: reals.into_iter().map(real).collect(), origin, steps })
             }
             StoredPart::Float(steps) => {
                 slots(steps.iter().flat_map(|s| [s.input, s.output]).collect())?;
-                if steps.iter().any(|s| s.step >= sizes.steps) {
+                if steps.iter().any(|s| s.step >= plan.facts.len()) {
                     return Err(damaged("its steps do not fit each other"));
                 }
                 let step = |s: StoredFloat| FloatStep {
@@ -334,28 +348,16 @@ pub(super) fn read(bytes: &Bytes, wanted: Option<Isa>, members: usize) -> Result
             }
         });
     }
-    let mut graph = Graph::new(&head.name);
-    for port in head.inputs.iter().chain(&head.outputs) {
-        let id = graph
-            .add_value(&port.name, Some(DType::F32), Some(Shape::fixed(&port.shape)))
-            .at(|| "the compiled plan")?;
-        if graph.inputs.len() < head.inputs.len() { graph.inputs.push(id) } else { graph.outputs.push(id) }
-    }
-    let plan = Plan {
-        slots: head.slots,
-        inputs: head.inputs.iter().map(|p| p.slot).collect(),
-        outputs: head.outputs.iter().map(|p| Operand::Slot(p.slot)).collect(),
+    let made = Plan {
+        slots: all,
+        inputs: plan.inputs.iter().map(|p| p.slot).collect(),
+        outputs: plan.outputs.iter().map(|p| Operand::Slot(p.slot)).collect(),
         parts,
-        facts: head.facts,
+        facts: plan.facts,
         places: Vec::new(),
         shapes: Vec::new(),
+        arena: plan.arena,
+        live: plan.live,
     };
-    let shapes = head.inputs.into_iter().map(|p| p.shape).collect();
-    let bytes = weights.iter().map(Weights::bytes).sum();
-    Ok(Loaded { graph, profile: head.profile, isa, shapes, plan, weights: bytes })
-}
-
-struct Sizes {
-    slots: usize,
-    steps: usize,
+    Ok((plan.inputs.into_iter().map(|p| p.shape).collect(), made))
 }

@@ -9,6 +9,7 @@ mod geometry;
 mod layout;
 mod plan;
 mod run;
+mod space;
 mod steps;
 mod table;
 
@@ -21,6 +22,7 @@ use crate::{
     ir::{Graph, Tensor},
 };
 use nnq_kernels::{Isa, tape::Workspace, team::Team};
+use rayon::prelude::*;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use file::is_compiled;
@@ -53,7 +55,7 @@ pub struct Session {
 enum Source {
     /// They are made as they are needed.
     Program { program: Arc<Program>, packed: Vec<compile::Packed> },
-    /// A file holds the one that there is, and says what the model is.
+    /// A file holds those that there are, and says what the model is.
     File { graph: Arc<Graph>, profile: Profile, weights: usize },
 }
 
@@ -71,6 +73,17 @@ impl FloatPool {
         };
         Ok(self.pool.insert(pool).install(f))
     }
+}
+
+/// Bytes of memory that a session needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Packed weights.
+    pub weights: usize,
+    /// The arena, in which every value of codes has its place.
+    pub arena: usize,
+    /// The largest sum of values (codes and real numbers, inputs and outputs among them) that are needed at the same time.
+    pub live: usize,
 }
 
 /// What one step cost.
@@ -108,9 +121,11 @@ impl Session {
                 .cure("run it with --engine sim"));
             }
         }
+        // By each thread one step at a time: the large ones are together.
         let packed = program
             .steps
-            .iter()
+            .par_iter()
+            .with_max_len(1)
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
         Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
@@ -125,7 +140,7 @@ impl Session {
         let team = team(options)?;
         let loaded = file::read(bytes, options.isa, team.members())?;
         let source = Source::File { graph: Arc::new(loaded.graph), profile: loaded.profile, weights: loaded.weights };
-        let plans = HashMap::from([((loaded.shapes, true), loaded.plan)]);
+        let plans = loaded.plans.into_iter().map(|(shapes, plan)| ((shapes, true), plan)).collect();
         Ok(Self::with(source, loaded.isa, options, team, plans))
     }
 
@@ -148,17 +163,20 @@ impl Session {
         }
     }
 
-    /// The plan for inputs of these shapes as the bytes of a file: packed weights for this session's instruction set, and every
-    /// step with its places.
+    /// The plans for inputs of each of these shapes as the bytes of a file: packed weights for this session's instruction set, once, and
+    /// for each plan every step with its places.
     ///
     /// # Errors
     /// When the shapes do not fit, or a step in floating point has no form in such a file; names it.
-    pub fn compile(&self, shapes: Vec<Vec<usize>>) -> Result<Vec<u8>> {
+    pub fn compile(&self, shapes: Vec<Vec<Vec<usize>>>) -> Result<Vec<u8>> {
         let Source::Program { program, packed } = &self.source else {
             return Err(Error::usage("this is a compiled file already"));
         };
-        let plan = plan::compile(program, packed, (self.isa, self.team.members()), &shapes, true)?;
-        file::write(program, &plan, packed, self.isa, &shapes)
+        let target = (self.isa, self.team.members());
+        let plan =
+            |shapes: Vec<Vec<usize>>| Ok((shapes.clone(), plan::compile(program, packed, target, &shapes, true)?));
+        let plans = shapes.into_iter().map(plan).collect::<Result<Vec<_>>>()?;
+        file::write(program, &plans, packed, self.isa)
     }
 
     /// The model: what it was lowered from, or the inputs and outputs that a compiled file names.
@@ -183,13 +201,22 @@ impl Session {
     pub fn threads(&self) -> usize {
         self.team.members()
     }
-    /// Bytes of packed weights, and of the arena so far.
-    pub fn memory(&self) -> (usize, usize) {
+    /// The memory that it holds for inputs of these shapes; activations only where there is a plan for them by now.
+    pub fn memory(&self, shapes: &[Vec<usize>]) -> Memory {
         let weights = match &self.source {
             Source::Program { packed, .. } => packed.iter().map(compile::Packed::bytes).sum(),
             Source::File { weights, .. } => *weights,
         };
-        (weights, self.workspace.bytes().len())
+        let plan = [true, false].iter().find_map(|&fuse| self.plans.get(&(shapes.to_vec(), fuse)));
+        Memory { weights, arena: plan.map_or(0, |p| p.arena), live: plan.map_or(0, |p| p.live) }
+    }
+    /// How many samples it can take at once: `None` where that is any number, or what the graph says.
+    pub fn batches(&self) -> Option<Vec<usize>> {
+        let Source::File { .. } = &self.source else { return None };
+        let mut all: Vec<usize> =
+            self.plans.keys().filter_map(|(shapes, _)| shapes.first()?.first().copied()).collect();
+        all.sort_unstable();
+        Some(all)
     }
     /// Runs once; inputs and outputs in the order of the graph's.
     ///
@@ -215,13 +242,28 @@ impl Session {
         Ok((out, times))
     }
 
+    /// The error where inputs fit a plan of a compiled file but for the number of samples.
+    fn other_batch(&self, inputs: &[Tensor]) -> Option<Error> {
+        let batches = self.batches()?;
+        let given = inputs.first()?.shape().first()?;
+        let sample = |shapes: &[Vec<usize>]| {
+            shapes.len() == inputs.len() && shapes.iter().zip(inputs).all(|(s, x)| s.get(1..) == x.shape().get(1..))
+        };
+        if batches.contains(given) || !self.plans.keys().any(|(shapes, _)| sample(shapes)) {
+            return None;
+        }
+        let list: Vec<String> = batches.iter().map(ToString::to_string).collect();
+        let cause = format!("compiled for batches of {}; the input holds {given} samples", list.join(", "));
+        Some(Error::shape(cause).cure(format!("compile the model again with --batch {given}")))
+    }
+
     fn execute(
         &mut self,
         inputs: Vec<Tensor>,
         tap: Option<&mut dyn Tap>,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
-        super::check_inputs(self.graph(), &inputs)?;
+        super::check_inputs(self.graph(), &inputs).map_err(|e| self.other_batch(&inputs).unwrap_or(e))?;
         // A tap sees every value, so that each must lie in memory.
         let fuse = tap.is_none() && !self.separate;
         let mut key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
@@ -243,7 +285,11 @@ impl Session {
                 None
             }
         };
-        let plan = self.plans.get(&key).ok_or_else(|| Error::internal("no plan for these shapes"))?;
+        let missing = || {
+            let cause = format!("no plan for inputs of the shapes {:?}", key.0);
+            self.other_batch(&inputs).unwrap_or_else(|| Error::shape(cause))
+        };
+        let plan = self.plans.get(&key).ok_or_else(missing)?;
         let mut runner = run::Runner {
             plan,
             workspace: &mut self.workspace,

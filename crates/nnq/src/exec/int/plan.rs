@@ -1,5 +1,11 @@
 //! A plan for one set of input shapes: the shape, layout and place of every value, and the kernels that compute them.
-use super::{compile::Packed, describe, layout, layout::Layout, steps};
+use super::{
+    compile::Packed,
+    describe, layout,
+    layout::Layout,
+    space::{Lifetime, Space},
+    steps,
+};
 use crate::{
     error::{At, Error, Result},
     exec::{
@@ -9,7 +15,7 @@ use crate::{
     ir::{Binding, Dim, Op, Shape, Tensor, ValueId},
 };
 use nnq_kernels::{
-    Isa, SLACK,
+    Isa,
     tape::{Kernel, Span, Strided, Tape, Weights},
 };
 use serde::{Deserialize, Serialize};
@@ -111,6 +117,10 @@ pub(super) struct Plan {
     pub(super) places: Vec<Option<Place>>,
     /// For each slot, where it is known.
     pub(super) shapes: Vec<Option<Vec<usize>>>,
+    /// Bytes of the arena.
+    pub(super) arena: usize,
+    /// The most bytes of values that are needed at the same time.
+    pub(super) live: usize,
 }
 
 /// What a plan is made for: the instruction set and the number of threads.
@@ -146,13 +156,14 @@ pub(super) fn compile(
         now: 0,
         fusing,
     };
-    for (i, step) in program.steps.iter().enumerate() {
-        planner.now = i;
-        planner.step(i, step).at(|| format!("node '{}'", program.step_name(step)))?;
+    planner.all()?;
+    // Now all lifetimes are known. Numbers do not depend on places.
+    if let Some(space) = planner.space.tighter() {
+        planner.again(space);
+        planner.all()?;
     }
-    planner.flush(program.steps.len());
     let facts = (0..program.steps.len()).map(|i| planner.facts(i)).collect();
-    let arena = planner.space.size;
+    let (arena, live) = (planner.space.size(), planner.live());
     let outputs = program.outputs.iter().map(|&s| operand(program, s)).collect();
     let shapes = (0..program.values.len()).map(|slot| planner.shape(slot).ok()).collect();
     let parts = planner.done.into_iter().map(|d| d.build(target, &planner.weights, arena)).collect::<Result<_>>()?;
@@ -164,6 +175,8 @@ pub(super) fn compile(
         facts,
         places: planner.places,
         shapes,
+        arena,
+        live,
     })
 }
 
@@ -231,6 +244,25 @@ pub(super) struct Planner<'a> {
 }
 
 impl Planner<'_> {
+    /// Plans every step.
+    fn all(&mut self) -> Result<()> {
+        let program = self.program;
+        for (i, step) in program.steps.iter().enumerate() {
+            self.now = i;
+            self.step(i, step).at(|| format!("node '{}'", program.step_name(step)))?;
+        }
+        self.flush(program.steps.len());
+        Ok(())
+    }
+
+    /// As if nothing had been planned yet, with another space.
+    fn again(&mut self, space: Space) {
+        self.space = space;
+        self.places.fill(None);
+        self.weights.clear();
+        self.done.clear();
+    }
+
     fn step(&mut self, i: usize, step: &Step) -> Result<()> {
         if self.fusing.skipped.contains(&i) {
             return Ok(());
@@ -248,7 +280,41 @@ impl Planner<'_> {
             self.pending.first = i;
         }
         self.pending.steps += 1;
-        steps::plan(self, i, step)
+        steps::plan(self, i, step)?;
+        if matches!(step.kind, StepKind::Quantize) && self.frees_much(i, step) {
+            self.flush(i + 1);
+        }
+        Ok(())
+    }
+
+    /// Whether step `i` is the last to read many real numbers: what ends a segment can be freed, which costs the threads one more meeting.
+    fn frees_much(&self, i: usize, step: &Step) -> bool {
+        const MUCH: usize = 1 << 20;
+        let real = step.inputs.iter().flatten().filter(|&&s| self.last_use[s] == i);
+        real.filter_map(|&s| self.shape(s).ok()).map(|s| s.iter().product::<usize>() * size_of::<f32>()).sum::<usize>()
+            >= MUCH
+    }
+
+    /// See [`Plan::live`].
+    fn live(&self) -> usize {
+        let mut real: Vec<Option<Lifetime>> = vec![None; self.program.values.len()];
+        let lifetime = |slot: Slot, first: usize| {
+            let elements = self.shape(slot).ok()?.iter().product::<usize>();
+            let real = matches!(self.program.values[slot].repr, Repr::Real);
+            real.then_some(Lifetime { bytes: elements * size_of::<f32>(), first, last: self.last_use[slot] })
+        };
+        for &slot in &self.program.inputs {
+            real[slot] = lifetime(slot, 0);
+        }
+        for (i, step) in self.program.steps.iter().enumerate() {
+            // A value in another shape is the same memory.
+            let view = matches!(&step.kind, StepKind::Float(op) if is_view(op));
+            for &slot in step.outputs.iter().flatten() {
+                real[slot] = lifetime(slot, i + usize::from(view));
+            }
+        }
+        let real: Vec<Lifetime> = real.into_iter().flatten().collect();
+        self.space.most(&real)
     }
 
     /// What waits becomes a segment that computes the steps before `end`.
@@ -338,7 +404,10 @@ impl Planner<'_> {
         let layout = self.layouts[slot];
         let len = room(&shape)?;
         let place = match self.fusing.hosts.get(&slot).copied() {
-            None => Place { at: self.space.take(len, self.now, self.last_use[slot]), shape, layout, len, pitch: None },
+            None => {
+                let lifetime = Lifetime { bytes: len, first: self.now, last: self.last_use[slot] };
+                Place { at: self.space.value(lifetime), shape, layout, len, pitch: None }
+            }
             Some((whole, channel)) => {
                 let host = self.produce(whole)?;
                 Place { at: host.at + channel, shape, layout, len, pitch: Some(host.shape[1]) }
@@ -358,42 +427,7 @@ impl Planner<'_> {
 
     /// Memory for this step only.
     pub(super) fn temporary(&mut self, bytes: usize) -> usize {
-        self.space.take(bytes, self.now, self.now)
-    }
-}
-
-/// The arena while it is handed out: first fit by liveness.
-#[derive(Default)]
-struct Space {
-    /// Start, end, and the step after which the bytes are free.
-    live: Vec<(usize, usize, usize)>,
-    size: usize,
-}
-
-impl Space {
-    fn take(&mut self, bytes: usize, now: usize, until: usize) -> usize {
-        self.live.retain(|&(_, _, last)| last >= now);
-        self.live.sort_unstable();
-        let bytes = (bytes + SLACK).next_multiple_of(64);
-        let mut at = 0;
-        for &(start, end, _) in &self.live {
-            if at + bytes <= start {
-                break;
-            }
-            at = at.max(end);
-        }
-        self.live.push((at, at + bytes, until));
-        self.size = self.size.max(at + bytes);
-        at
-    }
-
-    /// The bytes taken at `at` live on until `until`.
-    fn keep(&mut self, at: usize, until: usize) {
-        for (start, _, last) in &mut self.live {
-            if *start == at {
-                *last = (*last).max(until);
-            }
-        }
+        self.space.temporary(bytes, self.now)
     }
 }
 

@@ -21,6 +21,7 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
     carry(&mut graph);
     let graph = Arc::new(graph);
     let mut b = Builder {
+        reaches: product::reaches(&graph)?,
         consumers: graph.consumers(),
         fused: vec![false; graph.node_count()],
         code: vec![None; graph.value_count()],
@@ -78,6 +79,8 @@ fn carry(graph: &mut Graph) {
 pub(super) struct Builder {
     pub(super) p: Program,
     consumers: Vec<Vec<(NodeId, usize)>>,
+    /// See [`product::reaches`].
+    reaches: Vec<Option<Vec<i64>>>,
     /// Nodes that are part of an earlier step.
     fused: Vec<bool>,
     code: Vec<Option<Slot>>,
@@ -232,7 +235,8 @@ impl Builder {
         let Some(from) = self.grid(x) else { return Ok(false) };
         let target = self.target(y);
         let to = target.as_ref().map(|(_, grid, clamp, _)| (*grid, *clamp));
-        let Some(product) = product::build(&self.p.graph, node, from, to, self.p.profile)? else {
+        let reach = self.reaches[id.0 as usize].as_deref();
+        let Some(product) = product::build(&self.p.graph, node, reach, from, to, self.p.profile)? else {
             let note = format!(
                 "'{}' runs in floating point: its weights are not quantized in a form integers can use",
                 node.name

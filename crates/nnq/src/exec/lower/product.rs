@@ -2,11 +2,75 @@
 use super::{Clamp, Form, Grid, Product, ProductOut, Profile, Requant, dyadic};
 use crate::{
     error::{Error, Result},
-    ir::{Data, Granularity, Graph, Node, Op, QParams, Tensor, ValueId},
+    exec::float::widest::widest,
+    ir::{Data, Granularity, Graph, Node, Op, QParams, QType, Tensor, ValueId},
 };
+use rayon::prelude::*;
 use std::sync::Arc;
 
-/// The product of `node` with its input on the grid `from`; `None` when the weights are not held as codes, one scale per tensor or
+/// The weights of a product that integers can compute: codes, one scale per tensor or output channel.
+struct Weights {
+    form: Form,
+    value: ValueId,
+    codes: Arc<Tensor>,
+    qtype: QType,
+    /// The axis of the output channels.
+    axis: usize,
+    /// Per output channel.
+    scale: Vec<f32>,
+    zero: Vec<i32>,
+    bias: Option<ValueId>,
+}
+
+impl Weights {
+    fn of(graph: &Graph, node: &Node) -> Option<Self> {
+        let value = node.input(1)?;
+        let (codes, params) = codes(graph, value)?;
+        let rank = codes.shape().len();
+        let input_rank = node.input(0).and_then(|x| graph.value(x).shape.as_ref().map(crate::ir::Shape::rank));
+        let (form, axis, bias) = match &node.op {
+            Op::Conv(a) if rank == 3 || rank == 4 => (Form::Conv(a.clone()), 0, node.input(2)),
+            Op::Gemm { alpha, beta, trans_a: false, trans_b }
+                if rank == 2 && *alpha == 1.0 && (*beta == 1.0 || node.input(2).is_none()) =>
+            {
+                (Form::Matrix { transposed: *trans_b }, usize::from(!*trans_b), node.input(2))
+            }
+            Op::MatMul if rank == 2 && input_rank.is_some_and(|r| r >= 2) => {
+                (Form::Matrix { transposed: false }, 1, None)
+            }
+            _ => return None,
+        };
+        let channels = codes.shape()[axis];
+        let (scale, zero) = match params.granularity {
+            Granularity::Tensor => (vec![params.scale[0]; channels], vec![params.zero_point[0]; channels]),
+            Granularity::Channel { axis: a } if a == axis => (params.scale.clone(), params.zero_point.clone()),
+            _ => return None,
+        };
+        Some(Self { form, value, codes, qtype: params.qtype, axis, scale, zero, bias })
+    }
+
+    /// The sum of `|code - zero point|` of each output channel.
+    fn distances(&self) -> Result<Vec<i64>> {
+        let inner: usize = self.codes.shape()[self.axis + 1..].iter().product();
+        Ok(match self.codes.data() {
+            Data::I8(codes) => distances(codes, inner, &self.zero),
+            Data::U8(codes) => distances(codes, inner, &self.zero),
+            Data::I16(codes) => distances(codes, inner, &self.zero),
+            Data::U16(codes) => distances(codes, inner, &self.zero),
+            _ => return Err(Error::internal("weight codes of more than 16 bits")),
+        })
+    }
+}
+
+/// For each node whose weights integers can compute with, the sum of `|code - zero point|` of each output channel: the part of the
+/// overflow proof that reads every weight, on all threads.
+pub(super) fn reaches(graph: &Graph) -> Result<Vec<Option<Vec<i64>>>> {
+    let nodes: Vec<&Node> = graph.nodes().map(|(_, node)| node).collect();
+    let of = |node: &&Node| Weights::of(graph, node).map(|w| w.distances()).transpose();
+    nodes.par_iter().with_max_len(1).map(of).collect()
+}
+
+/// The product of `node`, whose entry of [`reaches`] is `reach`, with its input on the grid `from`; `None` when the weights are not held as codes, one scale per tensor or
 /// output channel, so that the node has to run in floating point.
 ///
 /// # Errors
@@ -14,32 +78,15 @@ use std::sync::Arc;
 pub(super) fn build(
     graph: &Graph,
     node: &Node,
+    reach: Option<&[i64]>,
     from: Grid,
     to: Option<(Grid, Clamp)>,
     profile: Profile,
 ) -> Result<Option<Product>> {
-    let Some(w) = node.input(1) else { return Ok(None) };
-    let Some((weight, params)) = codes(graph, w) else { return Ok(None) };
-    let rank = weight.shape().len();
-    let input_rank = node.input(0).and_then(|x| graph.value(x).shape.as_ref().map(crate::ir::Shape::rank));
-    let (form, axis, bias) = match &node.op {
-        Op::Conv(a) if rank == 3 || rank == 4 => (Form::Conv(a.clone()), 0, node.input(2)),
-        Op::Gemm { alpha, beta, trans_a: false, trans_b }
-            if rank == 2 && *alpha == 1.0 && (*beta == 1.0 || node.input(2).is_none()) =>
-        {
-            (Form::Matrix { transposed: *trans_b }, usize::from(!*trans_b), node.input(2))
-        }
-        Op::MatMul if rank == 2 && input_rank.is_some_and(|r| r >= 2) => (Form::Matrix { transposed: false }, 1, None),
-        _ => return Ok(None),
-    };
-    let channels = weight.shape()[axis];
-    let (scale, zero) = match params.granularity {
-        Granularity::Tensor => (vec![params.scale[0]; channels], vec![params.zero_point[0]; channels]),
-        Granularity::Channel { axis: a } if a == axis => (params.scale.clone(), params.zero_point.clone()),
-        _ => return Ok(None),
-    };
+    let (Some(w), Some(reach)) = (Weights::of(graph, node), reach) else { return Ok(None) };
+    let Weights { form, value, codes: weight, qtype, scale, zero, bias, .. } = w;
     let Some(bias) = biases(graph, bias, from.scale, &scale)? else { return Ok(None) };
-    let bound = prove(graph, w, &weight, axis, &zero, &bias, from)?;
+    let bound = prove(graph, value, reach, &bias, from)?;
     let out = match to {
         None => ProductOut::Real { scale: scale.iter().map(|sw| from.scale * sw).collect() },
         Some((grid, clamp)) => ProductOut::Code {
@@ -55,7 +102,7 @@ pub(super) fn build(
             clamp,
         },
     };
-    Ok(Some(Product { form, weight, weight_qtype: params.qtype, weight_zero: zero, bias, bound, out }))
+    Ok(Some(Product { form, weight, weight_qtype: qtype, weight_zero: zero, bias, bound, out }))
 }
 
 /// The codes of an annotated constant; real numbers still to be rounded are none.
@@ -117,54 +164,64 @@ pub fn bias_code(b: f64, sx: f32, sw: f32) -> Option<i32> {
 
 /// The sum of `|code - zero point|` of each channel; `codes` is `[..][channels][inner]`.
 fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Vec<i64> {
-    let signed = std::any::TypeId::of::<T>() == std::any::TypeId::of::<i8>();
+    // Distances of 16 bits: this many fit 32 bits. Of 8 bits: this many fit 16.
+    const SAFE: usize = 1 << 14;
+    const SAFE_BYTES: usize = 256;
+    let channels = zero.len().max(1);
     let mut sums = vec![0i64; zero.len()];
     if inner == 1 {
-        for row in codes.chunks_exact(zero.len().max(1)) {
-            for ((sum, &code), &zero) in sums.iter_mut().zip(row).zip(zero) {
-                *sum += i64::from((code.into() - zero).abs());
-            }
+        let mut some = vec![0u32; zero.len()];
+        for rows in codes.chunks(channels * SAFE) {
+            some.fill(0);
+            widest(
+                #[inline(always)]
+                || {
+                    for row in rows.chunks_exact(channels) {
+                        for ((sum, &code), &zero) in some.iter_mut().zip(row).zip(zero) {
+                            *sum += (code.into() - zero).unsigned_abs();
+                        }
+                    }
+                },
+            );
+            sums.iter_mut().zip(&some).for_each(|(sum, &some)| *sum += i64::from(some));
         }
         return sums;
     }
-    // Differences of 16 bits: this many fit 32 bits.
-    const SAFE: usize = 1 << 14;
     for (i, run) in codes.chunks_exact(inner.max(1)).enumerate() {
-        let channel = i % zero.len();
-        for some in run.chunks(SAFE) {
-            // Symmetric weights, the most common: bytes are summed as bytes.
-            let sum = match bytemuck::try_cast_slice::<T, i8>(some) {
-                Ok(bytes) if zero[channel] == 0 && signed => bytes.iter().map(|c| u32::from(c.unsigned_abs())).sum(),
-                _ => some.iter().map(|&code| (code.into() - zero[channel]).unsigned_abs()).sum::<u32>(),
-            };
-            sums[channel] += i64::from(sum);
-        }
+        let channel = i % channels;
+        let zero = zero[channel];
+        let narrow = size_of::<T>() == 1 && (-128..256).contains(&zero);
+        sums[channel] += widest(
+            #[inline(always)]
+            || {
+                // Loops and no iterators: those go through functions that are compiled for the least machine.
+                let mut all = 0;
+                for some in run.chunks(if narrow { SAFE_BYTES } else { SAFE }) {
+                    let (mut near, mut far) = (0u16, 0u32);
+                    if narrow {
+                        for &code in some {
+                            near += ((code.into() - zero) as i16).unsigned_abs();
+                        }
+                    } else {
+                        for &code in some {
+                            far += (code.into() - zero).unsigned_abs();
+                        }
+                    }
+                    all += i64::from(near) + i64::from(far);
+                }
+                all
+            },
+        );
     }
     sums
 }
 
 /// Proves that no accumulator overflows and answers the largest bound.
-fn prove(
-    graph: &Graph,
-    w: ValueId,
-    weight: &Tensor,
-    axis: usize,
-    zero: &[i32],
-    bias: &[i32],
-    from: Grid,
-) -> Result<i64> {
-    let reach = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
-    let inner: usize = weight.shape()[axis + 1..].iter().product();
-    let sums = match weight.data() {
-        Data::I8(codes) => distances(codes, inner, zero),
-        Data::U8(codes) => distances(codes, inner, zero),
-        Data::I16(codes) => distances(codes, inner, zero),
-        Data::U16(codes) => distances(codes, inner, zero),
-        _ => return Err(Error::internal("weight codes of more than 16 bits")),
-    };
+fn prove(graph: &Graph, w: ValueId, reach: &[i64], bias: &[i32], from: Grid) -> Result<i64> {
+    let most = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
     let mut worst = 0;
-    for (channel, (sum, b)) in sums.into_iter().zip(bias).enumerate() {
-        let bound = sum.saturating_mul(reach).saturating_add(i64::from(*b).abs());
+    for (channel, (sum, b)) in reach.iter().zip(bias).enumerate() {
+        let bound = sum.saturating_mul(most).saturating_add(i64::from(*b).abs());
         if bound > i64::from(i32::MAX) {
             return Err(Error::value(format!(
                 "the accumulator of output channel {channel} can reach {bound}, beyond 2^31 - 1"
@@ -175,4 +232,34 @@ fn prove(
         worst = worst.max(bound);
     }
     Ok(worst)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_of_all_types_and_orders() {
+        let plain = |codes: &[i32], inner: usize, zero: &[i32]| {
+            let mut sums = vec![0i64; zero.len()];
+            for (i, &code) in codes.iter().enumerate() {
+                let channel = i / inner % zero.len();
+                sums[channel] += i64::from((code - zero[channel]).abs());
+            }
+            sums
+        };
+        for inner in [1, 2, 255, 256, 257, 1000] {
+            for zeros in [[0, 0, 0], [-128, 127, 5], [0, 30_000, -7]] {
+                let bytes: Vec<i8> = (0..3 * inner * 2).map(|i| (i * 89 % 256) as u8 as i8).collect();
+                let all: Vec<i32> = bytes.iter().map(|&b| b.into()).collect();
+                assert_eq!(distances(&bytes, inner, &zeros), plain(&all, inner, &zeros), "{inner} {zeros:?}");
+                let worst = vec![-128i8; 3 * inner];
+                assert_eq!(distances(&worst, inner, &zeros), plain(&vec![-128; 3 * inner], inner, &zeros));
+                let worst = vec![i16::MIN; 3 * inner];
+                assert_eq!(distances(&worst, inner, &zeros), plain(&vec![-32768; 3 * inner], inner, &zeros));
+            }
+        }
+        // More rows than are summed at once.
+        assert_eq!(distances(&vec![u16::MAX; 2 * 40_000], 1, &[0, 1]), [40_000 * 65_535, 40_000 * 65_534]);
+    }
 }

@@ -110,8 +110,9 @@ pub struct AttributeProto {
     pub i: Option<i64>,
     #[prost(bytes = "bytes", optional, tag = "4")]
     pub s: Option<Bytes>,
-    #[prost(message, optional, tag = "5")]
-    pub t: Option<TensorProto>,
+    /// Boxed: it is large, and most attributes are none.
+    #[prost(message, optional, boxed, tag = "5")]
+    pub t: Option<Box<TensorProto>>,
     #[prost(message, optional, tag = "6")]
     pub g: Option<Present>,
     #[prost(message, repeated, tag = "11")]

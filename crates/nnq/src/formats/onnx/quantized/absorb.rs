@@ -4,6 +4,7 @@ use crate::{
     error::{At, Error, Result},
     ir::{DType, Granularity, Graph, Node, NodeId, Op, QParams, QType, Shape, Tensor, ValueId, op::Unary},
 };
+use rayon::prelude::*;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -19,7 +20,8 @@ use std::{
 /// # Errors
 /// When the metadata names a grid that does not exist.
 pub fn absorb(graph: &Graph) -> Result<Graph> {
-    let graph = &super::fold::scales(graph)?;
+    let graph = &*super::fold::scales(graph)?;
+    look(graph);
     let mut a = Absorb::new(graph)?;
     for (id, node) in graph.nodes() {
         if !a.done.contains(&id) {
@@ -27,6 +29,14 @@ pub fn absorb(graph: &Graph) -> Result<Graph> {
         }
     }
     a.finish()
+}
+
+/// Looks at all integers of a graph on all threads, so that their ranges are known.
+fn look(graph: &Graph) {
+    let constants = graph.values().filter_map(|(_, v)| v.constant.as_deref().filter(|t| t.dtype().is_int()));
+    let constants: Vec<&Tensor> = constants.collect();
+    // What cannot be known is an error where somebody wants to know it.
+    constants.par_iter().with_max_len(1).for_each(|t| drop(t.int_range()));
 }
 
 /// What is known about a value of the source graph.

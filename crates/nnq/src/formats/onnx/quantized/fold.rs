@@ -3,12 +3,12 @@ use crate::{
     error::Result,
     ir::{Graph, Op, Patch, Tensor, op::Binary},
 };
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// Replaces products of two constants, one of them a single number, by constants: the scale of a bias is written as the product of
 /// the input's and the weight's scale.
-pub(super) fn scales(graph: &Graph) -> Result<Graph> {
-    let mut out = graph.clone();
+pub(super) fn scales(graph: &Graph) -> Result<Cow<'_, Graph>> {
+    let mut out = Cow::Borrowed(graph);
     let mut patch = Patch::new();
     for (id, node) in graph.nodes() {
         let (Op::Binary(Binary::Mul), Some(y)) = (&node.op, node.output(0)) else { continue };
@@ -21,11 +21,11 @@ pub(super) fn scales(graph: &Graph) -> Result<Graph> {
         }
         let product = Tensor::of(many.shape(), v.iter().map(|x| s[0] * x).collect::<Vec<f32>>());
         let name = graph.value(y).name.clone();
-        let constant = out.add_constant(&format!("{name}_folded"), Arc::new(product));
+        let constant = out.to_mut().add_constant(&format!("{name}_folded"), Arc::new(product));
         patch.replace(y, constant).remove(id);
     }
     if !patch.is_empty() {
-        out.apply(patch)?;
+        out.to_mut().apply(patch)?;
     }
     Ok(out)
 }

@@ -256,7 +256,7 @@ impl<'a> Attrs<'a> {
                 key,
                 &AttributeProto {
                     kind: Some(kind::TENSOR),
-                    t: Some(tensor::to_proto("", v)),
+                    t: Some(tensor::to_proto("", v).into()),
                     ..AttributeProto::default()
                 },
             );

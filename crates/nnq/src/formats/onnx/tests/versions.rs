@@ -189,7 +189,7 @@ fn constants_of_every_form() {
             AttributeProto {
                 name: Some("value".into()),
                 kind: Some(attribute::TENSOR),
-                t: Some(tensor),
+                t: Some(tensor.into()),
                 ..Default::default()
             },
             "[1]",
