@@ -20,7 +20,7 @@ Development tasks of nnq.
   cargo xtask lint             formatting, clippy and documentation, warnings denied
   cargo xtask differential [CASES]
                                the kernels of every instruction set against formulas (default: 10000 cases of each family)
-  cargo xtask memcheck         fewer such cases under valgrind, the address sanitizer and miri
+  cargo xtask memcheck         fewer such cases under valgrind and miri
   cargo xtask fuzz [SECONDS]   builds every fuzz target with the nightly toolchain and runs each (default: 60 seconds)
   cargo xtask peers            makes .venv-peers (onnxruntime, openvino, nncf) for nnq bench --peers
   cargo xtask benchmarks [ISA] nnq beside these engines: writes docs/benchmarks.md; with ISA, engines limited to it where they can be
