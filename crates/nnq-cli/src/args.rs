@@ -155,6 +155,8 @@ pub struct Eval {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     #[command(flatten)]
+    pub tuning: Tuning,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -181,6 +183,8 @@ pub struct Run {
     #[arg(short, long, value_name = "OUT.npy")]
     pub out: PathBuf,
     #[command(flatten)]
+    pub tuning: Tuning,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -205,13 +209,15 @@ pub struct Bench {
     #[command(flatten)]
     pub threads: Threads,
     /// Compare with ONNX Runtime and OpenVINO on the same model, in turns, each in a process of its own
-    #[arg(long, conflicts_with_all = ["engine", "batch", "threads"])]
+    #[arg(long, conflicts_with_all = ["engine", "batch", "threads", "tune"])]
     pub peers: bool,
     #[command(flatten)]
     pub comparison: Comparison,
     /// Run the model as often as standard input says: what --peers starts
     #[arg(long, hide = true, conflicts_with_all = ["peers", "json"])]
     pub worker: bool,
+    #[command(flatten)]
+    pub tuning: Tuning,
     #[command(flatten)]
     pub output: Output,
 }
@@ -293,6 +299,8 @@ pub struct Compile {
     #[arg(short, long, value_name = "OUT.plan")]
     pub out: PathBuf,
     #[command(flatten)]
+    pub tuning: Tuning,
+    #[command(flatten)]
     pub output: Output,
 }
 
@@ -350,6 +358,15 @@ pub struct Engine {
     /// The rounding rules of sim and int: see docs/numerics.md
     #[arg(long, value_name = "PROFILE", default_value = "dyadic")]
     pub profile: Profile,
+}
+
+/// Whether the integer engine tries what is fastest.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Tuning {
+    /// Try on this machine what is fastest for each layer, once: it is kept in the user's cache folder (or the folder that NNQ_CACHE
+    /// names). Results do not depend on it
+    #[arg(long)]
+    pub tune: bool,
 }
 
 /// How many threads.

@@ -8,6 +8,7 @@ use crate::{
     },
     formats::onnx,
     ir::{Graph, Tensor, infer, pass},
+    tune::Tuning,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path, str::FromStr, sync::Arc};
@@ -137,6 +138,21 @@ impl Engine {
             Session::Int(s) => s.run(inputs),
         }
     }
+    /// Chooses by trying how each step of the integer engine runs on `batch` samples, see [`int::Session::tune`]. What is found is kept
+    /// for the next time, and what was kept is not tried again. `progress` hears how many steps are done, and of how many.
+    ///
+    /// # Errors
+    /// When another engine runs, sizes are not known, or the file of choices cannot be read or written.
+    pub fn tune(&mut self, batch: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+        let Session::Int(session) = &mut self.session else {
+            let cause = format!("engine {} has nothing to tune", self.options.kind);
+            return Err(Error::usage(cause).cure("leave --tune out, or use --engine int"));
+        };
+        let mut tuning = Tuning::open()?;
+        let known = tuning.choices().len();
+        session.tune(&input_shapes(&self.graph, batch)?, tuning.choices(), progress)?;
+        if tuning.choices().len() > known { tuning.save() } else { Ok(()) }
+    }
     /// The graph it was opened with.
     pub fn graph(&self) -> &Arc<Graph> {
         &self.graph
@@ -187,14 +203,24 @@ impl Engine {
 
 /// Compiles the quantized model in `path` for inputs of as many samples as each of `batches` says and for this machine (or the
 /// instruction set that `NNQ_ISA` names) into `out`: packed weights and every step with its place, ready to be mapped into memory.
-/// Answers the bytes written.
+/// With `tune`, each step is chosen by trying, see [`Engine::tune`]. Answers the bytes written.
 ///
 /// # Errors
 /// When the model is not quantized, its sizes are not known, or a step in floating point has no form in such a file.
-pub fn compile(path: &Path, out: &Path, batches: &[usize], profile: Profile) -> Result<u64> {
+pub fn compile(
+    path: &Path,
+    out: &Path,
+    batches: &[usize],
+    profile: Profile,
+    tune: Option<&mut dyn FnMut(usize, usize)>,
+) -> Result<u64> {
     let staging = crate::staging::Staging::new(out)?;
-    let engine = Engine::open(load(path)?, Options { kind: Kind::Int, profile, threads: 0 }).at(|| path.display())?;
-    let Session::Int(session) = &engine.session else { return Err(Error::internal("no integer session")) };
+    let mut engine =
+        Engine::open(load(path)?, Options { kind: Kind::Int, profile, threads: 0 }).at(|| path.display())?;
+    if let Some(progress) = tune {
+        batches.iter().try_for_each(|&batch| engine.tune(batch, progress)).at(|| path.display())?;
+    }
+    let Session::Int(session) = &mut engine.session else { return Err(Error::internal("no integer session")) };
     let bytes = batches
         .iter()
         .map(|&batch| input_shapes(&engine.graph, batch))

@@ -11,11 +11,13 @@ pub mod exec;
 pub mod formats;
 pub mod inspect;
 pub mod ir;
+mod machine;
 pub mod numbers;
 pub mod quant;
 pub mod quantize;
 pub mod run;
 mod staging;
+pub mod tune;
 pub mod zoo;
 
 pub use error::{Error, ErrorKind, Result};

@@ -5,7 +5,11 @@ mod networks;
 use bytes::Bytes;
 use networks::{Network, bits, part, program};
 use nnq::exec::{int, lower::Profile};
-use nnq_kernels::Isa;
+use nnq_kernels::{
+    Isa,
+    conv::Way,
+    tape::{Choice, Split},
+};
 
 fn options(isa: Option<Isa>, threads: usize) -> int::Options {
     int::Options { threads, isa, separate: false }
@@ -51,12 +55,45 @@ fn the_same_bits_from_a_file() {
 }
 
 #[test]
+fn what_is_chosen_by_trying_changes_no_bit_and_is_kept() {
+    let network = Network::demo();
+    let x = network.batch(2);
+    let shapes = vec![x.shape().to_vec()];
+    for threads in [1, 2] {
+        let program = program(&network.quantize().graph, Profile::Dyadic);
+        let mut session = int::Session::new(program, &options(None, threads)).unwrap();
+        let expected = bits(&session.run(vec![x.clone()]).unwrap()[0]);
+        let (mut choices, mut last) = (int::Choices::new(), (0, 0));
+        session.tune(&shapes, &mut choices, &mut |done, of| last = (done, of)).unwrap();
+        assert!(last.0 == last.1 && last.1 > 0 && !choices.is_empty(), "{last:?}");
+        assert!(bits(&session.run(vec![x.clone()]).unwrap()[0]) == expected);
+        // All that can be chosen, one after another, as if each had been the fastest; none is tried again.
+        let descriptions: Vec<String> = choices.keys().cloned().collect();
+        let odd = |i: usize| Choice {
+            way: Way { vectors: i % 2 == 0, patches: i % 3 == 0, block: [0, 16, 1024][i % 3] },
+            split: (i % 4 > 0).then_some(Split { by_panels: i % 2 == 1, pieces: 1 << (i % 5) }),
+        };
+        for shift in 0..12 {
+            let mut given: int::Choices =
+                descriptions.iter().enumerate().map(|(i, d)| (d.clone(), odd(i + shift))).collect();
+            let before = given.clone();
+            session.tune(&shapes, &mut given, &mut |_, _| ()).unwrap();
+            assert!(given == before);
+            assert!(bits(&session.run(vec![x.clone()]).unwrap()[0]) == expected, "{threads} threads, {given:?}");
+            let file = Bytes::from(session.compile(vec![shapes.clone()]).unwrap());
+            let mut loaded = int::Session::from_compiled(&file, &options(None, threads)).unwrap();
+            assert!(bits(&loaded.run(vec![x.clone()]).unwrap()[0]) == expected, "{threads} threads, {given:?}");
+        }
+    }
+}
+
+#[test]
 fn a_damaged_file_is_refused() {
     let network = Network::demo();
     let x = network.batch(1);
     let whole = program(&network.quantize().graph, Profile::Dyadic);
     let isa = Some(Isa::Scalar);
-    let session = int::Session::new(whole, &options(isa, 1)).unwrap();
+    let mut session = int::Session::new(whole, &options(isa, 1)).unwrap();
     let file = session.compile(vec![vec![x.shape().to_vec()]]).unwrap();
     let open = |bytes: Vec<u8>| int::Session::from_compiled(&Bytes::from(bytes), &options(isa, 1));
     let head = 48 + u32::from_le_bytes(file[12..16].try_into().unwrap()) as usize;

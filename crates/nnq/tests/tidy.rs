@@ -31,12 +31,14 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("quantize", ANY),
     ("run", ANY),
     ("staging", &["error"]),
+    ("machine", &[]),
+    ("tune", ANY),
     ("zoo", ANY),
     ("lib", ANY),
 ];
 const ANY: &[&str] = &[
     "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run",
-    "staging", "zoo",
+    "staging", "machine", "tune", "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

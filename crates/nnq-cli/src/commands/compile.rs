@@ -1,7 +1,7 @@
 //! `nnq compile`.
 use crate::{
     args::Compile,
-    print::{self, number},
+    print::{self, Progress, number},
 };
 use nnq::{Result, engine};
 use serde::Serialize;
@@ -23,7 +23,11 @@ pub fn run(args: &Compile) -> Result<()> {
     batches.sort_unstable();
     batches.dedup();
     let sizes: Vec<usize> = batches.iter().map(|&b| b as usize).collect();
-    let bytes = engine::compile(&args.model, &args.out, &sizes, profile)?;
+    let mut progress = Progress::new("tuning");
+    let mut update = |done: usize, of: usize| progress.update(done as u64, of as u64);
+    let tune: Option<&mut dyn FnMut(usize, usize)> = if args.tuning.tune { Some(&mut update) } else { None };
+    let bytes = engine::compile(&args.model, &args.out, &sizes, profile, tune)?;
+    drop(progress);
     let (model, file) = (args.model.display().to_string(), args.out.display().to_string());
     let report = Report { model, file, batches, profile, bytes };
     print::report(args.output.json, &report, |r| {

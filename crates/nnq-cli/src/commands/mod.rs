@@ -11,8 +11,9 @@ mod run;
 mod zoo;
 
 use crate::{
-    args::{Command, Reading, Threads},
+    args::{Command, Reading, Threads, Tuning},
     interrupt::Interrupt,
+    print::Progress,
 };
 use nnq::{
     Result,
@@ -53,6 +54,16 @@ pub fn run(command: &Command) -> Result<()> {
 /// Reads a model and makes it ready to run; without a kind, on the engine that suits it.
 fn open(path: &Path, kind: Option<Kind>, profile: Profile, threads: Threads) -> Result<Engine> {
     Engine::open_file(path, kind, profile, threads.threads)
+}
+
+/// Tunes an engine for batches of `samples`, where that is wanted.
+fn tune(engine: &mut Engine, tuning: Tuning, samples: usize) -> Result<()> {
+    if !tuning.tune {
+        return Ok(());
+    }
+    let mut progress = Progress::new("tuning");
+    let batch = engine.batch(samples);
+    engine.tune(batch, &mut |done, of| progress.update(done as u64, of as u64))
 }
 
 /// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.

@@ -38,6 +38,8 @@ pub fn run(args: &Run) -> Result<()> {
         super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
     let preprocess = args.preprocess.as_deref().map(Preprocess::from_arg).transpose()?;
     let inputs = run::read_inputs(&engine, &args.input, preprocess.as_ref()).at(|| &model)?;
+    let samples = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(1);
+    super::tune(&mut engine, args.tuning, samples).at(|| &model)?;
     let clock = Instant::now();
     let outputs = engine.run(inputs).at(|| &model)?;
     let seconds = clock.elapsed().as_secs_f64();

@@ -1,7 +1,7 @@
 //! The loops around the tile: blocks of pixels that stay in the cache, and within them every panel of
 //! weights against every tile.
 use super::{
-    ConvGeom, Scratch,
+    ConvGeom, Scratch, Way,
     epilogue::{OutPtr, Ready},
     finish::{Part, correct_rows, finish, row_sums},
     pack::Panels,
@@ -34,6 +34,7 @@ pub(super) struct Job<'a> {
     pub(super) part: Range<usize>,
     /// These outputs are writable and nobody else uses them.
     pub(super) out: OutPtr,
+    pub(super) way: Way,
     pub(super) scratch: &'a mut Scratch,
 }
 
@@ -72,7 +73,8 @@ impl Op for Job<'_> {
     #[inline(always)]
     fn call<S: Simd>(mut self, s: S) {
         let bytes = (self.panels.steps * 4 * S::TILE_PIXELS).max(1);
-        let most = (BLOCK_BYTES / bytes).clamp(1, BLOCK_TILES);
+        let most = if self.way.block == 0 { BLOCK_TILES } else { usize::MAX };
+        let most = (self.way.block(BLOCK_BYTES) / bytes).clamp(1, most);
         let cut = Cut::new(self.rows.len(), S::TILE_PIXELS);
         let blocks = cut.tiles.div_ceil(most);
         for block in 0..blocks {

@@ -11,6 +11,7 @@ use super::{
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Simd;
 use crate::{Isa, isa};
+use serde::{Deserialize, Serialize};
 use std::{ops::Range, sync::Arc};
 
 /// Pixels for which vectors are as fast as tiles of 16.
@@ -26,7 +27,29 @@ pub struct BoundConv {
     x_zero: u8,
     form: Form,
     code: Code,
+    way: Way,
 }
+
+/// How a convolution goes about its work. The results are the same bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Way {
+    /// Vectors even where the instruction set has tiles.
+    pub vectors: bool,
+    /// The inputs of each pixel are copied together even where a copy of rows with their padding would do.
+    pub patches: bool,
+    /// Kibibytes of inputs that are worked on at once; 0: what suits most.
+    pub block: u16,
+}
+
+impl Way {
+    /// Bytes of inputs that are worked on at once.
+    pub(super) fn block(self, usual: usize) -> usize {
+        if self.block == 0 { usual } else { usize::from(self.block) << 10 }
+    }
+}
+
+/// Sizes of blocks to try, in kibibytes.
+const BLOCKS: [u16; 4] = [16, 64, 256, 1024];
 
 #[derive(Clone, Debug)]
 enum Code {
@@ -58,12 +81,32 @@ impl BoundConv {
                 ready: Ready::new(epi, panels, x_zero),
             })),
         };
-        BoundConv { isa, geom: *geom, x_zero, form: epi.form(), code }
+        BoundConv { isa, geom: *geom, x_zero, form: epi.form(), code, way: Way::default() }
     }
 
     /// The sizes that it was bound for.
     pub fn geom(&self) -> &ConvGeom {
         &self.geom
+    }
+
+    /// The ways there are, the usual one first.
+    pub fn ways(&self) -> Vec<Way> {
+        let mut ways = vec![Way::default()];
+        let Code::Panels(_code) = &self.code else { return ways };
+        #[cfg(target_arch = "x86_64")]
+        if isa::tiles(self.isa).is_some() {
+            ways.push(Way { vectors: true, ..Way::default() });
+            if _code.padded.is_some() {
+                ways.push(Way { patches: true, ..Way::default() });
+            }
+        }
+        ways.extend(BLOCKS.map(|block| Way { block, ..Way::default() }));
+        ways
+    }
+
+    /// Goes this way from now on, as far as it is open to it.
+    pub fn set_way(&mut self, way: Way) {
+        self.way = way;
     }
 
     /// Bytes of memory beside the shared weights.
@@ -145,10 +188,13 @@ impl BoundConv {
             Code::Panels(code) => {
                 let OnPanels { panels: all, plan, ready, .. } = &**code;
                 let (geom, x_zero) = (&self.geom, self.x_zero);
-                let job = block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, scratch };
+                let way = self.way;
+                let job =
+                    block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, way, scratch };
                 #[cfg(target_arch = "x86_64")]
-                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS) {
-                    return amx.vectors().run(tiled::Tiled { job, padded: code.padded, amx });
+                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS && !way.vectors) {
+                    let padded = code.padded.filter(|_| !way.patches);
+                    return amx.vectors().run(tiled::Tiled { job, padded, amx });
                 }
                 isa::dispatch(self.isa, job).expect("panels are packed for vectors");
             }

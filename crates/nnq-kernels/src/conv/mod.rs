@@ -17,7 +17,7 @@ mod tile;
 mod tiled;
 
 use crate::{Isa, isa::dispatch};
-pub use bound::BoundConv;
+pub use bound::{BoundConv, Way};
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Out, Requant};
 pub use geometry::ConvGeom;

@@ -7,6 +7,7 @@
 //! Codes live in the arena of a [`Workspace`]; real numbers come in and go out in buffers of the caller's.
 mod bound;
 mod check;
+mod choice;
 mod claims;
 mod memory;
 mod moves;
@@ -14,6 +15,7 @@ mod run;
 mod step;
 mod weights;
 
+pub use choice::{Choice, Split};
 pub use memory::{Real, Workspace};
 pub use moves::{Copies, Moves, Repeat};
 pub use step::{Average, Code, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
@@ -26,6 +28,7 @@ use std::{ops::Range, time::Duration};
 #[derive(Debug)]
 pub struct Tape {
     isa: Isa,
+    members: usize,
     steps: Vec<Step>,
     arena: usize,
     /// For each buffer of real numbers: elements, and whether the tape writes it.
@@ -36,6 +39,7 @@ pub struct Tape {
 struct Step {
     kernel: Kernel,
     bound: bound::Bound,
+    choice: Choice,
     /// Units of work that cannot be cut.
     units: usize,
     /// Units that should stay together.
@@ -77,12 +81,12 @@ impl Tape {
             .map(|(i, kernel)| {
                 kernel.check(&limits).map_err(|e| format!("step {i}: {e}"))?;
                 let bound = bound::Bound::new(isa, &kernel, weights, members);
-                let (units, grain) = bound.units().unwrap_or_else(|| (kernel.units(), 1));
-                let pieces = kernel.pieces(members).clamp(1, units.div_ceil(grain).max(1));
-                Ok(Step { units, grain, pieces, bound, kernel })
+                let mut step = Step { kernel, bound, choice: Choice::default(), units: 0, grain: 1, pieces: 1 };
+                step.cut(members);
+                Ok(step)
             })
             .collect::<Result<_, String>>()?;
-        Ok(Tape { isa, steps, arena, reals })
+        Ok(Tape { isa, members, steps, arena, reals })
     }
 
     /// The kernels, in order.

@@ -12,11 +12,11 @@ use crate::{
 use bytes::Bytes;
 use nnq_kernels::{
     Isa, SLACK,
-    conv::{ConvGeom, PackedConv},
+    conv::{ConvGeom, PackedConv, Way},
     depthwise::PackedDepthwise,
     tape::{
-        Average, Code, Copies, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize, Residual, Span,
-        Strided, Tape, Weights, Workspace,
+        Average, Choice, Code, Copies, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize, Residual,
+        Span, Strided, Tape, Weights, Workspace,
     },
     team::Team,
 };
@@ -222,10 +222,14 @@ pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
     for kernel in &plan.kernels {
         model.step(kernel, &plain);
     }
+    let chosen = draw.once_in(2);
     for &isa in &bench.isas {
         let weights = plan.pack(isa, stored)?;
         for members in 1..=3 {
-            let tape = Tape::new(isa, members, plan.kernels.clone(), &weights, arena, plan.reals.clone())?;
+            let mut tape = Tape::new(isa, members, plan.kernels.clone(), &weights, arena, plan.reals.clone())?;
+            if chosen {
+                choose(draw, &mut tape);
+            }
             let mut got = reals.clone();
             let mut buffers: Vec<Real> = got
                 .iter_mut()
@@ -296,6 +300,16 @@ fn transposed(draw: &mut Draw, len: usize) -> (Moves, usize) {
         if from >= len || number % holes == 1 { -1 } else { from as i32 }
     });
     (Moves::of(&sources.collect::<Vec<_>>()), total)
+}
+
+/// Any of what is open to each step.
+fn choose(draw: &mut Draw, tape: &mut Tape) {
+    for i in 0..tape.len() {
+        let (ways, splits) = (tape.ways(i), tape.splits(i));
+        let way = if ways.is_empty() { Way::default() } else { draw.pick(&ways) };
+        let split = if splits.is_empty() || draw.once_in(3) { None } else { Some(draw.pick(&splits)) };
+        tape.choose(i, Choice { way, split });
+    }
 }
 
 /// The steps without their tables.

@@ -92,7 +92,7 @@ fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padd
     let mut first = rows.start;
     if let Some(padded) = padded {
         let (out_w, out_h) = (job.geom.out_w, job.geom.out_h);
-        let most = padded.rows_of(job.geom, BLOCK_BYTES);
+        let most = padded.rows_of(job.geom, job.way.block(BLOCK_BYTES));
         while first < rows.end {
             let row = first / out_w;
             let end = (row + most).min((row / out_h + 1) * out_h);
@@ -108,7 +108,7 @@ fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padd
             (true, false) => NEAR_BYTES,
             (true, true) => 0,
         };
-        let most = bytes / job.plan.patch_bytes();
+        let most = job.way.block(bytes) / job.plan.patch_bytes();
         let most = most.max(POSITIONS) / POSITIONS * POSITIONS;
         while first < rows.end {
             let end = (first + most).min(rows.end);

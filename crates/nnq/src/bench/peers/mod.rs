@@ -5,11 +5,10 @@
 //! the one before go to sleep. So all engines see the same machine, and a ratio is the median over the rounds of the ratio of
 //! two turns of one round.
 mod cell;
-mod machine;
 mod process;
 
+pub use crate::machine::Machine;
 pub use cell::{Cell, Figures, Row};
-pub use machine::Machine;
 
 use crate::{
     data::{Choice, Loader, Settings, save_npy, subset},

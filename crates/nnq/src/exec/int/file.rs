@@ -20,14 +20,14 @@ use crate::{
 use bytes::Bytes;
 use nnq_kernels::{
     Isa,
-    tape::{Kernel, Stored, Tape, Weights},
+    tape::{Choice, Kernel, Stored, Tape, Weights},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 const MAGIC: &[u8; 8] = b"nnq plan";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Bytes before the head.
 const PREFIX: usize = 48;
 /// Weights begin at multiples of this.
@@ -73,7 +73,14 @@ struct Blob {
 
 #[derive(Serialize, Deserialize)]
 enum StoredPart {
-    Tape { kernels: Vec<Kernel>, reals: Vec<StoredReal>, origin: Vec<usize>, steps: Range<usize> },
+    Tape {
+        kernels: Vec<Kernel>,
+        /// What was chosen for each kernel.
+        choices: Vec<Choice>,
+        reals: Vec<StoredReal>,
+        origin: Vec<usize>,
+        steps: Range<usize>,
+    },
     Float(Vec<StoredFloat>),
 }
 
@@ -195,6 +202,7 @@ fn stored(part: &Part, plan: &Plan) -> Result<StoredPart> {
     Ok(match part {
         Part::Tape(Segment { tape, reals, origin, steps }) => StoredPart::Tape {
             kernels: tape.kernels().cloned().collect(),
+            choices: (0..tape.len()).map(|i| tape.choice(i)).collect(),
             reals: reals
                 .iter()
                 .map(|r| match slot(&r.value) {
@@ -320,16 +328,21 @@ fn loaded_plan(plan: StoredPlan, all: usize, weights: &[Weights], (isa, members)
     let mut parts = Vec::with_capacity(plan.parts.len());
     for part in plan.parts {
         parts.push(match part {
-            StoredPart::Tape { kernels, reals, origin, steps } => {
+            StoredPart::Tape { kernels, choices, reals, origin, steps } => {
                 slots(reals.iter().map(|r| r.slot).collect())?;
-                let fit = origin.len() == kernels.len() && steps.start <= steps.end && steps.end <= plan.facts.len();
+                let fit = origin.len() == kernels.len()
+                    && choices.len() == kernels.len()
+                    && steps.start <= steps.end
+                    && steps.end <= plan.facts.len();
                 if !fit || origin.iter().any(|o| !steps.contains(o)) {
                     return Err(damaged("its steps do not fit each other"));
                 }
                 let size = |shape: &[usize]| shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
                 let buffers = reals.iter().map(|r| size(&r.shape).map(|n| (n, r.written)));
                 let buffers = buffers.collect::<Option<_>>().ok_or_else(|| damaged("impossible sizes"))?;
-                let tape = Tape::new(isa, members, kernels, weights, plan.arena, buffers).map_err(|e| damaged(&e))?;
+                let mut tape =
+                    Tape::new(isa, members, kernels, weights, plan.arena, buffers).map_err(|e| damaged(&e))?;
+                choices.into_iter().enumerate().for_each(|(i, choice)| tape.choose(i, choice));
                 let real = |r: StoredReal| RealUse { value: Operand::Slot(r.slot), shape: r.shape, written: r.written };
                 Part::Tape(Segment { tape, reals: reals.into_iter().map(real).collect(), origin, steps })
             }

@@ -12,6 +12,7 @@ mod run;
 mod space;
 mod steps;
 mod table;
+mod tune;
 
 use super::{
     float::{Ctx, Tap},
@@ -26,6 +27,7 @@ use rayon::prelude::*;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 pub use file::is_compiled;
+pub use tune::Choices;
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -168,15 +170,45 @@ impl Session {
     ///
     /// # Errors
     /// When the shapes do not fit, or a step in floating point has no form in such a file; names it.
-    pub fn compile(&self, shapes: Vec<Vec<Vec<usize>>>) -> Result<Vec<u8>> {
+    pub fn compile(&mut self, shapes: Vec<Vec<Vec<usize>>>) -> Result<Vec<u8>> {
         let Source::Program { program, packed } = &self.source else {
             return Err(Error::usage("this is a compiled file already"));
         };
         let target = (self.isa, self.team.members());
-        let plan =
-            |shapes: Vec<Vec<usize>>| Ok((shapes.clone(), plan::compile(program, packed, target, &shapes, true)?));
-        let plans = shapes.into_iter().map(plan).collect::<Result<Vec<_>>>()?;
-        file::write(program, &plans, packed, self.isa)
+        let mut plans = Vec::with_capacity(shapes.len());
+        for shapes in shapes {
+            let key = (shapes, true);
+            let plan = match self.plans.remove(&key) {
+                Some(plan) => plan,
+                None => plan::compile(program, packed, target, &key.0, true)?,
+            };
+            plans.push((key.0, plan));
+        }
+        let bytes = file::write(program, &plans, packed, self.isa);
+        self.plans.extend(plans.into_iter().map(|(shapes, plan)| ((shapes, true), plan)));
+        bytes
+    }
+
+    /// Times on this machine what may be chosen for each step of the plan for inputs of these shapes, and chooses what is fastest: as
+    /// `choices` says where it knows a step, by trying otherwise, which is added to it. Results are the same bits. `progress` hears how
+    /// many steps are done, and of how many.
+    ///
+    /// # Errors
+    /// When the shapes do not fit.
+    pub fn tune(
+        &mut self,
+        shapes: &[Vec<usize>],
+        choices: &mut Choices,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<()> {
+        let key = (shapes.to_vec(), true);
+        if let (Source::Program { program, packed }, false) = (&self.source, self.plans.contains_key(&key)) {
+            let plan = plan::compile(program, packed, (self.isa, self.team.members()), shapes, true)?;
+            self.plans.insert(key.clone(), plan);
+        }
+        let missing = || Error::shape(format!("no plan for inputs of the shapes {shapes:?}"));
+        tune::tune(self.plans.get_mut(&key).ok_or_else(missing)?, &mut self.team, choices, progress);
+        Ok(())
     }
 
     /// The model: what it was lowered from, or the inputs and outputs that a compiled file names.

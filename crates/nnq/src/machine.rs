@@ -1,8 +1,8 @@
-//! Where a measurement was made.
-use serde::Serialize;
+//! The machine that a measurement was made on.
+use serde::{Deserialize, Serialize};
 
 /// The processor, as far as it says what it is.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Name of the processor.
     pub cpu: String,
