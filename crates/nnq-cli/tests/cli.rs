@@ -2,7 +2,8 @@
 use serde_json::Value;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 9] = ["demo", "inspect", "calibrate", "quantize", "eval", "run", "bench", "zoo", "explain"];
+const COMMANDS: [&str; 10] =
+    ["demo", "inspect", "calibrate", "quantize", "eval", "compile", "run", "bench", "zoo", "explain"];
 
 fn nnq(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).output().expect("nnq starts")
@@ -129,7 +130,8 @@ fn explain() {
 fn end_to_end() {
     let folder = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| -> Output {
-        let output = Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).current_dir(&folder).output().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nnq"));
+        let output = command.args(args).current_dir(&folder).env("NNQ_CACHE", "cache").output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output.stderr));
         output
     };
@@ -162,6 +164,17 @@ fn end_to_end() {
     assert_eq!(int["logits_sha256"], sim["logits_sha256"], "integers and simulator differ");
     assert_ne!(int["logits_sha256"], float["logits_sha256"]);
     assert_eq!(int["logits_sha256"], eval("stats.onnx", &[])["logits_sha256"], "statistics file and direct way differ");
+
+    // Tried once, kept, the same bits; in a compiled plan, too.
+    let tuned = || eval("direct.onnx", &["--engine", "int", "--tune"]);
+    assert_eq!(tuned()["logits_sha256"], int["logits_sha256"]);
+    let kept: Vec<_> = std::fs::read_dir(folder.path().join("cache")).unwrap().map(|f| f.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let before = std::fs::read(&kept[0]).unwrap();
+    assert_eq!(tuned()["logits_sha256"], int["logits_sha256"]);
+    assert!(std::fs::read(&kept[0]).unwrap() == before, "what is kept was tried again");
+    run(&["compile", "direct.onnx", "--tune", "--batch", "32", "-o", "direct.plan"]);
+    assert_eq!(eval("direct.plan", &[])["logits_sha256"], int["logits_sha256"]);
 
     let bench = json(&["bench", "direct.onnx", "--threads", "1"]);
     assert_eq!((&bench["engine"], &bench["threads"], &bench["macs"]), (&"int".into(), &1.into(), &7_508_608.into()));

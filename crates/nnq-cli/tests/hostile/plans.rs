@@ -38,6 +38,9 @@ pub fn rows() -> Vec<Row> {
         fails("compiled for no sample", quantized, "compile q.onnx --batch 1,0 -o q.plan", 2, &["--batch", "0"]),
         fails("compiled below a file", quantized, "compile q.onnx -o m.onnx/q.plan", 1, &["m.onnx/q.plan"]),
         Row { shell: FULL, ..fails("full disk for a plan", quantized, "compile q.onnx -o q.plan", 1, &["q.plan", "File too large"]) },
+        // Choices by trying.
+        Row { env: &[("NNQ_CACHE", "m.onnx/cache")], ..fails("choices kept below a file", quantized, "compile q.onnx --tune -o q.plan", 1, &["m.onnx"]) },
+        fails("a float model tuned", sound, "eval m.onnx --data data --tune", 2, &["m.onnx", "nothing to tune", "--tune"]),
         // Damage.
         fails("a plan cut in its beginning", |f| changed(f, |b| b.truncate(30)), EVAL, 1, &["q.plan", "damaged", "compile the model again"]),
         fails("a plan cut in its head", |f| changed(f, |b| b.truncate(300)), EVAL, 1, &["q.plan", "cut off", "compile the model again"]),
