@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     round::vector::{DyadicRule, Kind, OnnxRule, Rule, WideRule},
-    simd::{MAX_LANES, Op, Simd, TILE_VECTORS, Vector},
+    simd::{LINE, MAX_LANES, Op, Simd, TILE_VECTORS, Vector},
 };
 use std::{marker::PhantomData, ops::Range};
 
@@ -113,7 +113,10 @@ impl Job<'_> {
                         group,
                         panel,
                     };
-                    self.tile(s, plan.tile_spans(), part);
+                    // The next panel's weights, of which each tile fetches a part.
+                    let at = panels.steps * LINE * (t - tiles.start);
+                    let ahead = if at < panels.panel_bytes() { panels.panel_bytes() + at } else { 0 };
+                    self.tile(s, plan.tile_spans(), part, ahead);
                 }
             }
         }
@@ -121,14 +124,16 @@ impl Job<'_> {
 
     /// One tile and one panel.
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, s: S, spans: usize, part: Part) {
+    fn tile<S: Simd>(&mut self, s: S, spans: usize, part: Part, ahead: usize) {
         let (panels, ready) = (self.panels, self.ready);
         let sources = &self.scratch.table[part.in_block * spans..][..part.pixels * spans];
+        let weights: *const u8 = panels.panel(part.group, part.panel).as_ptr().cast();
         let args = Args {
             sources: sources.as_ptr(),
             spans,
             steps: panels.steps / spans,
-            weights: panels.panel(part.group, part.panel).as_ptr().cast(),
+            weights,
+            ahead: weights.wrapping_add(ahead),
             start: ready.start(part.column(panels)),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);

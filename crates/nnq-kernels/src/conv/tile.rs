@@ -1,7 +1,7 @@
 //! The innermost product: a few pixels times two vectors of output channels.
 use crate::{
     round::vector::{Prepared, Rule, VectorRequant},
-    simd::{Int, Op, Simd, TILE_VECTORS, Vector},
+    simd::{Int, LINE, Op, Simd, TILE_VECTORS, Vector, fetch},
 };
 use std::marker::PhantomData;
 
@@ -109,6 +109,8 @@ pub(super) struct Args {
     pub(super) weights: *const u8,
     /// `width` values that the accumulators start from.
     pub(super) start: *const i32,
+    /// From here on a cache line is fetched with each group of four inputs.
+    pub(super) ahead: *const u8,
 }
 
 impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPLIT, F> {
@@ -118,7 +120,7 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
     fn call<S: Simd>(self, s: S) {
         let (v, a) = (s.v(), self.args);
         let lanes = S::V::LANES;
-        let mut weights = a.weights;
+        let (mut weights, mut ahead) = (a.weights, a.ahead);
         // SAFETY: `Args` says what its pointers point to; the offsets stay within that.
         unsafe {
             let start = [v.load(a.start), v.load(a.start.add(lanes))];
@@ -134,6 +136,8 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                     for (part, acc) in acc.iter_mut().enumerate() {
                         multiply(s, &from, step + part, weights, acc);
                         weights = weights.add(TILE_VECTORS * lanes * 4);
+                        fetch(ahead);
+                        ahead = ahead.wrapping_add(LINE);
                     }
                     step += SPLIT;
                 }

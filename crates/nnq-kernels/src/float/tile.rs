@@ -2,6 +2,7 @@
 // Loops over rows and vectors of a tile are by index: they are unrolled, and the tile stays in registers.
 #![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
 use super::{Epilogue, vector::Lanes};
+use crate::simd::fetch;
 
 /// Floats of a cache line.
 pub(super) const LINE: usize = 16;
@@ -128,8 +129,8 @@ unsafe fn sum<S: Lanes, const R: usize, const V: usize>(s: S, t: &Tile<'_>, tile
         let mut i = 0;
         // Four at a time: what counts the loop takes turns from the multiplications.
         while i + 4 <= segment.len {
-            s.fetch(ahead);
-            s.fetch(ahead.wrapping_add(t.apart));
+            fetch(ahead);
+            fetch(ahead.wrapping_add(t.apart));
             ahead = ahead.wrapping_add(LINE);
             channel!(i, 0);
             channel!(i, 1);

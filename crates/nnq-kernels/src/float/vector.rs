@@ -41,8 +41,6 @@ pub(super) trait Lanes: Copy + 'static {
     /// # Safety
     /// The floats of these lanes are writable at `p`.
     unsafe fn store_some(self, p: *mut f32, x: Self::F, lanes: Self::M);
-    /// Asks for the cache line of `p`, which need not exist, in the second-level cache.
-    fn fetch(self, p: *const f32);
     /// Calls `work` in a function that is compiled for these vectors.
     fn run<W: Work>(self, work: W);
 }
@@ -95,8 +93,6 @@ impl Lanes for Plain {
         // SAFETY: the caller vouches for one float.
         unsafe { *p = x }
     }
-    #[inline(always)]
-    fn fetch(self, _: *const f32) {}
     #[inline(always)]
     fn run<W: Work>(self, work: W) {
         work.call(self);
@@ -172,10 +168,6 @@ impl Lanes for Wide8 {
     unsafe fn store_some(self, p: *mut f32, x: __m256, (all, mask): (bool, __m256i)) {
         op!(if all { _mm256_storeu_ps(p, x) } else { _mm256_maskstore_ps(p, mask, x) })
     }
-    #[inline(always)]
-    fn fetch(self, p: *const f32) {
-        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
-    }
     #[inline]
     fn run<W: Work>(self, work: W) {
         #[target_feature(enable = "avx2,fma")]
@@ -241,10 +233,6 @@ impl Lanes for Wide16 {
     #[inline(always)]
     unsafe fn store_some(self, p: *mut f32, x: __m512, lanes: __mmask16) {
         op!(_mm512_mask_storeu_ps(p, lanes, x))
-    }
-    #[inline(always)]
-    fn fetch(self, p: *const f32) {
-        op!(_mm_prefetch::<_MM_HINT_T1>(p.cast()));
     }
     #[inline]
     fn run<W: Work>(self, work: W) {

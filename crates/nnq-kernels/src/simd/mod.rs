@@ -175,6 +175,21 @@ pub(crate) trait Simd: Copy + 'static {
 /// Vectors of output channels of one tile of the product.
 pub(crate) const TILE_VECTORS: usize = 2;
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
+/// Asks for the cache line of `p`, which need not exist, in the second-level cache.
+#[inline(always)]
+pub(crate) fn fetch<T>(p: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// The widest [`Vector::LANES`].
 pub(crate) const MAX_LANES: usize = 16;
 
