@@ -214,31 +214,8 @@ impl<'a> Walk<'a> {
                 vec![Held { tensor: action.run(held.tensor)?, last: held.last }]
             }
             None if channels_last => {
-                let mut chain = self.chain(id, node, tap)?;
-                let (values, wants) = (chain.values, chain.wants);
-                let shared = Mutex::new(&mut *tap);
-                let see = |i: usize, sample: usize, elements: &[f32]| {
-                    let Some(v) = values[i] else { return Ok(()) };
-                    let mut tap = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                    tap.part(v, sample, elements).at(|| format!("value '{}'", self.plan.graph.value(v).name))
-                };
-                if wants.contains(&true) {
-                    chain.tail.watch = Some(Watch { wants, see: &see });
-                }
-                let (x, constant) = self.inputs(node)?;
-                self.ctx.enter(id.0, constant);
-                let result = last::run(&node.op, &x, &chain.tail, self.ctx);
-                for node in chain.within.into_iter().flatten() {
-                    self.done[node.0 as usize] = true;
-                }
-                self.peak = self.peak.max(self.live + self.ctx.leave());
-                let held = Held { tensor: result?, last: true };
-                for (v, _) in values.iter().zip(wants).filter(|(_, wanted)| *wanted) {
-                    v.map_or(Ok(()), |v| tap.seen(v))?;
-                }
-                let last = values.iter().rposition(Option::is_some).unwrap_or(0);
-                let out = values[last].ok_or_else(|| Error::internal("an operator without an output"))?;
-                return Ok((vec![(out, held)], wants[last]));
+                let (out, held, seen) = self.last(id, node, tap)?;
+                return Ok((vec![(out, held)], seen));
             }
             None => {
                 let (x, constant) = self.inputs(node)?;
@@ -258,6 +235,35 @@ impl<'a> Walk<'a> {
                 Ok((named.collect(), false))
             }
         }
+    }
+
+    /// An operator channels last, with what runs within it: the value that results, and whether the tap has seen it.
+    fn last(&mut self, id: NodeId, node: &Node, tap: &mut dyn Tap) -> Result<(ValueId, Held<Tensor>, bool)> {
+        let mut chain = self.chain(id, node, tap)?;
+        let (values, wants) = (chain.values, chain.wants);
+        let shared = Mutex::new(&mut *tap);
+        let see = |i: usize, sample: usize, elements: &[f32]| {
+            let Some(v) = values[i] else { return Ok(()) };
+            let mut tap = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            tap.part(v, sample, elements).at(|| format!("value '{}'", self.plan.graph.value(v).name))
+        };
+        if wants.contains(&true) {
+            chain.tail.watch = Some(Watch { wants, see: &see });
+        }
+        let (x, constant) = self.inputs(node)?;
+        self.ctx.enter(id.0, constant);
+        let result = last::run(&node.op, &x, &chain.tail, self.ctx);
+        for node in chain.within.into_iter().flatten() {
+            self.done[node.0 as usize] = true;
+        }
+        self.peak = self.peak.max(self.live + self.ctx.leave());
+        let held = Held { tensor: result?, last: true };
+        for (v, _) in values.iter().zip(wants).filter(|(_, wanted)| *wanted) {
+            v.map_or(Ok(()), |v| tap.seen(v))?;
+        }
+        let last = values.iter().rposition(Option::is_some).unwrap_or(0);
+        let out = values[last].ok_or_else(|| Error::internal("an operator without an output"))?;
+        Ok((out, held, wants[last]))
     }
 
     /// The node's first input, when the operator can work in its buffer because nobody reads it after the node, nor the node
