@@ -69,6 +69,9 @@ impl Tap for NoTap {
     }
 }
 
+/// Values that a node has computed.
+type Results = Vec<(ValueId, Held<Tensor>)>;
+
 /// What runs within a convolution.
 struct Within<'a> {
     tail: Tail<'a>,
@@ -201,7 +204,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The outputs, and whether the tap has seen them.
-    fn node(&mut self, id: NodeId, node: &Node, tap: &mut dyn Tap) -> Result<(Vec<(ValueId, Held<Tensor>)>, bool)> {
+    fn node(&mut self, id: NodeId, node: &Node, tap: &mut dyn Tap) -> Result<(Results, bool)> {
         let channels_last = last::supports(&node.op, &self.inputs(node)?.0, node.outputs.len());
         if !channels_last {
             for &v in node.inputs.iter().flatten() {

@@ -29,8 +29,11 @@ pub struct Watch<'a> {
     /// Whether it wants the convolution's, the sum and the clamped.
     pub wants: [bool; 3],
     /// Called with the number of the value, the sample and elements of it, one sample after another.
-    pub see: &'a (dyn Fn(usize, usize, &[f32]) -> Result<()> + Sync),
+    pub see: &'a See<'a>,
 }
+
+/// See [`Watch::see`].
+type See<'a> = dyn Fn(usize, usize, &[f32]) -> Result<()> + Sync + 'a;
 
 impl Tail<'_> {
     /// Nothing.
