@@ -82,7 +82,7 @@ fn check(p: &Place, depthwise: bool, failures: &mut Vec<String>) {
     let full = Epilogue { bias: Some(&bias), residual: Some(&residual), lo: 0.0, hi: 0.75, done: None };
     // Halved where they are handed over: none forgotten, none twice, all in their place.
     let halve = |start: usize, run: &mut [f32]| {
-        assert!(start % p.out_channels == 0 && run.len() % p.out_channels == 0);
+        assert!(start.is_multiple_of(p.out_channels) && run.len().is_multiple_of(p.out_channels));
         run.iter_mut().zip(start..).for_each(|(x, at)| *x = *x * 0.5 + (at % 64) as f32);
     };
     for e in [Epilogue::default(), full, Epilogue { done: Some(&halve), ..full }] {
