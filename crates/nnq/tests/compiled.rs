@@ -70,8 +70,8 @@ fn what_is_chosen_by_trying_changes_no_bit_and_is_kept() {
         // All that can be chosen, one after another, as if each had been the fastest; none is tried again.
         let descriptions: Vec<String> = choices.keys().cloned().collect();
         let odd = |i: usize| Choice {
-            way: Way { vectors: i % 2 == 0, patches: i % 3 == 0, block: [0, 16, 1024][i % 3] },
-            split: (i % 4 > 0).then_some(Split { by_panels: i % 2 == 1, pieces: 1 << (i % 5) }),
+            way: Way { vectors: i & 1 == 0, patches: i & 2 == 0, block: [0, 16, 1024][i % 3] },
+            split: (i & 3 > 0).then_some(Split { by_panels: i & 1 == 1, pieces: 1 << (i % 5) }),
         };
         for shift in 0..12 {
             let mut given: int::Choices =
