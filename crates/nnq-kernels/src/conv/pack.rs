@@ -1,5 +1,5 @@
 //! Weights in the order in which a tile reads them.
-use super::Shape;
+use super::{ConvGeom, Shape};
 use crate::{
     Isa,
     simd::{Op, Simd, TILE_VECTORS, Vector},
@@ -12,6 +12,8 @@ use std::ops::{Deref, Range};
 ///
 /// Groups with few channels are merged: `merge` of them make one group with zeros off the diagonal, so
 /// that a panel is full and the inputs of a position lie together.
+///
+/// For tiles each row of the kernel may begin at a whole tile's row of inputs, see [`Panels::spaced`].
 #[derive(Clone, Debug)]
 pub(super) struct Panels {
     pub(super) width: usize,
@@ -24,6 +26,8 @@ pub(super) struct Panels {
     pub(super) c_out: usize,
     /// Panels of a merged group.
     pub(super) panels: usize,
+    /// Bytes of inputs from one row of the kernel to the next.
+    pub(super) row: usize,
     /// Steps of four inputs.
     pub(super) steps: usize,
     /// Steps from one panel to the next; those that are too many have weights of 0.
@@ -85,6 +89,11 @@ impl Panels {
         let lines: &[Line] = &self.lines;
         // SAFETY: a line is 64 bytes without padding.
         unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), size_of_val(lines)) }
+    }
+
+    /// Whether there is room between the inputs of the kernel's rows, with weights of 0.
+    pub(super) fn spaced(&self, geom: &ConvGeom) -> bool {
+        self.row != geom.k_w * self.c_in
     }
 
     /// Bytes of one panel.
@@ -196,12 +205,26 @@ impl<'a> Pack<'a> {
             (1..=shape.groups).filter(|n| shape.groups.is_multiple_of(*n) && n * out_one <= width).max().unwrap_or(1);
         let (c_in, c_out, groups) = (in_one * merge, out_one * merge, shape.groups / merge);
         let panels = c_out.div_ceil(width);
-        let steps = (shape.k_h * shape.k_w * c_in).div_ceil(4);
+        let row = Self::row(shape, unit, groups, panels, shape.k_w * c_in);
+        let steps = (shape.k_h * row).div_ceil(4);
         let room = steps.next_multiple_of(unit);
         let (lines, sums) = (Lines::Own(Vec::new()), Vec::new());
-        let empty = Panels { width, grain, groups, c_in, c_out, panels, steps, room, lines, sums };
+        let empty = Panels { width, grain, groups, c_in, c_out, panels, row, steps, room, lines, sums };
         let count = (groups * panels * empty.panel_bytes()).div_ceil(64);
         (empty, count)
+    }
+
+    /// Bytes of inputs from one row of the kernel to the next, of which `row` are used. A tile reads whole lines; where
+    /// each row of the kernel begins one, inputs need not be copied together for every position. That is worth
+    /// some more products.
+    fn row(shape: &Shape, unit: usize, groups: usize, panels: usize, row: usize) -> usize {
+        let line = unit * 4;
+        let spaced = row.next_multiple_of(line);
+        if unit == 1 || groups > 1 || shape.k_h == 1 {
+            return row;
+        }
+        let more = shape.k_h * spaced / line - (shape.k_h * row).div_ceil(line);
+        if 4 * more * panels <= 5 * shape.k_h { spaced } else { row }
     }
 
     fn pack(&self, width: usize, grain: usize) -> Panels {
@@ -216,7 +239,7 @@ impl<'a> Pack<'a> {
         }
         let (in_one, out_one) = (shape.c_in / shape.groups, shape.c_out / shape.groups);
         let taps = shape.k_h * shape.k_w;
-        let Panels { c_in, c_out, panels, groups, .. } = all;
+        let Panels { c_in, c_out, panels, groups, row, .. } = all;
         let panel_bytes = all.panel_bytes();
         let mut lines = vec![Line([0; 64]); count];
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
@@ -245,7 +268,7 @@ impl<'a> Pack<'a> {
                         .for_each(|(to, &from)| *to = from);
                     &gathered[..count]
                 };
-                let first = tap * c_in + within / out_one * in_one + start;
+                let first = tap / shape.k_w * row + tap % shape.k_w * c_in + within / out_one * in_one + start;
                 sums[channel] += from.iter().map(|&value| i32::from(value)).sum::<i32>();
                 let at = |k: usize| base + k / 4 * width * 4 + k % 4;
                 // Whole steps, and what stands before and behind them.

@@ -21,6 +21,8 @@ pub(super) struct Plan {
     /// Runs of neighbouring bytes of the input that make up a pixel's inputs.
     spans: usize,
     span_bytes: usize,
+    /// Bytes of a gathered pixel from one row of the kernel to the next.
+    row: usize,
     /// Positions of the kernel in one span.
     span_taps: usize,
     /// Every pixel is copied together, also those whose window lies inside.
@@ -56,10 +58,11 @@ impl Plan {
         let splittable = span_bytes.is_multiple_of(4) && span_bytes / 4 >= SHORT_SPAN;
         let apart = geom.stride_w * geom.c_in;
         let aliased = apart.is_multiple_of(ALIASED) && geom.pixels() > 4;
-        let gather = (spans > 1 && !splittable) || aliased;
+        let gather = (spans > 1 && !splittable) || aliased || panels.spaced(geom);
         Plan {
             spans,
             span_bytes,
+            row: panels.row,
             span_taps,
             gather,
             pointwise: !gather && geom.is_pointwise(),
@@ -186,8 +189,8 @@ impl Plan {
         let (mut h, mut w) = (0, 0);
         let at = |column: usize| (column - columns.start) * self.patch;
         // Copies run over the end of a span; the spans that follow repair that.
-        for span in 0..self.spans {
-            let to = &mut patches[span * self.span_bytes..];
+        for _ in 0..self.spans {
+            let to = &mut patches[h * self.row + w * self.c_in..];
             let in_row = top + (h * geom.dil_h) as isize;
             // The column of the input where the span of output column 0 begins.
             let left = (w * geom.dil_w) as isize - geom.pad_left as isize;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Isa, SLACK,
-    conv::epilogue::OutPtr,
+    conv::epilogue::{Addend, OutPtr},
     eltwise, layout, pool,
     team::{Member, Team},
 };
@@ -216,6 +216,14 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             }
             _ => 0..c,
         };
+        if let Bound::Conv { conv, .. } = bound
+            && conv.adds(spec)
+        {
+            let addend = Some(Addend { data: memory.start(other.at), spec, swapped: *second });
+            let to = OutPtr::U8 { data: memory.start(y.at), pitch: y.pitch };
+            let panels = panels.unwrap_or(0..conv.panels());
+            return conv.run_sum(x, pixels, panels, to, addend, scratch);
+        }
         let together = (BLOCK / channels.len().max(1)).max(BLOCK_PIXELS);
         let mut first = pixels.start;
         while first < pixels.end {

@@ -18,8 +18,9 @@ use crate::{
         amx::{Amx, Rows, TILE_BYTES, TILE_ROWS, Tiles},
     },
 };
-use after::{After, Codes, Left, Other};
+use after::{After, Codes, Left, Other, Sums};
 pub(super) use padded::Padded;
+use padded::Runs;
 use std::{marker::PhantomData, ops::Range};
 
 /// Positions of one product.
@@ -76,6 +77,11 @@ impl Op for Tiled<'_> {
         let Tiled { job, padded, amx } = self;
         let tiles = amx.configure();
         match (job.out, job.ready.kind(), &job.ready.w_zero) {
+            (OutPtr::U8 { .. }, kind, None) if job.addend.is_some() => match kind {
+                Kind::Onnx => walk(s, tiles, job, padded, Sums::<OnnxRule>(PhantomData)),
+                Kind::Dyadic => walk(s, tiles, job, padded, Sums::<DyadicRule>(PhantomData)),
+                Kind::Wide => walk(s, tiles, job, padded, Sums::<WideRule>(PhantomData)),
+            },
             (OutPtr::U8 { .. }, Kind::Onnx, None) => walk(s, tiles, job, padded, Codes::<OnnxRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Dyadic, None) => walk(s, tiles, job, padded, Codes::<DyadicRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Wide, None) => walk(s, tiles, job, padded, Codes::<WideRule>(PhantomData)),
@@ -86,7 +92,7 @@ impl Op for Tiled<'_> {
 
 #[inline(always)]
 fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padded>, after: A) {
-    let mut sums = [const { Sums([0; POSITIONS * CHANNELS]) }; 2];
+    let mut sums = [const { Accumulators([0; POSITIONS * CHANNELS]) }; 2];
     let mut walk = Walk { tiles, after, sums: &mut sums, turn: 0, left: Left::none() };
     let rows = job.rows.clone();
     let mut first = rows.start;
@@ -120,14 +126,14 @@ fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padd
 
 /// The sums of one product.
 #[repr(align(64))]
-struct Sums([i32; POSITIONS * CHANNELS]);
+struct Accumulators([i32; POSITIONS * CHANNELS]);
 
 /// Goes through the products of a job.
 struct Walk<'a, A> {
     tiles: Tiles,
     after: A,
     /// In turn for the product that runs and for the one before.
-    sums: &'a mut [Sums; 2],
+    sums: &'a mut [Accumulators; 2],
     turn: usize,
     /// What is not finished of the product before.
     left: Left,
@@ -141,17 +147,14 @@ struct Block<F> {
     positions: Range<usize>,
     /// The place of the inputs of 16 positions from this one on, and the bytes from one to the next.
     place: F,
-    /// Runs of inputs of each position, and the bytes from one to the next.
-    runs: usize,
-    run_pitch: usize,
+    runs: Runs,
 }
 
 /// A product's operands.
 #[derive(Clone, Copy)]
 struct Operands {
     rows: Rows,
-    runs: usize,
-    run_pitch: usize,
+    runs: Runs,
     /// Steps of 64 inputs of each run.
     depth: usize,
     weights: *const u8,
@@ -165,17 +168,12 @@ impl<A: After> Walk<'_, A> {
         let geom = job.geom;
         let rows = pixels.start / geom.out_w..(pixels.end - 1) / geom.out_w + 1;
         let origin = rows.start * geom.out_w;
-        let x = padded.fill(geom, job.x, job.x_zero, rows, POSITIONS, job.scratch);
+        let (x, runs) = padded.fill(geom, job.x, job.x_zero, rows, POSITIONS, job.scratch);
+        let pitch = geom.stride_w * geom.c_in;
         let grid = padded.grid(geom);
         let positions = grid.position(pixels.start - origin)..grid.position(pixels.end - 1 - origin) + 1;
-        let block = Block {
-            grid,
-            origin,
-            positions,
-            place: |position: usize| (x.wrapping_add(position * geom.c_in), geom.c_in),
-            runs: geom.k_h,
-            run_pitch: padded.span_pitch(geom),
-        };
+        let block =
+            Block { grid, origin, positions, place: |position: usize| (x.wrapping_add(position * pitch), pitch), runs };
         // SAFETY: the copy has the inputs of every position, and of 32 behind the last.
         unsafe { self.block(s, job, 0, job.part.clone(), block) };
         self.drain(s, job);
@@ -204,8 +202,7 @@ impl<A: After> Walk<'_, A> {
                     true => (x[pixel * geom.c_in + channel..].as_ptr(), geom.c_in),
                     false => (patches.wrapping_add((pixel - copied) * plan.patch_bytes()), plan.patch_bytes()),
                 },
-                runs: 1,
-                run_pitch: 0,
+                runs: Runs::ONE,
             };
             // SAFETY: 16 rows are readable at each place, by whole steps: those of a pixel's inputs reach less
             // than the slack over its end, patches have room for them.
@@ -228,8 +225,8 @@ impl<A: After> Walk<'_, A> {
         block: Block<F>,
     ) {
         let panels = job.panels;
-        let Block { grid, origin, positions, place, runs, run_pitch } = block;
-        let depth = panels.room * 4 / TILE_BYTES / runs;
+        let Block { grid, origin, positions, place, runs } = block;
+        let depth = panels.room * 4 / TILE_BYTES / runs.count;
         for panel in own {
             let mut part = Part { first: 0, pixels: 0, in_block: 0, group, panel };
             let weights = panels.panel(group, panel).as_ptr().cast();
@@ -242,7 +239,7 @@ impl<A: After> Walk<'_, A> {
                 let one = part.pixels <= TILE_ROWS;
                 let (a, b) = (place(first), if one { place(first) } else { place(first + TILE_ROWS) });
                 let rows = Rows { at: [a.0, b.0], pitch: [a.1, b.1] };
-                let x = Operands { rows, runs, run_pitch, depth, weights, start };
+                let x = Operands { rows, runs, depth, weights, start };
                 // SAFETY: the caller's; a panel holds `runs * depth` steps of weights.
                 let sums = unsafe {
                     match (one, narrow) {
@@ -266,15 +263,16 @@ impl<A: After> Walk<'_, A> {
         let mut left = self.left;
         let same = self.after.same(s, job, &left);
         // The last two shares come between the stores.
-        let share = left.calls().div_ceil(x.runs * x.depth + 2);
+        let share = left.calls().div_ceil(x.runs.count * x.depth + 2);
         let to = self.sums[self.turn].0.as_mut_ptr();
         self.turn ^= 1;
         let mut weights = x.weights;
         // SAFETY: the caller's; the sums have room for 32 positions.
         unsafe {
             self.tiles.start::<M, N>(x.start);
-            for run in 0..x.runs {
-                let [mut a, mut b] = x.rows.at.map(|at| at.wrapping_add(run * x.run_pitch));
+            for run in 0..x.runs.count {
+                let offset = x.runs.offset(run);
+                let [mut a, mut b] = x.rows.at.map(|at| at.wrapping_add(offset));
                 for _ in 0..x.depth {
                     self.tiles.step::<M, N>(Rows { at: [a, b], pitch: x.rows.pitch }, weights);
                     (a, b) = (a.wrapping_add(TILE_BYTES), b.wrapping_add(TILE_BYTES));
