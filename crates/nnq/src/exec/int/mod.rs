@@ -7,6 +7,7 @@ mod compile;
 mod file;
 mod geometry;
 mod layout;
+mod parts;
 mod plan;
 mod run;
 mod space;
@@ -208,7 +209,7 @@ impl Session {
             Source::File { weights, .. } => *weights,
         };
         let plan = [true, false].iter().find_map(|&fuse| self.plans.get(&(shapes.to_vec(), fuse)));
-        Memory { weights, arena: plan.map_or(0, |p| p.arena), live: plan.map_or(0, |p| p.live) }
+        Memory { weights, arena: plan.map_or(0, |p| p.arenas(self.threads())), live: plan.map_or(0, |p| p.live) }
     }
     /// How many samples it can take at once: `None` where that is any number, or what the graph says.
     pub fn batches(&self) -> Option<Vec<usize>> {
