@@ -129,6 +129,12 @@ impl Session {
             .with_max_len(1)
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
+        // Reading the last ones brought back pages of those before.
+        for step in &program.steps {
+            if let StepKind::Product(p) = &step.kind {
+                p.weight.release();
+            }
+        }
         Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
     }
 
