@@ -1,4 +1,5 @@
 //! Pooling of NHWC codes. See `docs/numerics.md`, section 7.
+mod real;
 mod vector;
 
 use crate::{
@@ -6,6 +7,7 @@ use crate::{
     isa::dispatch,
     round::{ScalarRequant, vector::Prepared},
 };
+pub(crate) use real::add_pixels;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use vector::{Avg, Max};

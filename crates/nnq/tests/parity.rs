@@ -16,7 +16,7 @@ use nnq_kernels::Isa;
 use std::sync::Arc;
 
 /// Test samples of a network.
-const SAMPLES: usize = 3;
+const SAMPLES: usize = 4;
 
 fn check(network: Option<Network>) {
     let Some(network) = network else { return };

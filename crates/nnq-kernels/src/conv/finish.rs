@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
-    simd::{MAX_LANES, Simd, TILE_VECTORS, Vector},
+    simd::{Float, Int, MAX_LANES, Simd, TILE_VECTORS, Vector},
 };
 use std::ops::Range;
 
@@ -110,13 +110,12 @@ pub(super) unsafe fn finish<S: Simd>(
             }
         }
         OutPtr::F32(data) => {
-            let scale = &ready.scale[column..][..count];
+            let v = s.v();
+            let scale = reals::<S>(s, ready, column);
             for (i, acc) in rows {
+                let y = [0, 1].map(|j| vector::load(v, acc, j * S::V::LANES));
                 // SAFETY: the outputs are writable.
-                let to = unsafe { std::slice::from_raw_parts_mut(data.wrapping_add(at(i)), count) };
-                for ((y, &acc), &scale) in to.iter_mut().zip(acc).zip(scale) {
-                    *y = acc as f32 * scale;
-                }
+                unsafe { store_reals(s, data.wrapping_add(at(i)), y, scale, count) };
             }
         }
         OutPtr::U8 { data, pitch } => {
@@ -130,6 +129,40 @@ pub(super) unsafe fn finish<S: Simd>(
                     Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, &ready.prepared, acc),
                 }
             }
+        }
+    }
+}
+
+/// The scales of the channels of a tile, whose first column is `column`.
+#[inline(always)]
+pub(super) fn reals<S: Simd>(s: S, ready: &Ready, column: usize) -> [Float<S>; TILE_VECTORS] {
+    let (v, scale) = (s.v(), &ready.scale[column..][..TILE_VECTORS * S::V::LANES]);
+    // SAFETY: the slice holds as many.
+    unsafe { [v.load_f(scale.as_ptr()), v.load_f(scale[S::V::LANES..].as_ptr())] }
+}
+
+/// `f32(acc) * scale` of the first `count` channels of a pixel.
+///
+/// # Safety
+/// As many are writable at `to`.
+#[inline(always)]
+pub(super) unsafe fn store_reals<S: Simd>(
+    s: S,
+    to: *mut f32,
+    acc: [Int<S>; TILE_VECTORS],
+    scale: [Float<S>; TILE_VECTORS],
+    count: usize,
+) {
+    let (v, lanes) = (s.v(), S::V::LANES);
+    let mut all = [0f32; TILE_VECTORS * MAX_LANES];
+    let whole = count == TILE_VECTORS * lanes;
+    let at = if whole { to } else { all.as_mut_ptr() };
+    // SAFETY: the caller's; the array holds the most lanes.
+    unsafe {
+        v.store_f(at, v.mul_f(v.to_float(acc[0]), scale[0]));
+        v.store_f(at.wrapping_add(lanes), v.mul_f(v.to_float(acc[1]), scale[1]));
+        if !whole {
+            to.copy_from_nonoverlapping(all.as_ptr(), count);
         }
     }
 }

@@ -19,6 +19,8 @@ mod zmm;
 
 /// Integers of a [`Simd`].
 pub(crate) type Int<S> = <<S as Simd>::V as Vector>::I;
+/// A vector of real numbers of an instruction set.
+pub(crate) type Float<S> = <<S as Simd>::V as Vector>::F;
 
 /// A piece of work that is compiled once for each instruction set.
 pub(crate) trait Op {

@@ -1,5 +1,8 @@
 //! What a kernel prepares once.
-use super::{step::Kernel, weights::Weights};
+use super::{
+    step::{Kernel, ProductOut},
+    weights::Weights,
+};
 use crate::{
     Isa,
     conv::BoundConv,
@@ -16,6 +19,8 @@ pub(super) enum Bound {
     Conv {
         conv: BoundConv,
         by_panels: bool,
+        /// Pixels that stay together.
+        grain: usize,
     },
     Depthwise(BoundDepthwise),
     Average(BoundAvg),
@@ -29,8 +34,12 @@ impl Bound {
                     let conv = w.bind(&p.geom, p.x_zero, &p.epilogue());
                     // By pixels every member reads all weights, by channels all inputs.
                     let inputs = p.x.len * p.geom.k_h / p.geom.stride_h.max(1);
-                    let by_panels = p.geom.groups == 1 && w.bytes() > inputs && conv.panels() >= 2 * members;
-                    Bound::Conv { conv, by_panels }
+                    // A mean is of all pixels of a sample.
+                    let means = matches!(p.y, ProductOut::Means { .. });
+                    let few = means && p.geom.batch < 2 * members;
+                    let by_panels = p.geom.groups == 1 && (w.bytes() > inputs || few) && conv.panels() >= 2 * members;
+                    let grain = if means { p.geom.out_h * p.geom.out_w } else { conv.pixel_grain().max(1) };
+                    Bound::Conv { conv, by_panels, grain }
                 }
                 Weights::Depthwise(w) => Bound::Depthwise(w.bind(&p.geom, p.x_zero, &p.epilogue())),
             },
@@ -52,8 +61,8 @@ impl Bound {
     /// Units of work and how many of them should stay together, where this differs from what the kernel says.
     pub(super) fn units(&self) -> Option<(usize, usize)> {
         match self {
-            Bound::Conv { conv, by_panels: true } => Some((conv.panels(), 1)),
-            Bound::Conv { conv, .. } => Some((conv.geom().pixels(), conv.pixel_grain().max(1))),
+            Bound::Conv { conv, by_panels: true, .. } => Some((conv.panels(), 1)),
+            Bound::Conv { conv, grain, .. } => Some((conv.geom().pixels(), *grain)),
             Bound::Depthwise(d) => Some((d.geom().pixels(), 2 * d.geom().out_w.max(1))),
             _ => None,
         }

@@ -104,6 +104,13 @@ impl Kernel {
                         limits.real(y, pixels * p.geom.c_out, true)?;
                         limits.apart(&[p.x], 0..0)
                     }
+                    ProductOut::Means { y, .. } => {
+                        limits.real(y, p.geom.batch * p.geom.c_out, true)?;
+                        if pixels == 0 || p.geom.groups != 1 {
+                            return Err(format!("means over the pixels of {:?}", p.geom));
+                        }
+                        limits.apart(&[p.x], 0..0)
+                    }
                     ProductOut::Floats(y) => {
                         limits.aligned(y)?;
                         limits.apart(&[p.x], y..y.saturating_add(pixels * p.geom.c_out * 4))

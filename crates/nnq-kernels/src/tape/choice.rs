@@ -27,7 +27,7 @@ const PIECES: [usize; 4] = [1, 2, 4, 8];
 impl Step {
     /// Cuts the work into pieces for a team of `members`, as was chosen.
     pub(super) fn cut(&mut self, members: usize) {
-        if let (Bound::Conv { conv, by_panels }, Some(split)) = (&mut self.bound, self.choice.split) {
+        if let (Bound::Conv { conv, by_panels, .. }, Some(split)) = (&mut self.bound, self.choice.split) {
             *by_panels = split.by_panels && conv.geom().groups == 1;
         }
         (self.units, self.grain) = self.bound.units().unwrap_or_else(|| (self.kernel.units(), 1));

@@ -61,6 +61,11 @@ impl Arena {
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {
         self.memory[self.start..].as_mut_ptr()
     }
+
+    /// Bytes from the share of one member to that of the next, where each has `bytes` bytes of its own.
+    pub(super) fn share(bytes: usize) -> usize {
+        bytes.next_multiple_of(LINE)
+    }
 }
 
 /// Memory that a member of a team keeps between runs.
@@ -68,6 +73,8 @@ impl Arena {
 pub(super) struct Local {
     pub(super) scratch: Scratch,
     pub(super) block: Vec<u8>,
+    pub(super) floats: Vec<f32>,
+    pub(super) sums: Vec<f64>,
 }
 
 /// A buffer of real numbers of the caller's.
@@ -100,14 +107,22 @@ pub(super) struct Memory<'a> {
     arena: *mut u8,
     reals: &'a [RealPtr],
     locals: *mut Local,
+    /// Which part of each buffer of real numbers is meant.
+    part: usize,
 }
 
-/// The start of a buffer of real numbers.
-pub(super) struct RealPtr(*mut f32);
+/// A buffer of real numbers.
+#[derive(Clone, Copy)]
+pub(super) struct RealPtr {
+    start: *mut f32,
+    /// Elements of a part.
+    len: usize,
+}
 
 impl RealPtr {
-    pub(super) fn of(real: &mut Real) -> RealPtr {
-        RealPtr(real.as_ptr())
+    /// A buffer of so many parts.
+    pub(super) fn of(real: &mut Real, parts: usize) -> RealPtr {
+        RealPtr { start: real.as_ptr(), len: real.kind().0 / parts }
     }
 }
 
@@ -117,7 +132,12 @@ unsafe impl Sync for Memory<'_> {}
 
 impl<'a> Memory<'a> {
     pub(super) fn new(arena: &'a mut Arena, reals: &'a [RealPtr], locals: &'a mut [Local]) -> Memory<'a> {
-        Memory { arena: arena.as_mut_ptr(), reals, locals: locals.as_mut_ptr() }
+        Memory { arena: arena.as_mut_ptr(), reals, locals: locals.as_mut_ptr(), part: 0 }
+    }
+
+    /// The same with an arena that begins `at` bytes further on, and with another part of the buffers of real numbers.
+    pub(super) fn part(&self, at: usize, part: usize) -> Memory<'a> {
+        Memory { arena: self.start(at), part, ..*self }
     }
 
     /// The memory of member `index`.
@@ -169,11 +189,12 @@ impl<'a> Memory<'a> {
     /// They lie within the buffer and nobody writes them meanwhile.
     pub(super) unsafe fn real(&self, real: usize, at: usize, len: usize) -> &[f32] {
         // SAFETY: the caller's.
-        unsafe { std::slice::from_raw_parts(self.reals[real].0.add(at), len) }
+        unsafe { std::slice::from_raw_parts(self.real_start(real).add(at), len) }
     }
 
     /// Where buffer `real` starts.
     pub(super) fn real_start(&self, real: usize) -> *mut f32 {
-        self.reals[real].0
+        let RealPtr { start, len } = self.reals[real];
+        start.wrapping_add(self.part * len)
     }
 }

@@ -11,6 +11,7 @@ mod choice;
 mod claims;
 mod memory;
 mod moves;
+mod parts;
 mod run;
 mod step;
 mod weights;
@@ -18,7 +19,7 @@ mod weights;
 pub use choice::{Choice, Split};
 pub use memory::{Real, Workspace};
 pub use moves::{Copies, Moves, Repeat};
-pub use step::{Average, Code, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided};
+pub use step::{Average, Code, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Within};
 pub use weights::{Stored, Weights};
 
 use crate::{Isa, team::Team};
@@ -104,6 +105,11 @@ impl Tape {
         self.steps.is_empty()
     }
 
+    /// For each buffer of real numbers its elements, and whether the tape writes it.
+    pub fn reals(&self) -> &[(usize, bool)] {
+        &self.reals
+    }
+
     /// Bytes of the arena that it needs.
     pub fn arena(&self) -> usize {
         self.arena
@@ -122,13 +128,18 @@ impl Tape {
         team: &mut Team,
         times: Option<&mut [Duration]>,
     ) {
+        self.check_reals(reals, 1);
+        workspace.ready(self.arena, team.members());
+        run::run(self, which, workspace, reals, team, times);
+    }
+
+    fn check_reals(&self, reals: &[Real<'_>], parts: usize) {
         assert!(reals.len() == self.reals.len(), "{} buffers of {}", reals.len(), self.reals.len());
         for (i, (real, &(len, written))) in reals.iter().zip(&self.reals).enumerate() {
             let (have, writable) = real.kind();
+            let len = len * parts;
             assert!(have == len && writable == written, "buffer {i}: {have} elements where {len} are needed");
         }
-        workspace.ready(self.arena, team.members());
-        run::run(self, which, workspace, reals, team, times);
     }
 }
 

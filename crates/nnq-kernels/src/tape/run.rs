@@ -4,7 +4,7 @@ use super::{
     bound::Bound,
     claims::Claims,
     memory::{Local, Memory, Real, RealPtr, Workspace},
-    step::{Kernel, Planes, Product, ProductOut, Residual, UNIT},
+    step::{Kernel, Planes, Product, ProductOut, Residual, UNIT, Within},
 };
 use crate::{
     Isa, SLACK,
@@ -20,6 +20,8 @@ use std::{
 
 /// Bytes of a product's codes that wait in the cache for the sum that follows.
 const BLOCK: usize = 32 << 10;
+/// Bytes of a product's real numbers that wait in the cache to be summed.
+const MEANS_BLOCK: usize = 512 << 10;
 /// Pixels of such a block at least: weights are read once for each block.
 const BLOCK_PIXELS: usize = 112;
 
@@ -32,7 +34,7 @@ pub(super) fn run(
     times: Option<&mut [Duration]>,
 ) {
     // Buffers are few: the graph's inputs and outputs, mostly one each.
-    let pointers: Vec<RealPtr> = reals.iter_mut().map(RealPtr::of).collect();
+    let pointers: Vec<RealPtr> = reals.iter_mut().map(|real| RealPtr::of(real, 1)).collect();
     workspace.claims.reset(steps.len(), team.members());
     let Workspace { arena, locals, claims } = workspace;
     let memory = Memory::new(arena, &pointers, locals);
@@ -105,7 +107,7 @@ impl Pass<'_> {
 ///
 /// # Safety
 /// The step lies within the memory; nobody else works on these units, and nobody writes what the step reads.
-unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, memory: &Memory, local: &mut Local) {
+pub(super) unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, memory: &Memory, local: &mut Local) {
     let flat = |len: usize| units.start * UNIT..(units.end * UNIT).min(len);
     // SAFETY: all places are those that were checked, cut by `units`.
     unsafe {
@@ -189,7 +191,7 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
     // SAFETY: the caller's; real buffers to write and the arena hold every output, as was checked.
     unsafe {
         let x = memory.read(p.x.at, p.x.len + SLACK);
-        let Local { scratch, block } = local;
+        let Local { scratch, block, floats, sums } = local;
         // Some pixels and the panels of some channels.
         let (pixels, panels) = match bound {
             Bound::Conv { by_panels: true, .. } => (0..p.geom.pixels(), Some(units)),
@@ -206,15 +208,13 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             (ProductOut::Codes(y), None) => {
                 return run(pixels, OutPtr::U8 { data: memory.start(y.at), pitch: y.pitch });
             }
+            (ProductOut::Means { y, within }, _) => {
+                let mean =
+                    Means { isa, c, plane: p.geom.out_h * p.geom.out_w, channels: channels(bound, &panels, c), within };
+                return mean.run(pixels, memory.real_start(y), (floats, sums), run);
+            }
             (ProductOut::Real(y), _) => return run(pixels, OutPtr::F32(memory.real_start(y))),
             (ProductOut::Floats(y), _) => return run(pixels, OutPtr::F32(memory.start(y).cast())),
-        };
-        let channels = match (bound, &panels) {
-            (Bound::Conv { conv, .. }, Some(panels)) => {
-                let width = conv.panel_width();
-                panels.start * width..(panels.end * width).min(c)
-            }
-            _ => 0..c,
         };
         if let Bound::Conv { conv, .. } = bound
             && conv.adds(spec)
@@ -224,6 +224,7 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             let panels = panels.unwrap_or(0..conv.panels());
             return conv.run_sum(x, pixels, panels, to, addend, scratch);
         }
+        let channels = channels(bound, &panels, c);
         let together = (BLOCK / channels.len().max(1)).max(BLOCK_PIXELS);
         let mut first = pixels.start;
         while first < pixels.end {
@@ -247,6 +248,67 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
                 }
             }
             first = rows.end;
+        }
+    }
+}
+
+/// The output channels, `c` in all, of some panels.
+fn channels(bound: &Bound, panels: &Option<Range<usize>>, c: usize) -> Range<usize> {
+    match (bound, panels) {
+        (Bound::Conv { conv, .. }, Some(panels)) => {
+            let width = conv.panel_width();
+            panels.start * width..(panels.end * width).min(c)
+        }
+        _ => 0..c,
+    }
+}
+
+/// The means of a product's real numbers over the pixels of each sample.
+struct Means {
+    isa: Isa,
+    /// Channels of a pixel.
+    c: usize,
+    /// Pixels of a sample.
+    plane: usize,
+    /// Those that are computed.
+    channels: Range<usize>,
+    within: Within,
+}
+
+impl Means {
+    /// The samples that the pixels `pixels` are all of, to `y`, `[samples][c]`. `run` computes some pixels; they stay in the cache until they are
+    /// summed.
+    ///
+    /// # Safety
+    /// The channels of these samples are writable at `y`, and nobody else uses them.
+    unsafe fn run(
+        &self,
+        pixels: Range<usize>,
+        y: *mut f32,
+        (floats, sums): (&mut Vec<f32>, &mut Vec<f64>),
+        mut run: impl FnMut(Range<usize>, OutPtr),
+    ) {
+        let (c, channels) = (self.c, &self.channels);
+        let together = (MEANS_BLOCK / size_of::<f32>() / channels.len().max(1)).max(BLOCK_PIXELS);
+        for sample in pixels.start / self.plane..pixels.end / self.plane {
+            sums.clear();
+            // The neutral element of a sum: adding -0 to -0 is -0.
+            sums.resize(channels.len(), -0.0);
+            let (mut first, end) = (sample * self.plane, (sample + 1) * self.plane);
+            while first < end {
+                let rows = first..(first + together).min(end);
+                if floats.len() < rows.len() * c {
+                    floats.resize(rows.len() * c, 0.0);
+                }
+                run(rows.clone(), OutPtr::F32(floats.as_mut_ptr().wrapping_sub(rows.start * c)));
+                let Within { lo, hi } = self.within;
+                pool::add_pixels(self.isa, &floats[..rows.len() * c], c, channels.clone(), [lo, hi], sums);
+                first = rows.end;
+            }
+            for (channel, sum) in channels.clone().zip(&*sums) {
+                // SAFETY: the caller's.
+                unsafe { *y.add(sample * c + channel) = (sum / self.plane as f64) as f32 };
+            }
         }
     }
 }

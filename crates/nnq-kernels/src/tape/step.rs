@@ -91,6 +91,27 @@ pub enum ProductOut {
     Real(usize),
     /// Real numbers, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
     Floats(usize),
+    /// Real numbers, held within bounds, of which only the mean over the pixels of each sample is kept: `[batch][c_out]`, in the buffer `y`. The mean
+    /// is a binary64 sum in the order of the pixels, divided by their number and rounded to binary32.
+    Means {
+        /// The buffer.
+        y: usize,
+        /// What the numbers are held within first.
+        within: Within,
+    },
+}
+
+/// Bounds of real numbers: what is less than `lo` becomes `lo`, then what is more than `hi` becomes `hi`. A NaN stays, and binds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Within {
+    pub lo: f32,
+    pub hi: f32,
+}
+
+impl Within {
+    /// No bounds.
+    pub const ALL: Within = Within { lo: f32::NEG_INFINITY, hi: f32::INFINITY };
 }
 
 /// A convolution or matrix product.

@@ -90,6 +90,28 @@ fn members_and_fusing_change_nothing() {
 }
 
 #[test]
+fn parts_are_what_they_are_alone() {
+    let (side, c) = (9, 20);
+    let each = 2 * c * side * side;
+    for isa in tested() {
+        let tape = chain(isa, 1, true, side, c);
+        for parts in [1, 2, 5] {
+            let x: Vec<f32> = numbers(parts * each, 3).iter().map(|&n| (n % 200) as f32 * 0.03 - 3.0).collect();
+            let expected: Vec<f32> = x.chunks(each).flat_map(|x| run(&tape, 1, x, false)).collect();
+            for members in [1, 2, 3] {
+                let mut y = vec![0.0; x.len()];
+                let mut clock = vec![Duration::ZERO; tape.len()];
+                let reals = &mut [Real::Read(&x), Real::Write(&mut y)];
+                let mut team = Team::new(members).unwrap();
+                tape.run_parts(parts, &mut Workspace::new(), reals, &mut team, Some(&mut clock));
+                assert!(y == expected, "{isa}, {parts} parts, {members} members");
+                assert!(clock.iter().all(|t| *t > Duration::ZERO));
+            }
+        }
+    }
+}
+
+#[test]
 fn moves_go_where_they_are_told() {
     let copies = vec![
         Copies { src: 1, dst: 0, len: 2, count: 3, src_step: 4, dst_step: 3 },

@@ -132,6 +132,14 @@ impl Memory {
                 }
             }
             ProductOut::Real(y) => (0..acc.len()).for_each(|i| self.reals[y][i] = real(i)),
+            ProductOut::Means { y, within } => {
+                let plane = p.geom.out_h * p.geom.out_w;
+                for (i, mean) in self.reals[y].iter_mut().enumerate() {
+                    let first = i / c * plane * c + i % c;
+                    let held = (0..plane).map(|pixel| spec::within(real(first + pixel * c), within));
+                    *mean = (held.fold(-0.0, |sum, x| sum + f64::from(x)) / plane as f64) as f32;
+                }
+            }
             ProductOut::Floats(y) => {
                 let bytes: Vec<u8> = (0..acc.len()).flat_map(|i| real(i).to_le_bytes()).collect();
                 self.write(y, bytes);

@@ -4,6 +4,7 @@ use nnq_kernels::{
     eltwise::{AddMode, AddSpec, MulMode, MulSpec},
     pool::PoolGeom,
     round::{AddDyadic, Dyadic, ScalarRequant},
+    tape::Within,
 };
 
 /// Output codes.
@@ -169,4 +170,10 @@ pub fn mean(window: &Window, x_zero: u8, include_pad: bool, requants: &[(usize, 
     let count = if include_pad { window.padded } else { window.codes.len() };
     let by = requants.iter().find(|(of, _)| *of == count.max(1)).or(requants.first().filter(|_| count == 0));
     to.requantize(sum, by.unwrap_or_else(|| panic!("no requantization for {count} positions")).1)
+}
+
+/// The nearest number within bounds; where they leave none, the upper one.
+pub fn within(x: f32, bounds: Within) -> f32 {
+    let x = if x < bounds.lo { bounds.lo } else { x };
+    if x > bounds.hi { bounds.hi } else { x }
 }

@@ -16,7 +16,7 @@ use nnq_kernels::{
     depthwise::PackedDepthwise,
     tape::{
         Average, Choice, Code, Copies, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize, Residual,
-        Span, Strided, Tape, Weights, Workspace,
+        Span, Strided, Tape, Weights, Within, Workspace,
     },
     team::Team,
 };
@@ -148,6 +148,14 @@ impl Plan {
         });
         let y = match (real, draw.once_in(2)) {
             (false, _) => ProductOut::Codes(self.pixels(draw, pixels, geom.c_out)),
+            (true, _) if geom.groups == 1 && pixels > 0 && draw.once_in(2) => {
+                let within = match draw.within(0..=2) {
+                    0 => Within::ALL,
+                    1 => Within { lo: 0.0, hi: f32::INFINITY },
+                    _ => Within { lo: -20.0, hi: 300.0 },
+                };
+                ProductOut::Means { y: self.buffer(geom.batch * geom.c_out, true), within }
+            }
             (true, true) => ProductOut::Real(self.buffer(len, true)),
             (true, false) => ProductOut::Floats(self.target(draw, 4 * len + 4).at.next_multiple_of(4)),
         };

@@ -32,15 +32,16 @@ pub(super) struct Left {
     /// Its positions; the pixels of the part are counted as if every position were one.
     pub(super) part: Part,
     /// 32 sums for each position, and room for a multiple of four positions.
-    sums: *mut i32,
-    /// Where the codes of the next pixel go.
+    pub(super) sums: *mut i32,
+    /// Where the codes or real numbers of the next pixel go.
     to: *mut u8,
+    /// Bytes from one pixel to the next.
     pitch: usize,
     /// Where the next pixel of what is added lies, and the bytes from one pixel to the next.
     from: *const u8,
     from_pitch: usize,
     /// Channels that exist.
-    channels: usize,
+    pub(super) channels: usize,
     grid: Grid,
     /// The position in its row.
     place: usize,
@@ -69,7 +70,11 @@ impl Left {
         let (pixel, place) = grid.pixel(position);
         let (to, pitch) = match job.out {
             OutPtr::U8 { data, pitch } => (data.wrapping_add((origin + pixel) * pitch + channel), pitch),
-            _ => (std::ptr::null_mut(), 0),
+            OutPtr::F32(data) => {
+                let c_out = job.geom.c_out;
+                (data.wrapping_add((origin + pixel) * c_out + channel).cast(), c_out * size_of::<f32>())
+            }
+            OutPtr::I32(_) => (std::ptr::null_mut(), 0),
         };
         let from_pitch = job.geom.c_out;
         let from = match job.addend {
@@ -81,7 +86,7 @@ impl Left {
 
     /// Positions that are finished together: four vectors of sums.
     #[inline(always)]
-    fn together(&self) -> usize {
+    pub(super) fn together(&self) -> usize {
         if self.channels <= CHANNELS / 2 { 4 } else { 2 }
     }
 
@@ -101,9 +106,9 @@ impl Left {
         (to, if real { from } else { nowhere })
     }
 
-    /// The place of the next position's codes: `nowhere` when it is no pixel.
+    /// The place of the next position's outputs: `nowhere` when it is no pixel.
     #[inline(always)]
-    fn next(&mut self, nowhere: *mut u8) -> *mut u8 {
+    pub(super) fn next(&mut self, nowhere: *mut u8) -> *mut u8 {
         let real = self.part.pixels > 0 && self.place < self.grid.real;
         let to = if real { self.to } else { nowhere };
         self.to = self.to.wrapping_add(if real { self.pitch } else { 0 });

@@ -4,6 +4,7 @@
 //! themselves meanwhile.
 mod after;
 mod padded;
+mod real;
 
 use super::{
     block::Job,
@@ -85,6 +86,7 @@ impl Op for Tiled<'_> {
             (OutPtr::U8 { .. }, Kind::Onnx, None) => walk(s, tiles, job, padded, Codes::<OnnxRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Dyadic, None) => walk(s, tiles, job, padded, Codes::<DyadicRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Wide, None) => walk(s, tiles, job, padded, Codes::<WideRule>(PhantomData)),
+            (OutPtr::F32(_), _, None) => walk(s, tiles, job, padded, real::Reals),
             _ => walk(s, tiles, job, None, Other),
         }
     }

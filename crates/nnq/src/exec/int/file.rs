@@ -10,7 +10,7 @@
 use super::{
     chosen,
     compile::Packed,
-    plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment, Target},
+    plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment, Target, members},
 };
 use crate::{
     error::{At, Error, Result},
@@ -49,6 +49,7 @@ struct Head {
 struct StoredPlan {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    split: usize,
     arena: usize,
     live: usize,
     parts: Vec<StoredPart>,
@@ -187,6 +188,7 @@ fn stored_plan(program: &Program, plan: &Plan, shapes: &[Vec<usize>]) -> Result<
     Ok(StoredPlan {
         inputs: program.inputs.iter().zip(shapes).map(|(&slot, shape)| port(slot, shape.clone())).collect(),
         outputs: plan.outputs.iter().zip(&program.outputs).map(output).collect::<Result<_>>()?,
+        split: plan.split,
         arena: plan.arena,
         live: plan.live,
         parts: plan.parts.iter().map(|part| stored(part, plan)).collect::<Result<_>>()?,
@@ -318,7 +320,10 @@ fn interface(head: &Head) -> Result<Graph> {
     Ok(graph)
 }
 
-fn loaded_plan(plan: StoredPlan, all: usize, weights: &[Weights], (isa, members): Target) -> Result<Shaped> {
+fn loaded_plan(plan: StoredPlan, all: usize, weights: &[Weights], target: Target) -> Result<Shaped> {
+    if plan.split == 0 {
+        return Err(damaged("it takes no samples"));
+    }
     let slots = |named: Vec<usize>| match named.iter().all(|&s| s < all) {
         true => Ok(()),
         false => Err(damaged("it names a value that there is not")),
@@ -338,10 +343,12 @@ fn loaded_plan(plan: StoredPlan, all: usize, weights: &[Weights], (isa, members)
                     return Err(damaged("its steps do not fit each other"));
                 }
                 let size = |shape: &[usize]| shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
-                let buffers = reals.iter().map(|r| size(&r.shape).map(|n| (n, r.written)));
+                let part = |n: usize| n.is_multiple_of(plan.split).then(|| n.checked_div(plan.split)).flatten();
+                let buffers = reals.iter().map(|r| size(&r.shape).and_then(part).map(|n| (n, r.written)));
                 let buffers = buffers.collect::<Option<_>>().ok_or_else(|| damaged("impossible sizes"))?;
+                let members = members(target, plan.split);
                 let mut tape =
-                    Tape::new(isa, members, kernels, weights, plan.arena, buffers).map_err(|e| damaged(&e))?;
+                    Tape::new(target.0, members, kernels, weights, plan.arena, buffers).map_err(|e| damaged(&e))?;
                 choices.into_iter().enumerate().for_each(|(i, choice)| tape.choose(i, choice));
                 let real = |r: StoredReal| RealUse { value: Operand::Slot(r.slot), shape: r.shape, written: r.written };
                 Part::Tape(Segment { tape, reals: reals.into_iter().map(real).collect(), origin, steps })
@@ -363,6 +370,7 @@ fn loaded_plan(plan: StoredPlan, all: usize, weights: &[Weights], (isa, members)
     }
     let made = Plan {
         slots: all,
+        split: plan.split,
         inputs: plan.inputs.iter().map(|p| p.slot).collect(),
         outputs: plan.outputs.iter().map(|p| Operand::Slot(p.slot)).collect(),
         parts,

@@ -7,6 +7,7 @@ mod compile;
 mod file;
 mod geometry;
 mod layout;
+mod parts;
 mod plan;
 mod run;
 mod space;
@@ -130,6 +131,12 @@ impl Session {
             .with_max_len(1)
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
+        // Reading the last ones brought back pages of those before.
+        for step in &program.steps {
+            if let StepKind::Product(p) = &step.kind {
+                p.weight.release();
+            }
+        }
         Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
     }
 
@@ -240,7 +247,7 @@ impl Session {
             Source::File { weights, .. } => *weights,
         };
         let plan = [true, false].iter().find_map(|&fuse| self.plans.get(&(shapes.to_vec(), fuse)));
-        Memory { weights, arena: plan.map_or(0, |p| p.arena), live: plan.map_or(0, |p| p.live) }
+        Memory { weights, arena: plan.map_or(0, |p| p.arenas(self.threads())), live: plan.map_or(0, |p| p.live) }
     }
     /// How many samples it can take at once: `None` where that is any number, or what the graph says.
     pub fn batches(&self) -> Option<Vec<usize>> {

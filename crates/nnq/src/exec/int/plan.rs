@@ -3,6 +3,7 @@ use super::{
     compile::Packed,
     describe, layout,
     layout::Layout,
+    parts,
     space::{Lifetime, Space},
     steps,
 };
@@ -108,6 +109,8 @@ pub(super) struct Facts {
 pub(super) struct Plan {
     /// How many values there are.
     pub(super) slots: usize,
+    /// How many parts of the samples the kernels take one after another.
+    pub(super) split: usize,
     pub(super) inputs: Vec<Slot>,
     pub(super) outputs: Vec<Operand>,
     pub(super) parts: Vec<Part>,
@@ -121,6 +124,13 @@ pub(super) struct Plan {
     pub(super) arena: usize,
     /// The most bytes of values that are needed at the same time.
     pub(super) live: usize,
+}
+
+impl Plan {
+    /// Bytes of all arenas: a thread that takes parts has its own.
+    pub(super) fn arenas(&self, members: usize) -> usize {
+        self.arena * self.split.min(members)
+    }
 }
 
 /// What a plan is made for: the instruction set and the number of threads.
@@ -138,12 +148,17 @@ pub(super) fn compile(
     inputs: &[Vec<usize>],
     fuse: bool,
 ) -> Result<Plan> {
-    let shapes = shapes(program, inputs)?;
-    let layouts = layout::choose(program, &shapes);
-    let fusing = if fuse { steps::fuse::find(program, &shapes, &layouts) } else { steps::fuse::Fusing::default() };
+    let whole = shapes(program, inputs)?;
+    let layouts = layout::choose(program, &whole);
+    let fusing = if fuse { steps::fuse::find(program, &whole, &layouts) } else { steps::fuse::Fusing::default() };
+    let weights = packed.iter().map(Packed::bytes).sum();
+    let split = fuse.then(|| parts::choose(program, &fusing, inputs, &whole, weights, target.1)).flatten();
+    let (split, shapes) = split.unwrap_or_else(|| (1, whole.clone()));
     let mut planner = Planner {
         program,
         packed,
+        split,
+        whole,
         shapes,
         layouts,
         last_use: last_use(program),
@@ -163,12 +178,14 @@ pub(super) fn compile(
         planner.all()?;
     }
     let facts = (0..program.steps.len()).map(|i| planner.facts(i)).collect();
-    let (arena, live) = (planner.space.size(), planner.live());
+    let (arena, live) = (planner.space.size(), planner.live(target.1));
     let outputs = program.outputs.iter().map(|&s| operand(program, s)).collect();
-    let shapes = (0..program.values.len()).map(|slot| planner.shape(slot).ok()).collect();
-    let parts = planner.done.into_iter().map(|d| d.build(target, &planner.weights, arena)).collect::<Result<_>>()?;
+    let shapes = (0..program.values.len()).map(|slot| planner.whole(slot).ok()).collect();
+    let build = |done: Done| done.build(target, split, &planner.weights, arena);
+    let parts = planner.done.into_iter().map(build).collect::<Result<_>>()?;
     Ok(Plan {
         slots: program.values.len(),
+        split,
         inputs: program.inputs.clone(),
         outputs,
         parts,
@@ -207,18 +224,24 @@ impl Pending {
     }
 }
 
+/// How many threads share the work of a kernel: parts of the samples go to one each.
+pub(super) fn members((_, members): Target, split: usize) -> usize {
+    if split > 1 { 1 } else { members }
+}
+
 enum Done {
     Kernels(Pending, usize),
     Float(Vec<FloatStep>),
 }
 
 impl Done {
-    fn build(self, (isa, members): Target, weights: &[Weights], arena: usize) -> Result<Part> {
+    fn build(self, target: Target, split: usize, weights: &[Weights], arena: usize) -> Result<Part> {
         Ok(match self {
             Self::Float(steps) => Part::Float(steps),
             Self::Kernels(Pending { kernels, origin, reals, first, .. }, end) => {
-                let sizes = reals.iter().map(|r| (r.shape.iter().product(), r.written)).collect();
-                let tape = Tape::new(isa, members, kernels, weights, arena, sizes).map_err(Error::internal)?;
+                let sizes = reals.iter().map(|r| (r.shape.iter().product::<usize>() / split, r.written)).collect();
+                let members = members(target, split);
+                let tape = Tape::new(target.0, members, kernels, weights, arena, sizes).map_err(Error::internal)?;
                 Part::Tape(Segment { tape, reals, origin, steps: first..end })
             }
         })
@@ -229,7 +252,12 @@ impl Done {
 pub(super) struct Planner<'a> {
     pub(super) program: &'a Program,
     pub(super) packed: &'a [Packed],
-    pub(super) shapes: Vec<Option<Vec<usize>>>,
+    /// See [`Plan::split`].
+    split: usize,
+    /// The shape of every value of the graph.
+    whole: Vec<Option<Vec<usize>>>,
+    /// The same of one part of the samples, as the kernels see it.
+    shapes: Vec<Option<Vec<usize>>>,
     pub(super) layouts: Vec<Layout>,
     pub(super) last_use: Vec<usize>,
     pub(super) fusing: steps::fuse::Fusing,
@@ -290,16 +318,19 @@ impl Planner<'_> {
     /// Whether step `i` is the last to read many real numbers: what ends a segment can be freed, which costs the threads one more meeting.
     fn frees_much(&self, i: usize, step: &Step) -> bool {
         const MUCH: usize = 1 << 20;
+        if self.split > 1 {
+            return false;
+        }
         let real = step.inputs.iter().flatten().filter(|&&s| self.last_use[s] == i);
         real.filter_map(|&s| self.shape(s).ok()).map(|s| s.iter().product::<usize>() * size_of::<f32>()).sum::<usize>()
             >= MUCH
     }
 
     /// See [`Plan::live`].
-    fn live(&self) -> usize {
+    fn live(&self, members: usize) -> usize {
         let mut real: Vec<Option<Lifetime>> = vec![None; self.program.values.len()];
         let lifetime = |slot: Slot, first: usize| {
-            let elements = self.shape(slot).ok()?.iter().product::<usize>();
+            let elements = self.whole(slot).ok()?.iter().product::<usize>();
             let real = matches!(self.program.values[slot].repr, Repr::Real);
             real.then_some(Lifetime { bytes: elements * size_of::<f32>(), first, last: self.last_use[slot] })
         };
@@ -307,14 +338,34 @@ impl Planner<'_> {
             real[slot] = lifetime(slot, 0);
         }
         for (i, step) in self.program.steps.iter().enumerate() {
+            if let Some(mean) = self.fusing.means.get(&i) {
+                real[mean.result] = lifetime(mean.result, i);
+                continue;
+            }
+            if self.fusing.skipped.contains(&i) {
+                continue;
+            }
             // A value in another shape is the same memory.
             let view = matches!(&step.kind, StepKind::Float(op) if is_view(op));
             for &slot in step.outputs.iter().flatten() {
                 real[slot] = lifetime(slot, i + usize::from(view));
             }
         }
-        let real: Vec<Lifetime> = real.into_iter().flatten().collect();
-        self.space.most(&real)
+        let mut real: Vec<Lifetime> = real.into_iter().flatten().collect();
+        if self.split == 1 {
+            return self.space.most(&real, 1);
+        }
+        // What the kernels of a segment read or write is needed until the last part is done.
+        for done in &self.done {
+            let Done::Kernels(Pending { first, .. }, end) = done else { continue };
+            for r in &mut real {
+                let meets = |step: usize| (*first..*end).contains(&step);
+                if meets(r.first) || meets(r.last) || (r.first < *first && r.last >= *end) {
+                    (r.first, r.last) = (r.first.min(*first), r.last.max(end - 1));
+                }
+            }
+        }
+        self.space.most(&real, members.min(self.split))
     }
 
     /// What waits becomes a segment that computes the steps before `end`.
@@ -328,7 +379,7 @@ impl Planner<'_> {
     fn float(&self, i: usize, step: &Step, op: &Op) -> FloatStep {
         let inputs: Vec<_> = step.inputs.iter().map(|s| s.map(|s| operand(self.program, s))).collect();
         let y = step.outputs.first().copied().flatten();
-        let shape = y.filter(|_| is_view(op)).and_then(|y| self.shape(y).ok());
+        let shape = y.filter(|_| is_view(op)).and_then(|y| self.whole(y).ok());
         let op = match (shape, inputs.first()) {
             (Some(shape), Some(Some(Operand::Slot(_)))) if step.outputs.len() == 1 => FloatOp::View(shape),
             _ => FloatOp::Op(op.clone()),
@@ -352,12 +403,18 @@ impl Planner<'_> {
             slots.extend(add.inputs.iter().chain(&add.outputs).flatten());
             slots.retain(|s| !step.outputs.contains(&Some(*s)));
         }
+        if let Some(mean) = self.fusing.means.get(&i) {
+            kind.push_str(" + mean");
+            slots.retain(|s| !step.outputs.contains(&Some(*s)));
+            slots.push(mean.result);
+        }
         let size = |&s: &Slot| match &self.places[s] {
-            Some(place) => place.len,
-            None => self.shape(s).map_or(0, |s| s.iter().product::<usize>() * size_of::<f32>()),
+            Some(place) => place.len * self.split,
+            None => self.whole(s).map_or(0, |s| s.iter().product::<usize>() * size_of::<f32>()),
         };
         let bytes = slots.iter().map(size).sum::<usize>() + self.packed[i].bytes();
-        Facts { name: self.program.step_name(step), kind, macs: self.macs[i], bytes: bytes as u64, dead }
+        let macs = self.macs[i] * self.split as u64;
+        Facts { name: self.program.step_name(step), kind, macs, bytes: bytes as u64, dead }
     }
 
     /// Appends a kernel of the current step.
@@ -366,13 +423,22 @@ impl Planner<'_> {
         self.pending.origin.push(self.now);
     }
 
-    /// The shape of a slot.
+    /// The shape of a slot, for one part of the samples.
     ///
     /// # Errors
     /// When it cannot be known.
     pub(super) fn shape(&self, slot: Slot) -> Result<Vec<usize>> {
+        self.of(slot, &self.shapes)
+    }
+
+    /// The shape of a slot, for all samples.
+    fn whole(&self, slot: Slot) -> Result<Vec<usize>> {
+        self.of(slot, &self.whole)
+    }
+
+    fn of(&self, slot: Slot, shapes: &[Option<Vec<usize>>]) -> Result<Vec<usize>> {
         let source = self.program.values[slot].source;
-        self.shapes[source.0 as usize].clone().ok_or_else(|| {
+        shapes[source.0 as usize].clone().ok_or_else(|| {
             Error::shape("its shape cannot be known before the model runs")
                 .at(format!("value '{}'", self.program.graph.value(source).name))
         })
@@ -384,7 +450,7 @@ impl Planner<'_> {
         if let Some(i) = known {
             return Ok(i);
         }
-        let shape = self.shape(slot)?;
+        let shape = self.whole(slot)?;
         self.pending.slots.push(slot);
         self.pending.reals.push(RealUse { value: operand(self.program, slot), shape, written });
         Ok(self.pending.reals.len() - 1)
@@ -432,7 +498,7 @@ impl Planner<'_> {
 }
 
 /// The shape of every value of the graph for these inputs.
-fn shapes(program: &Program, inputs: &[Vec<usize>]) -> Result<Vec<Option<Vec<usize>>>> {
+pub(super) fn shapes(program: &Program, inputs: &[Vec<usize>]) -> Result<Vec<Option<Vec<usize>>>> {
     let mut graph = (*program.graph).clone();
     let mut binding = Binding::new();
     for (&v, given) in program.graph.inputs.iter().zip(inputs) {
@@ -454,7 +520,7 @@ fn shapes(program: &Program, inputs: &[Vec<usize>]) -> Result<Vec<Option<Vec<usi
         .collect())
 }
 
-fn last_use(program: &Program) -> Vec<usize> {
+pub(super) fn last_use(program: &Program) -> Vec<usize> {
     let mut last = vec![0; program.values.len()];
     for (i, s) in program.steps.iter().enumerate() {
         for slot in s.inputs.iter().chain(&s.outputs).flatten() {

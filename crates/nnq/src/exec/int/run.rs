@@ -90,7 +90,10 @@ impl Runner<'_> {
                 None => Real::Read(input(&self.real, r)?),
             });
         }
-        segment.tape.run(which, self.workspace, &mut reals, self.team, times);
+        match self.plan.split {
+            1 => segment.tape.run(which, self.workspace, &mut reals, self.team, times),
+            parts => segment.tape.run_parts(parts, self.workspace, &mut reals, self.team, times),
+        }
         for (r, y) in segment.reals.iter().zip(written) {
             if let (Operand::Slot(slot), Some(y)) = (&r.value, y) {
                 self.real[*slot] = Some(Tensor::of(&r.shape, y));

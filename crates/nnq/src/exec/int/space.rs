@@ -111,26 +111,32 @@ impl Space {
         (size < self.size).then(|| Self { given, ..Self::default() })
     }
 
-    /// The most bytes of values that are needed at the same time, `others` among them: no plan needs less memory.
-    pub(super) fn most(&self, others: &[Lifetime]) -> usize {
-        let values = self.taken.iter().filter(|t| !t.temporary).map(|t| &t.lifetime);
-        let all: Vec<&Lifetime> = values.chain(others).filter(|v| v.first <= v.last).collect();
-        let steps = all.iter().map(|v| v.first + 1).max().unwrap_or(0);
-        let (mut begin, mut end) = (vec![0; steps], vec![0; steps]);
-        for v in all {
-            begin[v.first] += v.bytes;
-            if let Some(end) = end.get_mut(v.last) {
-                *end += v.bytes;
-            }
-        }
-        let (mut sum, mut most) = (0, 0);
-        for (begin, end) in begin.into_iter().zip(end) {
-            sum += begin;
-            most = most.max(sum);
-            sum -= end;
-        }
-        most
+    /// The most bytes of values that are needed at the same time, with `times` spaces like this one and `others`: no plan needs less memory.
+    pub(super) fn most(&self, others: &[Lifetime], times: usize) -> usize {
+        let values = self.taken.iter().filter(|t| !t.temporary).map(|t| t.lifetime);
+        let values = values.map(|v| Lifetime { bytes: v.bytes * times, ..v });
+        most(values.chain(others.iter().copied()))
     }
+}
+
+/// The largest sum of values that are needed at the same time.
+pub(super) fn most(values: impl Iterator<Item = Lifetime>) -> usize {
+    let all: Vec<Lifetime> = values.filter(|v| v.first <= v.last).collect();
+    let steps = all.iter().map(|v| v.first + 1).max().unwrap_or(0);
+    let (mut begin, mut end) = (vec![0; steps], vec![0; steps]);
+    for v in all {
+        begin[v.first] += v.bytes;
+        if let Some(end) = end.get_mut(v.last) {
+            *end += v.bytes;
+        }
+    }
+    let (mut sum, mut most) = (0, 0);
+    for (begin, end) in begin.into_iter().zip(end) {
+        sum += begin;
+        most = most.max(sum);
+        sum -= end;
+    }
+    most
 }
 
 #[cfg(test)]
@@ -149,18 +155,19 @@ mod tests {
         assert!(b >= a + 1000 + SLACK);
         // `a` is over.
         assert_eq!(s.value(value(900, 2, 3)), a);
-        assert_eq!(s.most(&[]), 1500);
-        assert_eq!(s.most(&[value(200, 0, 0)]), 1500);
-        assert_eq!(s.most(&[value(200, 0, 5)]), 1700);
+        assert_eq!(s.most(&[], 1), 1500);
+        assert_eq!(s.most(&[value(200, 0, 0)], 1), 1500);
+        assert_eq!(s.most(&[value(200, 0, 5)], 2), 3200);
+        assert_eq!(s.most(&[value(200, 0, 5)], 1), 1700);
         // Memory of one step is none of a value's.
         let t = s.temporary(5000, 3);
         assert!(t > 0 && s.size() > t + 5000);
-        assert_eq!(s.most(&[]), 1500);
+        assert_eq!(s.most(&[], 1), 1500);
         let mut s = Space::default();
         let a = s.value(value(10, 0, 0));
         s.keep(a, 4);
         assert!(s.value(value(10, 4, 4)) > a);
-        assert_eq!(s.most(&[]), 20);
+        assert_eq!(s.most(&[], 1), 20);
     }
 
     #[test]

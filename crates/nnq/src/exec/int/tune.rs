@@ -1,5 +1,5 @@
 //! Choosing by trying: what is open to a step, timed on this machine. The results are the same bits.
-use super::plan::{Part, Plan, Segment};
+use super::plan::{Part, Plan};
 use nnq_kernels::{
     tape::{Choice, Real, Tape, Workspace},
     team::Team,
@@ -34,7 +34,8 @@ pub(super) fn tune(plan: &mut Plan, team: &mut Team, choices: &mut Choices, prog
         for i in 0..segment.tape.len() {
             if let Some(description) = segment.tape.description(i) {
                 let choice = choices.get(&description).copied().unwrap_or_else(|| {
-                    let choice = trial.get_or_insert_with(|| Trial::new(segment)).best(&mut segment.tape, i, team);
+                    let choice =
+                        trial.get_or_insert_with(|| Trial::new(&segment.tape)).best(&mut segment.tape, i, team);
                     choices.insert(description, choice);
                     choice
                 });
@@ -53,8 +54,8 @@ struct Trial {
 }
 
 impl Trial {
-    fn new(segment: &Segment) -> Self {
-        let reals = segment.reals.iter().map(|r| (vec![0.0; r.shape.iter().product()], r.written));
+    fn new(tape: &Tape) -> Self {
+        let reals = tape.reals().iter().map(|&(len, written)| (vec![0.0; len], written));
         Self { workspace: Workspace::new(), reals: reals.collect() }
     }
 

@@ -1,6 +1,10 @@
 //! Which steps are computed together, so that a value never lies in memory on its own.
 use super::super::{layout::Layout, plan::is_code};
-use crate::exec::lower::{Form, Program, Slot, StepKind};
+use crate::{
+    exec::lower::{Form, Product, ProductOut, Program, Repr, Slot, StepKind},
+    ir::{Op, op::Unary},
+};
+use nnq_kernels::tape::Within;
 use std::collections::{HashMap, HashSet};
 
 /// What is computed together.
@@ -8,10 +12,20 @@ use std::collections::{HashMap, HashSet};
 pub(in crate::exec::int) struct Fusing {
     /// For a product the sum that follows it.
     pub(in crate::exec::int) sums: HashMap<usize, usize>,
+    /// For a product of real numbers the mean over all pixels that follows it.
+    pub(in crate::exec::int) means: HashMap<usize, Mean>,
     /// Steps that another one computes.
     pub(in crate::exec::int) skipped: HashSet<usize>,
     /// For a part of a concatenation: the whole, and the part's first channel.
     pub(in crate::exec::int) hosts: HashMap<Slot, (Slot, usize)>,
+}
+
+/// A mean that follows a product.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::exec::int) struct Mean {
+    /// The activation in between.
+    pub(in crate::exec::int) within: Within,
+    pub(in crate::exec::int) result: Slot,
 }
 
 /// Looks for products followed by a sum, and for concatenations of channels whose parts can be written in place.
@@ -45,6 +59,14 @@ pub(in crate::exec::int) fn find(program: &Program, shapes: &[Option<Vec<usize>>
                     fusing.skipped.insert(i);
                 }
             }
+            (StepKind::Product(p), _, Some(Some(y)))
+                if averageable(p) && shape(*y).is_some_and(|s| !s.contains(&0)) =>
+            {
+                if let Some((mean, steps)) = mean(program, &uses, *y) {
+                    fusing.means.insert(i, mean);
+                    fusing.skipped.extend(steps);
+                }
+            }
             _ => {}
         }
     }
@@ -68,4 +90,44 @@ pub(in crate::exec::int) fn find(program: &Program, shapes: &[Option<Vec<usize>>
         }
     }
     fusing
+}
+
+/// Whether the kernel of a product can average what it computes.
+fn averageable(p: &Product) -> bool {
+    matches!(p.out, ProductOut::Real { .. }) && matches!(&p.form, Form::Conv(a) if a.group <= 1)
+}
+
+/// The mean over all pixels of the real numbers in `slot`, perhaps after an activation, and the steps that are it; nobody else reads what is
+/// in between.
+fn mean(program: &Program, uses: &[usize], mut slot: Slot) -> Option<(Mean, Vec<usize>)> {
+    let (mut within, mut steps) = (Within::ALL, Vec::new());
+    loop {
+        let reader = program.steps.iter().position(|s| s.inputs.first() == Some(&Some(slot)))?;
+        let step = &program.steps[reader];
+        let result = step.outputs.first().copied().flatten()?;
+        let StepKind::Float(op) = &step.kind else { return None };
+        if uses[slot] != 1 {
+            return None;
+        }
+        let bound = |i: usize, none: f32| match step.inputs.get(i) {
+            None | Some(None) => Some(none),
+            Some(Some(s)) => match &program.values[*s].repr {
+                Repr::Constant(t) => t.as_slice::<f32>().ok().filter(|t| t.len() == 1).map(|t| t[0]),
+                _ => None,
+            },
+        };
+        match op {
+            Op::GlobalAveragePool => {
+                steps.push(reader);
+                return Some((Mean { within, result }, steps));
+            }
+            Op::Unary(Unary::Relu) if steps.is_empty() => within.lo = 0.0,
+            Op::Clip if steps.is_empty() => {
+                within = Within { lo: bound(1, Within::ALL.lo)?, hi: bound(2, Within::ALL.hi)? };
+            }
+            _ => return None,
+        }
+        steps.push(reader);
+        slot = result;
+    }
 }

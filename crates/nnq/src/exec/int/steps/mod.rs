@@ -14,6 +14,7 @@ use crate::{
     exec::lower::{self, AddRule, Clamp, Form, Grid, Scalar, Slot, Step, StepKind},
     ir::op::PoolAttrs,
 };
+use fuse::Mean;
 use nnq_kernels::{
     eltwise::{AddMode, AddSpec, MulMode, MulSpec},
     round::{Dyadic, ScalarRequant},
@@ -104,6 +105,11 @@ impl Planner<'_> {
             residual: None,
         };
         self.weights.push(packed.weights.clone());
+        if let Some(Mean { within, result }) = self.fusing.means.get(&i).copied() {
+            kernel.y = ProductOut::Means { y: self.real(result, true)?, within };
+            self.push(Kernel::Product(Box::new(kernel)));
+            return Ok(());
+        }
         if matches!(product.out, lower::ProductOut::Real { .. }) {
             let plane = if conv { geom.out_h * geom.out_w } else { 1 };
             let y = self.real(y, true)?;
