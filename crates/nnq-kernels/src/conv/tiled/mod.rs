@@ -15,8 +15,9 @@ use super::{
 use crate::{
     round::vector::{DyadicRule, Kind, OnnxRule, WideRule},
     simd::{
-        Op, Simd, Vector,
+        LINE, Op, Simd, Vector,
         amx::{Amx, Rows, TILE_BYTES, TILE_ROWS, Tiles},
+        fetch,
     },
 };
 use after::{After, Codes, Left, Other, Sums};
@@ -161,7 +162,15 @@ struct Operands {
     depth: usize,
     weights: *const u8,
     start: *const i32,
+    /// Cache lines that are fetched with each step, from here on.
+    lines: usize,
+    ahead: *const u8,
 }
+
+/// Panels from so many bytes on are fetched ahead: smaller ones are soon read, and stay near.
+const FETCHED: usize = 24 << 10;
+/// Cache lines of the weights of one step.
+const LINES: usize = TILE_BYTES * CHANNELS / LINE;
 
 impl<A: After> Walk<'_, A> {
     /// The outputs of some pixels of one image, from a copy of its rows with their padding.
@@ -231,7 +240,10 @@ impl<A: After> Walk<'_, A> {
         let depth = panels.room * 4 / TILE_BYTES / runs.count;
         for panel in own {
             let mut part = Part { first: 0, pixels: 0, in_block: 0, group, panel };
-            let weights = panels.panel(group, panel).as_ptr().cast();
+            let weights: *const u8 = panels.panel(group, panel).as_ptr().cast();
+            // Each product fetches a share of the next panel.
+            let share = LINES.div_ceil(positions.len().div_ceil(POSITIONS)).max(1);
+            let mut fetched = if panels.panel_bytes() < FETCHED { LINES } else { 0 };
             let start = job.ready.start(part.column(panels));
             let narrow = part.channels(panels).1 <= CHANNELS / 2;
             for first in positions.clone().step_by(POSITIONS) {
@@ -241,14 +253,20 @@ impl<A: After> Walk<'_, A> {
                 let one = part.pixels <= TILE_ROWS;
                 let (a, b) = (place(first), if one { place(first) } else { place(first + TILE_ROWS) });
                 let rows = Rows { at: [a.0, b.0], pitch: [a.1, b.1] };
-                let x = Operands { rows, runs, depth, weights, start };
+                let lines = share.min(LINES - fetched);
+                let ahead = weights.wrapping_add(panels.panel_bytes() + fetched * depth * runs.count * LINE);
+                fetched += lines;
+                let x = Operands { rows, runs, depth, weights, start, lines, ahead };
                 // SAFETY: the caller's; a panel holds `runs * depth` steps of weights.
                 let sums = unsafe {
-                    match (one, narrow) {
-                        (false, false) => self.product::<S, 2, 2>(s, job, x),
-                        (false, true) => self.product::<S, 2, 1>(s, job, x),
-                        (true, false) => self.product::<S, 1, 2>(s, job, x),
-                        (true, true) => self.product::<S, 1, 1>(s, job, x),
+                    match (one, narrow, lines > 0) {
+                        (false, false, false) => self.product::<S, 2, 2, false>(s, job, x),
+                        (true, false, false) => self.product::<S, 1, 2, false>(s, job, x),
+                        (false, false, true) => self.product::<S, 2, 2, true>(s, job, x),
+                        (true, false, true) => self.product::<S, 1, 2, true>(s, job, x),
+                        // Narrow panels are few.
+                        (false, true, _) => self.product::<S, 2, 1, false>(s, job, x),
+                        (true, true, _) => self.product::<S, 1, 1, false>(s, job, x),
                     }
                 };
                 self.left = Left::new(job, part, sums, grid, origin, first);
@@ -261,14 +279,19 @@ impl<A: After> Walk<'_, A> {
     /// # Safety
     /// The operands are readable.
     #[inline(always)]
-    unsafe fn product<S: Simd, const M: usize, const N: usize>(&mut self, s: S, job: &Job, x: Operands) -> *mut i32 {
+    unsafe fn product<S: Simd, const M: usize, const N: usize, const FETCH: bool>(
+        &mut self,
+        s: S,
+        job: &Job,
+        x: Operands,
+    ) -> *mut i32 {
         let mut left = self.left;
         let same = self.after.same(s, job, &left);
         // The last two shares come between the stores.
         let share = left.calls().div_ceil(x.runs.count * x.depth + 2);
         let to = self.sums[self.turn].0.as_mut_ptr();
         self.turn ^= 1;
-        let mut weights = x.weights;
+        let (mut weights, mut ahead) = (x.weights, x.ahead);
         // SAFETY: the caller's; the sums have room for 32 positions.
         unsafe {
             self.tiles.start::<M, N>(x.start);
@@ -279,6 +302,10 @@ impl<A: After> Walk<'_, A> {
                     self.tiles.step::<M, N>(Rows { at: [a, b], pitch: x.rows.pitch }, weights);
                     (a, b) = (a.wrapping_add(TILE_BYTES), b.wrapping_add(TILE_BYTES));
                     weights = weights.wrapping_add(TILE_BYTES / 4 * CHANNELS * 4);
+                    for _ in 0..if FETCH { x.lines } else { 0 } {
+                        fetch(ahead);
+                        ahead = ahead.wrapping_add(LINE);
+                    }
                     self.finish(s, job, &same, &mut left, share);
                 }
             }
