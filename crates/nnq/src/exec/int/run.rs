@@ -150,7 +150,10 @@ impl Runner<'_> {
         for step in steps {
             let start = Instant::now();
             let real = &mut self.real;
-            self.pool.run(|| float(plan, step, real, ctx))??;
+            match step.op {
+                FloatOp::View(_) => float(plan, step, real, ctx)?,
+                FloatOp::Op(_) => self.pool.run(|| float(plan, step, real, ctx))??,
+            }
             if let Some(times) = times.as_deref_mut() {
                 times.push(self.time(step.step, start.elapsed()));
             }
