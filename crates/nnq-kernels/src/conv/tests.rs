@@ -415,6 +415,34 @@ fn rows_whose_windows_are_whole_steps_of_a_tile() {
 }
 
 #[test]
+fn rows_with_room_between_them_and_planes_of_strides() {
+    // (channels in, kernel, strides, dilation down, padding above and left, input and output sizes)
+    let shapes = [
+        (3, (3, 3), (1, 1), 1, (1, 1), (9, 9), (9, 9)),
+        (3, (7, 7), (2, 2), 1, (3, 3), (20, 21), (10, 11)),
+        (16, (3, 3), (1, 1), 1, (1, 1), (8, 40), (8, 40)),
+        (16, (3, 3), (2, 2), 1, (1, 1), (9, 12), (5, 6)),
+        (20, (3, 3), (2, 1), 1, (1, 1), (7, 6), (4, 6)),
+        (32, (3, 3), (1, 2), 1, (1, 1), (5, 17), (5, 9)),
+        (32, (3, 3), (2, 2), 2, (2, 1), (12, 12), (6, 6)),
+        (64, (3, 3), (3, 3), 1, (0, 0), (10, 10), (3, 3)),
+        (64, (3, 3), (3, 2), 2, (4, 1), (6, 6), (4, 3)),
+        (16, (2, 2), (5, 5), 1, (0, 0), (11, 12), (2, 3)),
+    ];
+    for (c_in, (k_h, k_w), strides, dil_h, (pad_top, pad_left), (in_h, in_w), (out_h, out_w)) in shapes {
+        for c_out in [5, 40] {
+            let mut geom = square(1, c_in, c_out, 1, 1, 0, 1);
+            (geom.k_h, geom.k_w, geom.dil_h) = (k_h, k_w, dil_h);
+            (geom.stride_h, geom.stride_w) = strides;
+            (geom.pad_top, geom.pad_left) = (pad_top, pad_left);
+            (geom.in_h, geom.in_w, geom.out_h, geom.out_w) = (in_h, in_w, out_h, out_w);
+            geom.batch = 2;
+            Case::new(geom, 77, false, Fill::Random, 10).check();
+        }
+    }
+}
+
+#[test]
 fn windows_wholly_in_the_padding_and_dilations() {
     for groups in [1, 8] {
         let mut geom = square(3, 8, 8, 3, 1, 5, groups);
