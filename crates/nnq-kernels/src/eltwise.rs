@@ -8,9 +8,7 @@ use crate::{
     isa::dispatch,
     round::{
         AddDyadic, Dyadic, ScalarRequant, dequantize_f32, quantize_f32, requantize_dyadic,
-        vector::{
-            CodeLimits, DyadicRule, DyadicVector, DyadicWide, Kind, OnnxRule, Prepared, Rule, VectorRequant, WideRule,
-        },
+        vector::{CodeLimits, DyadicVector, DyadicWide, Kind, Prepared, VectorRequant},
     },
     simd::{CodeBytes, MAX_LANES, Op, Simd, Vector},
 };
@@ -150,7 +148,7 @@ struct Loops<'a> {
 /// A function of two vectors of codes. It gives integers that become codes in [`Vector::narrow4`].
 ///
 /// Not a closure: only methods can be made to be compiled for the instruction set of their caller.
-pub(crate) trait Function<V: Vector>: Copy {
+trait Function<V: Vector>: Copy {
     fn call(self, v: V, a: V::I, b: V::I) -> V::I;
 }
 
@@ -216,30 +214,10 @@ impl<V: Vector> Reals<V> {
 
 /// `Q(D(a) + D(b))`.
 #[derive(Clone, Copy)]
-pub(crate) struct OnnxSum<V: Vector> {
+struct OnnxSum<V: Vector> {
     reals: Reals<V>,
     scale: V::F,
     limits: CodeLimits<V>,
-}
-
-impl<V: Vector> OnnxSum<V> {
-    #[inline(always)]
-    fn new(v: V, spec: &AddSpec, [sa, sb, sy]: [f32; 3]) -> Self {
-        // The negative of a product is the product with the negative, to the bit.
-        let sb = if spec.subtract { -sb } else { sb };
-        OnnxSum {
-            reals: Reals::new(v, [spec.za, spec.zb], [sa, sb]),
-            scale: v.splat_f(sy),
-            limits: CodeLimits::new(v, spec.zero.into(), spec.lo.into(), spec.hi.into()),
-        }
-    }
-
-    /// With the operands in the other order.
-    #[inline(always)]
-    fn swapped(self) -> Self {
-        let Reals { za, zb, sa, sb } = self.reals;
-        OnnxSum { reals: Reals { za: zb, zb: za, sa: sb, sb: sa }, ..self }
-    }
 }
 
 impl<V: Vector> Function<V> for OnnxSum<V> {
@@ -268,29 +246,11 @@ impl<V: Vector> Function<V> for OnnxProduct<V> {
 
 /// `(a * ma + b * mb + constant) >> shift`.
 #[derive(Clone, Copy)]
-pub(crate) struct DyadicSum<V: Vector> {
+struct DyadicSum<V: Vector> {
     ma: V::I,
     mb: V::I,
     constant: V::I,
     shift: V::I,
-}
-
-impl<V: Vector> DyadicSum<V> {
-    #[inline(always)]
-    fn new(v: V, spec: &AddSpec, by: AddDyadic) -> Self {
-        let mb = if spec.subtract { -by.mb } else { by.mb };
-        // The zero points and the rounding together; wrapping changes nothing, since the sum fits.
-        let constant = (1i32 << (by.shift - 1))
-            .wrapping_sub(by.ma.wrapping_mul(spec.za.into()))
-            .wrapping_sub(mb.wrapping_mul(spec.zb.into()));
-        DyadicSum { ma: v.splat(by.ma), mb: v.splat(mb), constant: v.splat(constant), shift: v.splat(by.shift.into()) }
-    }
-
-    /// With the operands in the other order.
-    #[inline(always)]
-    fn swapped(self) -> Self {
-        DyadicSum { ma: self.mb, mb: self.ma, ..self }
-    }
 }
 
 impl<V: Vector> Function<V> for DyadicSum<V> {
@@ -341,52 +301,34 @@ impl Binary for AddSpec {
     fn vector<S: Simd>(&self, s: S, loops: Loops) {
         let v = s.v();
         let limits = CodeBytes::new(v, self.zero, self.lo, self.hi);
+        let (lo, hi, zero) = (self.lo.into(), self.hi.into(), self.zero.into());
         match self.mode {
-            AddMode::Onnx { sa, sb, sy } => loops.run(v, limits, OnnxSum::new(v, self, [sa, sb, sy])),
-            AddMode::Dyadic(by) => loops.run(v, limits, DyadicSum::new(v, self, by)),
+            AddMode::Onnx { sa, sb, sy } => {
+                // The negative of a product is the product with the negative, to the bit.
+                let sb = if self.subtract { -sb } else { sb };
+                let sum = OnnxSum {
+                    reals: Reals::new(v, [self.za, self.zb], [sa, sb]),
+                    scale: v.splat_f(sy),
+                    limits: CodeLimits::new(v, zero, lo, hi),
+                };
+                loops.run(v, limits, sum);
+            }
+            AddMode::Dyadic(by) => {
+                let mb = if self.subtract { -by.mb } else { by.mb };
+                // The zero points and the rounding together; wrapping changes nothing, since the sum
+                // fits.
+                let constant = (1i32 << (by.shift - 1))
+                    .wrapping_sub(by.ma.wrapping_mul(self.za.into()))
+                    .wrapping_sub(mb.wrapping_mul(self.zb.into()));
+                let sum = DyadicSum {
+                    ma: v.splat(by.ma),
+                    mb: v.splat(mb),
+                    constant: v.splat(constant),
+                    shift: v.splat(by.shift.into()),
+                };
+                loops.run(v, limits, sum);
+            }
         }
-    }
-}
-
-/// A [`Rule`] for products, and the sums of the same profile.
-pub(crate) trait SumRule: Rule {
-    type Sum<V: Vector>: Function<V>;
-
-    /// The sum `spec` as a function of its first and second operand, or of its second and first where they are `swapped`.
-    ///
-    /// # Panics
-    /// When it is of another profile.
-    fn sum<V: Vector>(v: V, spec: &AddSpec, swapped: bool) -> Self::Sum<V>;
-}
-
-impl SumRule for OnnxRule {
-    type Sum<V: Vector> = OnnxSum<V>;
-
-    #[inline(always)]
-    fn sum<V: Vector>(v: V, spec: &AddSpec, swapped: bool) -> OnnxSum<V> {
-        let AddMode::Onnx { sa, sb, sy } = spec.mode else { unreachable!("a sum of another profile") };
-        let sum = OnnxSum::new(v, spec, [sa, sb, sy]);
-        if swapped { sum.swapped() } else { sum }
-    }
-}
-
-impl SumRule for DyadicRule {
-    type Sum<V: Vector> = DyadicSum<V>;
-
-    #[inline(always)]
-    fn sum<V: Vector>(v: V, spec: &AddSpec, swapped: bool) -> DyadicSum<V> {
-        let AddMode::Dyadic(by) = spec.mode else { unreachable!("a sum of another profile") };
-        let sum = DyadicSum::new(v, spec, by);
-        if swapped { sum.swapped() } else { sum }
-    }
-}
-
-impl SumRule for WideRule {
-    type Sum<V: Vector> = DyadicSum<V>;
-
-    #[inline(always)]
-    fn sum<V: Vector>(v: V, spec: &AddSpec, swapped: bool) -> DyadicSum<V> {
-        DyadicRule::sum(v, spec, swapped)
     }
 }
 

@@ -2,7 +2,7 @@
 //! weights against every tile.
 use super::{
     ConvGeom, Scratch, Way,
-    epilogue::{Addend, OutPtr, Ready},
+    epilogue::{OutPtr, Ready},
     finish::{Part, correct_rows, finish, row_sums},
     pack::Panels,
     sources::{Inputs, Plan},
@@ -34,8 +34,6 @@ pub(super) struct Job<'a> {
     pub(super) part: Range<usize>,
     /// These outputs are writable and nobody else uses them.
     pub(super) out: OutPtr,
-    /// What is added to the codes: only by tiles, see [`super::BoundConv::adds`].
-    pub(super) addend: Option<Addend<'a>>,
     pub(super) way: Way,
     pub(super) scratch: &'a mut Scratch,
 }

@@ -3,19 +3,14 @@
 use super::tiled;
 use super::{
     ConvGeom, Epilogue, Out, Scratch, Weights, block,
-    epilogue::{Addend, Form, OutPtr, Owned, Ready},
+    epilogue::{Form, OutPtr, Owned, Ready},
     pack::Panels,
     scalar,
     sources::Plan,
 };
 #[cfg(target_arch = "x86_64")]
 use crate::simd::Simd;
-use crate::{
-    Isa,
-    eltwise::{AddMode, AddSpec},
-    isa,
-    round::vector::Kind,
-};
+use crate::{Isa, isa};
 use serde::{Deserialize, Serialize};
 use std::{ops::Range, sync::Arc};
 
@@ -162,24 +157,6 @@ impl BoundConv {
         unsafe { self.run_part(x, rows, 0..self.panels(), out, scratch) };
     }
 
-    /// Whether [`BoundConv::run_sum`] can compute the sum of the codes and another tensor's.
-    pub(crate) fn adds(&self, spec: &AddSpec) -> bool {
-        match &self.code {
-            Code::Plain(..) => false,
-            Code::Panels(code) => {
-                let alike = match spec.mode {
-                    AddMode::Onnx { .. } => code.ready.kind() == Kind::Onnx,
-                    AddMode::Dyadic(_) => code.ready.kind() != Kind::Onnx,
-                };
-                isa::tiles(self.isa).is_some()
-                    && !self.way.vectors
-                    && self.form == Form::Codes
-                    && code.ready.w_zero.is_none()
-                    && alike
-            }
-        }
-    }
-
     /// Computes the output pixels `rows` of the channels in `panels`.
     ///
     /// # Panics
@@ -196,27 +173,6 @@ impl BoundConv {
         out: OutPtr,
         scratch: &mut Scratch,
     ) {
-        // SAFETY: the caller's.
-        unsafe { self.run_sum(x, rows, panels, out, None, scratch) };
-    }
-
-    /// As [`BoundConv::run_part`], and adds `addend` to the codes where there is one.
-    ///
-    /// # Panics
-    /// As [`BoundConv::run_part`]. [`BoundConv::adds`] says that `addend` can be added.
-    ///
-    /// # Safety
-    /// As [`BoundConv::run_part`]; these pixels and channels of `addend` are readable.
-    pub(crate) unsafe fn run_sum(
-        &self,
-        x: &[u8],
-        rows: Range<usize>,
-        panels: Range<usize>,
-        out: OutPtr,
-        addend: Option<Addend>,
-        scratch: &mut Scratch,
-    ) {
-        assert!(addend.is_none_or(|addend| self.adds(addend.spec)), "a product that adds nothing");
         self.geom.check_run(x.len(), &rows);
         assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
         assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
@@ -233,24 +189,10 @@ impl BoundConv {
                 let OnPanels { panels: all, plan, ready, .. } = &**code;
                 let (geom, x_zero) = (&self.geom, self.x_zero);
                 let way = self.way;
-                let job = block::Job {
-                    geom,
-                    panels: all,
-                    plan,
-                    ready,
-                    x,
-                    x_zero,
-                    rows,
-                    part: panels,
-                    out,
-                    addend,
-                    way,
-                    scratch,
-                };
+                let job =
+                    block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, way, scratch };
                 #[cfg(target_arch = "x86_64")]
-                if let Some(amx) =
-                    isa::tiles(self.isa).filter(|_| !way.vectors && (job.rows.len() > FEW_ROWS || job.addend.is_some()))
-                {
+                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS && !way.vectors) {
                     let padded = code.padded.filter(|_| !way.patches);
                     return amx.vectors().run(tiled::Tiled { job, padded, amx });
                 }

@@ -1,11 +1,8 @@
 //! What happens to accumulators, and where outputs go.
 use super::pack::Panels;
-use crate::{
-    eltwise::AddSpec,
-    round::{
-        Dyadic,
-        vector::{Kind, Prepared},
-    },
+use crate::round::{
+    Dyadic,
+    vector::{Kind, Prepared},
 };
 
 /// What happens to an accumulator.
@@ -109,17 +106,6 @@ impl OutPtr {
             }
         }
     }
-}
-
-/// A tensor of codes that is added to a product's.
-#[derive(Clone, Copy)]
-pub(crate) struct Addend<'a> {
-    /// The address of pixel 0; the pixels lie one behind the other.
-    pub(crate) data: *const u8,
-    /// The sum.
-    pub(crate) spec: &'a AddSpec,
-    /// The product is the sum's second operand.
-    pub(crate) swapped: bool,
 }
 
 /// The kind of output that a requantization makes.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Isa, SLACK,
-    conv::epilogue::{Addend, OutPtr},
+    conv::epilogue::OutPtr,
     eltwise, layout, pool,
     team::{Member, Team},
 };
@@ -216,14 +216,6 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             (ProductOut::Real(y), _) => return run(pixels, OutPtr::F32(memory.real_start(y))),
             (ProductOut::Floats(y), _) => return run(pixels, OutPtr::F32(memory.start(y).cast())),
         };
-        if let Bound::Conv { conv, .. } = bound
-            && conv.adds(spec)
-        {
-            let addend = Some(Addend { data: memory.start(other.at), spec, swapped: *second });
-            let to = OutPtr::U8 { data: memory.start(y.at), pitch: y.pitch };
-            let panels = panels.unwrap_or(0..conv.panels());
-            return conv.run_sum(x, pixels, panels, to, addend, scratch);
-        }
         let channels = channels(bound, &panels, c);
         let together = (BLOCK / channels.len().max(1)).max(BLOCK_PIXELS);
         let mut first = pixels.start;

@@ -3,12 +3,11 @@ use super::{CHANNELS, Grid};
 use crate::{
     conv::{
         block::Job,
-        epilogue::{Addend, OutPtr},
+        epilogue::OutPtr,
         finish::{Part, correct_rows, finish},
     },
-    eltwise::{Function, SumRule},
     round::vector::{Rule, VectorRequant},
-    simd::{CodeBytes, Int, MAX_LANES, Simd, Vector},
+    simd::{CodeBytes, Int, Simd, Vector},
 };
 use std::marker::PhantomData;
 
@@ -37,9 +36,6 @@ pub(super) struct Left {
     to: *mut u8,
     /// Bytes from one pixel to the next.
     pitch: usize,
-    /// Where the next pixel of what is added lies, and the bytes from one pixel to the next.
-    from: *const u8,
-    from_pitch: usize,
     /// Channels that exist.
     pub(super) channels: usize,
     grid: Grid,
@@ -55,8 +51,6 @@ impl Left {
             sums: std::ptr::null_mut(),
             to: std::ptr::null_mut(),
             pitch: 0,
-            from: std::ptr::null(),
-            from_pitch: 0,
             channels: 0,
             grid: Grid::PIXELS,
             place: 0,
@@ -76,12 +70,7 @@ impl Left {
             }
             OutPtr::I32(_) => (std::ptr::null_mut(), 0),
         };
-        let from_pitch = job.geom.c_out;
-        let from = match job.addend {
-            Some(addend) => addend.data.wrapping_add((origin + pixel) * from_pitch + channel),
-            None => std::ptr::null(),
-        };
-        Left { part, sums, to, pitch, from, from_pitch, channels, grid, place }
+        Left { part, sums, to, pitch, channels, grid, place }
     }
 
     /// Positions that are finished together: four vectors of sums.
@@ -94,16 +83,6 @@ impl Left {
     #[inline(always)]
     pub(super) fn calls(&self) -> usize {
         self.part.pixels.div_ceil(self.together())
-    }
-
-    /// The places of the next position's codes and of what is added to them: `nowhere` when it is no pixel.
-    #[inline(always)]
-    fn next_sum(&mut self, nowhere: *mut u8) -> (*mut u8, *const u8) {
-        let from = self.from;
-        let to = self.next(nowhere);
-        let real = to != nowhere;
-        self.from = from.wrapping_add(if real { self.from_pitch } else { 0 });
-        (to, if real { from } else { nowhere })
     }
 
     /// The place of the next position's outputs: `nowhere` when it is no pixel.
@@ -176,91 +155,6 @@ impl<R: Rule> After for Codes<R> {
             v.store_codes(codes, to, limits, left.channels);
         }
         left.sums = sums.wrapping_add(2 * CHANNELS);
-    }
-}
-
-/// Codes by one rule, added to another tensor's.
-#[derive(Clone, Copy)]
-pub(super) struct Sums<R>(pub(super) PhantomData<R>);
-
-/// What is the same for a whole product with a sum.
-#[derive(Clone, Copy)]
-pub(super) struct Summands<S: Simd, R: SumRule> {
-    low: R::On<S::V>,
-    high: R::On<S::V>,
-    sum: R::Sum<S::V>,
-    limits: CodeBytes<Int<S>>,
-}
-
-impl<R: SumRule> After for Sums<R> {
-    type Same<S: Simd> = Summands<S, R>;
-
-    #[inline(always)]
-    fn same<S: Simd>(self, s: S, job: &Job, left: &Left) -> Summands<S, R> {
-        let (v, prepared) = (s.v(), &job.ready.prepared);
-        let Addend { spec, swapped, .. } = job.addend.expect("there is a sum");
-        let column = left.part.column(job.panels);
-        Summands {
-            low: R::On::load(v, prepared, column),
-            high: R::On::load(v, prepared, column + S::V::LANES),
-            sum: R::sum(v, spec, swapped),
-            limits: CodeBytes::new(v, spec.zero, spec.lo, spec.hi),
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn some<S: Simd>(self, s: S, _: &Job, same: &Summands<S, R>, left: &mut Left) {
-        let (v, sums, channels) = (s.v(), left.sums, left.channels);
-        let Summands { low, high, sum, limits } = *same;
-        let mut nowhere = [0u8; CHANNELS];
-        let nowhere = nowhere.as_mut_ptr();
-        let mut zeros = [v.splat(0); 4];
-        // SAFETY: the caller's; what is added is readable where the outputs are writable.
-        unsafe {
-            if channels <= CHANNELS / 2 {
-                let mut to = [nowhere; 4];
-                for i in 0..4 {
-                    let (place, from) = left.next_sum(nowhere);
-                    to[i] = place;
-                    let product = low.apply(v, v.load(sums.add(i * CHANNELS)));
-                    zeros[i] = sum.call(v, product, some_codes(v, from, channels));
-                }
-                v.store_four_codes(zeros, to, limits, channels);
-                left.sums = sums.wrapping_add(4 * CHANNELS);
-                return;
-            }
-            let mut to = [nowhere; 2];
-            for i in 0..2 {
-                let (place, from) = left.next_sum(nowhere);
-                to[i] = place;
-                let sums = sums.add(i * CHANNELS);
-                let product = low.apply(v, v.load(sums));
-                zeros[2 * i] = sum.call(v, product, v.widen(from));
-                let product = high.apply(v, v.load(sums.add(S::V::LANES)));
-                let other = some_codes(v, from.add(S::V::LANES), channels - S::V::LANES);
-                zeros[2 * i + 1] = sum.call(v, product, other);
-            }
-            let [a, b, c, d] = zeros;
-            v.store_codes([[a, b], [c, d]], to, limits, channels);
-            left.sums = sums.wrapping_add(2 * CHANNELS);
-        }
-    }
-}
-
-/// `count` codes, at most a vector of them.
-///
-/// # Safety
-/// They are readable at `from`.
-#[inline(always)]
-unsafe fn some_codes<V: Vector>(v: V, from: *const u8, count: usize) -> V::I {
-    // SAFETY: the caller's.
-    unsafe {
-        if count == V::LANES {
-            return v.widen(from);
-        }
-        let mut codes = [0; MAX_LANES];
-        codes.as_mut_ptr().copy_from_nonoverlapping(from, count);
-        v.widen(codes.as_ptr())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
         fetch,
     },
 };
-use after::{After, Codes, Left, Other, Sums};
+use after::{After, Codes, Left, Other};
 pub(super) use padded::Padded;
 use padded::Runs;
 use std::{marker::PhantomData, ops::Range};
@@ -79,11 +79,6 @@ impl Op for Tiled<'_> {
         let Tiled { job, padded, amx } = self;
         let tiles = amx.configure();
         match (job.out, job.ready.kind(), &job.ready.w_zero) {
-            (OutPtr::U8 { .. }, kind, None) if job.addend.is_some() => match kind {
-                Kind::Onnx => walk(s, tiles, job, padded, Sums::<OnnxRule>(PhantomData)),
-                Kind::Dyadic => walk(s, tiles, job, padded, Sums::<DyadicRule>(PhantomData)),
-                Kind::Wide => walk(s, tiles, job, padded, Sums::<WideRule>(PhantomData)),
-            },
             (OutPtr::U8 { .. }, Kind::Onnx, None) => walk(s, tiles, job, padded, Codes::<OnnxRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Dyadic, None) => walk(s, tiles, job, padded, Codes::<DyadicRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Wide, None) => walk(s, tiles, job, padded, Codes::<WideRule>(PhantomData)),
@@ -95,7 +90,7 @@ impl Op for Tiled<'_> {
 
 #[inline(always)]
 fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padded>, after: A) {
-    let mut sums = [const { Accumulators([0; POSITIONS * CHANNELS]) }; 2];
+    let mut sums = [const { Sums([0; POSITIONS * CHANNELS]) }; 2];
     let mut walk = Walk { tiles, after, sums: &mut sums, turn: 0, left: Left::none() };
     let rows = job.rows.clone();
     let mut first = rows.start;
@@ -129,14 +124,14 @@ fn walk<S: Simd, A: After>(s: S, tiles: Tiles, mut job: Job, padded: Option<Padd
 
 /// The sums of one product.
 #[repr(align(64))]
-struct Accumulators([i32; POSITIONS * CHANNELS]);
+struct Sums([i32; POSITIONS * CHANNELS]);
 
 /// Goes through the products of a job.
 struct Walk<'a, A> {
     tiles: Tiles,
     after: A,
     /// In turn for the product that runs and for the one before.
-    sums: &'a mut [Accumulators; 2],
+    sums: &'a mut [Sums; 2],
     turn: usize,
     /// What is not finished of the product before.
     left: Left,
