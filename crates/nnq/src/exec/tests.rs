@@ -320,7 +320,9 @@ fn large_batches_go_in_parts() {
         let (got, memory) = run(false, threads);
         assert!(got == expected, "{threads} threads");
         assert!(memory.arena < whole.arena * threads / 3, "{memory:?} of {whole:?}");
-        assert!(memory.live < whole.live, "{memory:?} of {whole:?}");
+        // Inputs and outputs are there from the first part to the last.
+        let real = 2 * size_of::<f32>() * x.len();
+        assert!(memory.live > real && memory.live <= real + memory.arena, "{memory:?} of {whole:?}");
     }
 }
 
