@@ -204,12 +204,13 @@ impl<R: SumRule> After for Sums<R> {
     }
 
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
     unsafe fn some<S: Simd>(self, s: S, _: &Job, same: &Summands<S, R>, left: &mut Left) {
         let (v, sums, channels) = (s.v(), left.sums, left.channels);
         let Summands { low, high, sum, limits } = *same;
         let mut nowhere = [0u8; CHANNELS];
         let nowhere = nowhere.as_mut_ptr();
-        let mut zeros = [v.splat(0); 4];
+        let mut codes = [v.splat(0); 4];
         // SAFETY: the caller's; what is added is readable where the outputs are writable.
         unsafe {
             if channels <= CHANNELS / 2 {
@@ -218,9 +219,9 @@ impl<R: SumRule> After for Sums<R> {
                     let (place, from) = left.next_sum(nowhere);
                     to[i] = place;
                     let product = low.apply(v, v.load(sums.add(i * CHANNELS)));
-                    zeros[i] = sum.call(v, product, some_codes(v, from, channels));
+                    codes[i] = sum.call(v, product, some_codes(v, from, channels));
                 }
-                v.store_four_codes(zeros, to, limits, channels);
+                v.store_four_codes(codes, to, limits, channels);
                 left.sums = sums.wrapping_add(4 * CHANNELS);
                 return;
             }
@@ -230,12 +231,12 @@ impl<R: SumRule> After for Sums<R> {
                 to[i] = place;
                 let sums = sums.add(i * CHANNELS);
                 let product = low.apply(v, v.load(sums));
-                zeros[2 * i] = sum.call(v, product, v.widen(from));
+                codes[2 * i] = sum.call(v, product, v.widen(from));
                 let product = high.apply(v, v.load(sums.add(S::V::LANES)));
                 let other = some_codes(v, from.add(S::V::LANES), channels - S::V::LANES);
-                zeros[2 * i + 1] = sum.call(v, product, other);
+                codes[2 * i + 1] = sum.call(v, product, other);
             }
-            let [a, b, c, d] = zeros;
+            let [a, b, c, d] = codes;
             v.store_codes([[a, b], [c, d]], to, limits, channels);
             left.sums = sums.wrapping_add(2 * CHANNELS);
         }
