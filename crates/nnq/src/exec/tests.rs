@@ -319,7 +319,9 @@ fn large_batches_go_in_parts() {
     for threads in 1..=3 {
         let (got, memory) = run(false, threads);
         assert!(got == expected, "{threads} threads");
-        assert!(memory.arena < whole.arena * threads / 3, "{memory:?} of {whole:?}");
+        // Each part has the room behind its values that kernels may read.
+        let slack = 4 * nnq_kernels::SLACK;
+        assert!(memory.arena <= (whole.arena / 3 + slack) * threads, "{memory:?} of {whole:?}");
         // Inputs and outputs are there from the first part to the last.
         let real = 2 * size_of::<f32>() * x.len();
         assert!(memory.live > real && memory.live <= real + memory.arena, "{memory:?} of {whole:?}");
