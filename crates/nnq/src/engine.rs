@@ -139,19 +139,23 @@ impl Engine {
         }
     }
     /// Chooses by trying how each step of the integer engine runs on `batch` samples, see [`int::Session::tune`]. What is found is kept
-    /// for the next time, and what was kept is not tried again. `progress` hears how many steps are done, and of how many.
+    /// for the next time, and what was kept is not tried again.
     ///
     /// # Errors
-    /// When another engine runs, sizes are not known, or the file of choices cannot be read or written.
-    pub fn tune(&mut self, batch: usize, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+    /// When another engine runs, sizes are not known, the file of choices cannot be read or written, and what `progress` answers.
+    pub fn tune(&mut self, batch: usize, progress: &mut int::Progress) -> Result<()> {
         let Session::Int(session) = &mut self.session else {
             let cause = format!("engine {} has nothing to tune", self.options.kind);
             return Err(Error::usage(cause).cure("leave --tune out, or use --engine int"));
         };
         let mut tuning = Tuning::open()?;
         let known = tuning.choices().len();
-        session.tune(&input_shapes(&self.graph, batch)?, tuning.choices(), progress)?;
-        if tuning.choices().len() > known { tuning.save() } else { Ok(()) }
+        let tuned = session.tune(&input_shapes(&self.graph, batch)?, tuning.choices(), progress);
+        // What was found before the user stopped is not lost.
+        if tuning.choices().len() > known {
+            tuning.save()?;
+        }
+        tuned
     }
     /// The graph it was opened with.
     pub fn graph(&self) -> &Arc<Graph> {
@@ -212,7 +216,7 @@ pub fn compile(
     out: &Path,
     batches: &[usize],
     profile: Profile,
-    tune: Option<&mut dyn FnMut(usize, usize)>,
+    tune: Option<&mut int::Progress>,
 ) -> Result<u64> {
     let staging = crate::staging::Staging::new(out)?;
     let mut engine =

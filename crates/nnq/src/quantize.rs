@@ -131,7 +131,7 @@ pub fn open(path: &Path) -> Result<(Arc<Graph>, [u8; 32])> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn sha256(path: &Path) -> Result<[u8; 32]> {
+fn sha256(path: &Path) -> Result<[u8; 32]> {
     let bytes = nnq_kernels::mmap::map(path).map_err(|e| Error::io(path, e))?;
     Ok(Sha256::digest(&bytes).into())
 }

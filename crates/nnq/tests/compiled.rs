@@ -64,9 +64,21 @@ fn what_is_chosen_by_trying_changes_no_bit_and_is_kept() {
         let mut session = int::Session::new(program, &options(None, threads)).unwrap();
         let expected = bits(&session.run(vec![x.clone()]).unwrap()[0]);
         let (mut choices, mut last) = (int::Choices::new(), (0, 0));
-        session.tune(&shapes, &mut choices, &mut |done, of| last = (done, of)).unwrap();
+        session
+            .tune(&shapes, &mut choices, &mut |done, of| {
+                last = (done, of);
+                Ok(())
+            })
+            .unwrap();
         assert!(last.0 == last.1 && last.1 > 0 && !choices.is_empty(), "{last:?}");
         assert!(bits(&session.run(vec![x.clone()]).unwrap()[0]) == expected);
+        // A progress that wants no more ends it.
+        let mut heard = 0;
+        let stop = session.tune(&shapes, &mut int::Choices::new(), &mut |_, _| {
+            heard += 1;
+            Err(nnq::Error::usage("enough"))
+        });
+        assert!(heard == 1 && stop.unwrap_err().to_string().contains("enough"));
         // All that can be chosen, one after another, as if each had been the fastest; none is tried again.
         let descriptions: Vec<String> = choices.keys().cloned().collect();
         let odd = |i: usize| Choice {
@@ -77,7 +89,7 @@ fn what_is_chosen_by_trying_changes_no_bit_and_is_kept() {
             let mut given: int::Choices =
                 descriptions.iter().enumerate().map(|(i, d)| (d.clone(), odd(i + shift))).collect();
             let before = given.clone();
-            session.tune(&shapes, &mut given, &mut |_, _| ()).unwrap();
+            session.tune(&shapes, &mut given, &mut |_, _| Ok(())).unwrap();
             assert!(given == before);
             assert!(bits(&session.run(vec![x.clone()]).unwrap()[0]) == expected, "{threads} threads, {given:?}");
             let file = Bytes::from(session.compile(vec![shapes.clone()]).unwrap());

@@ -1,9 +1,9 @@
 //! `nnq compile`.
 use crate::{
     args::Compile,
-    print::{self, Progress, number},
+    print::{self, number},
 };
-use nnq::{Result, engine};
+use nnq::{Result, engine, exec::int::Progress};
 use serde::Serialize;
 
 /// What was written.
@@ -23,9 +23,12 @@ pub fn run(args: &Compile) -> Result<()> {
     batches.sort_unstable();
     batches.dedup();
     let sizes: Vec<usize> = batches.iter().map(|&b| b as usize).collect();
-    let mut progress = Progress::new("tuning");
-    let mut update = |done: usize, of: usize| progress.update(done as u64, of as u64);
-    let tune: Option<&mut dyn FnMut(usize, usize)> = if args.tuning.tune { Some(&mut update) } else { None };
+    let mut progress = print::Progress::new("tuning");
+    let mut update = |done: usize, of: usize| {
+        progress.update(done as u64, of as u64);
+        Ok(())
+    };
+    let tune: Option<&mut Progress> = if args.tuning.tune { Some(&mut update) } else { None };
     let bytes = engine::compile(&args.model, &args.out, &sizes, profile, tune)?;
     drop(progress);
     let (model, file) = (args.model.display().to_string(), args.out.display().to_string());

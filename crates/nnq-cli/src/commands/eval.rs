@@ -26,7 +26,7 @@ pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     let mut engine =
         super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
     let data = super::labelled(&args.data, &args.reading)?;
-    super::tune(&mut engine, args.tuning, args.batch as usize).at(|| &model)?;
+    super::tune(&mut engine, args.tuning, args.batch as usize, interrupt).at(|| &model)?;
     let options = Options {
         batch: args.batch as usize,
         limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),

@@ -57,13 +57,16 @@ fn open(path: &Path, kind: Option<Kind>, profile: Profile, threads: Threads) -> 
 }
 
 /// Tunes an engine for batches of `samples`, where that is wanted.
-fn tune(engine: &mut Engine, tuning: Tuning, samples: usize) -> Result<()> {
+fn tune(engine: &mut Engine, tuning: Tuning, samples: usize, interrupt: &Interrupt) -> Result<()> {
     if !tuning.tune {
         return Ok(());
     }
     let mut progress = Progress::new("tuning");
     let batch = engine.batch(samples);
-    engine.tune(batch, &mut |done, of| progress.update(done as u64, of as u64))
+    engine.tune(batch, &mut |done, of| {
+        progress.update(done as u64, of as u64);
+        interrupt.check()
+    })
 }
 
 /// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.

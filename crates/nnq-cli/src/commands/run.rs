@@ -1,6 +1,7 @@
 //! `nnq run`.
 use crate::{
     args::Run,
+    interrupt::Interrupt,
     print::{self, Side, Table, number},
 };
 use nnq::{Result, data::Preprocess, error::At, ir::Tensor, run};
@@ -39,7 +40,7 @@ pub fn run(args: &Run) -> Result<()> {
     let preprocess = args.preprocess.as_deref().map(Preprocess::from_arg).transpose()?;
     let inputs = run::read_inputs(&engine, &args.input, preprocess.as_ref()).at(|| &model)?;
     let samples = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(1);
-    super::tune(&mut engine, args.tuning, samples).at(|| &model)?;
+    super::tune(&mut engine, args.tuning, samples, &Interrupt::default()).at(|| &model)?;
     let clock = Instant::now();
     let outputs = engine.run(inputs).at(|| &model)?;
     let seconds = clock.elapsed().as_secs_f64();

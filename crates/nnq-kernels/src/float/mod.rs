@@ -79,6 +79,13 @@ impl Epilogue<'_> {
     }
 }
 
+/// `lo` where `x` is below it, then `hi` where that is above it; NaN passes.
+#[inline(always)]
+pub fn clamp(x: f32, lo: f32, hi: f32) -> f32 {
+    let x = if x < lo { lo } else { x };
+    if x > hi { hi } else { x }
+}
+
 /// Calls a task for each of `0..n`, on any threads.
 pub type Each<'a> = &'a dyn Fn(usize, &(dyn Fn(usize) + Sync));
 

@@ -142,6 +142,7 @@ impl Work for Job<'_> {
     #[inline(always)]
     fn call<S: Lanes>(self, s: S) {
         let Self { packed, place, .. } = self;
+        assert!(packed.isa.panel() == S::VECTORS * S::N, "weights are packed for other vectors");
         // Without padding the columns of a window are one run.
         let merged = if place.inside() && place.dilation[1] == 1 { place.kernel[1] } else { 1 };
         let depth = packed.taps * packed.channels;

@@ -2,10 +2,10 @@
 // Loops over rows and vectors of a tile are by index: they are unrolled, and the tile stays in registers.
 #![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
 use super::{Epilogue, vector::Lanes};
-use crate::simd::fetch;
+use crate::simd::{self, fetch};
 
 /// Floats of a cache line.
-pub(super) const LINE: usize = 16;
+pub(super) const LINE: usize = simd::LINE / size_of::<f32>();
 
 /// A run of channels that is contiguous in the input: of one tap, or of several that lie side by side.
 #[derive(Clone, Copy)]

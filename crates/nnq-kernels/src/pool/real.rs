@@ -1,6 +1,7 @@
 //! Sums of real numbers over pixels.
 use crate::{
     Isa,
+    float::clamp,
     isa::dispatch,
     simd::{Op, Simd},
 };
@@ -75,8 +76,7 @@ impl Add<'_> {
 
 #[inline(always)]
 fn within(x: f32, lo: f32, hi: f32) -> f64 {
-    let x = if x < lo { lo } else { x };
-    f64::from(if x > hi { hi } else { x })
+    f64::from(clamp(x, lo, hi))
 }
 
 #[cfg(test)]

@@ -31,7 +31,10 @@ impl Step {
             *by_panels = split.by_panels && conv.geom().groups == 1;
         }
         (self.units, self.grain) = self.bound.units().unwrap_or_else(|| (self.kernel.units(), 1));
-        let pieces = self.choice.split.map_or_else(|| self.kernel.pieces(members), |split| split.pieces);
+        let pieces = self
+            .choice
+            .split
+            .map_or_else(|| self.kernel.pieces(members), |split| split.pieces.min(PIECES[PIECES.len() - 1] * members));
         self.pieces = pieces.clamp(1, self.units.div_ceil(self.grain).max(1));
     }
 }

@@ -36,7 +36,7 @@ pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
     }
     let model = args.model.display().to_string();
     let mut engine = open()?;
-    super::tune(&mut engine, args.tuning, args.batch as usize).at(|| &model)?;
+    super::tune(&mut engine, args.tuning, args.batch as usize, interrupt).at(|| &model)?;
     let mut progress = Progress::new("measuring");
     let bench = bench::bench(&mut engine, args.batch as usize, |done, of| {
         progress.update(done, of);

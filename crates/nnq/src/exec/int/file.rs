@@ -142,7 +142,12 @@ pub(super) type Shaped = (Vec<Vec<usize>>, Plan);
 ///
 /// # Errors
 /// When a step in floating point has no form in a file.
-pub(super) fn write(program: &Program, plans: &[Shaped], packed: &[Packed], isa: Isa) -> Result<Vec<u8>> {
+pub(super) fn write(
+    program: &Program,
+    plans: &[(&[Vec<usize>], &Plan)],
+    packed: &[Packed],
+    isa: Isa,
+) -> Result<Vec<u8>> {
     let mut weights = Vec::new();
     let mut blobs = Vec::new();
     // Every plan numbers weights in the order of the products that it computes, which is that of the program.

@@ -14,6 +14,7 @@ mod space;
 mod steps;
 mod table;
 mod tune;
+mod values;
 
 use super::{
     float::{Ctx, Tap},
@@ -49,7 +50,7 @@ pub struct Session {
     team: Team,
     pool: FloatPool,
     /// For each set of input shapes, with steps computed together or not.
-    plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
+    plans: HashMap<Key, plan::Plan>,
     workspace: Workspace,
     ctx: Ctx,
 }
@@ -77,6 +78,12 @@ impl FloatPool {
         Ok(self.pool.insert(pool).install(f))
     }
 }
+
+/// The shapes of the inputs that a plan is for, and whether steps are computed together.
+type Key = (Vec<Vec<usize>>, bool);
+
+/// Hears how many steps are done, and of how many; its error ends the work.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> Result<()> + 'a;
 
 /// Bytes of memory that a session needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,13 +160,7 @@ impl Session {
         Ok(Self::with(source, loaded.isa, options, team, plans))
     }
 
-    fn with(
-        source: Source,
-        isa: Isa,
-        options: &Options,
-        team: Team,
-        plans: HashMap<(Vec<Vec<usize>>, bool), plan::Plan>,
-    ) -> Self {
+    fn with(source: Source, isa: Isa, options: &Options, team: Team, plans: HashMap<Key, plan::Plan>) -> Self {
         Self {
             source,
             isa,
@@ -178,44 +179,35 @@ impl Session {
     /// # Errors
     /// When the shapes do not fit, or a step in floating point has no form in such a file; names it.
     pub fn compile(&mut self, shapes: Vec<Vec<Vec<usize>>>) -> Result<Vec<u8>> {
+        let keys: Vec<Key> = shapes.into_iter().map(|shapes| (shapes, true)).collect();
+        keys.iter().try_for_each(|key| self.prepare(key))?;
         let Source::Program { program, packed } = &self.source else {
-            return Err(Error::usage("this is a compiled file already"));
+            return Err(Error::usage("this is a compiled file already").cure("compile the model it was made from"));
         };
-        let target = (self.isa, self.team.members());
-        let mut plans = Vec::with_capacity(shapes.len());
-        for shapes in shapes {
-            let key = (shapes, true);
-            let plan = match self.plans.remove(&key) {
-                Some(plan) => plan,
-                None => plan::compile(program, packed, target, &key.0, true)?,
-            };
-            plans.push((key.0, plan));
+        let plans: Vec<_> = keys.iter().filter_map(|key| Some((&key.0[..], self.plans.get(key)?))).collect();
+        file::write(program, &plans, packed, self.isa)
+    }
+
+    /// Makes the plan, where there is a program to make it of and none yet.
+    fn prepare(&mut self, key: &Key) -> Result<()> {
+        if let (Source::Program { program, packed }, false) = (&self.source, self.plans.contains_key(key)) {
+            let plan = plan::compile(program, packed, (self.isa, self.team.members()), &key.0, key.1)?;
+            self.plans.insert(key.clone(), plan);
         }
-        let bytes = file::write(program, &plans, packed, self.isa);
-        self.plans.extend(plans.into_iter().map(|(shapes, plan)| ((shapes, true), plan)));
-        bytes
+        Ok(())
     }
 
     /// Times on this machine what may be chosen for each step of the plan for inputs of these shapes, and chooses what is fastest: as
     /// `choices` says where it knows a step, by trying otherwise, which is added to it. Results are the same bits. `progress` hears how
-    /// many steps are done, and of how many.
+    /// many steps are done, and of how many; its error ends the trials, and what was found until then stays.
     ///
     /// # Errors
-    /// When the shapes do not fit.
-    pub fn tune(
-        &mut self,
-        shapes: &[Vec<usize>],
-        choices: &mut Choices,
-        progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<()> {
+    /// When the shapes do not fit, and what `progress` answers.
+    pub fn tune(&mut self, shapes: &[Vec<usize>], choices: &mut Choices, progress: &mut Progress) -> Result<()> {
         let key = (shapes.to_vec(), true);
-        if let (Source::Program { program, packed }, false) = (&self.source, self.plans.contains_key(&key)) {
-            let plan = plan::compile(program, packed, (self.isa, self.team.members()), shapes, true)?;
-            self.plans.insert(key.clone(), plan);
-        }
-        let missing = || Error::shape(format!("no plan for inputs of the shapes {shapes:?}"));
-        tune::tune(self.plans.get_mut(&key).ok_or_else(missing)?, &mut self.team, choices, progress);
-        Ok(())
+        self.prepare(&key)?;
+        let Some(plan) = self.plans.get_mut(&key) else { return Err(self.no_plan(shapes)) };
+        tune::tune(plan, &mut self.team, choices, progress)
     }
 
     /// The model: what it was lowered from, or the inputs and outputs that a compiled file names.
@@ -281,12 +273,18 @@ impl Session {
         Ok((out, times))
     }
 
+    /// The error where there is no plan for inputs of these shapes.
+    fn no_plan(&self, shapes: &[Vec<usize>]) -> Error {
+        let cause = format!("no plan for inputs of the shapes {shapes:?}");
+        self.other_batch(shapes).unwrap_or_else(|| Error::shape(cause).cure("compile the model again for these shapes"))
+    }
+
     /// The error where inputs fit a plan of a compiled file but for the number of samples.
-    fn other_batch(&self, inputs: &[Tensor]) -> Option<Error> {
+    fn other_batch(&self, inputs: &[Vec<usize>]) -> Option<Error> {
         let batches = self.batches()?;
-        let given = inputs.first()?.shape().first()?;
+        let given = inputs.first()?.first()?;
         let sample = |shapes: &[Vec<usize>]| {
-            shapes.len() == inputs.len() && shapes.iter().zip(inputs).all(|(s, x)| s.get(1..) == x.shape().get(1..))
+            shapes.len() == inputs.len() && shapes.iter().zip(inputs).all(|(s, x)| s.get(1..) == x.get(1..))
         };
         if batches.contains(given) || !self.plans.keys().any(|(shapes, _)| sample(shapes)) {
             return None;
@@ -302,18 +300,13 @@ impl Session {
         tap: Option<&mut dyn Tap>,
         times: Option<&mut Vec<StepTime>>,
     ) -> Result<Vec<Tensor>> {
-        super::check_inputs(self.graph(), &inputs).map_err(|e| self.other_batch(&inputs).unwrap_or(e))?;
+        let shapes: Vec<Vec<usize>> = inputs.iter().map(|t| t.shape().to_vec()).collect();
+        super::check_inputs(self.graph(), &inputs).map_err(|e| self.other_batch(&shapes).unwrap_or(e))?;
         // A tap sees every value, so that each must lie in memory.
-        let fuse = tap.is_none() && !self.separate;
-        let mut key = (inputs.iter().map(|t| t.shape().to_vec()).collect::<Vec<_>>(), fuse);
+        let mut key = (shapes, tap.is_none() && !self.separate);
+        self.prepare(&key)?;
         let shown = match (&self.source, tap) {
-            (Source::Program { program, packed }, tap) => {
-                if !self.plans.contains_key(&key) {
-                    let plan = plan::compile(program, packed, (self.isa, self.team.members()), &key.0, fuse)?;
-                    self.plans.insert(key.clone(), plan);
-                }
-                tap.map(|tap| run::Shown { program, tap })
-            }
+            (Source::Program { program, .. }, tap) => tap.map(|tap| run::Shown { program, tap }),
             (Source::File { .. }, Some(_)) => {
                 return Err(
                     Error::usage("a compiled file does not show its values").cure("use the model it was made from")
@@ -324,11 +317,7 @@ impl Session {
                 None
             }
         };
-        let missing = || {
-            let cause = format!("no plan for inputs of the shapes {:?}", key.0);
-            self.other_batch(&inputs).unwrap_or_else(|| Error::shape(cause))
-        };
-        let plan = self.plans.get(&key).ok_or_else(missing)?;
+        let plan = self.plans.get(&key).ok_or_else(|| self.no_plan(&key.0))?;
         let mut runner = run::Runner {
             plan,
             workspace: &mut self.workspace,

@@ -1,8 +1,8 @@
 //! Into how many parts of its samples a batch is cut, so that what the kernels hand on to each other stays in the cache.
 use super::{
-    plan::{is_code, last_use, shapes},
     space::{Lifetime, most},
     steps::fuse::Fusing,
+    values::{is_code, last_use, shapes},
 };
 use crate::{
     exec::lower::{Program, Repr, Slot, Step, StepKind},

@@ -1,5 +1,9 @@
 //! Choosing by trying: what is open to a step, timed on this machine. The results are the same bits.
-use super::plan::{Part, Plan};
+use super::{
+    Progress,
+    plan::{Part, Plan},
+};
+use crate::error::Result;
 use nnq_kernels::{
     tape::{Choice, Real, Tape, Workspace},
     team::Team,
@@ -24,8 +28,10 @@ const HOPELESS: f64 = 1.3;
 const BETTER: f64 = 0.97;
 
 /// Chooses for every step of a plan: as `choices` says, and by trying where it says nothing, which is added to it.
-/// `progress` hears how many steps are done, and of how many.
-pub(super) fn tune(plan: &mut Plan, team: &mut Team, choices: &mut Choices, progress: &mut dyn FnMut(usize, usize)) {
+///
+/// # Errors
+/// What `progress` answers.
+pub(super) fn tune(plan: &mut Plan, team: &mut Team, choices: &mut Choices, progress: &mut Progress) -> Result<()> {
     let steps = |plan: &Plan| plan.parts.iter().map(|p| if let Part::Tape(s) = p { s.tape.len() } else { 0 }).sum();
     let (all, mut done) = (steps(plan), 0);
     for part in &mut plan.parts {
@@ -42,9 +48,10 @@ pub(super) fn tune(plan: &mut Plan, team: &mut Team, choices: &mut Choices, prog
                 segment.tape.choose(i, choice);
             }
             done += 1;
-            progress(done, all);
+            progress(done, all)?;
         }
     }
+    Ok(())
 }
 
 /// Memory to run the steps of a segment by themselves.

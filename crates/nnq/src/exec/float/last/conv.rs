@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     ir::{DType, Tensor, op::ConvAttrs},
 };
-use nnq_kernels::float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place};
+use nnq_kernels::float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place, clamp};
 use std::{
     borrow::Cow,
     sync::{Mutex, PoisonError},
@@ -71,7 +71,7 @@ impl Rest<'_> {
         if let (Some(add), Some(_), false) = (add, self.clamp, self.watch.wants[1]) {
             widest(
                 #[inline(always)]
-                || run.iter_mut().zip(add).for_each(|(x, add)| *x = clamped(*x + add, lo, hi)),
+                || run.iter_mut().zip(add).for_each(|(x, add)| *x = clamp(*x + add, lo, hi)),
             );
             return self.see(2, start, run);
         }
@@ -85,18 +85,11 @@ impl Rest<'_> {
         if self.clamp.is_some() {
             widest(
                 #[inline(always)]
-                || run.iter_mut().for_each(|x| *x = clamped(*x, lo, hi)),
+                || run.iter_mut().for_each(|x| *x = clamp(*x, lo, hi)),
             );
         }
         self.see(2, start, run)
     }
-}
-
-/// As the kernels do.
-#[inline(always)]
-fn clamped(x: f32, lo: f32, hi: f32) -> f32 {
-    let x = if lo > x { lo } else { x };
-    if hi < x { hi } else { x }
 }
 
 /// Inputs with at most this many channels are padded, so that the columns of a window are one run.

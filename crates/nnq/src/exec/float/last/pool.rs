@@ -90,7 +90,8 @@ pub fn global_average(x: &Tensor, ctx: &Ctx) -> Result<Tensor> {
     if !out.is_empty() {
         let images = x.as_slice::<f32>()?.par_chunks(h * w * channels);
         out.par_chunks_mut(channels).zip(images).for_each(|(out, image)| {
-            let mut sums = vec![0f64; channels];
+            // The neutral element: a sum of -0 alone is -0, as in rows.
+            let mut sums = vec![-0f64; channels];
             for pixel in image.chunks_exact(channels) {
                 sums.iter_mut().zip(pixel).for_each(|(sum, &x)| *sum += f64::from(x));
             }
@@ -98,4 +99,22 @@ pub fn global_average(x: &Tensor, ctx: &Ctx) -> Result<Tensor> {
         });
     }
     Tensor::new(vec![n, 1, 1, channels], Data::F32(out.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::float::pool;
+
+    #[test]
+    fn means_of_zeros_have_the_sign_that_they_have_in_rows() {
+        let ctx = Ctx::new();
+        for zero in [0.0f32, -0.0] {
+            let bits = |t: Tensor| t.as_slice::<f32>().unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let rows = Tensor::of(&[1, 3, 2, 2], vec![zero; 12]);
+            let last = Tensor::of(&[1, 2, 2, 3], vec![zero; 12]);
+            let expected = bits(pool::global_average(&[Some(&rows)], &ctx).unwrap());
+            assert_eq!(bits(global_average(&last, &ctx).unwrap()), expected, "{zero:?}");
+        }
+    }
 }

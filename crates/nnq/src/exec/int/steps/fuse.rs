@@ -1,5 +1,5 @@
 //! Which steps are computed together, so that a value never lies in memory on its own.
-use super::super::{layout::Layout, plan::is_code};
+use super::super::{layout::Layout, values::is_code};
 use crate::{
     exec::lower::{Form, Product, ProductOut, Program, Repr, Slot, StepKind},
     ir::{Op, op::Unary},
