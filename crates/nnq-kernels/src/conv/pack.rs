@@ -2,7 +2,7 @@
 use super::{ConvGeom, Shape};
 use crate::{
     Isa,
-    simd::{Op, Simd, TILE_VECTORS, Vector},
+    simd::{MAX_LANES, Op, Simd, TILE_VECTORS, Vector},
 };
 use bytes::Bytes;
 use std::ops::{Deref, Range};
@@ -227,6 +227,7 @@ impl<'a> Pack<'a> {
         if 4 * more * panels <= 5 * shape.k_h { spaced } else { row }
     }
 
+    #[inline(always)]
     fn pack(&self, width: usize, grain: usize) -> Panels {
         let Pack { shape, w, order, from, .. } = self;
         let (mut all, count) = Self::empty(shape, self.unit, width, grain);
@@ -245,48 +246,67 @@ impl<'a> Pack<'a> {
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
         let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
         let mut sums = vec![0; shape.c_out];
-        // Of each panel some inputs of all channels, then the next: their lines stay in the first cache.
-        const PART: usize = 128;
-        let mut gathered = [0; PART];
+        // Whether all inputs of a tap, of each channel at the same place, fill steps.
+        let whole = in_one == c_in && c_in.is_multiple_of(4) && row.is_multiple_of(4);
+        let mut block = [[0; PART]; TILE_VECTORS * MAX_LANES];
         let [to_channel, to_tap, to_input] = order.steps(shape);
+        // Of each panel some inputs of all channels, then the next: their lines stay in the first cache.
         let parts = (0..in_one).step_by(PART).flat_map(|start| (0..taps).map(move |tap| (tap, start)));
         let of_panels = (0..groups).flat_map(|group| (0..c_out).step_by(width).map(move |first| (group, first)));
         for ((group, first), (tap, start)) in of_panels.flat_map(|panel| parts.clone().map(move |part| (panel, part))) {
-            for within in first..c_out.min(first + width) {
+            let base = (group * panels + first / width) * panel_bytes;
+            let inputs = PART.min(in_one - start);
+            let at = tap / shape.k_w * row + tap % shape.k_w * c_in + start;
+            let channels = first..c_out.min(first + width);
+            for (within, to) in channels.clone().zip(&mut block) {
                 let channel = group * c_out + within;
-                let (panel, column) = (within / width, within % width);
-                let base = (group * panels + panel) * panel_bytes + column * 4;
-                let count = PART.min(in_one - start);
-                let all = &w[channel * to_channel + tap * to_tap + start * to_input..];
-                let from = if to_input == 1 {
-                    &all[..count]
-                } else {
-                    gathered
-                        .iter_mut()
-                        .zip(all.iter().step_by(to_input))
-                        .take(count)
-                        .for_each(|(to, &from)| *to = from);
-                    &gathered[..count]
-                };
-                let first = tap / shape.k_w * row + tap % shape.k_w * c_in + within / out_one * in_one + start;
-                sums[channel] += from.iter().map(|&value| i32::from(value)).sum::<i32>();
-                let at = |k: usize| base + k / 4 * width * 4 + k % 4;
-                // Whole steps, and what stands before and behind them.
-                let head = (first.next_multiple_of(4) - first).min(from.len());
-                let (head, rest) = from.split_at(head);
-                let whole = rest.chunks_exact(4);
-                let tail = whole.remainder();
-                let mut to = at(first + head.len());
-                for four in whole {
-                    packed[to..to + 4].copy_from_slice(four);
-                    to += width * 4;
-                }
-                for (k, &value) in (first..).zip(head).chain((first + from.len() - tail.len()..).zip(tail)) {
-                    packed[at(k)] = value;
+                let from = &w[channel * to_channel + tap * to_tap + start * to_input..];
+                let to = &mut to[..inputs];
+                gather(from, to_input, to);
+                sums[channel] += to.iter().map(|&value| i32::from(value)).sum::<i32>();
+            }
+            if whole {
+                let to = &mut packed[base + at * width..][..inputs * width];
+                steps(&block[..channels.len()], width, to);
+                continue;
+            }
+            for (within, from) in channels.zip(&block) {
+                let first = at + within / out_one * in_one;
+                for (k, &value) in (first..).zip(&from[..inputs]) {
+                    packed[base + within % width * 4 + k / 4 * width * 4 + k % 4] = value;
                 }
             }
         }
         (all.lines, all.sums) = (Lines::Own(lines), sums);
         all
+    }
+}
+
+/// Inputs that are packed at once.
+const PART: usize = 128;
+
+/// Every `step`-th byte of `from`.
+#[inline(always)]
+fn gather(from: &[i8], step: usize, to: &mut [i8]) {
+    #[inline(always)]
+    fn each(from: &[i8], step: usize, to: &mut [i8]) {
+        let from = &from[..(to.len() - 1) * step + 1];
+        to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, &from)| *to = from);
+    }
+    match step {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        // Known when this is compiled, most kernels being of three by three.
+        9 => each(from, 9, to),
+        _ => each(from, step, to),
+    }
+}
+
+/// Of each channel's row in turn four bytes, then the next four, a step of `width` fours each time.
+#[inline(always)]
+fn steps(rows: &[[i8; PART]], width: usize, to: &mut [i8]) {
+    for (i, to) in to.chunks_exact_mut(width * 4).enumerate() {
+        for (row, to) in rows.iter().zip(to.chunks_exact_mut(4)) {
+            to.copy_from_slice(&row[i * 4..][..4]);
+        }
     }
 }
