@@ -1,5 +1,5 @@
 //! `cargo xtask benchmarks`: nnq beside other engines on a list of networks, as a page of `docs/`.
-use crate::{Result, cargo, python, root, show, step};
+use crate::{Result, cargo, dist, python, root, show, step};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -52,7 +52,7 @@ OpenVINO: NNCF with its defaults). ResNet-18, ResNet-50 and MobileNetV2 have ran
 
 const MEMORY: &str = "
 ## Memory
-    cargo build --profile dist && tools/memory.py target/dist/nnq FOLDER MODEL.int8.onnx ...
+    tools/memory.py $(cargo xtask dist) FOLDER MODEL.int8.onnx ...
 
 Of a process that loads a model and runs it once, in megabytes (10^6 bytes). Live activations: the largest sum of values, inputs and outputs
 among them, that are needed at the same time. Allowed: the file, 1.15 times the live activations, and 10 MB. Resident is whatever
@@ -91,9 +91,9 @@ pub fn run(isa: Option<&str>) -> Result {
         write(&root().join(format!("docs/benchmarks{suffix}.md")), &page)?;
         models.push(int8);
     }
-    step(cargo().args(["build", "--quiet", "--profile", "dist", "--package", "nnq-cli"]))?;
+    let handed_out = dist::run()?;
     let mut memory = Command::new(&python);
-    memory.arg(root().join("tools/memory.py")).arg(root().join("target/dist/nnq")).arg(&folder).args(&models);
+    memory.arg(root().join("tools/memory.py")).arg(handed_out).arg(&folder).args(&models);
     page += MEMORY;
     page += &output(&mut memory)?;
     write(&root().join(format!("docs/benchmarks{suffix}.md")), &page)

@@ -1,7 +1,8 @@
-//! Development tasks: `cargo xtask test`, `lint`, `differential`, `memcheck`, `fuzz`, `peers`, `benchmarks`.
+//! Development tasks: `cargo xtask test`, `lint`, `dist`, `differential`, `memcheck`, `fuzz`, `peers`, `benchmarks`.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod benchmarks;
+mod dist;
 mod fuzz;
 mod lint;
 mod proof;
@@ -18,6 +19,7 @@ Development tasks of nnq.
 
   cargo xtask test             makes .venv (onnx, onnxruntime, numpy, pillow), then runs all tests and documentation examples
   cargo xtask lint             formatting, clippy and documentation, warnings denied
+  cargo xtask dist             the command as it is handed out: small, and on Linux linked statically; says where it lies
   cargo xtask differential [CASES]
                                the kernels of every instruction set against formulas (default: 10000 cases of each family)
   cargo xtask memcheck         fewer such cases under valgrind and miri
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let done = match args[..] {
         ["test"] => test::run(),
         ["lint"] => lint::run(),
+        ["dist"] => dist::run().map(|command| println!("{}", command.display())),
         ["differential"] => proof::differential(10_000),
         ["differential", cases] => match cases.parse() {
             Ok(cases) => proof::differential(cases),

@@ -58,6 +58,16 @@ pub fn release(bytes: &[u8]) {
     }
 }
 
+/// Gives back to the system what the allocator holds without need, where it can be asked to: after work that took much in many
+/// small pieces.
+pub fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

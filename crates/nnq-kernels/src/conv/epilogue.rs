@@ -177,7 +177,7 @@ impl Epilogue<'_> {
         &self,
         prepared: &mut Prepared,
         scale: &mut Vec<f32>,
-        lanes: impl Iterator<Item = Option<usize>>,
+        lanes: impl Iterator<Item = Option<usize>> + Clone,
     ) {
         prepared.limits(self.zero, self.lo, self.hi);
         match self.requant {

@@ -125,7 +125,7 @@ impl Panels {
     }
 
     /// [`Panels::channel`] of every column of every panel, in order.
-    pub(super) fn columns(&self) -> impl Iterator<Item = Option<usize>> + '_ {
+    pub(super) fn columns(&self) -> impl Iterator<Item = Option<usize>> + Clone + '_ {
         (0..self.groups)
             .flat_map(move |group| (0..self.panels * self.width).map(move |column| self.channel(group, 0, column)))
     }

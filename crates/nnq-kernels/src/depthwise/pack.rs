@@ -64,7 +64,7 @@ impl Blocks {
     }
 
     /// The channel of each lane of each block.
-    pub(super) fn lanes(&self) -> impl Iterator<Item = Option<usize>> + '_ {
+    pub(super) fn lanes(&self) -> impl Iterator<Item = Option<usize>> + Clone + '_ {
         let (wide, channels) = (self.width(), self.sums.len());
         (0..channels.div_ceil(wide)).flat_map(move |block| {
             self.lane_order.iter().map(move |&lane| {

@@ -74,35 +74,25 @@ impl Prepared {
     }
 
     /// Sets the multipliers of profile dyadic.
-    pub(crate) fn set_dyadic(&mut self, multipliers: impl Iterator<Item = Dyadic>) {
-        self.kind = Kind::Dyadic;
-        self.mult.clear();
-        self.round.clear();
-        self.shift.clear();
-        self.lift.clear();
-        self.least.clear();
-        self.most.clear();
-        for by in multipliers {
-            assert!(
-                (1..=62).contains(&by.shift) && by.mult >= 0,
-                "a dyadic multiplier of {} >> {} is out of range",
-                by.mult,
-                by.shift
-            );
-            // With m = 0 every shift gives 0.
-            let shift = if by.mult == 0 { 33 } else { by.shift };
-            if shift < 33 {
-                self.kind = Kind::Wide;
-            }
-            // From factors of 2^27 on every accumulator but 0 saturates: shifts below 3 give the same codes as 3.
-            let missing = 33 - i32::from(shift.clamp(3, 33));
-            self.mult.push(by.mult);
-            self.round.push(1 << (shift.max(33) - 33));
-            self.shift.push(i32::from(shift.max(33)) - 32);
-            self.lift.push(1 << missing);
-            self.least.push(i32::MIN >> missing);
-            self.most.push(i32::MAX >> missing);
-        }
+    pub(crate) fn set_dyadic(&mut self, multipliers: impl Iterator<Item = Dyadic> + Clone) {
+        // With m = 0 every shift gives 0.
+        let shift = |by: &Dyadic| if by.mult == 0 { 33 } else { by.shift };
+        let all = multipliers.inspect(|by| {
+            let Dyadic { mult, shift } = by;
+            assert!((1..=62).contains(shift) && *mult >= 0, "a dyadic multiplier of {mult} >> {shift} is out of range");
+        });
+        // From factors of 2^27 on every accumulator but 0 saturates: shifts below 3 give the same codes as 3.
+        let missing = |by: Dyadic| 33 - i32::from(shift(&by).clamp(3, 33));
+        let wide = all.clone().any(|by| shift(&by) < 33);
+        self.kind = if wide { Kind::Wide } else { Kind::Dyadic };
+        set(&mut self.mult, all.clone().map(|by| by.mult));
+        set(&mut self.round, all.clone().map(|by| 1 << (shift(&by).max(33) - 33)));
+        set(&mut self.shift, all.clone().map(|by| i32::from(shift(&by).max(33)) - 32));
+        // The others never read these.
+        let lifted = || all.clone().filter(|_| wide).map(missing);
+        set(&mut self.lift, lifted().map(|missing| 1 << missing));
+        set(&mut self.least, lifted().map(|missing| i32::MIN >> missing));
+        set(&mut self.most, lifted().map(|missing| i32::MAX >> missing));
     }
 
     /// Zero point and limits for [`Vector::store_codes`] and [`Vector::narrow4`].
@@ -120,6 +110,13 @@ impl Prepared {
         let words = [&self.mult, &self.round, &self.shift, &self.lift, &self.least, &self.most];
         (self.factor.len() + words.iter().map(|words| words.len()).sum::<usize>()) * size_of::<i32>()
     }
+}
+
+/// Puts `from` in place of what `to` held, in no more memory than it needs.
+fn set(to: &mut Vec<i32>, from: impl Iterator<Item = i32> + Clone) {
+    to.clear();
+    to.reserve_exact(from.clone().count());
+    to.extend(from);
 }
 
 /// Multipliers of one vector of channels.

@@ -284,12 +284,21 @@ impl Tensor {
             let (min, max) = all.iter().fold((first, first), |(lo, hi), &x| (lo.min(x), hi.max(x)));
             Some((min.into(), max.into()))
         }
-        /// Bytes become numbers in the order of unsigned bytes by `flip`: every machine compares many of those at once.
+        /// Bytes become numbers in the order of unsigned bytes by `flip`: every machine compares many of those at once. Lanes are spelled
+        /// out, since not every profile of the compiler finds them.
         fn bytes(all: &[u8], flip: u8) -> Option<(u8, u8)> {
-            let (mut min, mut max) = (u8::MAX, u8::MIN);
-            for &x in all {
-                (min, max) = (min.min(x ^ flip), max.max(x ^ flip));
+            const LANES: usize = 64;
+            let (mut min, mut max) = ([u8::MAX; LANES], [u8::MIN; LANES]);
+            let whole = all.chunks_exact(LANES);
+            for &x in whole.remainder() {
+                (min[0], max[0]) = (min[0].min(x ^ flip), max[0].max(x ^ flip));
             }
+            for some in whole {
+                for ((min, max), &x) in min.iter_mut().zip(&mut max).zip(some) {
+                    (*min, *max) = ((*min).min(x ^ flip), (*max).max(x ^ flip));
+                }
+            }
+            let (min, max) = (min.into_iter().min()?, max.into_iter().max()?);
             (!all.is_empty()).then_some((min ^ flip, max ^ flip))
         }
         if let Some(known) = self.range.get() {

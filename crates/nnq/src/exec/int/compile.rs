@@ -72,8 +72,8 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
         Form::Matrix { transposed: false } => (ConvGeom::matrix(0, shape[0], channels), Order::Rows),
     };
     let lift = offset(!p.weight_qtype.signed);
-    let w_zero: Vec<i32> = p.weight_zero.iter().map(|z| z - lift).collect();
-    let w_zero: Option<Arc<[i32]>> = w_zero.iter().any(|&z| z != 0).then(|| w_zero.into());
+    let zero = |c: usize| p.weight_zero.as_ref().map_or(0, |zero| zero[c]) - lift;
+    let w_zero: Option<Arc<[i32]>> = (0..channels).any(|c| zero(c) != 0).then(|| (0..channels).map(zero).collect());
     geom.batch = 0;
     let depthwise = geom.groups == geom.c_in && geom.c_in == geom.c_out && geom.groups > 1 && w_zero.is_none();
     let weights = if depthwise {
@@ -85,13 +85,13 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     // Whoever needs them again reads them from the file again.
     p.weight.release();
     let requant = match &p.out {
-        ProductOut::Real { scale } => Requantize::Real(scale.as_slice().into()),
-        ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.as_slice().into()),
-        ProductOut::Code { requant: Requant::Dyadic(m), .. } => {
-            Requantize::Dyadic { mult: m.iter().map(|d| d.mult).collect(), shift: m.iter().map(|d| d.shift).collect() }
+        ProductOut::Real { scale } => Requantize::Real(scale.clone()),
+        ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.clone()),
+        ProductOut::Code { requant: Requant::Dyadic { mult, shift }, .. } => {
+            Requantize::Dyadic { mult: mult.clone(), shift: shift.clone() }
         }
     };
-    Ok(PackedProduct { weights, bias: p.bias.as_slice().into(), w_zero, requant, geom })
+    Ok(PackedProduct { weights, bias: p.bias.clone(), w_zero, requant, geom })
 }
 
 /// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.

@@ -131,6 +131,16 @@ impl Session {
                 .cure("run it with --engine sim"));
             }
         }
+        // Pages of a model's file that were read before would lie beside those that are packed. They are let go again behind each step, and
+        // at the end, since whoever reads a page brings back its neighbours.
+        let release = || {
+            for step in &program.steps {
+                if let StepKind::Product(p) = &step.kind {
+                    p.weight.release();
+                }
+            }
+        };
+        release();
         // By each thread one step at a time: the large ones are together.
         let packed = program
             .steps
@@ -138,12 +148,9 @@ impl Session {
             .with_max_len(1)
             .map(|s| compile::pack(&program, s, isa).at(|| format!("node '{}'", program.step_name(s))))
             .collect::<Result<_>>()?;
-        // Reading the last ones brought back pages of those before.
-        for step in &program.steps {
-            if let StepKind::Product(p) = &step.kind {
-                p.weight.release();
-            }
-        }
+        release();
+        // Reading, folding and lowering are over.
+        nnq_kernels::mmap::trim();
         Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
     }
 

@@ -126,9 +126,14 @@ pub enum Form {
 #[derive(Clone, Debug)]
 pub enum Requant {
     /// Profile onnx.
-    Onnx(Vec<f32>),
-    /// Profile dyadic.
-    Dyadic(Vec<Dyadic>),
+    Onnx(Arc<[f32]>),
+    /// Profile dyadic: the parts of each channel's [`Dyadic`].
+    Dyadic {
+        /// Multipliers.
+        mult: Arc<[i32]>,
+        /// Shifts.
+        shift: Arc<[u8]>,
+    },
 }
 
 /// What becomes of the accumulators.
@@ -144,7 +149,7 @@ pub enum ProductOut {
     /// `f32(acc) * scale[channel]`.
     Real {
         /// `sx * sw` per output channel.
-        scale: Vec<f32>,
+        scale: Arc<[f32]>,
     },
 }
 
@@ -157,10 +162,10 @@ pub struct Product {
     pub weight: Arc<Tensor>,
     /// Grid of the weight codes.
     pub weight_qtype: QType,
-    /// Zero point of the weights per output channel.
-    pub weight_zero: Vec<i32>,
+    /// Zero point of the weights per output channel; `None`: all are 0.
+    pub weight_zero: Option<Vec<i32>>,
     /// Bias per output channel.
-    pub bias: Vec<i32>,
+    pub bias: Arc<[i32]>,
     /// Proved bound of `|acc|` over all channels.
     pub bound: i64,
     /// Epilogue.

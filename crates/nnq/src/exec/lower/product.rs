@@ -92,17 +92,27 @@ pub(super) fn build(
         Some((grid, clamp)) => ProductOut::Code {
             requant: match profile {
                 Profile::Onnx => Requant::Onnx(scale.iter().map(|sw| (from.scale * sw) / grid.scale).collect()),
-                Profile::Dyadic => Requant::Dyadic(
-                    scale
-                        .iter()
-                        .map(|sw| dyadic(f64::from(from.scale) * f64::from(*sw) / f64::from(grid.scale)))
-                        .collect::<Result<_>>()?,
-                ),
+                Profile::Dyadic => {
+                    let of = |sw: &f32| dyadic(f64::from(from.scale) * f64::from(*sw) / f64::from(grid.scale));
+                    let all = scale.iter().map(of).collect::<Result<Vec<_>>>()?;
+                    Requant::Dyadic {
+                        mult: all.iter().map(|by| by.mult).collect(),
+                        shift: all.iter().map(|by| by.shift).collect(),
+                    }
+                }
             },
             clamp,
         },
     };
-    Ok(Some(Product { form, weight, weight_qtype: qtype, weight_zero: zero, bias, bound, out }))
+    Ok(Some(Product {
+        form,
+        weight,
+        weight_qtype: qtype,
+        weight_zero: zero.iter().any(|&z| z != 0).then_some(zero),
+        bias: bias.into(),
+        bound,
+        out,
+    }))
 }
 
 /// The codes of an annotated constant; real numbers still to be rounded are none.

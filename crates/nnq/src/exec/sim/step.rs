@@ -10,7 +10,7 @@ use crate::{
         op::{PoolAttrs, Window},
     },
 };
-use nnq_kernels::round::{requantize_dyadic, requantize_onnx};
+use nnq_kernels::round::{Dyadic, requantize_dyadic, requantize_onnx};
 use rayon::prelude::*;
 
 /// Weights as real integers `qw - zw`: binary32 when every sum stays below 2^24 and is therefore exact, binary64 otherwise.
@@ -28,7 +28,8 @@ impl Weights {
         };
         let inner: usize = shape[axis + 1..].iter().product();
         let codes = p.weight.to_i64s()?;
-        let at = |i: usize| codes[i] - i64::from(p.weight_zero[i / inner % shape[axis]]);
+        let zero = |i: usize| p.weight_zero.as_ref().map_or(0, |zero| zero[i / inner % shape[axis]]);
+        let at = |i: usize| codes[i] - i64::from(zero(i));
         let exact_f32 = p.bound < 1 << 24;
         let tensor = if exact_f32 {
             Tensor::of::<f32>(shape, (0..codes.len()).map(|i| at(i) as f32).collect())
@@ -197,7 +198,10 @@ fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, c
                 let zero = to.map_or(0, |g| g.zero);
                 (match requant {
                     Requant::Onnx(m) => requantize_onnx(acc, m[c], zero, clamp.lo, clamp.hi),
-                    Requant::Dyadic(m) => requantize_dyadic(acc, m[c], zero, clamp.lo, clamp.hi),
+                    Requant::Dyadic { mult, shift } => {
+                        let by = Dyadic { mult: mult[c], shift: shift[c] };
+                        requantize_dyadic(acc, by, zero, clamp.lo, clamp.hi)
+                    }
                 }) as f32
             }
         }
