@@ -110,6 +110,8 @@ pub struct Quantize {
     /// norm [default: as the recipe says]
     #[arg(long, value_name = "METHOD")]
     pub range: Option<nnq::quant::range::RangeMethod>,
+    #[command(flatten)]
+    pub method: Method,
     /// Choices and per-layer overrides [default: the built-in recipe]
     #[arg(long, value_name = "FILE.toml")]
     pub recipe: Option<PathBuf>,
@@ -316,6 +318,52 @@ pub struct Explain {
     pub range: Option<String>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// Choices of `nnq quantize` that overrule the recipe.
+#[derive(Clone, Debug, Args)]
+pub struct Method {
+    /// Bits of weights and activations, such as w4a8 [default: as the recipe says, w8a8]
+    #[arg(long, value_name = "wNaN", value_parser = bits)]
+    pub bits: Option<(u8, u8)>,
+    /// One scale for a layer's weights, for each output channel, or for each run of N inputs: tensor, channel, block:N
+    #[arg(long, value_name = "WHAT")]
+    pub granularity: Option<nnq::quant::recipe::WeightGranularity>,
+    /// How scales of weights are chosen: absmax, mse[:P]
+    #[arg(long, value_name = "METHOD")]
+    pub weight_range: Option<nnq::quant::weights::WeightRange>,
+    /// How weights become codes: nearest, stochastic, gptq, descent, adaround
+    #[arg(long, value_name = "METHOD")]
+    pub rounding: Option<nnq::quant::rounder::Rounding>,
+    /// Balance the weights of layers that follow each other (cross-layer equalization); needs no data
+    #[arg(long)]
+    pub equalize: bool,
+    /// Let weights make up for the errors of their layer's inputs
+    #[arg(long)]
+    pub compensate: bool,
+    /// Correct biases so that each layer is right on average
+    #[arg(long)]
+    pub correct_bias: bool,
+}
+
+fn bits(text: &str) -> Result<(u8, u8), String> {
+    let wrong = || format!("'{text}' names no bits of weights and activations, as w4a8 does");
+    let (w, a) = text.strip_prefix('w').and_then(|rest| rest.split_once('a')).ok_or_else(wrong)?;
+    Ok((w.parse().map_err(|_| wrong())?, a.parse().map_err(|_| wrong())?))
+}
+
+impl Method {
+    /// What was asked for overrules the recipe.
+    pub fn apply(&self, recipe: &mut nnq::quant::recipe::Recipe) {
+        (recipe.weight.bits, recipe.activation.bits) =
+            self.bits.unwrap_or((recipe.weight.bits, recipe.activation.bits));
+        recipe.weight.granularity = self.granularity.unwrap_or(recipe.weight.granularity);
+        recipe.weight.range = self.weight_range.unwrap_or(recipe.weight.range);
+        recipe.weight.rounding = self.rounding.unwrap_or(recipe.weight.rounding);
+        recipe.equalize |= self.equalize;
+        recipe.compensate |= self.compensate;
+        recipe.correct_bias |= self.correct_bias;
+    }
 }
 
 /// How data files become tensors and labels.

@@ -36,6 +36,15 @@ pub fn quantize_f32(x: f32, scale: f32, zero: i32, lo: i32, hi: i32) -> i32 {
     to_code(x / scale, zero, lo, hi)
 }
 
+/// Stochastic rounding: as [`quantize_f32`], but to the code below `x / scale` or, where the part above it is more than `draw`, to the code above.
+/// With `draw` uniform in `[0, 1)` the mean is `x / scale`; what lies on the grid stays.
+#[inline]
+pub fn stochastic_f32(x: f32, scale: f32, zero: i32, lo: i32, hi: i32, draw: f32) -> i32 {
+    let v = x / scale;
+    let below = v.floor();
+    to_code(if v - below > draw { below + 1.0 } else { below }, zero, lo, hi)
+}
+
 /// `f32(q - zero) * scale`.
 #[inline]
 pub fn dequantize_f32(q: i32, scale: f32, zero: i32) -> f32 {

@@ -2,7 +2,7 @@
 
 use crate::staging::Staging;
 use crate::{
-    data::{Choice, Dataset, Loader, Preprocess, Settings, paired_difference, subset},
+    data::{Choice, Dataset, Kept, Loader, Preprocess, Settings, paired_difference, subset},
     engine::{self, Engine, Kind},
     error::{At, Error, ErrorKind, Result},
     eval::{self, EvalReport, Labelled},
@@ -10,9 +10,11 @@ use crate::{
     formats::onnx::{self, WriteOptions},
     ir::Graph,
     quant::{
+        balance,
         calibrate::Calibrator,
         ptq,
         recipe::Recipe,
+        reconstruct,
         report::{Comparison, LayerLoss},
         stats::Stats,
     },
@@ -141,12 +143,61 @@ fn sha256(path: &Path) -> Result<[u8; 32]> {
 /// # Errors
 /// As [`ptq::quantize`].
 pub fn annotate(graph: &Graph, stats: &Stats, recipe: &Recipe) -> Result<ptq::Quantized> {
-    let mut q = ptq::quantize(graph, stats, recipe)?;
+    noted(ptq::quantize(graph, stats, recipe)?, recipe)
+}
+
+/// Recipe and version go with the graph.
+fn noted(mut q: ptq::Quantized, recipe: &Recipe) -> Result<ptq::Quantized> {
     q.graph.metadata.retain(|(k, _)| !k.starts_with("nnq."));
     q.graph.metadata.push(("nnq.version".into(), env!("CARGO_PKG_VERSION").into()));
     q.graph.metadata.push(("nnq.recipe".into(), recipe.to_toml()?));
     Ok(q)
 }
+
+/// As [`annotate`], for any recipe: with samples, layer by layer where the recipe says so.
+///
+/// # Errors
+/// As [`annotate`] and [`reconstruct::quantize`].
+pub fn annotate_with(
+    graph: &Arc<Graph>,
+    stats: &Stats,
+    recipe: &Recipe,
+    samples: Option<&Samples>,
+    threads: usize,
+    cancel: Option<&Arc<AtomicBool>>,
+    progress: &mut Progress,
+) -> Result<ptq::Quantized> {
+    let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
+    let dataset = &samples.dataset;
+    let wanted = usize::try_from(recipe.samples).unwrap_or(usize::MAX);
+    let chosen = subset(dataset.len(), wanted, recipe.seed, Choice::Stratified, |i| dataset.label(i));
+    let fixed = graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed());
+    let total = chosen.len() as u64;
+    let settings = Settings { batch: KEPT, threads, skip_corrupt: false, cancel: cancel.cloned() };
+    let kept = Kept::new(dataset.clone(), samples.preprocess.clone(), chosen, settings, &mut |done| {
+        progress("reading samples", done, total);
+    })?;
+    let batch = fixed.unwrap_or(KEPT).max(1);
+    let count = kept.len() / fixed.unwrap_or(1).max(1) * fixed.unwrap_or(1).max(1);
+    let mut how = reconstruct::How {
+        threads,
+        samples: count,
+        feed: &mut |to| {
+            (0..count).step_by(batch).try_for_each(|start| {
+                check(cancel.map(AsRef::as_ref))?;
+                to(kept.batch(start..count.min(start + batch))?)
+            })
+        },
+        tick: &mut |done, of| {
+            progress("rounding layers", done as u64, of as u64);
+            Ok(())
+        },
+    };
+    noted(reconstruct::quantize(graph, stats, recipe, &mut how)?, recipe)
+}
+
+/// Samples that run at once while layers are rounded.
+const KEPT: usize = 32;
 
 /// Writes an annotated graph for others to run.
 ///
@@ -259,6 +310,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     if let Some(data) = &job.eval {
         eval::check(&graph, data).at(place)?;
     }
+    let mut messages = Vec::new();
+    let balanced = if job.recipe.equalize { balanced(job, &graph, &mut messages)? } else { graph.clone() };
     let clock = Instant::now();
     let stats = match (&job.stats, &job.samples) {
         (Some(path), _) => {
@@ -271,24 +324,26 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
             stats
         }
         (None, Some(samples)) => {
-            calibrate(&graph, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
+            calibrate(&balanced, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
         }
         (None, None) => {
             return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"));
         }
     };
     let calibrate_seconds = clock.elapsed().as_secs_f64();
-    let quantized = annotate(&graph, &stats, &job.recipe).at(place)?;
+    let cancel = job.cancel.as_ref();
+    let quantized =
+        annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), job.threads, cancel, progress).at(place)?;
     let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
     let file = staging.path();
     export(&quantized.graph, job.format, &file).map_err(|e| staging.error(e))?;
     let quantize_seconds = start.elapsed().as_secs_f64();
-    let mut messages = quantized.messages;
+    messages.extend(quantized.messages);
     messages.extend(program.notes.iter().cloned());
     let (integer_steps, float_steps) = program.integer_share();
 
     let layers = match &job.samples {
-        Some(samples) => compare(job, &graph, program, samples, progress)?,
+        Some(samples) => compare(job, &balanced, program, samples, progress)?,
         None => Vec::new(),
     };
     let bytes = |p: &Path| -> Result<u64> {
@@ -354,6 +409,22 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         messages,
         peak_memory_bytes: engine::peak_memory(),
     })
+}
+
+/// The model with its layers balanced.
+fn balanced(job: &Job, graph: &Arc<Graph>, messages: &mut Vec<String>) -> Result<Arc<Graph>> {
+    if let Some(path) = &job.stats {
+        return Err(Error::usage("the recipe balances layers, which changes what statistics are of")
+            .at(path.display())
+            .cure("give --data instead of --stats, or set equalize = false"));
+    }
+    let balance::Equalized { graph, pairs, clips } = balance::equalize(graph).at(|| job.model.display())?;
+    messages.push(match (pairs, clips) {
+        (0, _) => "equalization: no two layers follow each other with nothing but a ReLU or pooling between".into(),
+        (n, 0) => format!("equalization balanced {n} pairs of layers"),
+        (n, c) => format!("equalization balanced {n} pairs of layers; {c} clips between them became ReLU"),
+    });
+    Ok(Arc::new(graph))
 }
 
 /// The answers that count: among the data's classes where these are fewer than the outputs.

@@ -20,6 +20,7 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
     let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
     args.samples.apply(&mut recipe);
+    args.method.apply(&mut recipe);
     if let Some(range) = args.range {
         recipe.activation.range = range;
     }

@@ -1,14 +1,17 @@
 //! Post-training quantization: from a simplified float graph and its statistics to an annotated graph.
 use crate::{
+    data::mix,
     error::{At, Error, Result},
     ir::{Granularity, Graph, NodeId, Op, QParams, QType, Tensor, ValueId},
     quant::{
+        moments::Known,
         observer::Observer,
         place::{self, Group},
         range,
         recipe::{LayerRecipe, Logits, Position, Recipe},
+        rounder::Task,
         stats::Stats,
-        weights::{self, Nearest, Rounder},
+        weights,
     },
 };
 use std::sync::Arc;
@@ -21,39 +24,131 @@ pub struct Quantized {
     pub messages: Vec<String>,
 }
 
-/// Quantizes `graph` (simplified, float) with the statistics of its values (by name).
+/// Quantizes `graph` (simplified, float) with the statistics of its values (by name), every layer by itself.
 ///
 /// # Errors
 /// Names the value or node: statistics that are missing, NaN or infinities in statistics or weights, a recipe that cannot be
-/// followed.
+/// followed without samples.
 pub fn quantize(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Quantized> {
-    let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
-    let layers = Layers::new(graph, recipe)?;
-    let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
-    if placement.products.is_empty() {
-        return Err(Error::usage("no layer of the model can be quantized").cure(
-            "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
+    if recipe.layer_by_layer() {
+        return Err(Error::usage("the recipe looks at samples layer by layer, and there are none").cure(
+            "give --data, or leave out compensate, correct_bias and roundings other than nearest and stochastic",
         ));
     }
-    let producers = graph.producers();
-    for group in &placement.groups {
-        let name = &graph.value(group.sources.first().copied().unwrap_or(group.values[0])).name;
-        let params = activation(graph, &producers, group, statistics, &layers).at(|| format!("value '{name}'"))?;
-        let params = Arc::new(params);
-        for &v in &group.values {
-            out.graph.value_mut(v).quant = Some(params.clone());
+    let mut start = Start::new(graph, statistics, recipe)?;
+    for id in start.products.clone() {
+        let product = start.product(id)?;
+        start.round(&product, &product.real, None)?;
+    }
+    Ok(start.finish())
+}
+
+/// A graph whose activations have their grids, and whose weights get theirs.
+pub struct Start {
+    out: Quantized,
+    layers: Layers,
+    seed: u64,
+    /// The products that compute in integers, in order.
+    pub products: Vec<NodeId>,
+}
+
+/// A product whose weights are still real.
+pub struct Product {
+    /// The node.
+    pub id: NodeId,
+    /// Its input.
+    pub x: ValueId,
+    /// Its weights.
+    pub w: ValueId,
+    /// The axis of the weights along which output channels lie.
+    pub axis: usize,
+    /// The weights.
+    pub shape: Vec<usize>,
+    /// Row-major, of `shape`.
+    pub real: Vec<f32>,
+    /// What holds for it.
+    pub recipe: LayerRecipe,
+}
+
+/// What is known of a layer's inputs.
+pub struct Looked<'a> {
+    /// The moments.
+    pub known: &'a Known,
+    /// The weights before any change of theirs, in rows.
+    pub original: &'a [f32],
+    /// The bias makes up for errors of the mean.
+    pub correct_bias: bool,
+}
+
+impl Start {
+    /// Gives activations their grids.
+    ///
+    /// # Errors
+    /// As [`quantize`].
+    pub fn new(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
+        let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
+        let layers = Layers::new(graph, recipe)?;
+        let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
+        if placement.products.is_empty() {
+            return Err(Error::usage("no layer of the model can be quantized").cure(
+                "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
+            ));
         }
+        let producers = graph.producers();
+        for group in &placement.groups {
+            let name = &graph.value(group.sources.first().copied().unwrap_or(group.values[0])).name;
+            let params = activation(graph, &producers, group, statistics, &layers).at(|| format!("value '{name}'"))?;
+            let params = Arc::new(params);
+            for &v in &group.values {
+                out.graph.value_mut(v).quant = Some(params.clone());
+            }
+        }
+        let nodes: Vec<(&str, &str)> = graph.nodes().map(|(_, n)| (n.name.as_str(), n.op.name())).collect();
+        for unused in recipe.unused(nodes.into_iter())? {
+            out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
+        }
+        Ok(Self { out, layers, seed: recipe.seed, products: placement.products })
     }
-    for &id in &placement.products {
-        let name = graph.node(id).name.clone();
-        product(&mut out, id, &layers.of[id.0 as usize]).at(|| format!("node '{name}'"))?;
+    /// The graph as far as it is quantized.
+    pub fn graph(&self) -> &Graph {
+        &self.out.graph
     }
-    let nodes: Vec<(&str, &str)> = graph.nodes().map(|(_, n)| (n.name.as_str(), n.op.name())).collect();
-    for unused in recipe.unused(nodes.into_iter())? {
-        out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
+    /// Something that the user should know.
+    pub fn message(&mut self, text: String) {
+        self.out.messages.push(text);
     }
-    out.graph.compact();
-    Ok(out)
+    /// A product, before its weights are rounded.
+    ///
+    /// # Errors
+    /// When its weights are no real numbers.
+    pub fn product(&self, id: NodeId) -> Result<Product> {
+        let graph = &self.out.graph;
+        let node = graph.node(id);
+        let (Some(x), Some(w)) = (node.input(0), node.input(1)) else {
+            return Err(Error::internal("a product without weights").at(format!("node '{}'", node.name)));
+        };
+        let axis = match node.op {
+            Op::Conv(_) | Op::Gemm { trans_b: true, .. } => 0,
+            _ => 1,
+        };
+        let tensor = graph.constant(w).ok_or_else(|| Error::internal("weights that are no constant"))?;
+        let real = weights::reals(tensor).at(|| format!("weight '{}'", graph.value(w).name))?.into_owned();
+        let (shape, recipe) = (tensor.shape().to_vec(), self.layers.of[id.0 as usize]);
+        Ok(Product { id, x, w, axis, shape, real, recipe })
+    }
+    /// Rounds a product's weights: `target`, which may differ from those that it has.
+    ///
+    /// # Errors
+    /// Names the node: weights that are NaN or infinite, a rounding that needs data and has none.
+    pub fn round(&mut self, product: &Product, target: &[f32], looked: Option<&Looked>) -> Result<()> {
+        let name = self.out.graph.node(product.id).name.clone();
+        round(&mut self.out, product, target, looked, self.seed).at(|| format!("node '{name}'"))
+    }
+    /// The result.
+    pub fn finish(mut self) -> Quantized {
+        self.out.graph.compact();
+        self.out
+    }
 }
 
 /// The recipe, resolved for every node.
@@ -110,66 +205,84 @@ fn activation(
 }
 
 /// Rounds the weights and the bias of a product.
-fn product(out: &mut Quantized, id: NodeId, layer: &LayerRecipe) -> Result<()> {
-    let node = out.graph.node(id).clone();
-    let (x, w) = match (node.input(0), node.input(1)) {
-        (Some(x), Some(w)) => (x, w),
-        _ => return Err(Error::internal("a product without weights")),
+fn round(out: &mut Quantized, product: &Product, target: &[f32], looked: Option<&Looked>, seed: u64) -> Result<()> {
+    let Product { id, x, w, axis, shape, recipe: layer, .. } = product;
+    let node = out.graph.node(*id).clone();
+    let grid = out.graph.value(*x).quant.as_ref().and_then(|q| q.as_tensor());
+    let (sx, _) = grid.ok_or_else(|| Error::internal("a product whose input has no grid"))?;
+    let name = out.graph.value(*w).name.clone();
+    let place = || format!("weight '{name}'");
+    let mut params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
+    let rounder = layer.weight.rounding.rounder(key(seed, &name));
+    let curvature = looked.map(|l| &l.known.curvature);
+    let codes = |params: &QParams| -> Result<(Task, Vec<i32>)> {
+        let task = Task::new(target, shape, *axis, params)?;
+        let codes = rounder.round(&task, curvature).at(place)?;
+        Ok((task, codes))
     };
-    let (sx, _) = out
-        .graph
-        .value(x)
-        .quant
-        .as_ref()
-        .and_then(|q| q.as_tensor())
-        .ok_or_else(|| Error::internal("a product whose input has no grid"))?;
-    let axis = match node.op {
-        Op::Conv(_) | Op::Gemm { trans_b: true, .. } => 0,
-        _ => 1,
-    };
-    let real = out.graph.constant(w).cloned().ok_or_else(|| Error::internal("weights that are no constant"))?;
-    let name = out.graph.value(w).name.clone();
-    let scheme = layer.weight.scheme(axis, 1 - axis);
-    let (codes, mut params) = weights::quantize(&real, &scheme, &Nearest).at(|| format!("weight '{name}'"))?;
-    let mut codes = Arc::new(codes);
+    let (mut task, mut rows) = codes(&params)?;
+    let channels = shape[*axis];
     let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
-    let bias_real = match bias {
-        Some(b) => Some(out.graph.real_constant(b)?),
-        None => None,
+    let mut bias_real = bias.map(|b| out.graph.real_constant(b)).transpose()?;
+    let corrected = |bias: Option<&Tensor>, task: &Task, rows: &[i32]| -> Option<Tensor> {
+        let looked = looked.filter(|l| l.correct_bias && !matches!(node.op, Op::MatMul))?;
+        let more = looked.known.bias(looked.original, &task.dequantize(rows))?;
+        let old = bias.map(|b| b.to_f32s());
+        let old = |c: usize| old.as_ref().map_or(0.0, |b| b[if b.len() == 1 { 0 } else { c }]);
+        let new = more.iter().enumerate().map(|(c, more)| (f64::from(old(c)) + more) as f32);
+        Some(Tensor::of(&[channels], new.collect::<Vec<f32>>()))
     };
+    if let Some(new) = corrected(bias_real.as_deref(), &task, &rows) {
+        bias_real = Some(Arc::new(new));
+    }
     if let Some(b) = &bias_real
-        && let Some((wider, channels)) = widen(&params, b, sx, codes.shape()[axis])
+        && let Some((wider, changed)) = widen(&params, b, sx, channels)
     {
         out.messages.push(format!(
-                "'{}': {channels} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
+                "'{}': {changed} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
                 node.name
             ));
-        let rounded = Nearest.round(&real.to_f32s(), real.shape(), &wider)?;
-        codes = Arc::new(weights::pack(&rounded, real.shape(), wider.qtype)?);
+        (task, rows) = codes(&wider)?;
         params = wider;
     }
-    let new_w = constant(&mut out.graph, &name, w, codes, params.clone());
+    let packed = Arc::new(weights::pack(&task.in_order(rows), shape, params.qtype)?);
+    let new_w = constant(&mut out.graph, &name, *w, packed, params.clone());
     let mut inputs = node.inputs.clone();
     inputs[1] = Some(new_w);
-    if let (Some(b), Some(real)) = (bias, bias_real) {
-        let (codes, bias_params) =
-            bias_codes(&real, &params, sx, out.graph.constant(new_w).map_or(0, |t| t.shape()[axis]))
-                .at(|| format!("bias '{}'", out.graph.value(b).name))?;
-        let name = out.graph.value(b).name.clone();
-        inputs[2] = Some(constant(&mut out.graph, &name, b, Arc::new(codes), bias_params));
+    if let Some(real) = bias_real {
+        let fresh = || out.graph.fresh_name(&format!("{name}_bias"));
+        let name = bias.map_or_else(fresh, |b| out.graph.value(b).name.clone());
+        let (codes, bias_params) = bias_codes(&real, &params, sx, channels).at(|| format!("bias '{name}'"))?;
+        let codes = Arc::new(codes);
+        let new = match bias {
+            Some(b) => constant(&mut out.graph, &name, b, codes, bias_params),
+            None => added(&mut out.graph, &name, codes, bias_params),
+        };
+        inputs.resize(inputs.len().max(3), None);
+        inputs[2] = Some(new);
     }
-    out.graph.node_mut(id).inputs = inputs;
+    out.graph.node_mut(*id).inputs = inputs;
     Ok(())
 }
 
-/// Puts codes into the graph as a constant that takes over the name of `old` (which stays for other readers, renamed).
-fn constant(graph: &mut Graph, name: &str, old: ValueId, codes: Arc<Tensor>, params: QParams) -> ValueId {
-    graph.rename(old, &format!("{name}_float"));
+/// The key of a tensor, for what is random.
+fn key(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(mix(seed, 0), |key, byte| mix(key, byte.into()))
+}
+
+/// Puts codes into the graph as a new constant.
+fn added(graph: &mut Graph, name: &str, codes: Arc<Tensor>, params: QParams) -> ValueId {
     let v = graph.add_constant(name, codes);
     let value = graph.value_mut(v);
     value.dtype = Some(crate::ir::DType::F32);
     value.quant = Some(Arc::new(params));
     v
+}
+
+/// Puts codes into the graph as a constant that takes over the name of `old` (which stays for other readers, renamed).
+fn constant(graph: &mut Graph, name: &str, old: ValueId, codes: Arc<Tensor>, params: QParams) -> ValueId {
+    graph.rename(old, &format!("{name}_float"));
+    added(graph, name, codes, params)
 }
 
 /// The largest bias code that leaves the accumulator room for the products.

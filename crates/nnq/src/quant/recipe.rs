@@ -33,6 +33,7 @@
 //! can be reproduced whatever the defaults become.
 use super::{
     range::{RangeMethod, Scheme},
+    rounder::Rounding,
     weights::{WeightRange, WeightScheme},
 };
 use crate::{
@@ -62,6 +63,12 @@ pub struct Recipe {
     pub last: Edge,
     /// The network's outputs.
     pub logits: Logits,
+    /// Balance the weights of layers that follow each other before anything else (cross-layer equalization).
+    pub equalize: bool,
+    /// Let weights make up for what quantization did to the layer's inputs: layer by layer, on calibration samples.
+    pub compensate: bool,
+    /// Correct biases so that each layer's output is right on average: layer by layer, on calibration samples.
+    pub correct_bias: bool,
     /// Quantize additions of feature maps (residual connections); otherwise they are real.
     pub quantize_add: bool,
     /// Quantize concatenations; otherwise they are real.
@@ -128,6 +135,8 @@ pub struct Weight {
     pub granularity: WeightGranularity,
     /// How scales are chosen.
     pub range: WeightRange,
+    /// How they become codes.
+    pub rounding: Rounding,
 }
 
 /// When weights leave out the lowest code of a signed grid.
@@ -255,6 +264,8 @@ pub struct WeightChange {
     pub granularity: Option<WeightGranularity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<WeightRange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rounding: Option<Rounding>,
 }
 
 /// Where a layer with weights stands in the network.
@@ -289,6 +300,9 @@ impl Default for Recipe {
             first: Edge::Same,
             last: Edge::Same,
             logits: Logits::Real,
+            equalize: false,
+            compensate: false,
+            correct_bias: false,
             quantize_add: true,
             quantize_concat: true,
             activation: Activation::default(),
@@ -313,6 +327,7 @@ impl Default for Weight {
             narrow: Narrow::Auto,
             granularity: WeightGranularity::Channel,
             range: WeightRange::AbsMax,
+            rounding: Rounding::Nearest,
         }
     }
 }
@@ -350,6 +365,7 @@ impl Weight {
         set(&mut self.narrow, c.narrow);
         set(&mut self.granularity, c.granularity);
         set(&mut self.range, c.range);
+        set(&mut self.rounding, c.rounding);
     }
 }
 
@@ -441,6 +457,11 @@ impl Recipe {
             check_pair(&a, &w).at(|| o.describe())?;
         }
         Ok(())
+    }
+    /// Whether layers are quantized one after the other, with samples.
+    pub fn layer_by_layer(&self) -> bool {
+        let change = |o: &Override| o.weight.and_then(|w| w.rounding).is_some_and(Rounding::needs_data);
+        self.compensate || self.correct_bias || self.weight.rounding.needs_data() || self.layers.iter().any(change)
     }
     /// What holds for the node `name` with ONNX operator `op` in the middle of the network.
     ///

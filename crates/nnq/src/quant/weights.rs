@@ -1,10 +1,12 @@
 //! Quantization of weights: scales per tensor, channel or block, and codes.
-use super::range::{Effort, Range, Scheme, along, params, plane, safe_scale};
+use super::{
+    range::{Effort, Range, Scheme, along, params, plane, safe_scale},
+    rounder::{Nearest, Rounder, Task},
+};
 use crate::{
     error::{At, Error, Result},
     ir::{Granularity, QParams, QType, Tensor},
 };
-use nnq_kernels::round::quantize_f32;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -84,46 +86,15 @@ impl WeightScheme {
     }
 }
 
-/// Turns real weights into codes on given scales and zero points.
-pub trait Rounder: Sync {
-    /// One code per element of `weights` (row-major, of `shape`), each within `params.qtype`.
-    ///
-    /// # Errors
-    /// Whatever keeps the method from rounding these weights.
-    fn round(&self, weights: &[f32], shape: &[usize], params: &QParams) -> Result<Vec<i32>>;
-}
-
-/// Each weight to its nearest code, ties to even: `Q` of the numerics page.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Nearest;
-
-impl Rounder for Nearest {
-    fn round(&self, weights: &[f32], shape: &[usize], params: &QParams) -> Result<Vec<i32>> {
-        let groups = Groups::new(shape, params.granularity)?;
-        let (n, p) = (params.qtype.min(), params.qtype.max());
-        let mut codes = vec![0; weights.len()];
-        for g in 0..groups.len() {
-            let (Some(&s), Some(&z)) = (params.scale.get(g), params.zero_point.get(g)) else {
-                return Err(Error::shape(format!("{} scales for {} groups", params.scale.len(), groups.len())));
-            };
-            for run in groups.runs(g) {
-                for (c, &x) in codes[run.clone()].iter_mut().zip(&weights[run]) {
-                    *c = quantize_f32(x, s, z, n, p);
-                }
-            }
-        }
-        Ok(codes)
-    }
-}
-
-/// Quantizes a weight tensor (any float type): codes as an integer tensor of the same shape, and their parameters.
+/// Quantizes a weight tensor (any float type) whose output channels lie along its first axis, each weight to the nearest code: codes as an integer tensor of
+/// the same shape, and their parameters.
 ///
 /// # Errors
-/// When an element is NaN or infinite (names the channel), the scheme does not fit the shape, or the rounder fails.
-pub fn quantize(weights: &Tensor, scheme: &WeightScheme, rounder: &dyn Rounder) -> Result<(Tensor, QParams)> {
+/// When an element is NaN or infinite (names the channel), or the scheme does not fit the shape.
+pub fn quantize(weights: &Tensor, scheme: &WeightScheme) -> Result<(Tensor, QParams)> {
     let real = reals(weights)?;
     let params = fit(&real, weights.shape(), scheme)?;
-    let codes = rounder.round(&real, weights.shape(), &params)?;
+    let codes = Nearest.round(&Task::new(&real, weights.shape(), 0, &params)?, None)?;
     Ok((pack(&codes, weights.shape(), params.qtype)?, params))
 }
 
@@ -297,7 +268,7 @@ pub fn pack(codes: &[i32], shape: &[usize], q: QType) -> Result<Tensor> {
     }
 }
 
-fn reals(weights: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
+pub(super) fn reals(weights: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
     if let Ok(x) = weights.as_slice::<f32>() {
         return Ok(x.into());
     }
@@ -310,8 +281,8 @@ fn reals(weights: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
 type Run = std::ops::Range<usize>;
 
 /// The elements that share a scale, in the order of [`QParams::scale`].
-struct Groups {
-    total: usize,
+pub(super) struct Groups {
+    pub(super) total: usize,
     /// Elements of the axis per group, length of the axis, groups along it.
     size: usize,
     axis: usize,
@@ -323,7 +294,7 @@ struct Groups {
 }
 
 impl Groups {
-    fn new(shape: &[usize], granularity: Granularity) -> Result<Self> {
+    pub(super) fn new(shape: &[usize], granularity: Granularity) -> Result<Self> {
         let total = crate::ir::count(shape)?;
         let (axis, size, whole) = match granularity {
             Granularity::Tensor => {
@@ -339,11 +310,11 @@ impl Groups {
         let outer = shape[..axis].iter().product();
         Ok(Self { total, size, axis: length, along: length.div_ceil(size), inner, outer, whole })
     }
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         if self.whole { self.along } else { self.outer * self.along * self.inner }
     }
     /// Runs of flat positions of group `g`, ascending.
-    fn runs(&self, g: usize) -> impl Iterator<Item = Run> + use<> {
+    pub(super) fn runs(&self, g: usize) -> impl Iterator<Item = Run> + use<> {
         let &Self { size, axis, along, inner, outer, whole, .. } = self;
         let (first_outer, block, rest) =
             if whole { (0, g, 0) } else { (g / (along * inner), g / inner % along, g % inner) };

@@ -1,0 +1,168 @@
+//! Layer by layer: each product is rounded with a look at what its inputs are in the float network and in the network as far as it is quantized.
+//!
+//! The quantized inputs come from the integer program itself (`exec::lower`), so that a layer makes up for exactly the errors that it will meet.
+//! Samples are run again for each layer: memory is that of the model, of one batch and of the moments of one layer, whatever the number of
+//! samples.
+use super::{
+    moments::{Known, Moments, Reads},
+    ptq::{Looked, Product, Quantized, Start},
+    recipe::Recipe,
+    rounder::{from_rows, to_rows},
+    stats::Stats,
+};
+use crate::{
+    data::mix,
+    error::{At, Error, Result},
+    exec::{
+        float, int,
+        lower::{self, Profile, Repr, StepKind},
+        sim,
+    },
+    ir::{Graph, Op, QParams, Tensor, ValueId},
+};
+use nnq_kernels::round::{dequantize_f32, quantize_f32};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Positions that are looked at for each input of a row, and at least for each layer.
+const POSITIONS: (usize, usize) = (64, 1 << 16);
+
+/// Added to the diagonal of the moments, in units of its mean (GPTQ's default).
+const DAMPING: f64 = 0.01;
+
+/// Samples, as often as they are wanted: gives every batch to the function.
+pub type Feed<'a> = dyn FnMut(&mut dyn FnMut(Tensor) -> Result<()>) -> Result<()> + 'a;
+
+/// How to go about it.
+pub struct How<'a> {
+    /// 0: one per core.
+    pub threads: usize,
+    /// Number of samples that the feed gives.
+    pub samples: usize,
+    /// The samples.
+    pub feed: &'a mut Feed<'a>,
+    /// Hears how many layers are done, and of how many; its error ends the work.
+    pub tick: &'a mut dyn FnMut(usize, usize) -> Result<()>,
+}
+
+/// Quantizes `graph` (simplified, float) with the statistics of its values and its samples.
+///
+/// # Errors
+/// As [`super::ptq::quantize`], and what running the samples answers.
+pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &mut How) -> Result<Quantized> {
+    let mut start = Start::new(graph, statistics, recipe)?;
+    let products = start.products.clone();
+    for (i, &id) in products.iter().enumerate() {
+        (how.tick)(i, products.len())?;
+        let product = start.product(id)?;
+        let node = graph.node(id);
+        if !(recipe.compensate || recipe.correct_bias || product.recipe.weight.rounding.needs_data()) {
+            start.round(&product, &product.real, None)?;
+            continue;
+        }
+        let place = || format!("node '{}'", node.name);
+        let correct_bias = recipe.correct_bias && !matches!(node.op, Op::MatMul);
+        let (known, positions) = look(graph, start.graph(), &product, correct_bias, recipe.seed, how).at(place)?;
+        let depth = known.curvature.depth;
+        if positions < depth as u64 {
+            start.message(format!(
+                "'{}': {positions} positions of the samples for {depth} weights of a row: rounding sees too little; give more samples",
+                node.name
+            ));
+        }
+        let original = to_rows(&product.real, &product.shape, product.axis);
+        let target = if recipe.compensate { known.compensated(&original).at(place)? } else { original.clone() };
+        let target = from_rows(target, &product.shape, product.axis);
+        start.round(&product, &target, Some(&Looked { known: &known, original: &original, correct_bias }))?;
+    }
+    (how.tick)(products.len(), products.len())?;
+    Ok(start.finish())
+}
+
+/// The moments of a product's inputs, and the positions that they are of.
+fn look(
+    float: &Arc<Graph>,
+    quantized: &Graph,
+    product: &Product,
+    centred: bool,
+    seed: u64,
+    how: &mut How,
+) -> Result<(Known, u64)> {
+    let reads = match &float.node(product.id).op {
+        Op::Conv(a) => Reads::Conv(a, &product.shape),
+        _ => Reads::Rows,
+    };
+    let (groups, depth) = reads.sizes(&product.shape, product.axis);
+    let most = (POSITIONS.0 * depth).max(POSITIONS.1).div_ceil(how.samples.max(1));
+    let mut before = Prefix::float(float, product.x, how.threads)?;
+    let mut behind = Prefix::quantized(quantized, product.x, how.threads)?;
+    let mut moments = Moments::new(groups, depth);
+    let mut batch = 0;
+    (how.feed)(&mut |input| {
+        let draw = mix(seed, batch);
+        batch += 1;
+        let (x, y) = (before.run(&input)?, behind.run(&input)?);
+        let (x, count) = reads.unfold(&x, most, draw)?;
+        let (y, _) = reads.unfold(&y, most, draw)?;
+        moments.add(&x, &y, count)
+    })?;
+    let positions = moments.count();
+    Ok((moments.finish(centred, DAMPING)?, positions))
+}
+
+/// A network up to one value.
+enum Prefix {
+    /// The value is the network's input, on this grid.
+    Input(Option<Arc<QParams>>),
+    Float(Box<float::Session>),
+    Int(Box<int::Session>),
+    Sim(Box<sim::Session>),
+}
+
+impl Prefix {
+    fn float(graph: &Graph, v: ValueId, threads: usize) -> Result<Self> {
+        if graph.inputs.contains(&v) {
+            return Ok(Self::Input(None));
+        }
+        let session = float::Session::new(Arc::new(until(graph, v)), &float::Options { threads })?;
+        Ok(Self::Float(Box::new(session)))
+    }
+    fn quantized(graph: &Graph, v: ValueId, threads: usize) -> Result<Self> {
+        if graph.inputs.contains(&v) {
+            return Ok(Self::Input(graph.value(v).quant.clone()));
+        }
+        let program = Arc::new(lower::lower(&until(graph, v), Profile::default())?);
+        let wide_value = program.values.iter().any(|v| matches!(&v.repr, Repr::Code(g) if g.qtype.bits > 8));
+        let wide_weight =
+            program.steps.iter().any(|s| matches!(&s.kind, StepKind::Product(p) if p.weight_qtype.bits > 8));
+        if wide_value || wide_weight {
+            return Ok(Self::Sim(Box::new(sim::Session::new(program, threads)?)));
+        }
+        let options = int::Options { threads, ..int::Options::default() };
+        Ok(Self::Int(Box::new(int::Session::new(program, &options)?)))
+    }
+    fn run(&mut self, input: &Tensor) -> Result<Tensor> {
+        let mut all = match self {
+            Self::Input(None) => vec![input.clone()],
+            Self::Input(Some(q)) => {
+                let (s, z) = q.as_tensor().ok_or_else(|| Error::internal("an input with several scales"))?;
+                let (lo, hi) = (q.qtype.min(), q.qtype.max());
+                let round = |&x: &f32| dequantize_f32(quantize_f32(x, s, z, lo, hi), s, z);
+                let rounded: Vec<f32> = input.as_slice::<f32>()?.par_iter().map(round).collect();
+                vec![Tensor::of(input.shape(), rounded)]
+            }
+            Self::Float(session) => session.run(vec![input.clone()])?,
+            Self::Int(session) => session.run(vec![input.clone()])?,
+            Self::Sim(session) => session.run(vec![input.clone()])?,
+        };
+        all.pop().ok_or_else(|| Error::internal("a network without output"))
+    }
+}
+
+/// The part of a graph that computes one value.
+fn until(graph: &Graph, v: ValueId) -> Graph {
+    let mut part = graph.clone();
+    part.outputs = vec![v];
+    part.compact();
+    part
+}
