@@ -9,6 +9,7 @@ use crate::{
     quant::{
         range::RangeMethod,
         recipe::{Recipe, WeightGranularity},
+        rounder::Rounding,
         weights::WeightRange,
     },
     quantize::{self, Format, Job, Outcome, Progress, Samples},
@@ -75,7 +76,9 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
     let right = outcome.float.as_ref().map(|f| f.correct.clone()).unwrap_or_default();
     let mut variants = Vec::new();
     for (name, recipe) in others() {
-        let quantized = Arc::new(quantize::annotate(&graph, &stats, &recipe)?.graph);
+        let cancelled = cancel.as_ref();
+        let quantized = quantize::annotate_with(&graph, &stats, &recipe, Some(&samples), threads, cancelled, progress)?;
+        let quantized = Arc::new(quantized.graph);
         let mut engine =
             Engine::open(quantized, engine::Options { kind: Kind::Int, profile: Profile::default(), threads })?;
         let options = eval::Options { threads, cancel: cancel.clone(), ..eval::Options::default() };
@@ -97,9 +100,13 @@ fn others() -> Vec<(&'static str, Recipe)> {
     let mut naive = weights(8, WeightGranularity::Tensor);
     naive.activation.range = RangeMethod::MinMax;
     naive.weight.range = WeightRange::AbsMax;
+    let mut looked = weights(4, WeightGranularity::Tensor);
+    (looked.compensate, looked.correct_bias) = (true, true);
+    (looked.weight.range, looked.weight.rounding) = (WeightRange::Mse { p: 2.4 }, Rounding::Descent);
     vec![
         ("8 bits, one weight scale per tensor, ranges by extremes", naive),
         ("4-bit weights, one scale per channel", weights(4, WeightGranularity::Channel)),
         ("4-bit weights, one scale per tensor", weights(4, WeightGranularity::Tensor)),
+        ("the same, rounded layer by layer with a look at data", looked),
     ]
 }

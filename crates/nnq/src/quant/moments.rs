@@ -1,4 +1,4 @@
-//! Second moments of a product's inputs, before and behind quantization.
+//! Second moments of a product's inputs as the quantized network has them, and of the outputs that it should give.
 use super::rounder::{Curvature, Group};
 use crate::{
     data::mix,
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 /// Columns of inputs that are multiplied at once.
 const CHUNK: usize = 2048;
 
-/// Sums over positions of a product: of its inputs as the quantized network sees them, `y`, and as the float network does, `x`.
+/// Sums over positions of a product: of its inputs `y` as the quantized network has them, and of the outputs `t` that it should give.
 pub struct Moments {
     depth: usize,
     groups: Vec<Sums>,
@@ -27,22 +27,23 @@ pub struct Moments {
 struct Sums {
     /// `sum y y^T`, `[depth][depth]`.
     square: Vec<f64>,
-    /// `sum x y^T`.
+    /// `sum t y^T`, `[rows][depth]`.
     cross: Vec<f64>,
     /// `sum y`.
     seen: Vec<f64>,
-    /// `sum x`.
-    meant: Vec<f64>,
+    /// `sum t`.
+    wanted: Vec<f64>,
 }
 
 impl Moments {
-    /// None yet, of `groups` groups of `depth` inputs.
-    pub fn new(groups: usize, depth: usize) -> Self {
+    /// None yet, of `groups` groups of `depth` inputs, for `rows` output channels in all.
+    pub fn new(groups: usize, depth: usize, rows: usize) -> Self {
+        let rows = rows / groups.max(1);
         let sums = || Sums {
             square: vec![0.0; depth * depth],
-            cross: vec![0.0; depth * depth],
+            cross: vec![0.0; rows * depth],
             seen: vec![0.0; depth],
-            meant: vec![0.0; depth],
+            wanted: vec![0.0; rows],
         };
         Self { depth, groups: (0..groups).map(|_| sums()).collect(), count: 0 }
     }
@@ -50,30 +51,32 @@ impl Moments {
     pub fn count(&self) -> u64 {
         self.count
     }
-    /// Adds positions: `x` and `y` are `[groups][depth][positions]`.
+    /// Adds positions: `y` is `[groups][depth][positions]`, `t` `[rows][positions]`.
     ///
     /// # Errors
     /// When the sizes do not fit.
-    pub fn add(&mut self, x: &[f32], y: &[f32], positions: usize) -> Result<()> {
-        let (k, each) = (self.depth, self.depth * positions);
-        if x.len() != y.len() || x.len() != self.groups.len() * each {
-            return Err(Error::internal(format!("{} and {} inputs for {positions} positions", x.len(), y.len())));
+    pub fn add(&mut self, y: &[f32], t: &[f32], positions: usize) -> Result<()> {
+        let (k, groups) = (self.depth, self.groups.len());
+        let rows = self.groups.first().map_or(0, |g| g.wanted.len());
+        if y.len() != groups * k * positions || t.len() != groups * rows * positions {
+            return Err(Error::internal(format!("{} inputs and {} outputs, {positions} positions", y.len(), t.len())));
         }
         self.count += positions as u64;
         if positions == 0 {
             return Ok(());
         }
         let one = |(g, sums): (usize, &mut Sums)| -> Result<()> {
-            let (x, y) = (&x[g * each..][..each], &y[g * each..][..each]);
-            for i in 0..k {
-                let sum = |v: &[f32]| v[i * positions..][..positions].iter().map(|&v| f64::from(v)).sum::<f64>();
-                sums.seen[i] += sum(y);
-                sums.meant[i] += sum(x);
+            let (y, t) = (&y[g * k * positions..][..k * positions], &t[g * rows * positions..][..rows * positions]);
+            for (all, to) in [(y, &mut sums.seen), (t, &mut sums.wanted)] {
+                for (line, to) in all.chunks_exact(positions).zip(to) {
+                    *to += line.iter().map(|&v| f64::from(v)).sum::<f64>();
+                }
             }
-            sums.products(x, y, k, positions)
+            products(y, y, positions, &mut sums.square)?;
+            products(t, y, positions, &mut sums.cross)
         };
         // One group is large and divided inside; many are small.
-        if self.groups.len() == 1 {
+        if groups == 1 {
             self.groups.iter_mut().enumerate().try_for_each(one)
         } else {
             self.groups.par_iter_mut().enumerate().try_for_each(one)
@@ -90,17 +93,13 @@ impl Moments {
         }
         let (k, n) = (self.depth, self.count as f64);
         let groups = self.groups.into_iter().map(|mut sums| {
-            for v in [&mut sums.square, &mut sums.cross] {
-                v.iter_mut().for_each(|v| *v /= n);
-            }
-            for v in [&mut sums.seen, &mut sums.meant] {
+            for v in [&mut sums.square, &mut sums.cross, &mut sums.seen, &mut sums.wanted] {
                 v.iter_mut().for_each(|v| *v /= n);
             }
             if centred {
-                for i in 0..k {
-                    for j in 0..k {
-                        sums.square[i * k + j] -= sums.seen[i] * sums.seen[j];
-                        sums.cross[i * k + j] -= sums.meant[i] * sums.seen[j];
+                for (means, to) in [(&sums.seen, &mut sums.square), (&sums.wanted, &mut sums.cross)] {
+                    for (mean, line) in means.iter().zip(to.chunks_exact_mut(k)) {
+                        line.iter_mut().zip(&sums.seen).for_each(|(v, seen)| *v -= mean * seen);
                     }
                 }
             }
@@ -119,41 +118,32 @@ impl Moments {
     }
 }
 
-impl Sums {
-    fn products(&mut self, x: &[f32], y: &[f32], k: usize, n: usize) -> Result<()> {
-        if k <= 32 {
-            for i in 0..k {
-                for j in 0..k {
-                    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-                    let (mut square, mut cross) = (0.0, 0.0);
-                    for start in (0..n).step_by(CHUNK) {
-                        let some = |v: usize| v * n + start..v * n + n.min(start + CHUNK);
-                        square += f64::from(dot(&y[some(i)], &y[some(j)]));
-                        cross += f64::from(dot(&x[some(i)], &y[some(j)]));
-                    }
-                    self.square[i * k + j] += square;
-                    self.cross[i * k + j] += cross;
+/// Adds the products of all pairs of rows of two matrices with `n` columns: `a b^T`.
+fn products(a: &[f32], b: &[f32], n: usize, to: &mut [f64]) -> Result<()> {
+    let (rows, cols) = (a.len() / n, b.len() / n);
+    if rows * cols <= 1024 {
+        for (a, to) in a.chunks_exact(n).zip(to.chunks_exact_mut(cols)) {
+            for (b, to) in b.chunks_exact(n).zip(to) {
+                for (a, b) in a.chunks(CHUNK).zip(b.chunks(CHUNK)) {
+                    *to += f64::from(a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>());
                 }
             }
-            return Ok(());
         }
-        let ctx = float::Ctx::new();
-        let gemm = Op::Gemm { alpha: 1.0, beta: 0.0, trans_a: false, trans_b: true };
-        for start in (0..n).step_by(CHUNK) {
-            let some = n.min(start + CHUNK) - start;
-            let part = |v: &[f32]| {
-                let rows = (0..k).flat_map(|i| v[i * n + start..][..some].iter().copied());
-                Tensor::of(&[k, some], rows.collect::<Vec<f32>>())
-            };
-            let (a, b) = (part(x), part(y));
-            for (left, to) in [(&b, &mut self.square), (&a, &mut self.cross)] {
-                let product = float::eval(&gemm, &[Some(left), Some(&b)], 1, &ctx)?.pop();
-                let product = product.ok_or_else(|| Error::internal("a product without a result"))?;
-                to.iter_mut().zip(product.as_slice::<f32>()?).for_each(|(to, &v)| *to += f64::from(v));
-            }
-        }
-        Ok(())
+        return Ok(());
     }
+    let ctx = float::Ctx::new();
+    let gemm = Op::Gemm { alpha: 1.0, beta: 0.0, trans_a: false, trans_b: true };
+    for start in (0..n).step_by(CHUNK) {
+        let some = n.min(start + CHUNK) - start;
+        let part = |v: &[f32], rows: usize| {
+            let all = v.chunks_exact(n).flat_map(|line| line[start..start + some].iter().copied());
+            Tensor::of(&[rows, some], all.collect::<Vec<f32>>())
+        };
+        let product = float::eval(&gemm, &[Some(&part(a, rows)), Some(&part(b, cols))], 1, &ctx)?.pop();
+        let product = product.ok_or_else(|| Error::internal("a product without a result"))?;
+        to.iter_mut().zip(product.as_slice::<f32>()?).for_each(|(to, &v)| *to += f64::from(v));
+    }
+    Ok(())
 }
 
 /// Moments made ready.
@@ -165,43 +155,39 @@ pub struct Known {
 }
 
 impl Known {
-    /// The real weights `v`, `[rows][depth]`, that do best on the quantized inputs what `weights` do on the float ones: the least
-    /// `E |w x - v y|^2 + r |v - w|^2`, which is `v = (w C + r w) (H + r)^-1` with `C = E x y^T`, `H = E y y^T` and the damping `r`.
+    /// The real weights `v`, `[rows][depth]`, whose outputs on the quantized inputs are nearest to those wanted: the least
+    /// `E |t - v y|^2 + r |v - w|^2` with the damping `r`, which is `v = (E t y^T + r w) (E y y^T + r)^-1`.
     ///
     /// # Errors
     /// When the moments are not positive definite.
     pub fn compensated(&self, weights: &[f32]) -> Result<Vec<f32>> {
         let k = self.curvature.depth;
-        let rows = weights.len() / k.max(1);
-        let per_group = rows / self.groups.len().max(1);
+        let per_group = weights.len() / k.max(1) / self.groups.len().max(1);
         let mut out = Vec::with_capacity(weights.len());
         for (g, (sums, ridge)) in self.groups.iter().enumerate() {
-            let w = DMatrix::from_fn(per_group, k, |i, j| f64::from(weights[(g * per_group + i) * k + j]));
-            let cross = DMatrix::from_row_slice(k, k, &sums.cross);
-            let target = (&w * cross + &w * *ridge).transpose();
+            let w = &weights[g * per_group * k..][..per_group * k];
+            // Column-major: each column is a row of weights.
+            let target = DMatrix::from_iterator(
+                k,
+                per_group,
+                sums.cross.iter().zip(w).map(|(cross, &w)| cross + ridge * f64::from(w)),
+            );
             let factor = Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square)).ok_or_else(|| {
                 Error::value("the moments of the layer's inputs are not positive definite")
                     .cure("calibrate on more samples")
             })?;
-            let v = factor.solve(&target);
-            // Column-major: each column is a row of weights.
-            out.extend(v.iter().map(|&v| v as f32));
+            out.extend(factor.solve(&target).iter().map(|&v| v as f32));
         }
         Ok(out)
     }
-    /// What a bias has to gain so that the output is right on average: `E w x - E v y` for each row; `None` where the bias is not free.
-    pub fn bias(&self, weights: &[f32], v: &[f32]) -> Option<Vec<f64>> {
+    /// What the bias has to be so that outputs are right on average: `E t - v E y` for each row; `None` where the bias is not free.
+    pub fn bias(&self, v: &[f32]) -> Option<Vec<f64>> {
         let k = self.curvature.depth;
-        let per_group = weights.len() / k.max(1) / self.groups.len().max(1);
-        self.centred.then(|| {
-            let dot = |w: &[f32], mean: &[f64]| w.iter().zip(mean).map(|(&w, m)| f64::from(w) * m).sum::<f64>();
-            let rows = weights.chunks(k).zip(v.chunks(k)).enumerate();
-            rows.map(|(i, (w, v))| {
-                let (sums, _) = &self.groups[i / per_group.max(1)];
-                dot(w, &sums.meant) - dot(v, &sums.seen)
-            })
-            .collect()
-        })
+        let wanted = self.groups.iter().flat_map(|(sums, _)| sums.wanted.iter().map(move |t| (t, &sums.seen)));
+        let row = |((t, seen), v): ((&f64, &Vec<f64>), &[f32])| {
+            t - v.iter().zip(seen).map(|(&v, seen)| f64::from(v) * seen).sum::<f64>()
+        };
+        self.centred.then(|| wanted.zip(v.chunks(k)).map(row).collect())
     }
 }
 
@@ -221,49 +207,63 @@ impl Reads<'_> {
             Self::Rows => (1, weight[1 - axis]),
         }
     }
+    /// The positions of each sample that are looked at: at most `most` of the `all` that there are, drawn by `seed`.
+    fn chosen(samples: usize, all: usize, most: usize, seed: u64) -> Vec<Vec<usize>> {
+        (0..samples).map(|s| positions(all, most, mix(seed, s as u64)).collect()).collect()
+    }
     /// The inputs of at most `most` positions of each sample, drawn by `seed`: `[groups][depth][positions]`, and the number of positions.
     ///
     /// # Errors
     /// When the sizes do not fit.
-    pub fn unfold(&self, x: &Tensor, most: usize, seed: u64) -> Result<(Vec<f32>, usize)> {
-        let data = x.as_slice::<f32>()?;
-        let shape = x.shape();
-        match self {
-            Self::Rows => {
-                let k = shape.last().copied().unwrap_or(1);
-                let samples = shape.first().copied().unwrap_or(1);
-                let each = (data.len() / k.max(1) / samples.max(1)).max(1);
-                let chosen: Vec<usize> = (0..samples)
-                    .flat_map(|s| positions(each, most, mix(seed, s as u64)).map(move |p| s * each + p))
-                    .collect();
-                let all = (0..k).flat_map(|i| chosen.iter().map(move |&row| data[row * k + i])).collect();
-                Ok((all, chosen.len()))
-            }
-            Self::Conv(a, w) => {
-                let window = a.resolve(&shape[2..], &w[2..])?;
-                let (images, channels, groups) = (shape[0], shape[1], a.group.max(1));
-                let output: usize = window.output.iter().product();
-                let area: usize = window.input.iter().product();
-                let taps = taps(&window);
-                let per_image: Vec<Vec<usize>> =
-                    (0..images).map(|i| positions(output, most, mix(seed, i as u64)).collect()).collect();
-                let count: usize = per_image.iter().map(Vec::len).sum();
-                let depth = channels / groups * taps.len();
-                let mut out = vec![0.0; groups * depth * count];
-                out.par_chunks_mut((count * taps.len()).max(1)).enumerate().for_each(|(channel, out)| {
-                    for (tap, line) in taps.iter().zip(out.chunks_mut(count.max(1))) {
-                        let mut to = line.iter_mut();
-                        for (image, chosen) in per_image.iter().enumerate() {
-                            let plane = &data[(image * channels + channel) * area..][..area];
-                            for (&p, to) in chosen.iter().zip(&mut to) {
-                                *to = place(&window, p, tap).map_or(0.0, |at| plane[at]);
-                            }
-                        }
+    pub fn inputs(&self, x: &Tensor, most: usize, seed: u64) -> Result<(Vec<f32>, usize)> {
+        let Self::Conv(a, w) = self else { return self.outputs(x, most, seed) };
+        let (data, shape) = (x.as_slice::<f32>()?, x.shape());
+        let window = a.resolve(&shape[2..], &w[2..])?;
+        let (images, channels, groups) = (shape[0], shape[1], a.group.max(1));
+        let output: usize = window.output.iter().product();
+        let area: usize = window.input.iter().product();
+        let taps = taps(&window);
+        let per_image = Self::chosen(images, output, most, seed);
+        let count: usize = per_image.iter().map(Vec::len).sum();
+        let depth = channels / groups * taps.len();
+        let mut out = vec![0.0; groups * depth * count];
+        out.par_chunks_mut((count * taps.len()).max(1)).enumerate().for_each(|(channel, out)| {
+            for (tap, line) in taps.iter().zip(out.chunks_mut(count.max(1))) {
+                let mut to = line.iter_mut();
+                for (image, chosen) in per_image.iter().enumerate() {
+                    let plane = &data[(image * channels + channel) * area..][..area];
+                    for (&p, to) in chosen.iter().zip(&mut to) {
+                        *to = place(&window, p, tap).map_or(0.0, |at| plane[at]);
                     }
-                });
-                Ok((out, count))
+                }
             }
+        });
+        Ok((out, count))
+    }
+    /// The outputs at the positions that [`Reads::inputs`] takes: `[rows][positions]`.
+    ///
+    /// # Errors
+    /// When the sizes do not fit.
+    pub fn outputs(&self, t: &Tensor, most: usize, seed: u64) -> Result<(Vec<f32>, usize)> {
+        let (data, shape) = (t.as_slice::<f32>()?, t.shape());
+        let samples = shape.first().copied().unwrap_or(1);
+        let (channel, rank) = match self {
+            Self::Conv(..) => (1, 2),
+            Self::Rows => (shape.len() - 1, 1),
+        };
+        if shape.len() < rank {
+            return Err(Error::internal(format!("outputs of shape {shape:?}")));
         }
+        let rows = shape[channel];
+        let each = data.len() / (samples * rows).max(1);
+        let per_sample = Self::chosen(samples, each, most, seed);
+        // From one position to the next, and from one channel to the next.
+        let (step, apart) = if channel == 1 && rank == 2 { (1, each) } else { (rows, 1) };
+        let all = (0..rows).flat_map(|r| {
+            let of = move |s: usize, p: usize| data[s * rows * each + r * apart + p * step];
+            per_sample.iter().enumerate().flat_map(move |(s, chosen)| chosen.iter().map(move |&p| of(s, p)))
+        });
+        Ok((all.collect(), per_sample.iter().map(Vec::len).sum()))
     }
 }
 
@@ -314,55 +314,63 @@ mod tests {
     /// Rows of weights times unfolded inputs are what the operator computes.
     #[test]
     fn unfolding_is_what_a_convolution_reads() {
-        let cases: [(&[usize], &[usize], usize, &[i64], [usize; 2], [i64; 4]); 4] = [
-            (&[2, 3, 5, 6], &[4, 3, 3, 2], 1, &[1, 2], [1, 1], [1, 0, 1, 1]),
-            (&[1, 4, 7, 7], &[4, 1, 3, 3], 4, &[2, 2], [1, 1], [1, 1, 1, 1]),
-            (&[2, 4, 6, 5], &[6, 2, 2, 2], 2, &[1, 1], [2, 1], [0, 0, 0, 0]),
-            (&[3, 2, 4, 4], &[5, 2, 1, 1], 1, &[1, 1], [1, 1], [0, 0, 0, 0]),
+        /// Shapes of inputs and weights, groups, strides, dilations, pads.
+        type Case = ([usize; 4], [usize; 4], usize, [usize; 2], [usize; 2], [i64; 4]);
+        let cases: [Case; 4] = [
+            ([2, 3, 5, 6], [4, 3, 3, 2], 1, [1, 2], [1, 1], [1, 0, 1, 1]),
+            ([1, 4, 7, 7], [4, 1, 3, 3], 4, [2, 2], [1, 1], [1, 1, 1, 1]),
+            ([2, 4, 6, 5], [6, 2, 2, 2], 2, [1, 1], [2, 1], [0, 0, 0, 0]),
+            ([3, 2, 4, 4], [5, 2, 1, 1], 1, [1, 1], [1, 1], [0, 0, 0, 0]),
         ];
         for (x, w, group, strides, dilations, pads) in cases {
             let attrs = ConvAttrs {
                 group,
-                strides: strides.iter().map(|&s| s as usize).collect(),
+                strides: strides.to_vec(),
                 dilations: dilations.to_vec(),
                 pads: pads.to_vec(),
                 ..ConvAttrs::default()
             };
-            let input = Tensor::of(x, numbers(x.iter().product(), 1));
-            let weights = Tensor::of(w, numbers(w.iter().product(), 2));
+            let input = Tensor::of(&x, numbers(x.iter().product(), 1));
+            let weights = Tensor::of(&w, numbers(w.iter().product(), 2));
             let ctx = float::Ctx::new();
             let want = float::eval(&Op::Conv(attrs.clone()), &[Some(&input), Some(&weights)], 1, &ctx).unwrap();
             let (want, shape) = (want[0].to_f32s(), want[0].shape().to_vec());
             let plane: usize = shape[2..].iter().product();
-            let reads = Reads::Conv(&attrs, w);
-            let (groups, depth) = reads.sizes(w, 0);
-            let (columns, count) = reads.unfold(&input, usize::MAX, 0).unwrap();
+            let reads = Reads::Conv(&attrs, &w);
+            let (groups, depth) = reads.sizes(&w, 0);
+            let (columns, count) = reads.inputs(&input, usize::MAX, 0).unwrap();
             assert_eq!(count, x[0] * plane);
             let (rows, per_group) = (weights.to_f32s(), w[0] / groups);
+            let (outputs, _) = reads.outputs(&Tensor::of(&shape, want.clone()), usize::MAX, 0).unwrap();
             for c in 0..w[0] {
                 for p in 0..count {
                     let g = c / per_group;
                     let sum: f32 = (0..depth).map(|i| rows[c * depth + i] * columns[(g * depth + i) * count + p]).sum();
                     let at = (p / plane * w[0] + c) * plane + p % plane;
                     assert!((sum - want[at]).abs() < 1e-4, "channel {c}, position {p}: {sum}, {}", want[at]);
+                    assert_eq!(outputs[c * count + p].to_bits(), want[at].to_bits());
                 }
             }
             // Some positions of each image, different ones for other draws.
-            let some = reads.unfold(&input, 3, 9).unwrap();
+            let some = reads.inputs(&input, 3, 9).unwrap();
             assert_eq!((some.1, some.0.len()), (3 * x[0], 3 * x[0] * groups * depth));
         }
     }
 
-    fn known(x: &[f32], y: &[f32], depth: usize, centred: bool, damping: f64) -> Known {
-        let positions = x.len() / depth;
-        let mut moments = Moments::new(1, depth);
+    /// Moments of inputs `y` and of the outputs of `w` on `x`.
+    fn known(w: &[f32], x: &[f32], y: &[f32], depth: usize, centred: bool, damping: f64) -> Known {
+        let (rows, positions) = (w.len() / depth, x.len() / depth);
+        let t: Vec<f32> = (0..rows * positions)
+            .map(|i| (0..depth).map(|j| w[i / positions * depth + j] * x[j * positions + i % positions]).sum())
+            .collect();
+        let mut moments = Moments::new(1, depth, rows);
         // In two parts: sums do not depend on how they came.
-        let half = positions / 2;
         let cut = |v: &[f32], from: usize, to: usize| -> Vec<f32> {
-            (0..depth).flat_map(|i| v[i * positions + from..i * positions + to].to_vec()).collect()
+            v.chunks_exact(positions).flat_map(|line| line[from..to].to_vec()).collect()
         };
-        moments.add(&cut(x, 0, half), &cut(y, 0, half), half).unwrap();
-        moments.add(&cut(x, half, positions), &cut(y, half, positions), positions - half).unwrap();
+        for (from, to) in [(0, positions / 2), (positions / 2, positions)] {
+            moments.add(&cut(y, from, to), &cut(&t, from, to), to - from).unwrap();
+        }
         assert_eq!(moments.count(), positions as u64);
         moments.finish(centred, damping).unwrap()
     }
@@ -372,22 +380,22 @@ mod tests {
         for depth in [3, 40] {
             let positions = 500;
             let x = numbers(depth * positions, 3);
-            let w = numbers(2 * depth, 4);
+            let w = numbers(30 * depth, 4);
             // The same inputs: nothing to make up for.
-            let same = known(&x, &x, depth, false, 0.01).compensated(&w).unwrap();
+            let same = known(&w, &x, &x, depth, false, 0.01).compensated(&w).unwrap();
             assert!(same.iter().zip(&w).all(|(a, b)| (a - b).abs() < 1e-4));
             // Half of them and 0.1: twice the weights, and a bias for what is always the same.
             let y: Vec<f32> = x.iter().map(|x| 0.5 * x + 0.1).collect();
-            let k = known(&x, &y, depth, true, 0.0);
+            let k = known(&w, &x, &y, depth, true, 0.0);
             let v = k.compensated(&w).unwrap();
             assert!(v.iter().zip(&w).all(|(v, w)| (v - 2.0 * w).abs() < 1e-3), "{v:?} {w:?}");
-            let bias = k.bias(&w, &v).unwrap();
+            let bias = k.bias(&v).unwrap();
             for (row, b) in w.chunks(depth).zip(bias) {
                 let want = -0.2 * f64::from(row.iter().sum::<f32>());
                 assert!((b - want).abs() < 1e-3, "{b}, {want}");
             }
-            assert!(known(&x, &y, depth, false, 0.0).bias(&w, &v).is_none());
+            assert!(known(&w, &x, &y, depth, false, 0.0).bias(&v).is_none());
         }
-        assert!(Moments::new(1, 2).finish(false, 0.01).is_err());
+        assert!(Moments::new(1, 2, 1).finish(false, 0.01).is_err());
     }
 }

@@ -2,13 +2,13 @@
 use crate::{
     data::mix,
     error::{At, Error, Result},
-    ir::{Granularity, Graph, NodeId, Op, QParams, QType, Tensor, ValueId},
+    ir::{Granularity, Graph, NodeId, Op, QParams, QType, Tensor, ValueId, op::Binary},
     quant::{
         moments::Known,
         observer::Observer,
         place::{self, Group},
         range,
-        recipe::{LayerRecipe, Logits, Position, Recipe},
+        recipe::{LayerRecipe, Logits, Position, Recipe, SumOperands},
         rounder::Task,
         stats::Stats,
         weights,
@@ -74,8 +74,6 @@ pub struct Product {
 pub struct Looked<'a> {
     /// The moments.
     pub known: &'a Known,
-    /// The weights before any change of theirs, in rows.
-    pub original: &'a [f32],
     /// The bias makes up for errors of the mean.
     pub correct_bias: bool,
 }
@@ -94,10 +92,11 @@ impl Start {
                 "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
             ));
         }
-        let producers = graph.producers();
+        let (producers, consumers) = (graph.producers(), graph.consumers());
         for group in &placement.groups {
             let name = &graph.value(group.sources.first().copied().unwrap_or(group.values[0])).name;
-            let params = activation(graph, &producers, group, statistics, &layers).at(|| format!("value '{name}'"))?;
+            let params = activation(graph, &producers, &consumers, group, statistics, &layers)
+                .at(|| format!("value '{name}'"))?;
             let params = Arc::new(params);
             for &v in &group.values {
                 out.graph.value_mut(v).quant = Some(params.clone());
@@ -156,6 +155,7 @@ struct Layers {
     of: Vec<LayerRecipe>,
     float: Vec<bool>,
     general: LayerRecipe,
+    sum_operands: SumOperands,
 }
 
 impl Layers {
@@ -177,7 +177,12 @@ impl Layers {
             _ => false,
         };
         let float = graph.nodes().map(|(id, n)| of[id.0 as usize].keep_float || kept(&n.op)).collect();
-        Ok(Self { of, float, general: recipe.resolve("", "Input")? })
+        Ok(Self {
+            of,
+            float,
+            general: recipe.resolve_at("", "Input", Position::First)?,
+            sum_operands: recipe.sum_operands,
+        })
     }
 }
 
@@ -185,6 +190,7 @@ impl Layers {
 fn activation(
     graph: &Graph,
     producers: &[Option<NodeId>],
+    consumers: &[Vec<(NodeId, usize)>],
     group: &Group,
     statistics: &Stats,
     layers: &Layers,
@@ -196,10 +202,17 @@ fn activation(
         all.merge(statistics.get(&graph.value(v).name)?)?;
     }
     let layer = producers[first.0 as usize].map_or(&layers.general, |n| &layers.of[n.0 as usize]);
+    // The input of the network is the first layer's, whatever edge it has.
+    let mut wanted = layer.activation;
+    let sum = |node: NodeId| matches!(graph.node(node).op, Op::Binary(Binary::Add | Binary::Sub));
+    let summed = group.values.iter().all(|v| consumers[v.0 as usize].iter().all(|(node, _)| sum(*node)));
+    if layers.sum_operands == SumOperands::EightBit && summed {
+        wanted.bits = wanted.bits.max(8);
+    }
     // Logits are never clipped: their order is the answer.
     let output = group.values.iter().any(|v| graph.outputs.contains(v));
-    let method = if output { range::RangeMethod::MinMax } else { layer.activation.range };
-    let scheme = layer.activation.scheme();
+    let method = if output { range::RangeMethod::MinMax } else { wanted.range };
+    let scheme = wanted.scheme();
     let (scale, zero) = range::params(range::choose(method, all.tensor()?, scheme)?, scheme);
     Ok(QParams::tensor(scheme.qtype, scale, zero))
 }
@@ -226,7 +239,7 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], looked: Option<
     let mut bias_real = bias.map(|b| out.graph.real_constant(b)).transpose()?;
     let corrected = |bias: Option<&Tensor>, task: &Task, rows: &[i32]| -> Option<Tensor> {
         let looked = looked.filter(|l| l.correct_bias && !matches!(node.op, Op::MatMul))?;
-        let more = looked.known.bias(looked.original, &task.dequantize(rows))?;
+        let more = looked.known.bias(&task.dequantize(rows))?;
         let old = bias.map(|b| b.to_f32s());
         let old = |c: usize| old.as_ref().map_or(0.0, |b| b[if b.len() == 1 { 0 } else { c }]);
         let new = more.iter().enumerate().map(|(c, more)| (f64::from(old(c)) + more) as f32);

@@ -69,6 +69,8 @@ pub struct Recipe {
     pub compensate: bool,
     /// Correct biases so that each layer's output is right on average: layer by layer, on calibration samples.
     pub correct_bias: bool,
+    /// What only additions read.
+    pub sum_operands: SumOperands,
     /// Quantize additions of feature maps (residual connections); otherwise they are real.
     pub quantize_add: bool,
     /// Quantize concatenations; otherwise they are real.
@@ -93,6 +95,18 @@ pub enum Edge {
     EightBit,
     /// Not quantized.
     Float,
+}
+
+/// The type of values that only additions (or subtractions) read: partial results, which the integer engine adds as it computes them, so that a wider
+/// type costs no memory. What products read keeps the type of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SumOperands {
+    /// That of activations.
+    Same,
+    /// At least 8 bits.
+    #[serde(rename = "8bit")]
+    EightBit,
 }
 
 /// The type of the network's outputs.
@@ -303,6 +317,7 @@ impl Default for Recipe {
             equalize: false,
             compensate: false,
             correct_bias: false,
+            sum_operands: SumOperands::Same,
             quantize_add: true,
             quantize_concat: true,
             activation: Activation::default(),

@@ -18,7 +18,7 @@ use crate::{
         lower::{self, Profile, Repr, StepKind},
         sim,
     },
-    ir::{Graph, Op, QParams, Tensor, ValueId},
+    ir::{Graph, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
 };
 use nnq_kernels::round::{dequantize_f32, quantize_f32};
 use rayon::prelude::*;
@@ -62,7 +62,9 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &m
         }
         let place = || format!("node '{}'", node.name);
         let correct_bias = recipe.correct_bias && !matches!(node.op, Op::MatMul);
-        let (known, positions) = look(graph, start.graph(), &product, correct_bias, recipe.seed, how).at(place)?;
+        let target = Target::of(graph, id, &products[i..]).at(place)?;
+        let (known, positions) =
+            look(graph, start.graph(), &product, &target, correct_bias, recipe.seed, how).at(place)?;
         let depth = known.curvature.depth;
         if positions < depth as u64 {
             start.message(format!(
@@ -70,20 +72,62 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &m
                 node.name
             ));
         }
-        let original = to_rows(&product.real, &product.shape, product.axis);
-        let target = if recipe.compensate { known.compensated(&original).at(place)? } else { original.clone() };
-        let target = from_rows(target, &product.shape, product.axis);
-        start.round(&product, &target, Some(&Looked { known: &known, original: &original, correct_bias }))?;
+        let rows = to_rows(&product.real, &product.shape, product.axis);
+        let rows = if recipe.compensate { known.compensated(&rows).at(place)? } else { rows };
+        let target = from_rows(rows, &product.shape, product.axis);
+        start.round(&product, &target, Some(&Looked { known: &known, correct_bias }))?;
     }
     (how.tick)(products.len(), products.len())?;
     Ok(start.finish())
 }
 
-/// The moments of a product's inputs, and the positions that they are of.
+/// What a product should give: its output in the float network; or, where the output goes into a sum only, what the sum is there, less the other
+/// operand as the quantized network has it, so that the layer makes up for the errors of the shortcut too.
+struct Target {
+    /// What is read of the float network.
+    value: ValueId,
+    /// What is taken off, from the quantized network, and whether the product is what is subtracted.
+    other: Option<(ValueId, bool)>,
+    /// The layer's bias, which is looked at apart.
+    bias: Vec<f32>,
+}
+
+impl Target {
+    /// `open`: products that are still to be rounded, this one among them.
+    fn of(graph: &Graph, id: NodeId, open: &[NodeId]) -> Result<Self> {
+        let node = graph.node(id);
+        let own = node.output(0).ok_or_else(|| Error::internal("a product without output"))?;
+        let bias = match node.input(2).filter(|_| !matches!(node.op, Op::MatMul)) {
+            Some(b) => graph.real_constant(b)?.to_f32s(),
+            None => Vec::new(),
+        };
+        let plain = Self { value: own, other: None, bias };
+        let readers = &graph.consumers()[own.0 as usize];
+        let (&[(reader, place)], false) = (&readers[..], graph.outputs.contains(&own)) else { return Ok(plain) };
+        let sum = graph.node(reader);
+        let negate = match sum.op {
+            Op::Binary(Binary::Add) => false,
+            Op::Binary(Binary::Sub) => true,
+            _ => return Ok(plain),
+        };
+        let (Some(other), Some(value)) = (sum.input(1 - place), sum.output(0)) else { return Ok(plain) };
+        let shape = |v: ValueId| graph.value(v).shape.clone();
+        let ready = graph.value(other).constant.is_none() && !depends(graph, other, open);
+        // x - product: the product should give x less the difference.
+        let turned = negate && place == 1;
+        if !ready || turned || shape(other) != shape(own) || shape(own).is_none() {
+            return Ok(plain);
+        }
+        Ok(Self { value, other: Some((other, negate)), ..plain })
+    }
+}
+
+/// The moments of a product's inputs and outputs, and the positions that they are of.
 fn look(
     float: &Arc<Graph>,
     quantized: &Graph,
     product: &Product,
+    target: &Target,
     centred: bool,
     seed: u64,
     how: &mut How,
@@ -94,17 +138,27 @@ fn look(
     };
     let (groups, depth) = reads.sizes(&product.shape, product.axis);
     let most = (POSITIONS.0 * depth).max(POSITIONS.1).div_ceil(how.samples.max(1));
-    let mut before = Prefix::float(float, product.x, how.threads)?;
+    let mut before = Prefix::float(float, target.value, how.threads)?;
     let mut behind = Prefix::quantized(quantized, product.x, how.threads)?;
-    let mut moments = Moments::new(groups, depth);
+    let mut beside = target.other.map(|(v, _)| Prefix::quantized(quantized, v, how.threads)).transpose()?;
+    let mut moments = Moments::new(groups, depth, product.shape[product.axis]);
     let mut batch = 0;
     (how.feed)(&mut |input| {
         let draw = mix(seed, batch);
         batch += 1;
-        let (x, y) = (before.run(&input)?, behind.run(&input)?);
-        let (x, count) = reads.unfold(&x, most, draw)?;
-        let (y, _) = reads.unfold(&y, most, draw)?;
-        moments.add(&x, &y, count)
+        let (inputs, count) = reads.inputs(&behind.run(&input)?, most, draw)?;
+        let (mut outputs, _) = reads.outputs(&before.run(&input)?, most, draw)?;
+        if let (Some(beside), Some((_, negate))) = (&mut beside, target.other) {
+            let (other, _) = reads.outputs(&beside.run(&input)?, most, draw)?;
+            let sign = if negate { 1.0 } else { -1.0 };
+            outputs.iter_mut().zip(other).for_each(|(t, other)| *t += sign * other);
+        }
+        let one = target.bias.len() == 1;
+        for (row, line) in outputs.chunks_mut(count.max(1)).enumerate() {
+            let bias = target.bias.get(if one { 0 } else { row }).copied().unwrap_or(0.0);
+            line.iter_mut().for_each(|t| *t -= bias);
+        }
+        moments.add(&inputs, &outputs, count)
     })?;
     let positions = moments.count();
     Ok((moments.finish(centred, DAMPING)?, positions))
@@ -165,4 +219,22 @@ fn until(graph: &Graph, v: ValueId) -> Graph {
     part.outputs = vec![v];
     part.compact();
     part
+}
+
+/// Whether `v` is computed from the result of one of these nodes.
+fn depends(graph: &Graph, v: ValueId, on: &[NodeId]) -> bool {
+    let producers = graph.producers();
+    let (mut stack, mut seen) = (vec![v], vec![false; graph.value_count()]);
+    while let Some(v) = stack.pop() {
+        if std::mem::replace(&mut seen[v.0 as usize], true) {
+            continue;
+        }
+        if let Some(node) = producers[v.0 as usize] {
+            if on.contains(&node) {
+                return true;
+            }
+            stack.extend(graph.node(node).inputs.iter().flatten());
+        }
+    }
+    false
 }

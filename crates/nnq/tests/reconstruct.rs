@@ -1,0 +1,103 @@
+//! Layer-by-layer quantization of a whole network: better than each layer by itself, the same for any number of threads, and computed by
+//! simulator and integer engine alike.
+use nnq::{
+    Result,
+    demo::{self, Stream},
+    engine::{self, Engine, Kind},
+    eval::{self, EvalReport, Labelled},
+    exec::lower::Profile,
+    formats::onnx,
+    ir::Graph,
+    quant::{
+        range::RangeMethod,
+        recipe::{Recipe, SumOperands},
+        rounder::Rounding,
+        weights::WeightRange,
+    },
+    quantize::{self, Samples},
+};
+use std::{path::Path, sync::Arc};
+
+fn samples() -> Samples {
+    Samples { dataset: Arc::new(demo::dataset(Stream::Train, 400).unwrap()), preprocess: demo::preprocess() }
+}
+
+/// Four bits for everything but the picture.
+fn four_bits() -> Recipe {
+    let text =
+        "samples = 128\n[activation]\nbits = 4\n[weight]\nbits = 4\n[[layer]]\nop = \"Input\"\nactivation.bits = 8\n";
+    let mut recipe = Recipe::from_toml(text).unwrap();
+    recipe.activation.range = RangeMethod::Mse { p: 2.4 };
+    recipe.weight.range = WeightRange::Mse { p: 2.4 };
+    recipe
+}
+
+fn layer_by_layer() -> Recipe {
+    let mut recipe =
+        Recipe { compensate: true, correct_bias: true, sum_operands: SumOperands::EightBit, ..four_bits() };
+    recipe.weight.rounding = Rounding::Descent;
+    recipe
+}
+
+fn quantized(graph: &Arc<Graph>, recipe: &Recipe, threads: usize) -> Result<Arc<Graph>> {
+    let stats = quantize::calibrate(graph, [0; 32], &samples(), recipe, threads, None, &mut |_, _, _| {})?;
+    let samples = samples();
+    let q = quantize::annotate_with(graph, &stats, recipe, Some(&samples), threads, None, &mut |_, _, _| {})?;
+    Ok(Arc::new(q.graph))
+}
+
+fn judge(graph: &Arc<Graph>, kind: Kind) -> EvalReport {
+    let options = engine::Options { kind, profile: Profile::default(), threads: 2 };
+    let mut engine = Engine::open(graph.clone(), options).unwrap();
+    let test = Labelled {
+        dataset: Arc::new(demo::dataset(Stream::Test, 1000).unwrap()),
+        preprocess: demo::preprocess(),
+        classes: None,
+    };
+    eval::evaluate(&mut engine, &test, &eval::Options { threads: 2, ..Default::default() }, &mut |_, _| {}).unwrap()
+}
+
+fn demo_network() -> Arc<Graph> {
+    engine::simplify(onnx::read_bytes(demo::MODEL.into(), None).unwrap()).unwrap()
+}
+
+fn bytes(graph: &Graph, path: &Path) -> Vec<u8> {
+    quantize::export(graph, quantize::Format::Qdq, path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn layers_that_make_up_for_each_other_keep_accuracy_at_four_bits() {
+    let graph = demo_network();
+    let float = judge(&graph, Kind::Float).top1;
+    let alone = judge(&quantized(&graph, &four_bits(), 2).unwrap(), Kind::Int).top1;
+    let together = quantized(&graph, &layer_by_layer(), 2).unwrap();
+    let (int, sim) = (judge(&together, Kind::Int), judge(&together, Kind::Sim));
+    assert_eq!(int.logits_sha256, sim.logits_sha256);
+    // Half of the loss comes back at least.
+    assert!(float - int.top1 < 0.5 * (float - alone), "float {float}, alone {alone}, together {}", int.top1);
+}
+
+#[test]
+fn the_same_bytes_for_any_number_of_threads() {
+    let graph = demo_network();
+    let folder = tempfile::tempdir().unwrap();
+    for recipe in [
+        layer_by_layer(),
+        Recipe::from_toml("samples = 40\n[weight]\nbits = 3\nrounding = \"stochastic\"\n").unwrap(),
+        Recipe::from_toml("samples = 40\ncorrect_bias = true\n[weight]\nbits = 3\nrounding = \"gptq\"\n").unwrap(),
+    ] {
+        let one = bytes(&quantized(&graph, &recipe, 1).unwrap(), &folder.path().join("one.onnx"));
+        let three = bytes(&quantized(&graph, &recipe, 3).unwrap(), &folder.path().join("three.onnx"));
+        assert!(one == three, "{recipe:?}");
+    }
+}
+
+#[test]
+fn without_samples_the_recipe_is_refused() {
+    let graph = demo_network();
+    let recipe = layer_by_layer();
+    let stats = quantize::calibrate(&graph, [0; 32], &samples(), &recipe, 2, None, &mut |_, _, _| {}).unwrap();
+    let refused = quantize::annotate(&graph, &stats, &recipe).err().expect("refused").to_string();
+    assert!(refused.contains("--data"), "{refused}");
+}
