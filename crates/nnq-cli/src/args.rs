@@ -93,8 +93,9 @@ pub struct Calibrate {
 
 /// Arguments of `nnq quantize`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx")]
+#[command(after_help = "Examples:
+  nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx
+  nnq quantize net.onnx --data cifar --preprocess cifar10 --bits w4a8 --weight-range mse --rounding descent --compensate --correct-bias -o net.int4.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]

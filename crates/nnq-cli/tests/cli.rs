@@ -44,12 +44,16 @@ fn every_help_has_an_example_that_parses() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 15] = [
+    let wrong: [&[&str]; 19] = [
         &[],
         &["frobnicate"],
         &["quantize", "m.onnx"],
         &["quantize", "m.onnx", "--data", "d"],
         &["quantize", "m.onnx", "--data", "d", "--range", "guess", "-o", "o.onnx"],
+        &["quantize", "m.onnx", "--data", "d", "--bits", "4", "-o", "o.onnx"],
+        &["quantize", "m.onnx", "--data", "d", "--bits", "w4a", "-o", "o.onnx"],
+        &["quantize", "m.onnx", "--data", "d", "--bits", "w1a8", "-o", "o.onnx"],
+        &["quantize", "m.onnx", "--data", "d", "--rounding", "up", "-o", "o.onnx"],
         &["eval", "m.onnx"],
         &["eval", "m.onnx", "--data", "d", "--engine", "abacus"],
         &["eval", "m.onnx", "--data", "d", "--batch", "0"],

@@ -86,6 +86,11 @@ pub fn rows() -> Vec<Row> {
         fails("statistics cut in the header", |f| { calibrated(f); let s = std::fs::read(f.join("s.qstats")).unwrap(); put(f, "s.qstats", &s[..17]); }, STATS, 1, &["s.qstats", "cut off", "calibrate again"]),
         fails("damaged statistics", |f| { calibrated(f); let mut s = std::fs::read(f.join("s.qstats")).unwrap(); let n = s.len(); s[n - 9] ^= 16; put(f, "s.qstats", s); }, STATS, 1, &["s.qstats", "damaged", "calibrate again"]),
         fails("a model for statistics", sound, "quantize m.onnx --stats m.onnx -o q.onnx", 1, &["m.onnx", "not a statistics file", "nnq calibrate"]),
+        fails("layer by layer without samples", calibrated, "quantize m.onnx --stats s.qstats --rounding gptq -o q.onnx", 2, &["layer by layer", "give --data"]),
+        fails("balanced layers and statistics", calibrated, "quantize m.onnx --stats s.qstats --equalize -o q.onnx", 2, &["s.qstats", "balances layers", "give --data"]),
+        works("layer by layer", sound, "quantize m.onnx --data data --bits w4a4 --weight-range mse --rounding descent --compensate --correct-bias -o q.onnx", &["q.onnx"]),
+        works("every method at once", sound, "quantize m.onnx --data data --bits w3a8 --granularity tensor --rounding adaround --equalize --compensate --correct-bias -o q.onnx", &["q.onnx"]),
+        Row { env: &[("TMPDIR", "/no/such")], ..fails("nowhere to keep samples", sound, "quantize m.onnx --data data --rounding gptq -o q.onnx", 1, &["/no/such"]) },
         fails("the same statistics twice", calibrated, "calibrate --merge s.qstats s.qstats -o t.qstats", 2, &["s.qstats", "in both statistics"]),
         works("statistics", calibrated, STATS, &["q.onnx"]),
         // What was quantized already.
