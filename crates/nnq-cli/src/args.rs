@@ -95,7 +95,7 @@ pub struct Calibrate {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx
-  nnq quantize net.onnx --data cifar --preprocess cifar10 --bits w4a8 --weight-range mse --rounding descent --compensate --correct-bias -o net.int4.onnx")]
+  nnq quantize net.onnx --data cifar --bits w4a8 --rounding descent --compensate -o net.int4.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
