@@ -185,12 +185,16 @@ pub fn annotate_with(
         feed: &mut |to| {
             (0..count).step_by(batch).try_for_each(|start| {
                 check(cancel.map(AsRef::as_ref))?;
-                to(kept.batch(start..count.min(start + batch))?)
+                let some = kept.batch(start..count.min(start + batch))?;
+                to(some.clone())?;
+                // Memory does not grow with the number of samples.
+                some.release();
+                Ok(())
             })
         },
         tick: &mut |done, of| {
             progress("rounding layers", done as u64, of as u64);
-            Ok(())
+            check(cancel.map(AsRef::as_ref))
         },
     };
     noted(reconstruct::quantize(graph, stats, recipe, &mut how)?, recipe)

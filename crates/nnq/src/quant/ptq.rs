@@ -70,14 +70,6 @@ pub struct Product {
     pub recipe: LayerRecipe,
 }
 
-/// What is known of a layer's inputs.
-pub struct Looked<'a> {
-    /// The moments.
-    pub known: &'a Known,
-    /// The bias makes up for errors of the mean.
-    pub correct_bias: bool,
-}
-
 impl Start {
     /// Gives activations their grids.
     ///
@@ -135,13 +127,14 @@ impl Start {
         let (shape, recipe) = (tensor.shape().to_vec(), self.layers.of[id.0 as usize]);
         Ok(Product { id, x, w, axis, shape, real, recipe })
     }
-    /// Rounds a product's weights: `target`, which may differ from those that it has.
+    /// Rounds a product's weights: `target`, which may differ from those that it has. `known`: what is known of its inputs and outputs; where its
+    /// moments are centred, the bias makes up for errors of the mean.
     ///
     /// # Errors
     /// Names the node: weights that are NaN or infinite, a rounding that needs data and has none.
-    pub fn round(&mut self, product: &Product, target: &[f32], looked: Option<&Looked>) -> Result<()> {
+    pub fn round(&mut self, product: &Product, target: &[f32], known: Option<&Known>) -> Result<()> {
         let name = self.out.graph.node(product.id).name.clone();
-        round(&mut self.out, product, target, looked, self.seed).at(|| format!("node '{name}'"))
+        round(&mut self.out, product, target, known, self.seed).at(|| format!("node '{name}'"))
     }
     /// The result.
     pub fn finish(mut self) -> Quantized {
@@ -218,7 +211,7 @@ fn activation(
 }
 
 /// Rounds the weights and the bias of a product.
-fn round(out: &mut Quantized, product: &Product, target: &[f32], looked: Option<&Looked>, seed: u64) -> Result<()> {
+fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&Known>, seed: u64) -> Result<()> {
     let Product { id, x, w, axis, shape, recipe: layer, .. } = product;
     let node = out.graph.node(*id).clone();
     let grid = out.graph.value(*x).quant.as_ref().and_then(|q| q.as_tensor());
@@ -227,7 +220,7 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], looked: Option<
     let place = || format!("weight '{name}'");
     let mut params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
     let rounder = layer.weight.rounding.rounder(key(seed, &name));
-    let curvature = looked.map(|l| &l.known.curvature);
+    let curvature = known.map(|k| &k.curvature);
     let codes = |params: &QParams| -> Result<(Task, Vec<i32>)> {
         let task = Task::new(target, shape, *axis, params)?;
         let codes = rounder.round(&task, curvature).at(place)?;
@@ -236,18 +229,15 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], looked: Option<
     let (mut task, mut rows) = codes(&params)?;
     let channels = shape[*axis];
     let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
-    let mut bias_real = bias.map(|b| out.graph.real_constant(b)).transpose()?;
-    let corrected = |bias: Option<&Tensor>, task: &Task, rows: &[i32]| -> Option<Tensor> {
-        let looked = looked.filter(|l| l.correct_bias && !matches!(node.op, Op::MatMul))?;
-        let more = looked.known.bias(&task.dequantize(rows))?;
-        let old = bias.map(|b| b.to_f32s());
+    let old = bias.map(|b| out.graph.real_constant(b)).transpose()?;
+    let for_codes = |task: &Task, rows: &[i32]| -> Option<Arc<Tensor>> {
+        let Some(more) = known.and_then(|k| k.bias(&task.dequantize(rows))) else { return old.clone() };
+        let old = old.as_ref().map(|b| b.to_f32s());
         let old = |c: usize| old.as_ref().map_or(0.0, |b| b[if b.len() == 1 { 0 } else { c }]);
         let new = more.iter().enumerate().map(|(c, more)| (f64::from(old(c)) + more) as f32);
-        Some(Tensor::of(&[channels], new.collect::<Vec<f32>>()))
+        Some(Arc::new(Tensor::of(&[channels], new.collect::<Vec<f32>>())))
     };
-    if let Some(new) = corrected(bias_real.as_deref(), &task, &rows) {
-        bias_real = Some(Arc::new(new));
-    }
+    let mut bias_real = for_codes(&task, &rows);
     if let Some(b) = &bias_real
         && let Some((wider, changed)) = widen(&params, b, sx, channels)
     {
@@ -256,6 +246,7 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], looked: Option<
                 node.name
             ));
         (task, rows) = codes(&wider)?;
+        bias_real = for_codes(&task, &rows);
         params = wider;
     }
     let packed = Arc::new(weights::pack(&task.in_order(rows), shape, params.qtype)?);

@@ -5,7 +5,7 @@
 //! samples.
 use super::{
     moments::{Known, Moments, Reads},
-    ptq::{Looked, Product, Quantized, Start},
+    ptq::{Product, Quantized, Start},
     recipe::Recipe,
     rounder::{from_rows, to_rows},
     stats::Stats,
@@ -75,7 +75,7 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &m
         let rows = to_rows(&product.real, &product.shape, product.axis);
         let rows = if recipe.compensate { known.compensated(&rows).at(place)? } else { rows };
         let target = from_rows(rows, &product.shape, product.axis);
-        start.round(&product, &target, Some(&Looked { known: &known, correct_bias }))?;
+        start.round(&product, &target, Some(&known))?;
     }
     (how.tick)(products.len(), products.len())?;
     Ok(start.finish())
