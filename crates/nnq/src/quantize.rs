@@ -142,7 +142,7 @@ fn sha256(path: &Path) -> Result<[u8; 32]> {
 ///
 /// # Errors
 /// As [`ptq::quantize`].
-pub fn annotate(graph: &Graph, stats: &Stats, recipe: &Recipe) -> Result<ptq::Quantized> {
+pub fn annotate(graph: &Arc<Graph>, stats: &Stats, recipe: &Recipe) -> Result<ptq::Quantized> {
     noted(ptq::quantize(graph, stats, recipe)?, recipe)
 }
 

@@ -11,4 +11,5 @@ pub mod reconstruct;
 pub mod report;
 pub mod rounder;
 pub mod stats;
+pub mod streams;
 pub mod weights;

@@ -161,6 +161,8 @@ fn role(graph: &Graph, node: &Node) -> Role {
         Op::MaxPool { .. } if node.output(1).is_none() && matches!(rank(0), Some(3 | 4)) => Role::Share,
         Op::GlobalMaxPool if matches!(rank(0), Some(3 | 4)) => Role::Share,
         Op::Concat { .. } if (0..node.inputs.len()).all(|i| !constant(i)) => Role::Share,
+        // Between two grids: simplification leaves none but those that were put there.
+        Op::Identity => Role::Compute,
         op if op.is_move() && (1..node.inputs.len()).all(constant) => Role::Share,
         _ => Role::Float,
     }

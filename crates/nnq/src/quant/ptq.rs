@@ -2,7 +2,7 @@
 use crate::{
     data::mix,
     error::{At, Error, Result},
-    ir::{Granularity, Graph, NodeId, Op, QParams, QType, Tensor, ValueId, op::Binary},
+    ir::{Granularity, Graph, Node, NodeId, Op, QParams, QType, Tensor, ValueId},
     quant::{
         moments::Known,
         observer::Observer,
@@ -11,7 +11,7 @@ use crate::{
         recipe::{LayerRecipe, Logits, Position, Recipe, SumOperands},
         rounder::Task,
         stats::Stats,
-        weights,
+        streams, weights,
     },
 };
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub struct Quantized {
 /// # Errors
 /// Names the value or node: statistics that are missing, NaN or infinities in statistics or weights, a recipe that cannot be
 /// followed without samples.
-pub fn quantize(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Quantized> {
+pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Result<Quantized> {
     if recipe.layer_by_layer() {
         return Err(Error::usage("the recipe looks at samples layer by layer, and there are none").cure(
             "give --data, or leave out compensate, correct_bias and roundings other than nearest and stochastic",
@@ -45,6 +45,8 @@ pub fn quantize(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Qu
 
 /// A graph whose activations have their grids, and whose weights get theirs.
 pub struct Start {
+    /// The float network, with the nodes that [`Start::graph`] has.
+    pub float: Arc<Graph>,
     out: Quantized,
     layers: Layers,
     seed: u64,
@@ -75,9 +77,17 @@ impl Start {
     ///
     /// # Errors
     /// As [`quantize`].
-    pub fn new(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
+    pub fn new(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
+        let mut layers = Layers::new(graph, recipe)?;
+        let float = match streams::split(graph, recipe, &layers.float, |v| layers.of(&graph.producers(), v).activation.bits)? {
+            Some(split) => {
+                layers = Layers::new(&split, recipe)?;
+                Arc::new(split)
+            }
+            None => graph.clone(),
+        };
+        let graph = &*float;
         let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
-        let layers = Layers::new(graph, recipe)?;
         let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
         if placement.products.is_empty() {
             return Err(Error::usage("no layer of the model can be quantized").cure(
@@ -98,7 +108,7 @@ impl Start {
         for unused in recipe.unused(nodes.into_iter())? {
             out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
         }
-        Ok(Self { out, layers, seed: recipe.seed, products: placement.products })
+        Ok(Self { float, out, layers, seed: recipe.seed, products: placement.products })
     }
     /// The graph as far as it is quantized.
     pub fn graph(&self) -> &Graph {
@@ -124,7 +134,7 @@ impl Start {
         };
         let tensor = graph.constant(w).ok_or_else(|| Error::internal("weights that are no constant"))?;
         let real = weights::reals(tensor).at(|| format!("weight '{}'", graph.value(w).name))?.into_owned();
-        let (shape, recipe) = (tensor.shape().to_vec(), self.layers.of[id.0 as usize]);
+        let (shape, recipe) = (tensor.shape().to_vec(), self.layers.nodes[id.0 as usize]);
         Ok(Product { id, x, w, axis, shape, real, recipe })
     }
     /// Rounds a product's weights: `target`, which may differ from those that it has. `known`: what is known of its inputs and outputs; where its
@@ -145,7 +155,7 @@ impl Start {
 
 /// The recipe, resolved for every node.
 struct Layers {
-    of: Vec<LayerRecipe>,
+    nodes: Vec<LayerRecipe>,
     float: Vec<bool>,
     general: LayerRecipe,
     sum_operands: SumOperands,
@@ -171,11 +181,15 @@ impl Layers {
         };
         let float = graph.nodes().map(|(id, n)| of[id.0 as usize].keep_float || kept(&n.op)).collect();
         Ok(Self {
-            of,
+            nodes: of,
             float,
             general: recipe.resolve_at("", "Input", Position::First)?,
             sum_operands: recipe.sum_operands,
         })
+    }
+    /// What holds for what makes a value. The input of the network is the first layer's, whatever edge it has.
+    fn of(&self, producers: &[Option<NodeId>], v: ValueId) -> &LayerRecipe {
+        producers[v.0 as usize].map_or(&self.general, |n| &self.nodes[n.0 as usize])
     }
 }
 
@@ -190,15 +204,14 @@ fn activation(
 ) -> Result<QParams> {
     let mut sources = group.sources.iter();
     let first = *sources.next().ok_or_else(|| Error::internal("a group of values without a source"))?;
-    let mut all = statistics.get(&graph.value(first).name)?.clone();
+    let seen = |v: ValueId| statistics.get(&graph.value(streams::source(graph, producers, v)).name);
+    let mut all = seen(first)?.clone();
     for &v in sources {
-        all.merge(statistics.get(&graph.value(v).name)?)?;
+        all.merge(seen(v)?)?;
     }
-    let layer = producers[first.0 as usize].map_or(&layers.general, |n| &layers.of[n.0 as usize]);
-    // The input of the network is the first layer's, whatever edge it has.
-    let mut wanted = layer.activation;
-    let sum = |node: NodeId| matches!(graph.node(node).op, Op::Binary(Binary::Add | Binary::Sub));
-    let summed = group.values.iter().all(|v| consumers[v.0 as usize].iter().all(|(node, _)| sum(*node)));
+    let mut wanted = layers.of(producers, streams::source(graph, producers, first)).activation;
+    let wide = |node: &Node| streams::is_sum(node) || matches!(node.op, Op::Identity);
+    let summed = group.values.iter().all(|v| consumers[v.0 as usize].iter().all(|(node, _)| wide(graph.node(*node))));
     if layers.sum_operands == SumOperands::EightBit && summed {
         wanted.bits = wanted.bits.max(8);
     }

@@ -69,7 +69,7 @@ pub struct Recipe {
     pub compensate: bool,
     /// Correct biases so that each layer's output is right on average: layer by layer, on calibration samples.
     pub correct_bias: bool,
-    /// What only additions read.
+    /// What additions read.
     pub sum_operands: SumOperands,
     /// Quantize additions of feature maps (residual connections); otherwise they are real.
     pub quantize_add: bool,
@@ -97,8 +97,8 @@ pub enum Edge {
     Float,
 }
 
-/// The type of values that only additions (or subtractions) read: partial results, which the integer engine adds as it computes them, so that a wider
-/// type costs no memory. What products read keeps the type of activations.
+/// The type of values that additions (or subtractions) read: partial results and residual streams. What products read keeps the type of activations: where
+/// both read a value, products read a copy that is rounded once more ([`super::streams`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SumOperands {

@@ -51,6 +51,7 @@ pub struct How<'a> {
 /// As [`super::ptq::quantize`], and what running the samples answers.
 pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &mut How) -> Result<Quantized> {
     let mut start = Start::new(graph, statistics, recipe)?;
+    let graph = &start.float.clone();
     let products = start.products.clone();
     for (i, &id) in products.iter().enumerate() {
         (how.tick)(i, products.len())?;
