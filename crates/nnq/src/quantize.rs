@@ -16,6 +16,7 @@ use crate::{
         recipe::Recipe,
         reconstruct,
         report::{Comparison, LayerLoss},
+        resume::Log,
         stats::Stats,
     },
 };
@@ -76,9 +77,7 @@ pub fn calibrate(
         let first = dataset.first(&samples.preprocess)?;
         samples.preprocess.fits(first.shape(), shape).at(|| format!("input '{}'", value.name))?;
     }
-    let fixed = value.shape.as_ref().and_then(|s| s.0.first()).and_then(crate::ir::Dim::fixed);
-    let wanted = usize::try_from(recipe.samples).unwrap_or(usize::MAX);
-    let mut chosen = subset(dataset.len(), wanted, recipe.seed, Choice::Stratified, |i| dataset.label(i));
+    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
     let mut calibrator = Calibrator::new(graph.clone(), threads)?;
     let batch = fixed.unwrap_or(BATCH * calibrator.threads());
     if batch == 0 {
@@ -154,6 +153,17 @@ fn noted(mut q: ptq::Quantized, recipe: &Recipe) -> Result<ptq::Quantized> {
     Ok(q)
 }
 
+/// What a flow works with besides model, data and recipe.
+#[derive(Clone, Copy, Default)]
+pub struct Means<'a> {
+    /// 0: one per core.
+    pub threads: usize,
+    /// Set by others to stop.
+    pub cancel: Option<&'a Arc<AtomicBool>>,
+    /// A file that keeps layers as they are done: a run that was stopped goes on after the last of them.
+    pub resume: Option<&'a Path>,
+}
+
 /// As [`annotate`], for any recipe: with samples, layer by layer where the recipe says so.
 ///
 /// # Errors
@@ -163,42 +173,73 @@ pub fn annotate_with(
     stats: &Stats,
     recipe: &Recipe,
     samples: Option<&Samples>,
-    threads: usize,
-    cancel: Option<&Arc<AtomicBool>>,
+    means: Means,
     progress: &mut Progress,
 ) -> Result<ptq::Quantized> {
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
-    let dataset = &samples.dataset;
-    let wanted = usize::try_from(recipe.samples).unwrap_or(usize::MAX);
-    let chosen = subset(dataset.len(), wanted, recipe.seed, Choice::Stratified, |i| dataset.label(i));
-    let fixed = graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed());
-    let total = chosen.len() as u64;
+    let Means { threads, cancel, resume } = means;
+    let Drawn { indices, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
+    let total = indices.len() as u64;
     let settings = Settings { batch: KEPT, threads, skip_corrupt: false, cancel: cancel.cloned() };
-    let kept = Kept::new(dataset.clone(), samples.preprocess.clone(), chosen, settings, &mut |done| {
+    let inputs = Kept::new(samples.dataset.clone(), samples.preprocess.clone(), indices, settings, &mut |done| {
         progress("reading samples", done, total);
     })?;
-    let batch = fixed.unwrap_or(KEPT).max(1);
-    let count = kept.len() / fixed.unwrap_or(1).max(1) * fixed.unwrap_or(1).max(1);
-    let mut how = reconstruct::How {
+    let log = resume.map(|path| Log::open(path, key(stats, recipe, &inputs)?)).transpose()?;
+    let one = fixed.unwrap_or(1).max(1);
+    let how = reconstruct::How {
         threads,
-        samples: count,
-        feed: &mut |to| {
-            (0..count).step_by(batch).try_for_each(|start| {
-                check(cancel.map(AsRef::as_ref))?;
-                let some = kept.batch(start..count.min(start + batch))?;
-                to(some.clone())?;
-                // Memory does not grow with the number of samples.
-                some.release();
-                Ok(())
-            })
-        },
-        tick: &mut |done, of| {
-            progress("rounding layers", done as u64, of as u64);
-            check(cancel.map(AsRef::as_ref))
-        },
+        batch: fixed.unwrap_or(KEPT).max(1),
+        count: inputs.len() / one * one,
+        inputs,
+        buffer: INSIDE,
+        log,
+        check: &|| check(cancel.map(AsRef::as_ref)),
+        tick: &mut |done, of| progress("rounding layers", done as u64, of as u64),
     };
-    noted(reconstruct::quantize(graph, stats, recipe, &mut how)?, recipe)
+    noted(reconstruct::quantize(graph, stats, recipe, how)?, recipe)
 }
+
+/// Stands for everything that the layers of a run depend on: the version, the statistics (and with them the model), the recipe, the samples.
+fn key(stats: &Stats, recipe: &Recipe, inputs: &Kept) -> Result<[u8; 32]> {
+    let stats = postcard::to_stdvec(stats).map_err(|e| Error::internal(format!("statistics: {e}")))?;
+    let recipe = recipe.to_toml()?;
+    let mut digest = Sha256::new();
+    for part in [env!("CARGO_PKG_VERSION").as_bytes(), &stats, recipe.as_bytes()] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    for start in (0..inputs.len()).step_by(KEPT) {
+        let some = inputs.batch(start..inputs.len().min(start + KEPT))?;
+        digest.update(bytemuck::cast_slice(some.as_slice::<f32>()?));
+        some.release();
+    }
+    Ok(digest.finalize().into())
+}
+
+/// Samples of a data set for a model.
+struct Drawn {
+    indices: Vec<usize>,
+    /// The model's batch, where it is fixed.
+    fixed: Option<usize>,
+}
+
+impl Drawn {
+    /// At most `count`, all classes alike, by `seed`.
+    fn new(graph: &Graph, samples: &Samples, count: u64, seed: u64) -> Self {
+        let dataset = &samples.dataset;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let indices = subset(dataset.len(), count, seed, Choice::Stratified, |i| dataset.label(i));
+        Self { indices, fixed: fixed_batch(graph) }
+    }
+}
+
+/// The batch of a model that runs no other.
+fn fixed_batch(graph: &Graph) -> Option<usize> {
+    graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed())
+}
+
+/// The most bytes of samples that are kept at a value inside a network.
+const INSIDE: u64 = 1 << 30;
 
 /// Samples that run at once while layers are rounded.
 const KEPT: usize = 32;
@@ -336,8 +377,9 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     };
     let calibrate_seconds = clock.elapsed().as_secs_f64();
     let cancel = job.cancel.as_ref();
-    let quantized =
-        annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), job.threads, cancel, progress).at(place)?;
+    let resume = unfinished(&job.out);
+    let means = Means { threads: job.threads, cancel, resume: Some(&resume) };
+    let quantized = annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), means, progress).at(place)?;
     let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
     let file = staging.path();
     export(&quantized.graph, job.format, &file).map_err(|e| staging.error(e))?;
@@ -392,6 +434,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     let int_ms = Some(latency(&written, Kind::Int)?);
     drop(written);
     staging.finish()?;
+    // There is none where no layer looked at samples.
+    let _ = std::fs::remove_file(resume);
     Ok(Outcome {
         model: job.model.display().to_string(),
         out: job.out.display().to_string(),
@@ -413,6 +457,13 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         messages,
         peak_memory_bytes: engine::peak_memory(),
     })
+}
+
+/// Where layers that are done are kept until the whole is: `OUT.unfinished`.
+fn unfinished(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".unfinished");
+    name.into()
 }
 
 /// The model with its layers balanced.
@@ -452,11 +503,9 @@ fn compare(
     samples: &Samples,
     progress: &mut Progress,
 ) -> Result<Vec<LayerLoss>> {
-    let fixed = graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed());
     let dataset = &samples.dataset;
-    let chosen = subset(dataset.len(), COMPARED.max(fixed.unwrap_or(1)), job.recipe.seed, Choice::Stratified, |i| {
-        dataset.label(i)
-    });
+    let count = COMPARED.max(fixed_batch(graph).unwrap_or(1)) as u64;
+    let Drawn { indices: chosen, fixed } = Drawn::new(graph, samples, count, job.recipe.seed);
     // The float values of a batch are kept until the quantized ones come.
     let batch = fixed.unwrap_or(1);
     let total = chosen.len() as u64;

@@ -2,8 +2,10 @@
 //! simulator and integer engine alike.
 use nnq::{
     Result,
+    data::{Kept, Settings},
     demo::{self, Stream},
     engine::{self, Engine, Kind},
+    error::ErrorKind,
     eval::{self, EvalReport, Labelled},
     exec::lower::Profile,
     formats::onnx,
@@ -11,12 +13,19 @@ use nnq::{
     quant::{
         range::RangeMethod,
         recipe::{Recipe, SumOperands},
+        reconstruct::{self, How},
         rounder::Rounding,
         weights::WeightRange,
     },
-    quantize::{self, Samples},
+    quantize::{self, Job, Means, Samples},
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 fn samples() -> Samples {
     Samples { dataset: Arc::new(demo::dataset(Stream::Train, 400).unwrap()), preprocess: demo::preprocess() }
@@ -42,7 +51,14 @@ fn layer_by_layer() -> Recipe {
 fn quantized(graph: &Arc<Graph>, recipe: &Recipe, threads: usize) -> Result<Arc<Graph>> {
     let stats = quantize::calibrate(graph, [0; 32], &samples(), recipe, threads, None, &mut |_, _, _| {})?;
     let samples = samples();
-    let q = quantize::annotate_with(graph, &stats, recipe, Some(&samples), threads, None, &mut |_, _, _| {})?;
+    let q = quantize::annotate_with(
+        graph,
+        &stats,
+        recipe,
+        Some(&samples),
+        Means { threads, ..Means::default() },
+        &mut |_, _, _| {},
+    )?;
     Ok(Arc::new(q.graph))
 }
 
@@ -100,4 +116,69 @@ fn without_samples_the_recipe_is_refused() {
     let stats = quantize::calibrate(&graph, [0; 32], &samples(), &recipe, 2, None, &mut |_, _, _| {}).unwrap();
     let refused = quantize::annotate(&graph, &stats, &recipe).err().expect("refused").to_string();
     assert!(refused.contains("--data"), "{refused}");
+}
+
+/// Where a layer's run begins changes no number: at the input each time, or at samples kept inside the network.
+#[test]
+fn the_same_codes_from_wherever_runs_begin() {
+    let graph = demo_network();
+    let recipe = layer_by_layer();
+    let stats = quantize::calibrate(&graph, [0; 32], &samples(), &recipe, 2, None, &mut |_, _, _| {}).unwrap();
+    let text = |buffer: u64| {
+        let Samples { dataset, preprocess } = samples();
+        let settings = Settings { batch: 32, threads: 2, skip_corrupt: false, cancel: None };
+        let how = How {
+            threads: 2,
+            inputs: Kept::new(dataset, preprocess, (0..100).collect(), settings, &mut |_| {}).unwrap(),
+            batch: 32,
+            count: 100,
+            buffer,
+            log: None,
+            check: &|| Ok(()),
+            tick: &mut |_, _| {},
+        };
+        let quantized = reconstruct::quantize(&graph, &stats, &recipe, how).unwrap();
+        assert_eq!(quantized.messages, [""; 0]);
+        quantized.graph
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let input = bytes(&text(0), &folder.path().join("input.onnx"));
+    assert!(input == bytes(&text(1 << 30), &folder.path().join("all.onnx")));
+    assert!(input == bytes(&text(200_000), &folder.path().join("small.onnx")));
+}
+
+/// A run that was stopped goes on where it was, and ends with the same bytes.
+#[test]
+fn a_stopped_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("demo.onnx"), folder.path().join("out.onnx"));
+    std::fs::write(&model, demo::MODEL).unwrap();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let job = |out: &Path| Job {
+        model: model.clone(),
+        samples: Some(samples()),
+        stats: None,
+        recipe: layer_by_layer(),
+        eval: None,
+        format: quantize::Format::Qdq,
+        out: out.into(),
+        threads: 2,
+        cancel: Some(cancel.clone()),
+    };
+    let whole = folder.path().join("whole.onnx");
+    let outcome = quantize::run(&job(&whole), &mut |_, _, _| {}).unwrap();
+    assert!(!outcome.messages.iter().any(|m| m.contains("went on")), "{:?}", outcome.messages);
+    let stopped = quantize::run(&job(&out), &mut |what, done, _| {
+        if what == "rounding layers" && done == 3 {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    });
+    assert!(stopped.is_err_and(|e| e.kind() == ErrorKind::Interrupted));
+    let unfinished = folder.path().join("out.onnx.unfinished");
+    assert!(unfinished.exists() && !out.exists());
+    cancel.store(false, Ordering::Relaxed);
+    let outcome = quantize::run(&job(&out), &mut |_, _, _| {}).unwrap();
+    assert!(outcome.messages.contains(&"went on after 3 layers that an earlier run had done".into()));
+    assert!(!unfinished.exists());
+    assert!(std::fs::read(&out).unwrap() == std::fs::read(&whole).unwrap());
 }

@@ -1,19 +1,74 @@
-//! Preprocessed samples that are run more than once.
+//! Tensors of samples that are run more than once.
 use super::{Dataset, Loader, Preprocess, Settings};
 use crate::{
     error::{Error, Result},
     ir::{DType, Data, Tensor},
 };
 use bytes::Bytes;
-use std::{io::Write, ops::Range, sync::Arc};
+use std::{
+    io::{BufWriter, Write},
+    ops::Range,
+    sync::Arc,
+};
 
-/// Samples in a temporary file that is mapped: decoded and preprocessed once, in memory only while they are looked at.
+/// Samples in a temporary file that is mapped: computed once, in memory only while they are looked at.
 pub struct Kept {
     map: Bytes,
     /// Shape of one sample.
     shape: Vec<usize>,
     samples: usize,
     _file: tempfile::NamedTempFile,
+}
+
+/// Samples on their way into a [`Kept`].
+pub struct Keeping {
+    file: BufWriter<tempfile::NamedTempFile>,
+    shape: Vec<usize>,
+    samples: usize,
+}
+
+impl Keeping {
+    /// None yet.
+    ///
+    /// # Errors
+    /// When there can be no temporary file.
+    pub fn new() -> Result<Self> {
+        let file = tempfile::NamedTempFile::new().map_err(|e| Error::io(&std::env::temp_dir(), e))?;
+        Ok(Self { file: BufWriter::with_capacity(1 << 20, file), shape: Vec::new(), samples: 0 })
+    }
+    /// Adds samples: `[samples, ...]` of binary32.
+    ///
+    /// # Errors
+    /// When they have another shape than those before, or cannot be written.
+    pub fn push(&mut self, some: &Tensor) -> Result<()> {
+        let data: &[f32] = some.as_slice()?;
+        let Some((&count, shape)) = some.shape().split_first() else {
+            return Err(Error::internal("samples without an axis of samples"));
+        };
+        if self.samples > 0 && shape != self.shape {
+            return Err(Error::shape(format!("a sample of shape {shape:?} after one of {:?}", self.shape)));
+        }
+        let written = self.file.write_all(bytemuck::cast_slice(data));
+        written.map_err(|e| self.failed(e))?;
+        self.shape = shape.to_vec();
+        self.samples += count;
+        Ok(())
+    }
+    fn failed(&self, e: std::io::Error) -> Error {
+        Error::io(self.file.get_ref().path(), e).cure("free some space for temporary files, or set TMPDIR")
+    }
+    /// All of them.
+    ///
+    /// # Errors
+    /// When the file cannot be written to its end or mapped.
+    pub fn finish(mut self) -> Result<Kept> {
+        let flushed = self.file.flush();
+        flushed.map_err(|e| self.failed(e))?;
+        let Self { file, shape, samples } = self;
+        let (file, _) = file.into_parts();
+        let map = nnq_kernels::mmap::map(file.path()).map_err(|e| Error::io(file.path(), e))?;
+        Ok(Kept { map, shape, samples, _file: file })
+    }
 }
 
 impl Kept {
@@ -28,20 +83,12 @@ impl Kept {
         settings: Settings,
         tick: &mut dyn FnMut(u64),
     ) -> Result<Self> {
-        let temp = std::env::temp_dir();
-        let mut file = tempfile::NamedTempFile::new().map_err(|e| Error::io(&temp, e))?;
-        let (mut shape, mut samples) = (Vec::new(), 0);
+        let mut keeping = Keeping::new()?;
         for batch in Loader::new(dataset, preprocess, indices, settings)? {
-            let batch = batch?;
-            let data: &[f32] = batch.input.as_slice()?;
-            file.write_all(bytemuck::cast_slice(data))
-                .map_err(|e| Error::io(file.path(), e).cure("free some space for temporary files"))?;
-            shape = batch.input.shape()[1..].to_vec();
-            samples += batch.indices.len();
-            tick(samples as u64);
+            keeping.push(&batch?.input)?;
+            tick(keeping.samples as u64);
         }
-        let map = nnq_kernels::mmap::map(file.path()).map_err(|e| Error::io(file.path(), e))?;
-        Ok(Self { map, shape, samples, _file: file })
+        keeping.finish()
     }
     /// How many there are.
     pub fn len(&self) -> usize {
@@ -50,6 +97,10 @@ impl Kept {
     /// None.
     pub fn is_empty(&self) -> bool {
         self.samples == 0
+    }
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
     }
     /// Some of them.
     ///

@@ -22,7 +22,7 @@ mod subset;
 pub use classes::{ClassMap, ClassRow, read_classes};
 pub use dataset::{Dataset, Options, Sample, Split};
 pub use image::{Image, MAX_FILE, MAX_PIXELS};
-pub use kept::Kept;
+pub use kept::{Keeping, Kept};
 pub use loader::{Batch, Loader, Settings};
 pub use metrics::{Accuracy, paired_difference};
 pub use npy::{NpyArray, save_npy};

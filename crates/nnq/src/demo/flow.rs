@@ -12,7 +12,7 @@ use crate::{
         rounder::Rounding,
         weights::WeightRange,
     },
-    quantize::{self, Format, Job, Outcome, Progress, Samples},
+    quantize::{self, Format, Job, Means, Outcome, Progress, Samples},
 };
 use serde::Serialize;
 use std::sync::{Arc, atomic::AtomicBool};
@@ -77,7 +77,8 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
     let mut variants = Vec::new();
     for (name, recipe) in others() {
         let cancelled = cancel.as_ref();
-        let quantized = quantize::annotate_with(&graph, &stats, &recipe, Some(&samples), threads, cancelled, progress)?;
+        let means = Means { threads, cancel: cancelled, resume: None };
+        let quantized = quantize::annotate_with(&graph, &stats, &recipe, Some(&samples), means, progress)?;
         let quantized = Arc::new(quantized.graph);
         let mut engine =
             Engine::open(quantized, engine::Options { kind: Kind::Int, profile: Profile::default(), threads })?;

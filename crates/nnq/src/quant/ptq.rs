@@ -14,6 +14,7 @@ use crate::{
         streams, weights,
     },
 };
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// An annotated graph, and what a user should know about how it came about.
@@ -38,7 +39,8 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Resu
     let mut start = Start::new(graph, statistics, recipe)?;
     for id in start.products.clone() {
         let product = start.product(id)?;
-        start.round(&product, &product.real, None)?;
+        let rounded = start.round(&product, &product.real, None)?;
+        start.put(&product, rounded)?;
     }
     Ok(start.finish())
 }
@@ -79,13 +81,14 @@ impl Start {
     /// As [`quantize`].
     pub fn new(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
         let mut layers = Layers::new(graph, recipe)?;
-        let float = match streams::split(graph, recipe, &layers.float, |v| layers.of(&graph.producers(), v).activation.bits)? {
-            Some(split) => {
-                layers = Layers::new(&split, recipe)?;
-                Arc::new(split)
-            }
-            None => graph.clone(),
-        };
+        let float =
+            match streams::split(graph, recipe, &layers.float, |v| layers.of(&graph.producers(), v).activation.bits)? {
+                Some(split) => {
+                    layers = Layers::new(&split, recipe)?;
+                    Arc::new(split)
+                }
+                None => graph.clone(),
+            };
         let graph = &*float;
         let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
         let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
@@ -104,7 +107,9 @@ impl Start {
                 out.graph.value_mut(v).quant = Some(params.clone());
             }
         }
-        let nodes: Vec<(&str, &str)> = graph.nodes().map(|(_, n)| (n.name.as_str(), n.op.name())).collect();
+        // The network's input has overrides, too.
+        let nodes = graph.nodes().map(|(_, n)| (n.name.as_str(), n.op.name())).chain([("", "Input")]);
+        let nodes: Vec<(&str, &str)> = nodes.collect();
         for unused in recipe.unused(nodes.into_iter())? {
             out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
         }
@@ -142,9 +147,37 @@ impl Start {
     ///
     /// # Errors
     /// Names the node: weights that are NaN or infinite, a rounding that needs data and has none.
-    pub fn round(&mut self, product: &Product, target: &[f32], known: Option<&Known>) -> Result<()> {
-        let name = self.out.graph.node(product.id).name.clone();
-        round(&mut self.out, product, target, known, self.seed).at(|| format!("node '{name}'"))
+    pub fn round(&self, product: &Product, target: &[f32], known: Option<&Known>) -> Result<Rounded> {
+        let graph = &self.out.graph;
+        round(graph, product, target, known, self.seed).at(|| format!("node '{}'", graph.node(product.id).name))
+    }
+    /// Puts the codes of a product into the graph.
+    ///
+    /// # Errors
+    /// When they do not fit the product.
+    pub fn put(&mut self, product: &Product, rounded: Rounded) -> Result<()> {
+        let graph = &mut self.out.graph;
+        let Rounded { params, codes, bias, messages, .. } = rounded;
+        params.check(Some(&product.shape))?;
+        let packed = Arc::new(weights::pack(&codes, &product.shape, params.qtype)?);
+        let node = graph.node(product.id).clone();
+        let name = graph.value(product.w).name.clone();
+        let new_w = constant(graph, &name, product.w, packed, params);
+        let mut inputs = node.inputs.clone();
+        inputs[1] = Some(new_w);
+        if let Some((codes, params)) = bias {
+            let codes = Arc::new(Tensor::of(&[product.shape[product.axis]], codes));
+            params.check(Some(codes.shape()))?;
+            let new = match node.input(2).filter(|_| !matches!(node.op, Op::MatMul)) {
+                Some(b) => constant(graph, &graph.value(b).name.clone(), b, codes, params),
+                None => added(graph, &graph.fresh_name(&format!("{name}_bias")), codes, params),
+            };
+            inputs.resize(inputs.len().max(3), None);
+            inputs[2] = Some(new);
+        }
+        graph.node_mut(product.id).inputs = inputs;
+        self.out.messages.extend(messages);
+        Ok(())
     }
     /// The result.
     pub fn finish(mut self) -> Quantized {
@@ -223,13 +256,28 @@ fn activation(
     Ok(QParams::tensor(scheme.qtype, scale, zero))
 }
 
+/// What rounding a product came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rounded {
+    /// The node.
+    pub node: String,
+    /// Scales and zero points of the weights.
+    pub params: QParams,
+    /// Codes of the weights, row-major.
+    pub codes: Vec<i32>,
+    /// Codes and scales of the bias, one for each output channel.
+    pub bias: Option<(Vec<i32>, QParams)>,
+    /// What a user should know.
+    pub messages: Vec<String>,
+}
+
 /// Rounds the weights and the bias of a product.
-fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&Known>, seed: u64) -> Result<()> {
+fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>, seed: u64) -> Result<Rounded> {
     let Product { id, x, w, axis, shape, recipe: layer, .. } = product;
-    let node = out.graph.node(*id).clone();
-    let grid = out.graph.value(*x).quant.as_ref().and_then(|q| q.as_tensor());
+    let node = graph.node(*id);
+    let grid = graph.value(*x).quant.as_ref().and_then(|q| q.as_tensor());
     let (sx, _) = grid.ok_or_else(|| Error::internal("a product whose input has no grid"))?;
-    let name = out.graph.value(*w).name.clone();
+    let name = graph.value(*w).name.clone();
     let place = || format!("weight '{name}'");
     let mut params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
     let rounder = layer.weight.rounding.rounder(key(seed, &name));
@@ -242,7 +290,7 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&
     let (mut task, mut rows) = codes(&params)?;
     let channels = shape[*axis];
     let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
-    let old = bias.map(|b| out.graph.real_constant(b)).transpose()?;
+    let old = bias.map(|b| graph.real_constant(b)).transpose()?;
     let for_codes = |task: &Task, rows: &[i32]| -> Option<Arc<Tensor>> {
         let Some(more) = known.and_then(|k| k.bias(&task.dequantize(rows))) else { return old.clone() };
         let old = old.as_ref().map(|b| b.to_f32s());
@@ -250,36 +298,27 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&
         let new = more.iter().enumerate().map(|(c, more)| (f64::from(old(c)) + more) as f32);
         Some(Arc::new(Tensor::of(&[channels], new.collect::<Vec<f32>>())))
     };
+    let mut messages = Vec::new();
     let mut bias_real = for_codes(&task, &rows);
     if let Some(b) = &bias_real
         && let Some((wider, changed)) = widen(&params, b, sx, channels)
     {
-        out.messages.push(format!(
-                "'{}': {changed} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
-                node.name
-            ));
+        messages.push(format!(
+            "'{}': {changed} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
+            node.name
+        ));
         (task, rows) = codes(&wider)?;
         bias_real = for_codes(&task, &rows);
         params = wider;
     }
-    let packed = Arc::new(weights::pack(&task.in_order(rows), shape, params.qtype)?);
-    let new_w = constant(&mut out.graph, &name, *w, packed, params.clone());
-    let mut inputs = node.inputs.clone();
-    inputs[1] = Some(new_w);
-    if let Some(real) = bias_real {
-        let fresh = || out.graph.fresh_name(&format!("{name}_bias"));
-        let name = bias.map_or_else(fresh, |b| out.graph.value(b).name.clone());
-        let (codes, bias_params) = bias_codes(&real, &params, sx, channels).at(|| format!("bias '{name}'"))?;
-        let codes = Arc::new(codes);
-        let new = match bias {
-            Some(b) => constant(&mut out.graph, &name, b, codes, bias_params),
-            None => added(&mut out.graph, &name, codes, bias_params),
-        };
-        inputs.resize(inputs.len().max(3), None);
-        inputs[2] = Some(new);
-    }
-    out.graph.node_mut(*id).inputs = inputs;
-    Ok(())
+    let bias = match bias_real {
+        Some(real) => {
+            let name = bias.map_or_else(|| format!("{name}_bias"), |b| graph.value(b).name.clone());
+            Some(bias_codes(&real, &params, sx, channels).at(|| format!("bias '{name}'"))?)
+        }
+        None => None,
+    };
+    Ok(Rounded { node: node.name.clone(), codes: task.in_order(rows), params, bias, messages })
 }
 
 /// The key of a tensor, for what is random.
@@ -324,7 +363,7 @@ fn widen(params: &QParams, bias: &Tensor, sx: f32, channels: usize) -> Option<(Q
 }
 
 /// Bias codes at scale `sx * sw` (numerics section 3).
-fn bias_codes(bias: &Tensor, weight: &QParams, sx: f32, channels: usize) -> Result<(Tensor, QParams)> {
+fn bias_codes(bias: &Tensor, weight: &QParams, sx: f32, channels: usize) -> Result<(Vec<i32>, QParams)> {
     let real = bias.to_f32s();
     let sw = |c: usize| if weight.granularity == Granularity::Tensor { weight.scale[0] } else { weight.scale[c] };
     let codes = (0..channels)
@@ -340,5 +379,5 @@ fn bias_codes(bias: &Tensor, weight: &QParams, sx: f32, channels: usize) -> Resu
         })
         .collect::<Result<Vec<i32>>>()?;
     let scale = (0..channels).map(|c| sx * sw(c)).collect();
-    Ok((Tensor::of(&[channels], codes), QParams::channel(QType::I32, 0, scale)))
+    Ok((codes, QParams::channel(QType::I32, 0, scale)))
 }

@@ -1,27 +1,22 @@
 //! Layer by layer: each product is rounded with a look at what its inputs are in the float network and in the network as far as it is quantized.
 //!
 //! The quantized inputs come from the integer program itself (`exec::lower`), so that a layer makes up for exactly the errors that it will meet.
-//! Samples are run again for each layer: memory is that of the model, of one batch and of the moments of one layer, whatever the number of
-//! samples.
+//! Samples are run again for each layer, from where a [`Stage`] keeps them: memory is that of the model, of one batch and of the moments of one
+//! layer, whatever the number of samples.
 use super::{
     moments::{Known, Moments, Reads},
-    ptq::{Product, Quantized, Start},
+    ptq::{Product, Quantized, Rounded, Start},
     recipe::Recipe,
+    resume::Log,
     rounder::{from_rows, to_rows},
+    stage::Stage,
     stats::Stats,
 };
 use crate::{
-    data::mix,
+    data::{Kept, mix},
     error::{At, Error, Result},
-    exec::{
-        float, int,
-        lower::{self, Profile, Repr, StepKind},
-        sim,
-    },
-    ir::{Graph, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
+    ir::{Graph, NodeId, Op, ValueId, op::Binary},
 };
-use nnq_kernels::round::{dequantize_f32, quantize_f32};
-use rayon::prelude::*;
 use std::sync::Arc;
 
 /// Positions that are looked at for each input of a row, and at least for each layer.
@@ -30,56 +25,94 @@ const POSITIONS: (usize, usize) = (64, 1 << 16);
 /// Added to the diagonal of the moments, in units of its mean (GPTQ's default).
 const DAMPING: f64 = 0.01;
 
-/// Samples, as often as they are wanted: gives every batch to the function.
-pub type Feed<'a> = dyn FnMut(&mut dyn FnMut(Tensor) -> Result<()>) -> Result<()> + 'a;
-
 /// How to go about it.
 pub struct How<'a> {
     /// 0: one per core.
     pub threads: usize,
-    /// Number of samples that the feed gives.
-    pub samples: usize,
     /// The samples.
-    pub feed: &'a mut Feed<'a>,
-    /// Hears how many layers are done, and of how many; its error ends the work.
-    pub tick: &'a mut dyn FnMut(usize, usize) -> Result<()>,
+    pub inputs: Kept,
+    /// Samples that run at once.
+    pub batch: usize,
+    /// Samples that are run, a multiple of the batch where the network has a fixed one.
+    pub count: usize,
+    /// The most bytes of samples that are kept in a temporary file at a value inside the network; 0: none, every run begins at the input.
+    pub buffer: u64,
+    /// Layers that an earlier run has done, and where to note those of this one.
+    pub log: Option<Log>,
+    /// Asked often; its error ends the work.
+    pub check: &'a dyn Fn() -> Result<()>,
+    /// Hears how many layers are done, and of how many.
+    pub tick: &'a mut dyn FnMut(usize, usize),
 }
 
 /// Quantizes `graph` (simplified, float) with the statistics of its values and its samples.
 ///
 /// # Errors
 /// As [`super::ptq::quantize`], and what running the samples answers.
-pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &mut How) -> Result<Quantized> {
+pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: How) -> Result<Quantized> {
     let mut start = Start::new(graph, statistics, recipe)?;
     let graph = &start.float.clone();
     let products = start.products.clone();
+    let How { threads, inputs, batch, count, buffer, mut log, check, tick } = how;
+    if let Some(done) = log.as_ref().map(Log::len).filter(|&n| n > 0) {
+        start.message(format!("went on after {done} layers that an earlier run had done"));
+    }
+    let mut stage = Stage::new(graph, inputs, (batch, count), buffer, threads)?;
     for (i, &id) in products.iter().enumerate() {
-        (how.tick)(i, products.len())?;
+        tick(i, products.len());
+        check()?;
         let product = start.product(id)?;
         let node = graph.node(id);
-        if !(recipe.compensate || recipe.correct_bias || product.recipe.weight.rounding.needs_data()) {
-            start.round(&product, &product.real, None)?;
+        if let Some(done) = log.as_mut().and_then(|log| log.next(&node.name)) {
+            start.put(&product, done).at(|| format!("node '{}'", node.name))?;
             continue;
         }
-        let place = || format!("node '{}'", node.name);
-        let correct_bias = recipe.correct_bias && !matches!(node.op, Op::MatMul);
-        let target = Target::of(graph, id, &products[i..]).at(place)?;
-        let (known, positions) =
-            look(graph, start.graph(), &product, &target, correct_bias, recipe.seed, how).at(place)?;
-        let depth = known.curvature.depth;
-        if positions < depth as u64 {
-            start.message(format!(
-                "'{}': {positions} positions of the samples for {depth} weights of a row: rounding sees too little; give more samples",
-                node.name
-            ));
+        let rounded = if recipe.compensate || recipe.correct_bias || product.recipe.weight.rounding.needs_data() {
+            if !stage.advance(graph, start.graph(), id, check)? {
+                let folder = std::env::temp_dir();
+                start.message(format!("no room in {} to keep samples inside the network: slower", folder.display()));
+            }
+            layer(graph, &start, &product, &products[i..], recipe, &stage, check)
+                .at(|| format!("node '{}'", node.name))?
+        } else {
+            start.round(&product, &product.real, None)?
+        };
+        if let Some(log) = &mut log {
+            log.push(&rounded)?;
         }
-        let rows = to_rows(&product.real, &product.shape, product.axis);
-        let rows = if recipe.compensate { known.compensated(&rows).at(place)? } else { rows };
-        let target = from_rows(rows, &product.shape, product.axis);
-        start.round(&product, &target, Some(&known))?;
+        start.put(&product, rounded)?;
     }
-    (how.tick)(products.len(), products.len())?;
+    tick(products.len(), products.len());
     Ok(start.finish())
+}
+
+/// One product, rounded for the inputs that it has in the quantized network. `open`: products that are still to be rounded, this one first.
+fn layer(
+    graph: &Graph,
+    start: &Start,
+    product: &Product,
+    open: &[NodeId],
+    recipe: &Recipe,
+    stage: &Stage,
+    check: &dyn Fn() -> Result<()>,
+) -> Result<Rounded> {
+    let node = graph.node(product.id);
+    let correct_bias = recipe.correct_bias && !matches!(node.op, Op::MatMul);
+    let target = Target::of(graph, product.id, open)?;
+    let (known, positions) = look(graph, start.graph(), product, &target, (correct_bias, recipe.seed), stage, check)?;
+    let depth = known.curvature.depth;
+    let few = (positions < depth as u64).then(|| {
+        format!(
+            "'{}': {positions} positions of the samples for {depth} weights of a row: rounding sees too little; give more samples",
+            node.name
+        )
+    });
+    let rows = to_rows(&product.real, &product.shape, product.axis);
+    let rows = if recipe.compensate { known.compensated(&rows)? } else { rows };
+    let target = from_rows(rows, &product.shape, product.axis);
+    let mut rounded = start.round(product, &target, Some(&known))?;
+    rounded.messages.extend(few);
+    Ok(rounded)
 }
 
 /// What a product should give: its output in the float network; or, where the output goes into a sum only, what the sum is there, less the other
@@ -123,34 +156,34 @@ impl Target {
     }
 }
 
-/// The moments of a product's inputs and outputs, and the positions that they are of.
+/// The moments of a product's inputs and outputs (about their means where the bias is free), and the positions that they are of.
 fn look(
-    float: &Arc<Graph>,
+    float: &Graph,
     quantized: &Graph,
     product: &Product,
     target: &Target,
-    centred: bool,
-    seed: u64,
-    how: &mut How,
+    (centred, seed): (bool, u64),
+    stage: &Stage,
+    check: &dyn Fn() -> Result<()>,
 ) -> Result<(Known, u64)> {
     let reads = match &float.node(product.id).op {
         Op::Conv(a) => Reads::Conv(a, &product.shape),
         _ => Reads::Rows,
     };
     let (groups, depth) = reads.sizes(&product.shape, product.axis);
-    let most = (POSITIONS.0 * depth).max(POSITIONS.1).div_ceil(how.samples.max(1));
-    let mut before = Prefix::float(float, target.value, how.threads)?;
-    let mut behind = Prefix::quantized(quantized, product.x, how.threads)?;
-    let mut beside = target.other.map(|(v, _)| Prefix::quantized(quantized, v, how.threads)).transpose()?;
+    let most = (POSITIONS.0 * depth).max(POSITIONS.1).div_ceil(stage.count().max(1));
+    let mut before = stage.float(float, target.value)?;
+    let mut behind = stage.quantized(quantized, product.x)?;
+    let mut beside = target.other.map(|(v, _)| stage.quantized(quantized, v)).transpose()?;
     let mut moments = Moments::new(groups, depth, product.shape[product.axis]);
-    let mut batch = 0;
-    (how.feed)(&mut |input| {
-        let draw = mix(seed, batch);
-        batch += 1;
-        let (inputs, count) = reads.inputs(&behind.run(&input)?, most, draw)?;
-        let (mut outputs, _) = reads.outputs(&before.run(&input)?, most, draw)?;
+    for (batch, range) in stage.batches().enumerate() {
+        check()?;
+        let draw = mix(seed, batch as u64);
+        let [x, y] = stage.inputs(range)?;
+        let (inputs, count) = reads.inputs(&behind.run(&y)?, most, draw)?;
+        let (mut outputs, _) = reads.outputs(&before.run(&x)?, most, draw)?;
         if let (Some(beside), Some((_, negate))) = (&mut beside, target.other) {
-            let (other, _) = reads.outputs(&beside.run(&input)?, most, draw)?;
+            let (other, _) = reads.outputs(&beside.run(&y)?, most, draw)?;
             let sign = if negate { 1.0 } else { -1.0 };
             outputs.iter_mut().zip(other).for_each(|(t, other)| *t += sign * other);
         }
@@ -159,67 +192,13 @@ fn look(
             let bias = target.bias.get(if one { 0 } else { row }).copied().unwrap_or(0.0);
             line.iter_mut().for_each(|t| *t -= bias);
         }
-        moments.add(&inputs, &outputs, count)
-    })?;
+        moments.add(&inputs, &outputs, count)?;
+        // Memory does not grow with the number of samples.
+        x.release();
+        y.release();
+    }
     let positions = moments.count();
     Ok((moments.finish(centred, DAMPING)?, positions))
-}
-
-/// A network up to one value.
-enum Prefix {
-    /// The value is the network's input, on this grid.
-    Input(Option<Arc<QParams>>),
-    Float(Box<float::Session>),
-    Int(Box<int::Session>),
-    Sim(Box<sim::Session>),
-}
-
-impl Prefix {
-    fn float(graph: &Graph, v: ValueId, threads: usize) -> Result<Self> {
-        if graph.inputs.contains(&v) {
-            return Ok(Self::Input(None));
-        }
-        let session = float::Session::new(Arc::new(until(graph, v)), &float::Options { threads })?;
-        Ok(Self::Float(Box::new(session)))
-    }
-    fn quantized(graph: &Graph, v: ValueId, threads: usize) -> Result<Self> {
-        if graph.inputs.contains(&v) {
-            return Ok(Self::Input(graph.value(v).quant.clone()));
-        }
-        let program = Arc::new(lower::lower(&until(graph, v), Profile::default())?);
-        let wide_value = program.values.iter().any(|v| matches!(&v.repr, Repr::Code(g) if g.qtype.bits > 8));
-        let wide_weight =
-            program.steps.iter().any(|s| matches!(&s.kind, StepKind::Product(p) if p.weight_qtype.bits > 8));
-        if wide_value || wide_weight {
-            return Ok(Self::Sim(Box::new(sim::Session::new(program, threads)?)));
-        }
-        let options = int::Options { threads, ..int::Options::default() };
-        Ok(Self::Int(Box::new(int::Session::new(program, &options)?)))
-    }
-    fn run(&mut self, input: &Tensor) -> Result<Tensor> {
-        let mut all = match self {
-            Self::Input(None) => vec![input.clone()],
-            Self::Input(Some(q)) => {
-                let (s, z) = q.as_tensor().ok_or_else(|| Error::internal("an input with several scales"))?;
-                let (lo, hi) = (q.qtype.min(), q.qtype.max());
-                let round = |&x: &f32| dequantize_f32(quantize_f32(x, s, z, lo, hi), s, z);
-                let rounded: Vec<f32> = input.as_slice::<f32>()?.par_iter().map(round).collect();
-                vec![Tensor::of(input.shape(), rounded)]
-            }
-            Self::Float(session) => session.run(vec![input.clone()])?,
-            Self::Int(session) => session.run(vec![input.clone()])?,
-            Self::Sim(session) => session.run(vec![input.clone()])?,
-        };
-        all.pop().ok_or_else(|| Error::internal("a network without output"))
-    }
-}
-
-/// The part of a graph that computes one value.
-fn until(graph: &Graph, v: ValueId) -> Graph {
-    let mut part = graph.clone();
-    part.outputs = vec![v];
-    part.compact();
-    part
 }
 
 /// Whether `v` is computed from the result of one of these nodes.
