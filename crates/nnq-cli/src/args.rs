@@ -1,6 +1,6 @@
 //! The command line. Each command's help ends with an example.
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 /// Makes trained neural networks smaller and faster by quantization, and says what that costs.
 #[derive(Debug, Parser)]
@@ -95,7 +95,8 @@ pub struct Calibrate {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx
-  nnq quantize net.onnx --data cifar --bits w4a8 --rounding descent --compensate -o net.int4.onnx")]
+  nnq quantize net.onnx --data cifar --bits w4a8 --rounding descent --compensate -o net.int4.onnx
+  nnq quantize net.onnx --data cifar --bits w6a6 --accuracy-drop 0.5 --time-budget 10m -o net.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -119,6 +120,13 @@ pub struct Quantize {
     /// Labelled data: measure the accuracy before and after on it
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,
+    /// Look for the cheapest recipe, from this one on, that loses at most so many points of accuracy: judged on samples of --data that
+    /// calibration did not see, by their labels, or by agreement with the float model where there are none
+    #[arg(long, value_name = "POINTS", value_parser = points, conflicts_with = "stats")]
+    pub accuracy_drop: Option<f64>,
+    /// The most time to look for it, such as 90s, 10m or 1h
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "accuracy_drop")]
+    pub time_budget: Option<Duration>,
     /// How the quantized model is written
     #[arg(long, value_name = "FORMAT", default_value = "qdq")]
     pub format: Format,
@@ -256,6 +264,24 @@ pub struct Comparison {
     /// Print the table as Markdown
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+}
+
+fn points(text: &str) -> Result<f64, String> {
+    let x: f64 = text.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
+    if (0.0..=100.0).contains(&x) { Ok(x) } else { Err("between 0 and 100".into()) }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("'{text}' is no time such as 90s, 10m or 1h")),
+    };
+    let x: f64 = number.parse().map_err(|e: std::num::ParseFloatError| e.to_string())?;
+    Duration::try_from_secs_f64(x * unit).map_err(|e| e.to_string())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -16,6 +16,7 @@ pub mod numbers;
 pub mod quant;
 pub mod quantize;
 pub mod run;
+pub mod search;
 mod staging;
 pub mod tune;
 pub mod zoo;

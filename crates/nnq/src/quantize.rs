@@ -1,5 +1,6 @@
 //! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
 
+use crate::search::{self, Found, Target};
 use crate::staging::Staging;
 use crate::{
     data::{Choice, Dataset, Kept, Loader, Preprocess, Settings, paired_difference, subset},
@@ -160,6 +161,8 @@ pub struct Means<'a> {
     pub threads: usize,
     /// Set by others to stop.
     pub cancel: Option<&'a Arc<AtomicBool>>,
+    /// When to stop by itself, as if by others.
+    pub deadline: Option<Instant>,
     /// A file that keeps layers as they are done: a run that was stopped goes on after the last of them.
     pub resume: Option<&'a Path>,
 }
@@ -177,7 +180,7 @@ pub fn annotate_with(
     progress: &mut Progress,
 ) -> Result<ptq::Quantized> {
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
-    let Means { threads, cancel, resume } = means;
+    let Means { threads, cancel, deadline, resume } = means;
     let Drawn { indices, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
     let total = indices.len() as u64;
     let settings = Settings { batch: KEPT, threads, skip_corrupt: false, cancel: cancel.cloned() };
@@ -193,7 +196,10 @@ pub fn annotate_with(
         inputs,
         buffer: INSIDE,
         log,
-        check: &|| check(cancel.map(AsRef::as_ref)),
+        check: &|| {
+            check(cancel.map(AsRef::as_ref))?;
+            in_time(deadline)
+        },
         tick: &mut |done, of| progress("rounding layers", done as u64, of as u64),
     };
     noted(reconstruct::quantize(graph, stats, recipe, how)?, recipe)
@@ -217,24 +223,31 @@ fn key(stats: &Stats, recipe: &Recipe, inputs: &Kept) -> Result<[u8; 32]> {
 }
 
 /// Samples of a data set for a model.
-struct Drawn {
-    indices: Vec<usize>,
+pub(crate) struct Drawn {
+    pub indices: Vec<usize>,
     /// The model's batch, where it is fixed.
-    fixed: Option<usize>,
+    pub fixed: Option<usize>,
 }
 
 impl Drawn {
     /// At most `count`, all classes alike, by `seed`.
-    fn new(graph: &Graph, samples: &Samples, count: u64, seed: u64) -> Self {
+    pub fn new(graph: &Graph, samples: &Samples, count: u64, seed: u64) -> Self {
         let dataset = &samples.dataset;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let indices = subset(dataset.len(), count, seed, Choice::Stratified, |i| dataset.label(i));
         Self { indices, fixed: fixed_batch(graph) }
     }
+    /// At most `most` others than those `used`, all classes alike.
+    pub fn apart(samples: &Samples, used: &dyn Fn(usize) -> bool, most: usize, seed: u64) -> Vec<usize> {
+        let dataset = &samples.dataset;
+        let rest: Vec<usize> = (0..dataset.len()).filter(|&i| !used(i)).collect();
+        let of = subset(rest.len(), most, seed, Choice::Stratified, |i| dataset.label(rest[i]));
+        of.into_iter().map(|i| rest[i]).collect()
+    }
 }
 
 /// The batch of a model that runs no other.
-fn fixed_batch(graph: &Graph) -> Option<usize> {
+pub(crate) fn fixed_batch(graph: &Graph) -> Option<usize> {
     graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed())
 }
 
@@ -269,6 +282,8 @@ pub struct Job {
     pub recipe: Recipe,
     /// What to measure accuracy on.
     pub eval: Option<Labelled>,
+    /// Accuracy to reach, beginning with the recipe.
+    pub target: Option<Target>,
     /// How to write it.
     pub format: Format,
     /// The file to write.
@@ -317,6 +332,8 @@ pub struct Outcome {
     pub integer_steps: usize,
     /// Operators that run in floating point.
     pub float_steps: usize,
+    /// What the search for a recipe came to, where there was one.
+    pub search: Option<Found>,
     /// Accuracy of the float model.
     pub float: Option<EvalReport>,
     /// Of the simulator.
@@ -356,35 +373,19 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         eval::check(&graph, data).at(place)?;
     }
     let mut messages = Vec::new();
-    let balanced = if job.recipe.equalize { balanced(job, &graph, &mut messages)? } else { graph.clone() };
-    let clock = Instant::now();
-    let stats = match (&job.stats, &job.samples) {
-        (Some(path), _) => {
-            let stats = Stats::read(path)?;
-            if stats.meta.model != digest {
-                return Err(Error::usage("the statistics were collected from another model file")
-                    .at(path.display())
-                    .cure("calibrate this model"));
-            }
-            stats
+    let (search, prepared) = match &job.target {
+        Some(target) => {
+            let (found, prepared) = search::search(job, &graph, digest, target, progress).at(place)?;
+            (Some(found), prepared)
         }
-        (None, Some(samples)) => {
-            calibrate(&balanced, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
-        }
-        (None, None) => {
-            return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"));
-        }
+        None => (None, prepare(job, &graph, digest, &mut messages, progress)?),
     };
-    let calibrate_seconds = clock.elapsed().as_secs_f64();
-    let cancel = job.cancel.as_ref();
-    let resume = unfinished(&job.out);
-    let means = Means { threads: job.threads, cancel, resume: Some(&resume) };
-    let quantized = annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), means, progress).at(place)?;
+    let Prepared { balanced, stats, quantized, calibrate_seconds } = prepared;
     let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
     let file = staging.path();
     export(&quantized.graph, job.format, &file).map_err(|e| staging.error(e))?;
     let quantize_seconds = start.elapsed().as_secs_f64();
-    messages.extend(quantized.messages);
+    messages.extend(quantized.messages.iter().cloned());
     messages.extend(program.notes.iter().cloned());
     let (integer_steps, float_steps) = program.integer_share();
 
@@ -435,7 +436,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     drop(written);
     staging.finish()?;
     // There is none where no layer looked at samples.
-    let _ = std::fs::remove_file(resume);
+    let _ = std::fs::remove_file(unfinished(&job.out));
     Ok(Outcome {
         model: job.model.display().to_string(),
         out: job.out.display().to_string(),
@@ -448,6 +449,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         size_ratio: quantized_bytes as f64 / float_bytes as f64,
         integer_steps,
         float_steps,
+        search,
         float,
         sim,
         int,
@@ -457,6 +459,55 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         messages,
         peak_memory_bytes: engine::peak_memory(),
     })
+}
+
+/// Calibrates and quantizes as the job says.
+fn prepare(
+    job: &Job,
+    graph: &Arc<Graph>,
+    digest: [u8; 32],
+    messages: &mut Vec<String>,
+    progress: &mut Progress,
+) -> Result<Prepared> {
+    let place = || job.model.display();
+    let balanced = if job.recipe.equalize { balanced(job, graph, messages)? } else { graph.clone() };
+    let clock = Instant::now();
+    let stats = match (&job.stats, &job.samples) {
+        (Some(path), _) => {
+            let stats = Stats::read(path)?;
+            if stats.meta.model != digest {
+                return Err(Error::usage("the statistics were collected from another model file")
+                    .at(path.display())
+                    .cure("calibrate this model"));
+            }
+            stats
+        }
+        (None, Some(samples)) => {
+            calibrate(&balanced, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
+        }
+        (None, None) => {
+            return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"));
+        }
+    };
+    let calibrate_seconds = clock.elapsed().as_secs_f64();
+    let resume = unfinished(&job.out);
+    let cancel = job.cancel.as_ref();
+    let means = Means { threads: job.threads, cancel, deadline: None, resume: Some(&resume) };
+    let quantized = annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), means, progress).at(place)?;
+    Ok(Prepared { balanced, stats: Arc::new(stats), quantized: Arc::new(quantized), calibrate_seconds })
+}
+
+/// A network that is quantized by a recipe.
+#[derive(Clone)]
+pub struct Prepared {
+    /// The float network, balanced where the recipe says so.
+    pub balanced: Arc<Graph>,
+    /// Its statistics.
+    pub stats: Arc<Stats>,
+    /// The quantized network.
+    pub quantized: Arc<ptq::Quantized>,
+    /// Seconds of the float runs with their observers.
+    pub calibrate_seconds: f64,
 }
 
 /// Where layers that are done are kept until the whole is: `OUT.unfinished`.
@@ -487,11 +538,19 @@ fn judged(report: &EvalReport) -> &[bool] {
     report.correct_restricted.as_deref().unwrap_or(&report.correct)
 }
 
-fn check(cancel: Option<&AtomicBool>) -> Result<()> {
+pub(crate) fn check(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
         Some(c) if c.load(std::sync::atomic::Ordering::Relaxed) => {
             Err(Error::new(ErrorKind::Interrupted, "stopped on request"))
         }
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is time left.
+pub(crate) fn in_time(deadline: Option<Instant>) -> Result<()> {
+    match deadline {
+        Some(d) if Instant::now() > d => Err(Error::new(ErrorKind::Interrupted, "the time is over")),
         _ => Ok(()),
     }
 }

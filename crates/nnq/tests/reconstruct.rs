@@ -160,6 +160,7 @@ fn a_stopped_run_goes_on() {
         stats: None,
         recipe: layer_by_layer(),
         eval: None,
+        target: None,
         format: quantize::Format::Qdq,
         out: out.into(),
         threads: 2,

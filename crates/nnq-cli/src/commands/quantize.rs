@@ -9,6 +9,7 @@ use nnq::{
     data::{self, Dataset, Preprocess},
     quant::{recipe::Recipe, report::LayerLoss},
     quantize::{self, Job, Outcome, Samples},
+    search::{Answers, Cost, Found, Target},
 };
 use std::{path::Path, sync::Arc};
 
@@ -27,12 +28,18 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     recipe.check()?;
     let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;
     let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
+    let classes = || args.reading.classes.as_deref().map(data::read_classes).transpose();
+    let target = match args.accuracy_drop {
+        Some(points) => Some(Target { drop: points / 100.0, budget: args.time_budget, classes: classes()? }),
+        None => None,
+    };
     let job = Job {
         model: args.model.clone(),
         samples,
         stats: args.stats.clone(),
         recipe,
         eval,
+        target,
         format: args.format.into(),
         out: args.out.clone(),
         threads: args.threads.threads,
@@ -64,6 +71,9 @@ pub(super) fn with_progress<T>(flow: impl FnOnce(&mut quantize::Progress) -> Res
 /// The outcome for people.
 pub(super) fn text(o: &Outcome) -> String {
     let mut out = format!("{} -> {}\n\n", o.model, o.out);
+    if let Some(found) = &o.search {
+        out += &search(found);
+    }
     let mut table = Table::new(&[
         ("", Side::Left),
         ("float", Side::Right),
@@ -130,6 +140,68 @@ pub(super) fn text(o: &Outcome) -> String {
         out += &format!("note: {m}\n");
     }
     out
+}
+
+/// What the search for a recipe came to.
+fn search(found: &Found) -> String {
+    let mut table = Table::new(&[
+        ("tried", Side::Left),
+        ("costs", Side::Left),
+        ("lost, points", Side::Right),
+        ("95 %", Side::Left),
+        ("noise", Side::Right),
+        ("seconds", Side::Right),
+        ("", Side::Left),
+    ]);
+    let points = |x: f64| format!("{:.2}", 100.0 * x);
+    for t in &found.trials {
+        let costs = match t.cost {
+            Cost::Nothing => "",
+            Cost::Patience => "time to quantize",
+            Cost::Speed => "size, speed",
+        };
+        let (lost, interval, noise) = match &t.verdict {
+            Some(v) => (
+                points(v.drop),
+                format!("{} to {}", points(v.interval[0]), points(v.interval[1])),
+                number::digits(v.noise),
+            ),
+            None => ("-".into(), "-".into(), "-".into()),
+        };
+        let seconds = format!("{:.0}", t.seconds);
+        table.row([
+            t.what.clone(),
+            costs.into(),
+            lost,
+            interval,
+            noise,
+            seconds,
+            if t.kept { "kept" } else { "" }.into(),
+        ]);
+    }
+    let what = match found.answers {
+        Answers::Labels => "accuracy",
+        Answers::Agreement => "agreement with the float model",
+    };
+    let [low, high] = found.verdict.interval;
+    let lost = format!(
+        "{} points of {what} (95 %: {} to {}) on {} samples that calibration did not see",
+        points(found.verdict.drop),
+        points(low),
+        points(high),
+        found.samples
+    );
+    let verdict = match (found.reached, found.out_of_time) {
+        (true, _) => format!("at most {} points: reached, with {lost}", points(found.target)),
+        (false, true) => {
+            format!("at most {} points: NOT reached in the time given; the best loses {lost}", points(found.target))
+        }
+        (false, false) => format!(
+            "at most {} points: NOT reached, and there is nothing left to try; the best loses {lost}",
+            points(found.target)
+        ),
+    };
+    format!("{table}\n{verdict}\n\n")
 }
 
 /// A paired difference for people.

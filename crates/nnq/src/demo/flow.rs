@@ -61,6 +61,7 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
         stats: None,
         recipe: Recipe::default(),
         eval: Some(test.clone()),
+        target: None,
         format: Format::Qdq,
         out,
         threads,
@@ -77,7 +78,7 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
     let mut variants = Vec::new();
     for (name, recipe) in others() {
         let cancelled = cancel.as_ref();
-        let means = Means { threads, cancel: cancelled, resume: None };
+        let means = Means { threads, cancel: cancelled, ..Means::default() };
         let quantized = quantize::annotate_with(&graph, &stats, &recipe, Some(&samples), means, progress)?;
         let quantized = Arc::new(quantized.graph);
         let mut engine =
