@@ -91,6 +91,13 @@ pub fn rows() -> Vec<Row> {
         works("layer by layer", sound, "quantize m.onnx --data data --bits w4a4 --weight-range mse --rounding descent --compensate --correct-bias -o q.onnx", &["q.onnx"]),
         works("every method at once", sound, "quantize m.onnx --data data --bits w3a8 --granularity tensor --rounding adaround --equalize --compensate --correct-bias -o q.onnx", &["q.onnx"]),
         Row { env: &[("TMPDIR", "/no/such")], ..fails("nowhere to keep samples", sound, "quantize m.onnx --data data --rounding gptq -o q.onnx", 1, &["/no/such"]) },
+        fails("an accuracy drop of everything", sound, "quantize m.onnx --data data --accuracy-drop 101 -o q.onnx", 2, &["--accuracy-drop", "between 0 and 100"]),
+        fails("an accuracy drop that is no number", sound, "quantize m.onnx --data data --accuracy-drop nan -o q.onnx", 2, &["--accuracy-drop"]),
+        fails("a time without unit", sound, "quantize m.onnx --data data --accuracy-drop 1 --time-budget 10 -o q.onnx", 2, &["--time-budget", "10m"]),
+        fails("a time below zero", sound, "quantize m.onnx --data data --accuracy-drop 1 --time-budget=-5m -o q.onnx", 2, &["--time-budget"]),
+        fails("a time for nothing", sound, "quantize m.onnx --data data --time-budget 5m -o q.onnx", 2, &["--accuracy-drop"]),
+        fails("a search with statistics", calibrated, "quantize m.onnx --stats s.qstats --accuracy-drop 1 -o q.onnx", 2, &["--stats"]),
+        works("a search for all eternity", sound, "quantize m.onnx --data data --samples 2 --accuracy-drop 100 --time-budget 99999999h -o q.onnx", &["q.onnx"]),
         fails("the same statistics twice", calibrated, "calibrate --merge s.qstats s.qstats -o t.qstats", 2, &["s.qstats", "in both statistics"]),
         works("statistics", calibrated, STATS, &["q.onnx"]),
         // What was quantized already.

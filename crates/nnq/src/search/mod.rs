@@ -129,7 +129,7 @@ pub fn search(
         bases: [None, None],
         calibrate_seconds: 0.0,
         clock,
-        deadline: target.budget.map(|b| clock + b),
+        deadline: target.budget.and_then(|b| clock.checked_add(b)),
         trials: Vec::new(),
         progress,
     };
@@ -178,9 +178,13 @@ impl Search<'_, '_> {
     fn cancelled(&self) -> Result<()> {
         quantize::check(self.job.cancel.as_deref())
     }
+    /// When a candidate has to be ready: the first one takes what it takes, so that there is an answer.
+    fn due(&self) -> Option<Instant> {
+        self.deadline.filter(|_| !self.trials.is_empty())
+    }
     fn check(&self) -> Result<()> {
         self.cancelled()?;
-        quantize::in_time(self.deadline)
+        quantize::in_time(self.due())
     }
     /// The network that a recipe begins with, and its statistics.
     fn base(&mut self, recipe: &Recipe) -> Result<(Arc<Graph>, Arc<Stats>)> {
@@ -205,7 +209,7 @@ impl Search<'_, '_> {
     fn prepare(&mut self, recipe: &Recipe) -> Result<Prepared> {
         let (balanced, stats) = self.base(recipe)?;
         let (threads, cancel) = (self.job.threads, self.job.cancel.as_ref());
-        let means = Means { threads, cancel, deadline: self.deadline, resume: None };
+        let means = Means { threads, cancel, deadline: self.due(), resume: None };
         let samples = self.job.samples.as_ref();
         let quantized = quantize::annotate_with(&balanced, &stats, recipe, samples, means, self.progress)?;
         Ok(Prepared { balanced, stats, quantized: Arc::new(quantized), calibrate_seconds: self.calibrate_seconds })
