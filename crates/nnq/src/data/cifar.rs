@@ -39,6 +39,8 @@ impl Cifar {
                 }
                 labels.push(u32::from(record[0]));
             }
+            // Labels lie on every page.
+            nnq_kernels::mmap::release(&bytes);
             this.batches.push((path.clone(), bytes));
         }
         Ok((this, labels))
@@ -51,7 +53,10 @@ impl Cifar {
     pub fn image(&self, index: usize) -> Result<Image> {
         let (batch, record) = self.find(index);
         let bytes = &self.batches[batch].1[record * RECORD + 1..(record + 1) * RECORD];
-        Image::new(32, 32, 3, permute(bytes, [3, 32, 32], [1, 2, 0]))
+        let image = Image::new(32, 32, 3, permute(bytes, [3, 32, 32], [1, 2, 0]));
+        // Memory does not grow with the number of images that were read.
+        nnq_kernels::mmap::release(bytes);
+        image
     }
     pub fn name(&self, index: usize) -> String {
         let (batch, record) = self.find(index);

@@ -1,100 +1,117 @@
 //! The extremes of each sample, for methods that average over samples.
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
-/// Minimum and maximum of each sample, keyed by the sample's index in the calibration set.
+/// Minimum and maximum of each sample, keyed by the sample's index in the calibration set: of the [`MOST`] samples with the highest indices, so that memory
+/// does not grow with their number.
 ///
-/// A moving average depends on the order of the samples. Keeping the extremes (8 bytes per sample) instead of the
-/// average makes merging commutative and lets every average be computed afterwards in the order of the indices,
-/// whatever the sharding was.
+/// A moving average depends on the order of the samples. Keeping the extremes instead of the average makes merging commutative and lets every average be
+/// computed afterwards in the order of the indices, whatever the sharding was.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct Extremes {
-    /// Runs of consecutive indices by their first; never adjacent, never empty.
-    runs: BTreeMap<u64, Vec<[f32; 2]>>,
+    /// In the order of the indices.
+    samples: Vec<(u64, [f32; 2])>,
+    /// There were more.
+    more: bool,
 }
+
+/// As many samples are kept: a moving average with the usual weight of 0.01 gives all that came before them a share of 0.99^1024 < 0.004 %.
+const MOST: usize = 1024;
+/// The largest share of an average that samples which are not kept may have.
+const LOST: f64 = 1e-4;
+/// Room is made for so many at once.
+const STEP: usize = 128;
 
 impl Extremes {
     /// Widens sample `index` by `[min, max]`.
     pub fn insert(&mut self, index: u64, min: f32, max: f32) {
         // -0 would make the bytes depend on the order.
         let new = [min + 0.0, max + 0.0];
-        if let Some((&start, run)) = self.runs.range_mut(..=index).next_back() {
-            let at = usize::try_from(index - start).unwrap_or(usize::MAX);
-            if let Some(old) = run.get_mut(at) {
+        let at = match self.samples.last() {
+            Some(&(last, _)) if last < index => Err(self.samples.len()),
+            _ => self.samples.binary_search_by_key(&index, |s| s.0),
+        };
+        match at {
+            Ok(i) => {
+                let old = &mut self.samples[i].1;
                 *old = [old[0].min(new[0]), old[1].max(new[1])];
-                return;
             }
-            if at == run.len() {
-                run.push(new);
-                self.join(start, index);
-                return;
+            // Lower than all that are kept.
+            Err(0) if self.samples.len() == MOST => self.more = true,
+            Err(i) => {
+                if self.samples.len() == MOST {
+                    self.more = true;
+                    self.samples.copy_within(1..i, 0);
+                    self.samples[i - 1] = (index, new);
+                } else {
+                    if self.samples.len() == self.samples.capacity() {
+                        self.samples.reserve_exact(STEP);
+                    }
+                    self.samples.insert(i, (index, new));
+                }
             }
-        }
-        self.runs.insert(index, vec![new]);
-        self.join(index, index);
-    }
-    /// Appends the run that begins after `last` to the one at `start`, which ends with `last`.
-    fn join(&mut self, start: u64, last: u64) {
-        if let Some(tail) = last.checked_add(1).and_then(|next| self.runs.remove(&next))
-            && let Some(run) = self.runs.get_mut(&start)
-        {
-            run.extend(tail);
         }
     }
     /// Adds the samples of `other`; a sample that both have gets the wider extremes.
     pub fn merge(&mut self, other: &Self) {
-        for (i, [min, max]) in other.iter() {
+        self.more |= other.more;
+        for &(i, [min, max]) in &other.samples {
             self.insert(i, min, max);
         }
     }
     /// `(index, [min, max])` in the order of the indices.
     pub fn iter(&self) -> impl Iterator<Item = (u64, [f32; 2])> + '_ {
-        self.runs.iter().flat_map(|(&start, run)| run.iter().enumerate().map(move |(i, x)| (start + i as u64, *x)))
+        self.samples.iter().copied()
     }
-    /// Number of samples.
+    /// Number of samples that are kept.
     pub fn len(&self) -> usize {
-        self.runs.values().map(Vec::len).sum()
+        self.samples.len()
     }
     /// No samples.
     pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.samples.is_empty()
     }
-    /// The exponential moving average of both extremes in the order of the indices: the first sample is copied, each
+    /// The exponential moving average of both extremes in the order of the indices: the first sample that is kept is copied, each
     /// further one `x` moves the average `m` to `m + c (x - m)`. `None` without samples.
-    pub fn moving_average(&self, c: f64) -> Option<[f64; 2]> {
-        self.iter().map(|(_, x)| x.map(f64::from)).reduce(|m, x| [m[0] + c * (x[0] - m[0]), m[1] + c * (x[1] - m[1])])
+    ///
+    /// # Errors
+    /// When samples that are not kept would have a say of more than 0.01 %: with very small `c`.
+    pub fn moving_average(&self, c: f64) -> Result<Option<[f64; 2]>> {
+        if self.more && (1.0 - c).powi(MOST as i32) > LOST {
+            return Err(Error::usage(format!(
+                "a moving average with weight {c} looks back further than the last {MOST} samples, whose extremes are kept"
+            ))
+            .cure("use moving-average:0.01 or more, or calibrate on fewer samples"));
+        }
+        let all = self.iter().map(|(_, x)| x.map(f64::from));
+        Ok(all.reduce(|m, x| [m[0] + c * (x[0] - m[0]), m[1] + c * (x[1] - m[1])]))
     }
 }
 
-/// What is written: pairs of first index and run.
+/// What is written: the samples, and whether there were more.
 #[derive(Serialize, Deserialize)]
-struct Wire(Vec<(u64, Vec<[f32; 2]>)>);
+struct Wire(Vec<(u64, [f32; 2])>, bool);
 
 impl From<Extremes> for Wire {
     fn from(e: Extremes) -> Self {
-        Self(e.runs.into_iter().collect())
+        Self(e.samples, e.more)
     }
 }
 
 impl TryFrom<Wire> for Extremes {
     type Error = &'static str;
-    fn try_from(wire: Wire) -> Result<Self, Self::Error> {
-        let mut last: Option<u64> = None;
-        for (start, run) in &wire.0 {
-            // Runs that touch would have been one.
-            if last.is_some_and(|l| l.checked_add(1).is_none_or(|next| *start <= next)) {
-                return Err("runs of samples overlap or touch");
-            }
-            let good = |&[lo, hi]: &[f32; 2]| {
-                lo.is_finite() && hi.is_finite() && lo <= hi && [lo, hi].iter().all(|x| x.to_bits() != 1 << 31)
-            };
-            if run.is_empty() || !run.iter().all(good) {
-                return Err("the extremes of a sample are not finite or not in order");
-            }
-            last = Some(start.checked_add(run.len() as u64 - 1).ok_or("sample indices overflow")?);
+    fn try_from(Wire(samples, more): Wire) -> Result<Self, Self::Error> {
+        if samples.len() > MOST || more && samples.len() < MOST || samples.windows(2).any(|w| w[0].0 >= w[1].0) {
+            return Err("samples are too many, too few or out of order");
         }
-        Ok(Self { runs: wire.0.into_iter().collect() })
+        let good = |&(_, [lo, hi]): &(u64, [f32; 2])| {
+            lo.is_finite() && hi.is_finite() && lo <= hi && [lo, hi].iter().all(|x| x.to_bits() != 1 << 31)
+        };
+        if !samples.iter().all(good) {
+            return Err("the extremes of a sample are not finite or not in order");
+        }
+        Ok(Self { samples, more })
     }
 }
 
@@ -104,14 +121,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn runs_join_and_repeats_widen() {
+    fn samples_stand_in_order_and_repeats_widen() {
         let mut e = Extremes::default();
         for i in [5, 7, 6, 0, u64::MAX, u64::MAX - 1] {
             e.insert(i, i as f32, i as f32 + 1.0);
         }
         e.insert(6, -3.0, 2.0);
-        let got: Vec<_> = e.runs.iter().map(|(s, r)| (*s, r.len())).collect();
-        assert_eq!(got, [(0, 1), (5, 3), (u64::MAX - 1, 2)]);
+        let got: Vec<_> = e.iter().map(|x| x.0).collect();
+        assert_eq!(got, [0, 5, 6, 7, u64::MAX - 1, u64::MAX]);
         assert_eq!(e.iter().find(|x| x.0 == 6), Some((6, [-3.0, 7.0])));
         assert_eq!(e.len(), 6);
     }
@@ -122,25 +139,47 @@ mod tests {
         e.insert(0, 0.0, 1.0);
         e.insert(2, -1.0, 0.0);
         // 0 -> -0.5 -> -0.625; 1 -> 1.5 -> 1.125
-        assert_eq!(e.moving_average(0.25), Some([-0.625, 1.125]));
-        assert_eq!(Extremes::default().moving_average(0.25), None);
+        assert_eq!(e.moving_average(0.25).unwrap(), Some([-0.625, 1.125]));
+        assert_eq!(Extremes::default().moving_average(0.25).unwrap(), None);
+    }
+    #[test]
+    fn the_last_samples_are_kept_in_any_order() {
+        let all = 3 * MOST as u64;
+        let mut up = Extremes::default();
+        (0..all).for_each(|i| up.insert(i, -(i as f32), i as f32));
+        let mut down = Extremes::default();
+        (0..all).rev().for_each(|i| down.insert(i, -(i as f32), i as f32));
+        // Odd ones and even ones apart.
+        let mut parts = [0, 1].map(|odd| {
+            let mut e = Extremes::default();
+            (0..all).filter(|i| i % 2 == odd).for_each(|i| e.insert(i, -(i as f32), i as f32));
+            e
+        });
+        let [a, b] = &mut parts;
+        a.merge(b);
+        assert_eq!((up.len(), up.iter().next()), (MOST, Some((2 * MOST as u64, [-2048.0, 2048.0]))));
+        assert!(up == down && up == *a);
+        // Far from what is lost, the average is that of all samples; too near to it, it is refused.
+        let whole = (0..all).map(|i| i as f64).reduce(|m, x| m + 0.05 * (x - m)).unwrap();
+        let [lo, hi] = up.moving_average(0.05).unwrap().unwrap();
+        assert!((hi - whole).abs() < 1e-9 * whole && lo == -hi);
+        assert!(up.moving_average(0.001).unwrap_err().to_string().contains("1024"));
     }
     #[test]
     fn lying_wire_is_refused() {
-        let run = || vec![[0.0f32, 1.0]];
+        let x = [0.0f32, 1.0];
         for bad in [
-            vec![(3, run()), (3, run())],
-            vec![(3, run()), (4, run())],
-            vec![(0, vec![])],
-            vec![(0, vec![[1.0, 0.0]])],
-            vec![(0, vec![[f32::NAN, 0.0]])],
-            vec![(0, vec![[-0.0, 0.0]])],
-            vec![(u64::MAX, run()), (u64::MAX, run())],
-            vec![(u64::MAX, vec![[0.0, 1.0]; 2])],
+            vec![(3, x), (3, x)],
+            vec![(4, x), (3, x)],
+            vec![(0, [1.0, 0.0])],
+            vec![(0, [f32::NAN, 0.0])],
+            vec![(0, [-0.0, 0.0])],
+            (0..=MOST as u64).map(|i| (i, x)).collect(),
         ] {
-            assert!(Extremes::try_from(Wire(bad.clone())).is_err(), "{bad:?}");
+            assert!(Extremes::try_from(Wire(bad.clone(), false)).is_err(), "{bad:?}");
         }
-        assert_eq!(Extremes::try_from(Wire(vec![(0, run()), (2, run())])).unwrap().len(), 2);
+        assert_eq!(Extremes::try_from(Wire(vec![(0, x), (2, x)], false)).unwrap().len(), 2);
+        assert!(Extremes::try_from(Wire(vec![(0, x), (2, x)], true)).is_err());
     }
 
     proptest! {

@@ -204,7 +204,7 @@ pub fn choose(method: RangeMethod, sketch: &Sketch, scheme: Scheme) -> Result<Ra
     let range = match method {
         RangeMethod::MinMax => Range { lo, hi },
         RangeMethod::MovingAverage { c } => {
-            let [lo, hi] = sketch.samples().moving_average(c).ok_or_else(|| {
+            let [lo, hi] = sketch.samples().moving_average(c)?.ok_or_else(|| {
                 Error::usage("the statistics hold no extremes of single samples").cure("use another range method")
             })?;
             Range { lo, hi }

@@ -1,0 +1,106 @@
+"""Measures the table of docs/results.md: networks x bits x recipes, integer engine, full test sets.
+
+    python3 tools/ptq_table.py --nnq target/release/nnq --data ../shared/data --cifar DIR --work DIR [--only resnet20,w4a4] > table.md
+
+DIR of --cifar holds data_batch_1.bin and test_batch.bin in CIFAR-10's binary format. What was measured stays in WORK/table.json: a
+run that was stopped goes on there.
+"""
+import argparse
+import json
+import pathlib
+import subprocess
+import time
+
+BITS = ["w8a8", "w6a6", "w4a8", "w4a4", "w3a3"]
+WIDE = 'version = 1\nfirst = "8bit"\nlast = "8bit"\nsum_operands = "8bit"\n'
+LAYERS = ["--weight-range", "mse", "--rounding", "descent", "--compensate", "--correct-bias"]
+
+
+def networks(data, cifar):
+    """Name: model, training data, test data, preprocessing, further flags, samples."""
+    models, nette = data / "models", data / "imagenette"
+    classes = ["--classes", str(nette / "classes.tsv")]
+    images = (nette / "train", nette / "val")
+    cifar = (cifar / "data_batch_1.bin", cifar / "test_batch.bin")
+    return {
+        "resnet20": (models / "resnet20_cifar10_fp32.onnx", *cifar, "cifar10", [], 1024),
+        "resnet56": (models / "resnet56_cifar10_fp32.onnx", *cifar, "cifar10", [], 1024),
+        "mobilenetv2": (models / "mobilenetv2_tv_imagenette10_fp32.onnx", *images, "imagenet", [], 996),
+        "mobilenetv1": (models / "mobilenetv1_0.75_224_imagenet_fp32.onnx", *images, "inception", classes, 996),
+        "squeezenet": (models / "squeezenet1.1_imagenet_fp32.onnx", *images, "imagenet", classes, 996),
+    }
+
+
+def recipes(bits, wide):
+    """Name: flags, whether samples are looked at again."""
+    best_range = "norm" if bits.endswith(("a8", "a6")) else "mse"
+    return {
+        "minmax": (["--range", "minmax"], False),
+        "percentile": (["--range", "percentile:99.99"], False),
+        "histogram": (["--range", "norm"], False),
+        "best": (["--recipe", str(wide), "--range", best_range, *LAYERS], True),
+    }
+
+
+def main():
+    p = argparse.ArgumentParser()
+    for name in ["nnq", "data", "cifar", "work"]:
+        p.add_argument(f"--{name}", type=pathlib.Path, required=True)
+    p.add_argument("--only", default="", help="words that a row's name has to have, all of them")
+    args = p.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    wide = args.work / "wide.toml"
+    wide.write_text(WIDE)
+    path = args.work / "table.json"
+    done = json.loads(path.read_text()) if path.exists() else {}
+
+    def nnq(*words):
+        out = subprocess.run([str(args.nnq), *map(str, words), "--json"], capture_output=True, text=True)
+        if out.returncode:
+            return {"error": out.stderr.strip()}
+        return json.loads(out.stdout)
+
+    def top1(report):
+        return report.get("error") or report.get("top1_restricted") or report["top1"]
+
+    nets = networks(args.data, args.cifar)
+    for name, (model, train, test, preprocess, more, samples) in nets.items():
+        wanted = [
+            (f"{name} {bits} {recipe}", bits, flags, again)
+            for bits in BITS
+            for recipe, (flags, again) in recipes(bits, wide).items()
+            if all(word in f"{name} {bits} {recipe}".split() for word in args.only.split(",") if word)
+        ]
+        evaluate = ["--data", test, "--preprocess", preprocess, *more]
+        if wanted and f"{name} float" not in done:
+            done[f"{name} float"] = top1(nnq("eval", model, *evaluate, "--engine", "float"))
+        stats = args.work / f"{name}.qstats"
+        for key, bits, flags, again in wanted:
+            if key in done:
+                continue
+            reading = ["--data", train, "--preprocess", preprocess]
+            if not stats.exists():
+                nnq("calibrate", model, *reading, "--samples", samples, "-o", stats)
+            out, clock = args.work / "out.onnx", time.time()
+            source = [*reading, "--samples", samples] if again else ["--stats", stats]
+            report = nnq("quantize", model, *source, "--bits", bits, *flags, "-o", out)
+            seconds = time.time() - clock
+            done[key] = report.get("error") or top1(nnq("eval", out, *evaluate, "--engine", "int"))
+            done[f"{key} seconds"] = round(seconds, 1)
+            path.write_text(json.dumps(done, indent=1))
+
+    show = lambda x: "-" if x is None else x if isinstance(x, str) else f"{100 * x:.2f}"
+    print("| network, float | bits | min-max | percentile 99.99 | histogram (norm) | best recipe | lost by it |")
+    print("|---|---|---|---|---|---|---|")
+    for name in nets:
+        float_ = done.get(f"{name} float")
+        for bits in BITS:
+            cells = [done.get(f"{name} {bits} {r}") for r in recipes(bits, wide)]
+            if all(c is None for c in cells):
+                continue
+            lost = f"{100 * (float_ - cells[-1]):.2f}" if isinstance(cells[-1], float) else "-"
+            print(f"| {name}, {show(float_)} | {bits.upper()} | " + " | ".join(map(show, cells)) + f" | {lost} |")
+
+
+if __name__ == "__main__":
+    main()
