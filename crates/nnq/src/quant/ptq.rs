@@ -6,9 +6,9 @@ use crate::{
     quant::{
         moments::Known,
         observer::Observer,
-        place::{self, Group},
+        place::{self, Group, Mode},
         range,
-        recipe::{LayerRecipe, Logits, Position, Recipe, SumOperands},
+        recipe::{ActivationMode, LayerRecipe, Logits, Position, Recipe, SumOperands},
         rounder::Task,
         stats::Stats,
         weights,
@@ -71,14 +71,14 @@ pub struct Product {
 }
 
 impl Start {
-    /// Gives activations their grids.
+    /// Gives activations their grids, and says which are quantized as they come.
     ///
     /// # Errors
     /// As [`quantize`].
     pub fn new(graph: &Graph, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
         let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
         let layers = Layers::new(graph, recipe)?;
-        let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
+        let placement = place::place(graph, &layers.modes, recipe.logits == Logits::Int8);
         if placement.products.is_empty() {
             return Err(Error::usage("no layer of the model can be quantized").cure(
                 "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
@@ -92,6 +92,19 @@ impl Start {
             let params = Arc::new(params);
             for &v in &group.values {
                 out.graph.value_mut(v).quant = Some(params.clone());
+            }
+        }
+        for &v in &placement.dynamic {
+            out.graph.value_mut(v).dynamic = true;
+        }
+        for id in placement.products.iter().filter(|id| layers.modes[id.0 as usize] == Mode::Dynamic) {
+            let (node, x) = (graph.node(*id), graph.node(*id).input(0));
+            if let Some(x) = x.filter(|&x| out.graph.value(x).quant.is_some()) {
+                out.messages.push(format!(
+                    "'{}' reads '{}' as static codes, as other layers do: one value has one grid",
+                    node.name,
+                    graph.value(x).name
+                ));
             }
         }
         let nodes: Vec<(&str, &str)> = graph.nodes().map(|(_, n)| (n.name.as_str(), n.op.name())).collect();
@@ -146,7 +159,7 @@ impl Start {
 /// The recipe, resolved for every node.
 struct Layers {
     of: Vec<LayerRecipe>,
-    float: Vec<bool>,
+    modes: Vec<Mode>,
     general: LayerRecipe,
     sum_operands: SumOperands,
 }
@@ -154,7 +167,7 @@ struct Layers {
 impl Layers {
     fn new(graph: &Graph, recipe: &Recipe) -> Result<Self> {
         // The first and the last layer are the first and the last product that can be quantized at all.
-        let all = place::place(graph, &vec![false; graph.node_count()], false).products;
+        let all = place::place(graph, &vec![Mode::Static; graph.node_count()], false).products;
         let position = |id: NodeId| match (all.first() == Some(&id), all.last() == Some(&id)) {
             (true, _) => Position::First,
             (_, true) => Position::Last,
@@ -169,10 +182,16 @@ impl Layers {
             Op::Concat { .. } => !recipe.quantize_concat,
             _ => false,
         };
-        let float = graph.nodes().map(|(id, n)| of[id.0 as usize].keep_float || kept(&n.op)).collect();
+        let mode = |(id, node): (NodeId, &crate::ir::Node)| match of[id.0 as usize] {
+            LayerRecipe { keep_float: true, .. } => Mode::Float,
+            _ if kept(&node.op) => Mode::Float,
+            layer if layer.activation.mode == ActivationMode::Dynamic => Mode::Dynamic,
+            _ => Mode::Static,
+        };
+        let modes = graph.nodes().map(mode).collect();
         Ok(Self {
             of,
-            float,
+            modes,
             general: recipe.resolve_at("", "Input", Position::First)?,
             sum_operands: recipe.sum_operands,
         })
@@ -214,8 +233,14 @@ fn activation(
 fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&Known>, seed: u64) -> Result<()> {
     let Product { id, x, w, axis, shape, recipe: layer, .. } = product;
     let node = out.graph.node(*id).clone();
-    let grid = out.graph.value(*x).quant.as_ref().and_then(|q| q.as_tensor());
-    let (sx, _) = grid.ok_or_else(|| Error::internal("a product whose input has no grid"))?;
+    let value = out.graph.value(*x);
+    let grid = value.quant.as_ref().and_then(|q| q.as_tensor());
+    // Without a grid that is known the bias stays real.
+    let sx = match (grid, value.dynamic) {
+        (Some((sx, _)), _) => Some(sx),
+        (None, true) => None,
+        (None, false) => return Err(Error::internal("a product whose input has no grid")),
+    };
     let name = out.graph.value(*w).name.clone();
     let place = || format!("weight '{name}'");
     let mut params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
@@ -238,7 +263,7 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&
         Some(Arc::new(Tensor::of(&[channels], new.collect::<Vec<f32>>())))
     };
     let mut bias_real = for_codes(&task, &rows);
-    if let Some(b) = &bias_real
+    if let (Some(b), Some(sx)) = (&bias_real, sx)
         && let Some((wider, changed)) = widen(&params, b, sx, channels)
     {
         out.messages.push(format!(
@@ -253,7 +278,7 @@ fn round(out: &mut Quantized, product: &Product, target: &[f32], known: Option<&
     let new_w = constant(&mut out.graph, &name, *w, packed, params.clone());
     let mut inputs = node.inputs.clone();
     inputs[1] = Some(new_w);
-    if let Some(real) = bias_real {
+    if let (Some(real), Some(sx)) = (bias_real, sx) {
         let fresh = || out.graph.fresh_name(&format!("{name}_bias"));
         let name = bias.map_or_else(fresh, |b| out.graph.value(b).name.clone());
         let (codes, bias_params) = bias_codes(&real, &params, sx, channels).at(|| format!("bias '{name}'"))?;
