@@ -52,7 +52,7 @@ fn run(graph: &Graph, x: &Tensor) -> (Tensor, Arc<Program>) {
 
 /// The file's own nodes, one after the other.
 fn node_by_node(graph: &Graph, x: &Tensor) -> Tensor {
-    float::Session::new(Arc::new(graph.clone()), 1).unwrap().run(vec![x.clone()]).unwrap().remove(0)
+    float::Session::new(Arc::new(graph.clone()), &float::Options::default()).unwrap().run(vec![x.clone()]).unwrap().remove(0)
 }
 
 #[test]
