@@ -320,9 +320,11 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     let wanted = job.recipe.needs_statistics();
     let stats = match (&job.stats, &job.samples) {
         (Some(path), _) if !wanted => {
-            return Err(Error::usage("the recipe finds the grids of activations at run time: statistics are of no use")
-                .at(path.display())
-                .cure("leave out --stats, or the dynamic mode"));
+            return Err(Error::usage(
+                "the recipe finds the grids of activations at run time: statistics are of no use",
+            )
+            .at(path.display())
+            .cure("leave out --stats, or the dynamic mode"));
         }
         (Some(path), _) => {
             let stats = Stats::read(path)?;

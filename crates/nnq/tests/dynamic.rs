@@ -8,7 +8,7 @@ use nnq::{
     engine,
     exec::{
         float, int,
-        lower::{Profile, ProductOut, Program, StepKind, lower},
+        lower::{ProductOut, Profile, Program, StepKind, lower},
         sim,
     },
     formats::onnx::{self, quantized},
@@ -35,7 +35,10 @@ fn bits(t: &Tensor) -> Vec<u32> {
 }
 
 fn dynamic_products(p: &Program) -> usize {
-    p.steps.iter().filter(|s| matches!(&s.kind, StepKind::Product(p) if matches!(p.out, ProductOut::Dynamic { .. }))).count()
+    p.steps
+        .iter()
+        .filter(|s| matches!(&s.kind, StepKind::Product(p) if matches!(p.out, ProductOut::Dynamic { .. })))
+        .count()
 }
 
 /// Simulator and integer engine on every instruction set and some threads; answers what both give.
@@ -55,7 +58,11 @@ fn run(graph: &Graph, x: &Tensor) -> (Tensor, Arc<Program>) {
 
 /// The file's own nodes, one after the other.
 fn node_by_node(graph: &Graph, x: &Tensor) -> Tensor {
-    float::Session::new(Arc::new(graph.clone()), &float::Options::default()).unwrap().run(vec![x.clone()]).unwrap().remove(0)
+    float::Session::new(Arc::new(graph.clone()), &float::Options::default())
+        .unwrap()
+        .run(vec![x.clone()])
+        .unwrap()
+        .remove(0)
 }
 
 #[test]

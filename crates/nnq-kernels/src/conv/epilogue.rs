@@ -141,7 +141,9 @@ impl Form {
     pub(crate) fn makes(self, out: OutPtr) -> bool {
         matches!(
             (self, out),
-            (Form::Codes, OutPtr::U8 { .. }) | (Form::Real | Form::Dynamic, OutPtr::F32(_)) | (Form::Sums, OutPtr::I32(_))
+            (Form::Codes, OutPtr::U8 { .. })
+                | (Form::Real | Form::Dynamic, OutPtr::F32(_))
+                | (Form::Sums, OutPtr::I32(_))
         )
     }
 

@@ -66,7 +66,13 @@ impl Ready {
         let mut prepared = Prepared::default();
         epi.prepare(&mut prepared, &mut Vec::new(), lanes());
         let w_zero = epi.w_zero.map(|zeros| lanes().map(|channel| channel.map_or(0, |c| zeros[c])).collect());
-        Ready { prepared, start: start(epi, c, blocks, x_zero).collect(), w_zero, together, direct: direct::fits(geom, epi) }
+        Ready {
+            prepared,
+            start: start(epi, c, blocks, x_zero).collect(),
+            w_zero,
+            together,
+            direct: direct::fits(geom, epi),
+        }
     }
 
     fn bytes(&self) -> usize {

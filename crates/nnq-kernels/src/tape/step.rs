@@ -67,10 +67,16 @@ pub struct Code {
 #[allow(missing_docs)]
 pub enum Requantize {
     Onnx(Arc<[f32]>),
-    Dyadic { mult: Arc<[i32]>, shift: Arc<[u8]> },
+    Dyadic {
+        mult: Arc<[i32]>,
+        shift: Arc<[u8]>,
+    },
     Real(Arc<[f32]>),
     /// Scale of the weights and real bias of each output channel; the scale of the inputs is found as they come.
-    Dynamic { scale: Arc<[f32]>, bias: Arc<[f32]> },
+    Dynamic {
+        scale: Arc<[f32]>,
+        bias: Arc<[f32]>,
+    },
 }
 
 /// Extremes of real numbers in the arena: those of each run of [`Found::RUN`] numbers, one after the other.

@@ -115,9 +115,9 @@ impl Memory {
     fn found(&self, found: Found) -> (f32, u8) {
         let len = found.runs * 12;
         let entries = self.span(Span { at: found.at, len });
-        let ends = entries.chunks_exact(12).flat_map(|e| {
-            [0, 4].map(|i| f32::from_le_bytes(e[i..i + 4].try_into().expect("four bytes")))
-        });
+        let ends = entries
+            .chunks_exact(12)
+            .flat_map(|e| [0, 4].map(|i| f32::from_le_bytes(e[i..i + 4].try_into().expect("four bytes"))));
         spec::dynamic(&ends.collect::<Vec<_>>())
     }
 

@@ -15,8 +15,8 @@ use nnq_kernels::{
     conv::{ConvGeom, PackedConv, Way},
     depthwise::PackedDepthwise,
     tape::{
-        Average, Choice, Code, Copies, Found, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize, Residual,
-        Span, Strided, Tape, Weights, Within, Workspace,
+        Average, Choice, Code, Copies, Found, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize,
+        Residual, Span, Strided, Tape, Weights, Within, Workspace,
     },
     team::Team,
 };

@@ -474,8 +474,10 @@ impl Recipe {
         i64::try_from(self.seed).map_err(|_| Error::usage(format!("seed {} is above 2^63 - 1", self.seed)))?;
         check_pair(&self.activation, &self.weight)?;
         if self.is_dynamic() && self.layer_by_layer() {
-            return Err(Error::usage("activation.mode = \"dynamic\" beside methods that look at samples layer by layer")
-                .cure("leave out compensate, correct_bias and roundings other than nearest and stochastic"));
+            return Err(Error::usage(
+                "activation.mode = \"dynamic\" beside methods that look at samples layer by layer",
+            )
+            .cure("leave out compensate, correct_bias and roundings other than nearest and stochastic"));
         }
         for o in &self.layers {
             let fault = |cause: &str| Err(Error::usage(cause).at(o.describe()));

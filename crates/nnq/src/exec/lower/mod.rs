@@ -352,9 +352,11 @@ impl Program {
 
 /// The error where numbers have no grid that could be found as they come.
 pub(in crate::exec) fn no_range(value: &str) -> Error {
-    Error::value("some of its numbers are NaN or infinite, or their range is beyond binary32: no codes can stand for them")
-        .at(format!("value '{value}'"))
-        .cure("look for what is not finite in the input; a layer that overflows can be kept float")
+    Error::value(
+        "some of its numbers are NaN or infinite, or their range is beyond binary32: no codes can stand for them",
+    )
+    .at(format!("value '{value}'"))
+    .cure("look for what is not finite in the input; a layer that overflows can be kept float")
 }
 
 /// The dyadic form of a multiplier, or why there is none.

@@ -15,7 +15,10 @@ impl Net {
 }
 
 fn products(kinds: &[StepKind]) -> usize {
-    kinds.iter().filter(|k| matches!(k, StepKind::Product(p) if matches!(p.out, lower::ProductOut::Dynamic { .. }))).count()
+    kinds
+        .iter()
+        .filter(|k| matches!(k, StepKind::Product(p) if matches!(p.out, lower::ProductOut::Dynamic { .. })))
+        .count()
 }
 
 #[test]

@@ -93,7 +93,9 @@ impl Planner<'_> {
         let rows = |layout: Layout| conv || layout == Layout::RowMajor;
         let source = if rows(px.layout) { px.span() } else { self.reordered(&px, Layout::RowMajor)? };
         let codes = match &product.out {
-            lower::ProductOut::Real { .. } | lower::ProductOut::Dynamic { .. } => Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 },
+            lower::ProductOut::Real { .. } | lower::ProductOut::Dynamic { .. } => {
+                Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }
+            }
             lower::ProductOut::Code { clamp, .. } => Stored::of(self.program.grid(y)?, *clamp),
         };
         let mut kernel = Product {

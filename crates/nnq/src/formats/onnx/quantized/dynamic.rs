@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    ir::{DType, Graph, Granularity, Node, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
+    ir::{DType, Granularity, Graph, Node, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
 };
 use std::sync::Arc;
 
@@ -61,9 +61,12 @@ pub(super) fn write(b: &mut Build, node: &Node) -> Result<bool> {
     let Some(Product { x, w, qw, bias }) = Product::of(src, node) else { return Ok(false) };
     let (Some(y), Some(weight)) = (node.output(0), src.constant(w)) else { return Ok(false) };
     if qw.qtype.bits > 8 {
-        return Err(Error::unsupported(format!("weights of {} bits beside inputs quantized as they come", qw.qtype.bits))
-            .at(format!("weight '{}'", src.value(w).name))
-            .cure("use 8 bits or fewer: ONNX has integer products of 8 bits only"));
+        return Err(Error::unsupported(format!(
+            "weights of {} bits beside inputs quantized as they come",
+            qw.qtype.bits
+        ))
+        .at(format!("weight '{}'", src.value(w).name))
+        .cure("use 8 bits or fewer: ONNX has integer products of 8 bits only"));
     }
     let live = quantized(b, x)?;
     let (op, w_codes, trailing) = match &node.op {

@@ -94,9 +94,7 @@ impl<'a> Product<'a> {
 pub(super) fn weight_axis(op: &Op, rank: usize, bias: bool) -> Option<usize> {
     match op {
         Op::Conv(_) => Some(0),
-        Op::Gemm { alpha, beta, trans_a: false, trans_b }
-            if *alpha == 1.0 && (*beta == 1.0 || !bias) && rank == 2 =>
-        {
+        Op::Gemm { alpha, beta, trans_a: false, trans_b } if *alpha == 1.0 && (*beta == 1.0 || !bias) && rank == 2 => {
             Some(usize::from(!trans_b))
         }
         Op::MatMul if rank == 2 => Some(1),

@@ -60,9 +60,16 @@ fn annotations_come_back() {
         let back = absorb(&file(&explicit)).expect("sound");
         crate::ir::verify(&back).expect("sound");
         assert_eq!(live(&back), ["x", "f"], "{}", back.to_text());
-        assert!(!kinds(&back).iter().any(|k| ["DynamicQuantizeLinear", "Cast", "Mul"].contains(k)), "{:?}", kinds(&back));
+        assert!(
+            !kinds(&back).iter().any(|k| ["DynamicQuantizeLinear", "Cast", "Mul"].contains(k)),
+            "{:?}",
+            kinds(&back)
+        );
         let zero = |g: &Graph| {
-            let q = g.values().filter_map(|(_, v)| v.quant.clone()).find(|q| q.zero_point.len() == 4 && q.zero_point[0] == 3);
+            let q = g
+                .values()
+                .filter_map(|(_, v)| v.quant.clone())
+                .find(|q| q.zero_point.len() == 4 && q.zero_point[0] == 3);
             q.expect("the weight with zero points")
         };
         assert_eq!(zero(&back), zero(&g));
@@ -91,8 +98,7 @@ fn other_forms_stay_nodes() {
         let mut n = Net::new();
         let x = n.input("x", &[2, 3]);
         let value = |n: &mut Net, name: &str, dtype| n.0.add_value(name, Some(dtype), None).expect("fresh");
-        let (q, s, z) =
-            (value(&mut n, "q", DType::U8), value(&mut n, "s", DType::F32), value(&mut n, "z", DType::U8));
+        let (q, s, z) = (value(&mut n, "q", DType::U8), value(&mut n, "s", DType::F32), value(&mut n, "z", DType::U8));
         n.0.add_node("dql", Op::DynamicQuantizeLinear, vec![Some(x)], vec![Some(q), Some(s), Some(z)]);
         let w = n.constant("w", Tensor::of(&[3, 2], vec![1i8, -2, 3, -4, 5, -6]));
         let zero = if case == "other zero point" { n.constant("z0", Tensor::scalar(3u8)) } else { z };
