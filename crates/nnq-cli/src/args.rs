@@ -96,13 +96,14 @@ pub struct Calibrate {
 #[command(after_help = "Examples:
   nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx
   nnq quantize net.onnx --data cifar --bits w4a8 --rounding descent --compensate -o net.int4.onnx
-  nnq quantize net.onnx --data cifar --bits w6a6 --accuracy-drop 0.5 --time-budget 10m -o net.onnx")]
+  nnq quantize net.onnx --data cifar --bits w6a6 --accuracy-drop 0.5 --time-budget 10m -o net.onnx
+  nnq quantize net.onnx --dynamic -o net.int8.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
     /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
-    #[arg(long, value_name = "DIR", required_unless_present = "stats")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["stats", "dynamic", "recipe"])]
     pub data: Option<PathBuf>,
     #[command(flatten)]
     pub reading: Reading,
@@ -112,6 +113,10 @@ pub struct Quantize {
     /// norm [default: as the recipe says]
     #[arg(long, value_name = "METHOD")]
     pub range: Option<nnq::quant::range::RangeMethod>,
+    /// Find the ranges of what layers read at run time, from the numbers that come: needs no data; layers that are no
+    /// products stay in floating point
+    #[arg(long, conflicts_with_all = ["range", "stats"])]
+    pub dynamic: bool,
     #[command(flatten)]
     pub method: Method,
     /// Choices and per-layer overrides [default: the built-in recipe]
@@ -159,9 +164,9 @@ pub struct Eval {
     pub reading: Reading,
     #[command(flatten)]
     pub threads: Threads,
-    /// Samples that run at once
-    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..))]
-    pub batch: u32,
+    /// Samples that run at once [default: 32, or 1 for models quantized dynamically, whose results depend on it]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch: Option<u32>,
     /// Only the first N samples
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,

@@ -34,6 +34,7 @@
 
 pub mod conv;
 pub mod depthwise;
+pub mod dynamic;
 pub mod eltwise;
 pub mod float;
 pub mod isa;

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`quantize_f32`] | `rne(x / s) + z` | to even |
 //! | [`requantize_onnx`] | `rne(f32(acc) * m) + z` | to even |
+//! | [`dynamic_grid`] | `s = (hi - lo) / 255`, `z = rne(-lo / s)` | to even |
 //! | [`requantize_dyadic`] | `(acc * m + 2^(t-1)) >> t` | toward +infinity |
 //! | [`AddDyadic::apply`] | `(a * ma + b * mb + 2^(t-1)) >> t` | toward +infinity |
 //! | [`requantize_gemmlowp`] | two steps: SRDHM, then a division by a power of two | +infinity, then away from zero |
@@ -43,6 +44,27 @@ pub fn stochastic_f32(x: f32, scale: f32, zero: i32, lo: i32, hi: i32, draw: f32
     let v = x / scale;
     let below = v.floor();
     to_code(if v - below > draw { below + 1.0 } else { below }, zero, lo, hi)
+}
+
+/// The grid of dynamic quantization (`docs/numerics.md` section 11): unsigned codes of 8 bits over numbers from
+/// `low <= 0` to `high >= 0`. The scale is `(high - low) / 255`, or 1 where that is 0; the zero point is
+/// `rne(clamp(0 - low / scale, 0, 255))`. `None` where `high - low` is no finite number.
+#[inline]
+pub fn dynamic_grid(low: f32, high: f32) -> Option<(f32, u8)> {
+    let range = high - low;
+    if !range.is_finite() {
+        return None;
+    }
+    let scale = range / 255.0;
+    let scale = if scale == 0.0 { 1.0 } else { scale };
+    Some((scale, rne_f32((0.0 - low / scale).clamp(0.0, 255.0)) as u8))
+}
+
+/// The real number of an accumulator of a dynamic product: `f32(acc) * (x_scale * w_scale) + bias`, every operation
+/// rounded once.
+#[inline]
+pub fn dynamic_real(acc: i32, x_scale: f32, w_scale: f32, bias: f32) -> f32 {
+    acc as f32 * (x_scale * w_scale) + bias
 }
 
 /// `f32(q - zero) * scale`.

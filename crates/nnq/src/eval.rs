@@ -27,8 +27,8 @@ pub struct Labelled {
 /// How to evaluate.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Samples that run at once. A model that fixes its batch overrules this.
-    pub batch: usize,
+    /// Samples that run at once; `None`: [`usual_batch`]. A model that fixes its batch overrules this.
+    pub batch: Option<usize>,
     /// Only the first so many samples.
     pub limit: Option<usize>,
     /// Threads that read and decode; 0: one per core.
@@ -38,9 +38,9 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Batches of 32, everything, one thread per core.
+    /// Usual batches, everything, one thread per core.
     fn default() -> Self {
-        Self { batch: 32, limit: None, threads: 0, cancel: None }
+        Self { batch: None, limit: None, threads: 0, cancel: None }
     }
 }
 
@@ -84,6 +84,11 @@ pub struct EvalReport {
     pub correct_restricted: Option<Vec<bool>>,
 }
 
+/// How many samples run at once where nobody says it: 32, and one by one where results depend on what runs together.
+pub fn usual_batch(graph: &Graph) -> usize {
+    if graph.is_dynamic() { 1 } else { 32 }
+}
+
 /// Runs every sample and counts. `progress(done, of)` is called after each batch.
 ///
 /// # Errors
@@ -98,7 +103,7 @@ pub fn evaluate(
     let start = Instant::now();
     let dataset = &data.dataset;
     check(engine.graph(), data)?;
-    let batch = engine.batch(options.batch);
+    let batch = engine.batch(options.batch.unwrap_or_else(|| usual_batch(engine.graph())));
     let count = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
     let settings = Settings { batch, threads: options.threads, skip_corrupt: false, cancel: options.cancel.clone() };
     let loader = Loader::new(dataset.clone(), data.preprocess.clone(), (0..count).collect(), settings)?;
@@ -257,7 +262,7 @@ mod tests {
         for (fixed, batch) in [(None, 1), (None, 2), (None, 7), (Some(1), 4), (Some(3), 4), (Some(8), 1)] {
             let mut engine = colours(fixed.map_or(Dim::sym("N"), Dim::Fixed));
             let mut seen = Vec::new();
-            let options = Options { batch, ..Options::default() };
+            let options = Options { batch: Some(batch), ..Options::default() };
             let report = evaluate(&mut engine, &data, &options, &mut |done, of| seen.push((done, of))).unwrap();
             assert_eq!(report.correct, [true, true, true, false, true], "{fixed:?} {batch}");
             assert_eq!((report.samples, report.top1, report.top5, report.top1_restricted), (5, 0.8, 1.0, None));

@@ -170,6 +170,10 @@ fn quantization(graph: &Graph) -> Quantization {
         .collect();
     q.of_activations = produced.len();
     for (id, value) in graph.values() {
+        if value.dynamic && produced.contains(&id) {
+            q.activations += 1;
+            *q.types.entry("u8 dynamic".into()).or_default() += 1;
+        }
         let Some(params) = &value.quant else { continue };
         if value.constant.is_some() {
             q.constants += 1;

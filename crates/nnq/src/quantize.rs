@@ -472,7 +472,15 @@ fn prepare(
     let place = || job.model.display();
     let balanced = if job.recipe.equalize { balanced(job, graph, messages)? } else { graph.clone() };
     let clock = Instant::now();
+    let wanted = job.recipe.needs_statistics();
     let stats = match (&job.stats, &job.samples) {
+        (Some(path), _) if !wanted => {
+            return Err(Error::usage(
+                "the recipe finds the grids of activations at run time: statistics are of no use",
+            )
+            .at(path.display())
+            .cure("leave out --stats, or the dynamic mode"));
+        }
         (Some(path), _) => {
             let stats = Stats::read(path)?;
             if stats.meta.model != digest {
@@ -482,11 +490,14 @@ fn prepare(
             }
             stats
         }
+        // Nothing has to be known of activations.
+        (None, _) if !wanted => Stats::new(digest, String::new()),
         (None, Some(samples)) => {
             calibrate(&balanced, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
         }
         (None, None) => {
-            return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"));
+            return Err(Error::usage("neither data nor statistics to calibrate with")
+                .cure("give --data or --stats, or quantize with --dynamic, which needs neither"));
         }
     };
     let calibrate_seconds = clock.elapsed().as_secs_f64();

@@ -26,9 +26,10 @@ pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     let mut engine =
         super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
     let data = super::labelled(&args.data, &args.reading)?;
-    super::tune(&mut engine, args.tuning, args.batch as usize, interrupt).at(|| &model)?;
+    let batch = args.batch.map_or_else(|| eval::usual_batch(engine.graph()), |n| n as usize);
+    super::tune(&mut engine, args.tuning, batch, interrupt).at(|| &model)?;
     let options = Options {
-        batch: args.batch as usize,
+        batch: Some(batch),
         limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         threads: args.threads.threads,
         cancel: Some(interrupt.flag()),

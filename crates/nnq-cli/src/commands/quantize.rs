@@ -7,7 +7,10 @@ use crate::{
 use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
-    quant::{recipe::Recipe, report::LayerLoss},
+    quant::{
+        recipe::{ActivationMode, Recipe},
+        report::LayerLoss,
+    },
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
 };
@@ -24,6 +27,9 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     args.method.apply(&mut recipe);
     if let Some(range) = args.range {
         recipe.activation.range = range;
+    }
+    if args.dynamic {
+        recipe.activation.mode = ActivationMode::Dynamic;
     }
     recipe.check()?;
     let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;

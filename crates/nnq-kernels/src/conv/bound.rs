@@ -3,7 +3,7 @@
 use super::tiled;
 use super::{
     ConvGeom, Epilogue, Out, Scratch, Weights, block,
-    epilogue::{Form, OutPtr, Owned, Ready},
+    epilogue::{Form, Live, OutPtr, Owned, Ready},
     pack::Panels,
     scalar,
     sources::Plan,
@@ -154,10 +154,11 @@ impl BoundConv {
         self.form.check(self.geom.c_out, rows.len(), &out);
         let out = out.address(rows.start, self.geom.c_out);
         // SAFETY: the slice holds every output of `rows`, as was checked.
-        unsafe { self.run_part(x, rows, 0..self.panels(), out, scratch) };
+        unsafe { self.run_part(x, None, rows, 0..self.panels(), out, scratch) };
     }
 
-    /// Computes the output pixels `rows` of the channels in `panels`.
+    /// Computes the output pixels `rows` of the channels in `panels`. `live`: the grid of the inputs, where the epilogue is
+    /// [`super::Requant::Dynamic`]; without, it is what the convolution was bound with.
     ///
     /// # Panics
     /// When `x` is too short, a range reaches too far or `out` is not of the kind that the epilogue makes.
@@ -168,6 +169,7 @@ impl BoundConv {
     pub(crate) unsafe fn run_part(
         &self,
         x: &[u8],
+        live: Option<Live>,
         rows: Range<usize>,
         panels: Range<usize>,
         out: OutPtr,
@@ -175,29 +177,40 @@ impl BoundConv {
     ) {
         self.geom.check_run(x.len(), &rows);
         assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
+        assert!(live.is_none() || self.form == Form::Dynamic, "a product whose inputs have one grid was given another");
         assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
         if rows.is_empty() || panels.is_empty() || self.geom.c_out == 0 {
             return;
         }
+        let x_zero = live.map_or(self.x_zero, |live| live.zero);
         match &self.code {
             Code::Plain(w, epi) => {
                 // SAFETY: the caller's.
                 let out = unsafe { out.slice(rows.start, rows.len(), self.geom.c_out) };
-                scalar::run(&self.geom, w, x, self.x_zero, rows, &epi.borrow(), out);
+                scalar::run(&self.geom, w, x, x_zero, rows, &epi.live(live), out);
             }
             Code::Panels(code) => {
-                let OnPanels { panels: all, plan, ready, .. } = &**code;
-                let (geom, x_zero) = (&self.geom, self.x_zero);
-                let way = self.way;
+                let OnPanels { panels: all, plan, .. } = &**code;
+                let mut own = scratch.live.take();
+                let ready = match live {
+                    None => &code.ready,
+                    Some(live) => own.get_or_insert_default().set(&code.ready, all, live),
+                };
+                let (geom, way) = (&self.geom, self.way);
                 let job =
                     block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, way, scratch };
-                #[cfg(target_arch = "x86_64")]
-                if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS && !way.vectors) {
-                    let padded = code.padded.filter(|_| !way.patches);
-                    return amx.vectors().run(tiled::Tiled { job, padded, amx });
-                }
-                isa::dispatch(self.isa, job).expect("panels are packed for vectors");
+                self.on_panels(code, job);
+                scratch.live = own;
             }
         }
+    }
+
+    fn on_panels(&self, _code: &OnPanels, job: block::Job) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(amx) = isa::tiles(self.isa).filter(|_| job.rows.len() > FEW_ROWS && !job.way.vectors) {
+            let padded = _code.padded.filter(|_| !job.way.patches);
+            return amx.vectors().run(tiled::Tiled { job, padded, amx });
+        }
+        isa::dispatch(self.isa, job).expect("panels are packed for vectors");
     }
 }

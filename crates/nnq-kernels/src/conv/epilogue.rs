@@ -37,8 +37,26 @@ pub enum Requant<'a> {
     },
     /// `f32(acc) * scale`, to [`Out::F32`].
     Real(&'a [f32]),
+    /// [`crate::round::dynamic_real`], to [`Out::F32`]: the scale of the inputs, and so their zero point, are known as late as the inputs.
+    Dynamic {
+        /// Scale of the inputs.
+        x_scale: f32,
+        /// Scale of the weights of each output channel.
+        scale: &'a [f32],
+        /// Bias of each output channel, real.
+        bias: &'a [f32],
+    },
     /// The accumulator itself, to [`Out::I32`].
     None,
+}
+
+/// The grid of inputs that was found as they came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Live {
+    /// Their scale.
+    pub scale: f32,
+    /// Their zero point.
+    pub zero: u8,
 }
 
 /// Where the outputs go: those of the first pixel of `rows` first.
@@ -113,6 +131,8 @@ impl OutPtr {
 pub(crate) enum Form {
     Codes,
     Real,
+    /// Real numbers, of inputs whose grid may be known as late as they are.
+    Dynamic,
     Sums,
 }
 
@@ -121,7 +141,9 @@ impl Form {
     pub(crate) fn makes(self, out: OutPtr) -> bool {
         matches!(
             (self, out),
-            (Form::Codes, OutPtr::U8 { .. }) | (Form::Real, OutPtr::F32(_)) | (Form::Sums, OutPtr::I32(_))
+            (Form::Codes, OutPtr::U8 { .. })
+                | (Form::Real | Form::Dynamic, OutPtr::F32(_))
+                | (Form::Sums, OutPtr::I32(_))
         )
     }
 
@@ -132,10 +154,10 @@ impl Form {
                 assert!(*pitch >= c_out, "a pitch of {pitch} for {c_out} output channels");
                 (data.len(), pixels.saturating_sub(1) * pitch + c_out)
             }
-            (Form::Real, Out::F32(data)) => (data.len(), pixels * c_out),
+            (Form::Real | Form::Dynamic, Out::F32(data)) => (data.len(), pixels * c_out),
             (Form::Sums, Out::I32(data)) => (data.len(), pixels * c_out),
             _ => panic!(
-                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real, i32 None"
+                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real or Dynamic, i32 None"
             ),
         };
         assert!(have >= need || pixels == 0, "the output holds {have} values, {need} are needed");
@@ -147,6 +169,7 @@ impl Epilogue<'_> {
         match self.requant {
             Requant::Onnx(_) | Requant::Dyadic { .. } => Form::Codes,
             Requant::Real(_) => Form::Real,
+            Requant::Dynamic { .. } => Form::Dynamic,
             Requant::None => Form::Sums,
         }
     }
@@ -167,6 +190,10 @@ impl Epilogue<'_> {
                 per_channel("shifts", shift.len());
             }
             Requant::Real(scale) => per_channel("scales", scale.len()),
+            Requant::Dynamic { scale, bias, .. } => {
+                per_channel("scales", scale.len());
+                per_channel("real biases", bias.len());
+            }
             Requant::None => {}
         }
         assert!(self.lo <= self.hi, "codes from {} to {}: empty range", self.lo, self.hi);
@@ -191,6 +218,10 @@ impl Epilogue<'_> {
                 scale.clear();
                 scale.extend(lanes.map(|c| c.map_or(0.0, |c| s[c])));
             }
+            Requant::Dynamic { x_scale, scale: s, .. } => {
+                scale.clear();
+                scale.extend(lanes.map(|c| c.map_or(0.0, |c| x_scale * s[c])));
+            }
             Requant::None => {}
         }
     }
@@ -202,6 +233,7 @@ pub(crate) struct Owned {
     bias: Vec<i32>,
     w_zero: Option<Vec<i32>>,
     factor: Vec<f32>,
+    real_bias: Vec<f32>,
     mult: Vec<i32>,
     shift: Vec<u8>,
     kind: OwnedKind,
@@ -216,6 +248,7 @@ enum OwnedKind {
     Onnx,
     Dyadic,
     Real,
+    Dynamic { x_scale: f32 },
     None,
 }
 
@@ -225,12 +258,15 @@ impl Owned {
             Requant::Onnx(m) => (m, &[], &[], OwnedKind::Onnx),
             Requant::Dyadic { mult, shift } => (&[], mult, shift, OwnedKind::Dyadic),
             Requant::Real(s) => (s, &[], &[], OwnedKind::Real),
+            Requant::Dynamic { x_scale, scale, .. } => (scale, &[], &[], OwnedKind::Dynamic { x_scale }),
             Requant::None => (&[], &[], &[], OwnedKind::None),
         };
+        let real_bias = if let Requant::Dynamic { bias, .. } = epi.requant { bias } else { &[] };
         Owned {
             bias: epi.bias.to_vec(),
             w_zero: epi.w_zero.map(<[i32]>::to_vec),
             factor: factor.to_vec(),
+            real_bias: real_bias.to_vec(),
             mult: mult.to_vec(),
             shift: shift.to_vec(),
             kind,
@@ -241,8 +277,18 @@ impl Owned {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words = self.bias.len() + self.w_zero.as_ref().map_or(0, Vec::len) + self.factor.len() + self.mult.len();
+        let zeros = self.w_zero.as_ref().map_or(0, Vec::len);
+        let words = self.bias.len() + zeros + self.factor.len() + self.real_bias.len() + self.mult.len();
         size_of::<Owned>() + words * size_of::<i32>() + self.shift.len()
+    }
+
+    /// The same for inputs of this grid, where it is known that late.
+    pub(crate) fn live(&self, live: Option<Live>) -> Epilogue<'_> {
+        let mut epi = self.borrow();
+        if let (Requant::Dynamic { x_scale, .. }, Some(live)) = (&mut epi.requant, live) {
+            *x_scale = live.scale;
+        }
+        epi
     }
 
     pub(crate) fn borrow(&self) -> Epilogue<'_> {
@@ -253,6 +299,9 @@ impl Owned {
                 OwnedKind::Onnx => Requant::Onnx(&self.factor),
                 OwnedKind::Dyadic => Requant::Dyadic { mult: &self.mult, shift: &self.shift },
                 OwnedKind::Real => Requant::Real(&self.factor),
+                OwnedKind::Dynamic { x_scale } => {
+                    Requant::Dynamic { x_scale, scale: &self.factor, bias: &self.real_bias }
+                }
                 OwnedKind::None => Requant::None,
             },
             zero: self.zero,
@@ -268,12 +317,18 @@ impl Owned {
 struct Columns([i32; 16]);
 
 /// An epilogue laid out for the columns of some panels.
-#[derive(Clone, Debug)]
-pub(super) struct Ready {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ready {
     pub(super) prepared: Prepared,
     pub(super) scale: Vec<f32>,
+    /// What is added to real numbers, where anything is.
+    pub(super) real_bias: Vec<f32>,
     /// What accumulators start from: the bias, corrected for the zero point of the inputs.
     start: Vec<Columns>,
+    /// Bias of each output channel and scale of the weights of each column, where the grid of the inputs is known as late as
+    /// they are.
+    bias: Vec<i32>,
+    w_scale: Vec<f32>,
     /// Zero point of the weights of each output channel.
     pub(super) w_zero: Option<Vec<i32>>,
 }
@@ -282,6 +337,12 @@ impl Ready {
     pub(super) fn new(epi: &Epilogue, panels: &Panels, x_zero: u8) -> Ready {
         let (mut prepared, mut scale) = (Prepared::default(), Vec::new());
         epi.prepare(&mut prepared, &mut scale, panels.columns());
+        let (mut real_bias, mut bias, mut w_scale) = (Vec::new(), Vec::new(), Vec::new());
+        if let Requant::Dynamic { bias: real, scale: weights, .. } = epi.requant {
+            w_scale.extend(panels.columns().map(|c| c.map_or(0.0, |c| weights[c])));
+            real_bias.extend(panels.columns().map(|c| c.map_or(0.0, |c| real[c])));
+            bias.extend_from_slice(epi.bias);
+        }
         let mut start = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
         for (column, channel) in panels.columns().enumerate() {
             if let Some(c) = channel {
@@ -289,7 +350,24 @@ impl Ready {
                 start[column / 16].0[column % 16] = epi.bias[c].wrapping_sub(shift);
             }
         }
-        Ready { prepared, scale, start, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+        Ready { prepared, scale, real_bias, start, bias, w_scale, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+    }
+
+    /// Becomes `from` with inputs of the grid `live`. Allocates only to grow.
+    pub(super) fn set(&mut self, from: &Ready, panels: &Panels, live: Live) -> &Ready {
+        self.prepared.clone_from(&from.prepared);
+        self.real_bias.clone_from(&from.real_bias);
+        self.w_zero.clone_from(&from.w_zero);
+        self.scale.clear();
+        self.scale.extend(from.w_scale.iter().map(|w_scale| live.scale * w_scale));
+        self.start.clone_from(&from.start);
+        for (column, channel) in panels.columns().enumerate() {
+            if let Some(c) = channel {
+                let shift = panels.sums[c].wrapping_mul(live.zero.into());
+                self.start[column / 16].0[column % 16] = from.bias[c].wrapping_sub(shift);
+            }
+        }
+        self
     }
 
     /// What the accumulators of a panel start from: a panel's width of values at a multiple of 64 bytes.
@@ -304,7 +382,8 @@ impl Ready {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words = self.scale.len() + self.start.len() * 16 + self.w_zero.as_ref().map_or(0, Vec::len);
+        let words = self.scale.len() + self.real_bias.len() + self.start.len() * 16 + self.bias.len();
+        let words = words + self.w_scale.len() + self.w_zero.as_ref().map_or(0, Vec::len);
         self.prepared.bytes() + words * size_of::<i32>()
     }
 }

@@ -111,11 +111,11 @@ pub(super) unsafe fn finish<S: Simd>(
         }
         OutPtr::F32(data) => {
             let v = s.v();
-            let scale = reals::<S>(s, ready, column);
+            let to_real = ToReal::<S>::new(s, ready, column);
             for (i, acc) in rows {
                 let y = [0, 1].map(|j| vector::load(v, acc, j * S::V::LANES));
                 // SAFETY: the outputs are writable.
-                unsafe { store_reals(s, data.wrapping_add(at(i)), y, scale, count) };
+                unsafe { store_reals(s, data.wrapping_add(at(i)), y, to_real, count) };
             }
         }
         OutPtr::U8 { data, pitch } => {
@@ -133,15 +133,30 @@ pub(super) unsafe fn finish<S: Simd>(
     }
 }
 
-/// The scales of the channels of a tile, whose first column is `column`.
-#[inline(always)]
-pub(super) fn reals<S: Simd>(s: S, ready: &Ready, column: usize) -> [Float<S>; TILE_VECTORS] {
-    let (v, scale) = (s.v(), &ready.scale[column..][..TILE_VECTORS * S::V::LANES]);
-    // SAFETY: the slice holds as many.
-    unsafe { [v.load_f(scale.as_ptr()), v.load_f(scale[S::V::LANES..].as_ptr())] }
+/// What makes real numbers of the accumulators of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct ToReal<S: Simd> {
+    scale: [Float<S>; TILE_VECTORS],
+    /// Only where something is added: -0 would not stay -0.
+    bias: Option<[Float<S>; TILE_VECTORS]>,
 }
 
-/// `f32(acc) * scale` of the first `count` channels of a pixel.
+impl<S: Simd> ToReal<S> {
+    /// For the channels of a tile whose first column is `column`.
+    #[inline(always)]
+    pub(super) fn new(s: S, ready: &Ready, column: usize) -> Self {
+        let v = s.v();
+        let two = |from: &[f32]| {
+            let from = &from[column..][..TILE_VECTORS * S::V::LANES];
+            // SAFETY: the slice holds as many.
+            unsafe { [v.load_f(from.as_ptr()), v.load_f(from[S::V::LANES..].as_ptr())] }
+        };
+        let bias = if ready.real_bias.is_empty() { None } else { Some(two(&ready.real_bias)) };
+        ToReal { scale: two(&ready.scale), bias }
+    }
+}
+
+/// `f32(acc) * scale`, plus the bias if there is one, of the first `count` channels of a pixel.
 ///
 /// # Safety
 /// As many are writable at `to`.
@@ -150,17 +165,21 @@ pub(super) unsafe fn store_reals<S: Simd>(
     s: S,
     to: *mut f32,
     acc: [Int<S>; TILE_VECTORS],
-    scale: [Float<S>; TILE_VECTORS],
+    by: ToReal<S>,
     count: usize,
 ) {
     let (v, lanes) = (s.v(), S::V::LANES);
     let mut all = [0f32; TILE_VECTORS * MAX_LANES];
     let whole = count == TILE_VECTORS * lanes;
     let at = if whole { to } else { all.as_mut_ptr() };
+    let mut y = [v.mul_f(v.to_float(acc[0]), by.scale[0]), v.mul_f(v.to_float(acc[1]), by.scale[1])];
+    if let Some(bias) = by.bias {
+        y = [v.add_f(y[0], bias[0]), v.add_f(y[1], bias[1])];
+    }
     // SAFETY: the caller's; the array holds the most lanes.
     unsafe {
-        v.store_f(at, v.mul_f(v.to_float(acc[0]), scale[0]));
-        v.store_f(at.wrapping_add(lanes), v.mul_f(v.to_float(acc[1]), scale[1]));
+        v.store_f(at, y[0]);
+        v.store_f(at.wrapping_add(lanes), y[1]);
         if !whole {
             to.copy_from_nonoverlapping(all.as_ptr(), count);
         }

@@ -19,7 +19,7 @@ mod tiled;
 use crate::{Isa, isa::dispatch};
 pub use bound::{BoundConv, Way};
 use bytes::Bytes;
-pub use epilogue::{Epilogue, Out, Requant};
+pub use epilogue::{Epilogue, Live, Out, Requant};
 pub use geometry::ConvGeom;
 pub use pack::Order;
 use pack::Panels;
@@ -38,6 +38,9 @@ pub struct Scratch {
     pub(crate) row_sums: Vec<i32>,
     pub(crate) columns: Vec<u8>,
     pub(crate) acc: Vec<i32>,
+    pub(crate) start: Vec<i32>,
+    /// The epilogue of a product whose inputs' grid is found as they come.
+    pub(crate) live: Option<Box<epilogue::Ready>>,
 }
 
 impl Scratch {

@@ -1,6 +1,6 @@
 //! The specification: plain loops.
 use super::{ConvGeom, Epilogue, Out, Requant};
-use crate::round::{Dyadic, requantize_dyadic, requantize_onnx};
+use crate::round::{Dyadic, dynamic_real, requantize_dyadic, requantize_onnx};
 use std::ops::Range;
 
 /// Writes the outputs of pixel number `pixel` (counted from the first one wanted), channel `channel`.
@@ -17,6 +17,9 @@ pub(crate) fn finish(epi: &Epilogue, c_out: usize, acc: i32, pixel: usize, chann
         }
         (Requant::Real(scale), Out::F32(data)) => {
             data[pixel * c_out + channel] = acc as f32 * scale[channel];
+        }
+        (Requant::Dynamic { x_scale, scale, bias }, Out::F32(data)) => {
+            data[pixel * c_out + channel] = dynamic_real(acc, x_scale, scale[channel], bias[channel]);
         }
         (Requant::None, Out::I32(data)) => data[pixel * c_out + channel] = acc,
         _ => unreachable!("checked by Epilogue::check"),

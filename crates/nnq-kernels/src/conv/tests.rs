@@ -166,9 +166,9 @@ impl Case {
                 // SAFETY: the vectors hold every output.
                 unsafe {
                     let to = OutPtr::I32(raw.as_mut_ptr());
-                    sums.run_part(&self.x, rows.clone(), panels.clone(), to, &mut scratch);
+                    sums.run_part(&self.x, None, rows.clone(), panels.clone(), to, &mut scratch);
                     let to = OutPtr::U8 { data: bytes.as_mut_ptr(), pitch };
-                    codes.run_part(&self.x, rows, panels, to, &mut scratch);
+                    codes.run_part(&self.x, None, rows, panels, to, &mut scratch);
                 }
             }
         }

@@ -4,7 +4,7 @@ use crate::{
     Isa,
     conv::{
         ConvGeom, Epilogue, Out, Scratch,
-        epilogue::{Form, OutPtr, Owned},
+        epilogue::{Form, Live, OutPtr, Owned},
         scalar,
     },
     isa::dispatch,
@@ -65,16 +65,26 @@ impl Ready {
         let lanes = || blocks.lanes().map(|channel| channel.map(|channel| channel % c));
         let mut prepared = Prepared::default();
         epi.prepare(&mut prepared, &mut Vec::new(), lanes());
-        let shift = |channel| blocks.sum(channel).wrapping_mul(x_zero.into());
-        let start = lanes().map(|channel| channel.map_or(0, |c| epi.bias[c].wrapping_sub(shift(c))));
         let w_zero = epi.w_zero.map(|zeros| lanes().map(|channel| channel.map_or(0, |c| zeros[c])).collect());
-        Ready { prepared, start: start.collect(), w_zero, together, direct: direct::fits(geom, epi) }
+        Ready {
+            prepared,
+            start: start(epi, c, blocks, x_zero).collect(),
+            w_zero,
+            together,
+            direct: direct::fits(geom, epi),
+        }
     }
 
     fn bytes(&self) -> usize {
         let words = self.start.len() + self.w_zero.as_ref().map_or(0, Vec::len);
         self.prepared.bytes() + words * size_of::<i32>()
     }
+}
+
+/// What accumulators of `c` channels start from, for the lanes of `blocks`, in which some pixels may lie as one.
+fn start(epi: &Epilogue, c: usize, blocks: &Blocks, x_zero: u8) -> impl Iterator<Item = i32> {
+    let shift = move |channel| blocks.sum(channel).wrapping_mul(x_zero.into());
+    blocks.lanes().map(move |channel| channel.map_or(0, |one| epi.bias[one % c].wrapping_sub(shift(one))))
 }
 
 impl BoundDepthwise {
@@ -123,10 +133,11 @@ impl BoundDepthwise {
         self.form.check(self.geom.c_out, rows.len(), &out);
         let out = out.address(rows.start, self.geom.c_out);
         // SAFETY: the slice holds every output of `rows`, as was checked.
-        unsafe { self.run_part(x, rows, out, scratch) };
+        unsafe { self.run_part(x, None, rows, out, scratch) };
     }
 
-    /// The same to an address.
+    /// The same to an address. `live`: the grid of the inputs, where the epilogue is [`crate::conv::Requant::Dynamic`]; without,
+    /// it is what the convolution was bound with.
     ///
     /// # Panics
     /// When `x` is too short, `rows` reaches too far or `out` is not of the kind that the epilogue makes.
@@ -134,13 +145,22 @@ impl BoundDepthwise {
     /// # Safety
     /// The outputs of these pixels are writable at `out`, and nobody else reads or writes them during the call. With
     /// [`Isa::Scalar`] this holds for the bytes between them as well.
-    pub(crate) unsafe fn run_part(&self, x: &[u8], rows: Range<usize>, out: OutPtr, scratch: &mut Scratch) {
+    pub(crate) unsafe fn run_part(
+        &self,
+        x: &[u8],
+        live: Option<Live>,
+        rows: Range<usize>,
+        out: OutPtr,
+        scratch: &mut Scratch,
+    ) {
         self.geom.check_run(x.len(), &rows);
+        assert!(live.is_none() || self.form == Form::Dynamic, "a product whose inputs have one grid was given another");
         assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
         if rows.is_empty() || self.geom.c_out == 0 {
             return;
         }
-        let (geom, x_zero, epi) = (&self.geom, self.x_zero, &self.epi.borrow());
+        let x_zero = live.map_or(self.x_zero, |live| live.zero);
+        let (geom, epi) = (&self.geom, &self.epi.live(live));
         match &self.code {
             Code::Plain(w) => {
                 // SAFETY: the caller's.
@@ -150,8 +170,18 @@ impl BoundDepthwise {
             Code::Blocks(forms) => {
                 let no_room = matches!(out, OutPtr::U8 { pitch, .. } if pitch == geom.c_out);
                 let Laid { blocks, ready } = forms.grouped.as_ref().filter(|_| no_room).unwrap_or(&forms.single);
-                let job = Job { geom, blocks, ready, epi, x, x_zero, rows, out, scratch };
+                let mut own = std::mem::take(&mut scratch.start);
+                let start = match live {
+                    None => &ready.start,
+                    Some(_) => {
+                        own.clear();
+                        own.extend(start(epi, geom.c_in, blocks, x_zero));
+                        &own
+                    }
+                };
+                let job = Job { geom, blocks, ready, start, epi, x, x_zero, rows, out, scratch };
                 dispatch(self.isa, job).expect("blocks are packed for vectors");
+                scratch.start = own;
             }
         }
     }

@@ -65,7 +65,7 @@ impl Job<'_> {
                 w[1][i][j] = s.weight(v.mul(bytes, v.splat(256)));
             }
         }
-        let (start, prepared) = (&self.ready.start, &self.ready.prepared);
+        let (start, prepared) = (self.start, &self.ready.prepared);
         let start = [
             vector::load(v, start, lane),
             vector::load(v, start, lane + lanes),

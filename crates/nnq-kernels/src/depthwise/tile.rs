@@ -25,6 +25,8 @@ pub(super) struct Job<'a> {
     pub(super) geom: &'a ConvGeom,
     pub(super) blocks: &'a Blocks,
     pub(super) ready: &'a Ready,
+    /// What accumulators start from: that of `ready`, or what suits inputs whose zero point was found as they came.
+    pub(super) start: &'a [i32],
     pub(super) epi: &'a Epilogue<'a>,
     pub(super) x: &'a [u8],
     pub(super) x_zero: u8,
@@ -99,7 +101,7 @@ impl Job<'_> {
         }
         match self.epi.form() {
             Form::Codes => self.codes(s, tile),
-            Form::Real | Form::Sums => self.plain(s, tile),
+            Form::Real | Form::Dynamic | Form::Sums => self.plain(s, tile),
         }
     }
 
@@ -146,7 +148,7 @@ impl Job<'_> {
         assert!(tile.columns >= (tile.count - 1) * stride + K_W && tile.quads == QUADS);
         let weights = self.weights::<S>(tile.block, tile.quads).as_ptr().cast::<u8>();
         let columns = self.scratch.columns[..tile.columns * QUADS * 4 * vector].as_ptr();
-        let start = self.ready.start[tile.block * vector..][..vector].as_ptr();
+        let start = self.start[tile.block * vector..][..vector].as_ptr();
         let acc = self.scratch.acc[..tile.count * vector].as_mut_ptr();
         for quarter in 0..4 {
             // SAFETY: every slice above holds what the loops reach: `K_W * QUADS` times four vectors of
@@ -185,7 +187,7 @@ impl Job<'_> {
             for quarter in 0..4 {
                 let weights = self.weights::<S>(tile.block, tile.quads);
                 let lane = tile.block * vector + quarter * lanes;
-                let mut sum = vector::load(v, &self.ready.start, lane);
+                let mut sum = vector::load(v, self.start, lane);
                 for column in 0..geom.k_w {
                     for quad in 0..tile.quads {
                         let tap = (column * tile.quads + quad) * 4 + quarter;

@@ -1,6 +1,6 @@
 //! Whether steps fit the memory that they are to run on, and the kernels.
 use super::{
-    step::{Kernel, Product, ProductOut, Requantize, Span, Strided},
+    step::{Found, Kernel, Product, ProductOut, Requantize, Span, Strided},
     weights::Weights,
 };
 use crate::{SLACK, round::ScalarRequant};
@@ -13,14 +13,17 @@ impl Product {
         let positive = [g.k_h, g.k_w, g.stride_h, g.stride_w, g.dil_h, g.dil_w, g.groups].iter().all(|&n| n > 0);
         let lens = match &self.requant {
             Requantize::Onnx(m) | Requantize::Real(m) => m.len() == c,
+            Requantize::Dynamic { scale, bias } => scale.len() == c && bias.len() == c,
             Requantize::Dyadic { mult, shift } => {
                 let fit = mult.iter().all(|m| *m >= 0) && shift.iter().all(|s| (1..=62).contains(s));
                 fit && mult.len() == c && shift.len() == c
             }
         };
-        let codes = matches!(self.y, ProductOut::Codes(_)) != matches!(self.requant, Requantize::Real(_));
+        let real = matches!(self.requant, Requantize::Real(_) | Requantize::Dynamic { .. });
+        let codes = matches!(self.y, ProductOut::Codes(_)) != real;
+        let found = self.found.is_some() == matches!(self.requant, Requantize::Dynamic { .. });
         let zeros = self.w_zero.as_ref().is_none_or(|z| z.len() == c);
-        match positive && lens && codes && zeros && self.bias.len() == c && self.lo <= self.hi {
+        match positive && lens && codes && found && zeros && self.bias.len() == c && self.lo <= self.hi {
             true => Ok(()),
             false => Err(format!("a product whose parts do not fit each other: {g:?}")),
         }
@@ -31,7 +34,11 @@ impl Kernel {
     /// Whether no size is so large that an address computed from it could go round.
     fn bounded(&self) -> Result<(), String> {
         match self {
-            Kernel::Quantize { planes, .. } | Kernel::Dequantize { planes, .. } | Kernel::Transpose { planes, .. } => {
+            Kernel::Extremes { len, .. } => bounded(&[*len, size_of::<f32>()]),
+            Kernel::Quantize { planes, .. }
+            | Kernel::QuantizeDynamic { planes, .. }
+            | Kernel::Dequantize { planes, .. }
+            | Kernel::Transpose { planes, .. } => {
                 bounded(&[planes.batch, planes.channels, planes.pixels, size_of::<f32>()])
             }
             Kernel::Product(p) => {
@@ -74,6 +81,21 @@ impl Kernel {
                 limits.size(y.len, planes.len())?;
                 limits.apart(&[], y.range())
             }
+            Kernel::Extremes { x, len, y } => {
+                limits.real(*x, *len, false)?;
+                limits.size(y.runs, Found::of(*len, y.at).runs)?;
+                limits.found(*y)
+            }
+            Kernel::QuantizeDynamic { x, y, planes, by } => {
+                limits.real(*x, planes.len(), false)?;
+                limits.size(y.len, planes.len())?;
+                limits.size(by.runs, Found::of(planes.len(), by.at).runs)?;
+                limits.found(*by)?;
+                if by.at < y.range().end && y.at < by.range().end && y.len > 0 {
+                    return Err(format!("{by:?} is read while {y:?} is written"));
+                }
+                limits.apart(&[], y.range())
+            }
             Kernel::Dequantize { x, y, planes, .. } => {
                 limits.real(*y, planes.len(), true)?;
                 limits.size(x.len, planes.len())?;
@@ -90,6 +112,16 @@ impl Kernel {
                     return Err(format!("weights number {} are not for {:?}", p.weights, p.geom));
                 }
                 let pixels = p.geom.pixels();
+                if let Some(found) = p.found {
+                    limits.found(found)?;
+                    let y = match p.y {
+                        ProductOut::Floats(y) => y..y.saturating_add(pixels * p.geom.c_out * 4),
+                        _ => 0..0,
+                    };
+                    if found.at < y.end && y.start < found.range().end {
+                        return Err(format!("{found:?} is read while {y:?} is written"));
+                    }
+                }
                 limits.size(p.x.len, p.geom.batch * p.geom.in_h * p.geom.in_w * p.geom.c_in)?;
                 match p.y {
                     ProductOut::Codes(y) => {
@@ -182,6 +214,10 @@ impl Limits<'_> {
     }
     fn aligned(&self, at: usize) -> Result<(), String> {
         if at.is_multiple_of(4) { Ok(()) } else { Err(format!("real numbers at byte {at}")) }
+    }
+    fn found(&self, found: Found) -> Result<(), String> {
+        self.aligned(found.at)?;
+        self.inside(found.range())
     }
     fn size(&self, have: usize, need: usize) -> Result<(), String> {
         if have == need { Ok(()) } else { Err(format!("a span of {have} where {need} elements are computed")) }

@@ -1,6 +1,7 @@
 //! The memory that a tape works on.
-use super::claims::Claims;
-use crate::conv::Scratch;
+use super::{claims::Claims, step::Found};
+use crate::{conv::Scratch, dynamic::Extremes};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The memory of the runs of one caller, kept from run to run. It holds nothing that a result depends on.
 #[derive(Debug, Default)]
@@ -8,6 +9,23 @@ pub struct Workspace {
     pub(super) arena: Arena,
     pub(super) locals: Vec<Local>,
     pub(super) claims: Claims,
+    pub(super) fault: Fault,
+}
+
+/// The first step that could not do its work, counted from 1; 0: none.
+#[derive(Debug, Default)]
+pub(super) struct Fault(AtomicUsize);
+
+impl Fault {
+    fn clear(&mut self) {
+        *self.0.get_mut() = 0;
+    }
+    /// Step `number` could not do its work. The first one stays.
+    pub(super) fn of(&self, number: usize) {
+        let first = |old: usize| if old == 0 || old > number + 1 { Some(number + 1) } else { None };
+        // What it held does not matter.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first);
+    }
 }
 
 impl Workspace {
@@ -21,8 +39,15 @@ impl Workspace {
         self.arena.bytes()
     }
 
+    /// The first step of the last run that could not do its work: one that quantizes by the extremes of its numbers, of which some
+    /// were NaN, infinite, or so far apart that their range is beyond binary32. What the run has written is of no use then.
+    pub fn fault(&self) -> Option<usize> {
+        self.fault.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+
     pub(super) fn ready(&mut self, arena: usize, members: usize) {
         self.arena.grow(arena);
+        self.fault.clear();
         if self.locals.len() < members {
             self.locals.resize_with(members, Local::default);
         }
@@ -107,6 +132,7 @@ pub(super) struct Memory<'a> {
     arena: *mut u8,
     reals: &'a [RealPtr],
     locals: *mut Local,
+    pub(super) fault: &'a Fault,
     /// Which part of each buffer of real numbers is meant.
     part: usize,
 }
@@ -131,8 +157,13 @@ impl RealPtr {
 unsafe impl Sync for Memory<'_> {}
 
 impl<'a> Memory<'a> {
-    pub(super) fn new(arena: &'a mut Arena, reals: &'a [RealPtr], locals: &'a mut [Local]) -> Memory<'a> {
-        Memory { arena: arena.as_mut_ptr(), reals, locals: locals.as_mut_ptr(), part: 0 }
+    pub(super) fn new(
+        arena: &'a mut Arena,
+        reals: &'a [RealPtr],
+        locals: &'a mut [Local],
+        fault: &'a Fault,
+    ) -> Memory<'a> {
+        Memory { arena: arena.as_mut_ptr(), reals, locals: locals.as_mut_ptr(), fault, part: 0 }
     }
 
     /// The same with an arena that begins `at` bytes further on, and with another part of the buffers of real numbers.
@@ -176,6 +207,34 @@ impl<'a> Memory<'a> {
     pub(super) unsafe fn read_f32(&self, at: usize, len: usize) -> &[f32] {
         // SAFETY: the caller's; the arena is aligned.
         unsafe { std::slice::from_raw_parts(self.arena.add(at).cast(), len) }
+    }
+
+    /// Writes entry `run` of `found`.
+    ///
+    /// # Safety
+    /// As [`Memory::write`] of the entry.
+    pub(super) unsafe fn note(&self, found: Found, run: usize, of: Extremes) {
+        // SAFETY: the caller's; the arena is aligned, and the entry a multiple of 4 bytes.
+        unsafe {
+            let to = self.arena.add(found.at + run * Found::ENTRY);
+            to.cast::<[f32; 2]>().write([of.low, of.high]);
+            to.add(8).cast::<i32>().write(of.magnitude);
+        }
+    }
+
+    /// All of `found` together.
+    ///
+    /// # Safety
+    /// As [`Memory::read`] of all entries.
+    pub(super) unsafe fn found(&self, found: Found) -> Extremes {
+        (0..found.runs).fold(Extremes::NONE, |all, run| {
+            // SAFETY: the caller's; the arena is aligned, and the entry a multiple of 4 bytes.
+            let (reals, magnitude) = unsafe {
+                let from = self.arena.add(found.at + run * Found::ENTRY);
+                (from.cast::<[f32; 2]>().read(), from.add(8).cast::<i32>().read())
+            };
+            all.and(Extremes { low: reals[0], high: reals[1], magnitude })
+        })
     }
 
     /// The address of byte `at` of the arena.

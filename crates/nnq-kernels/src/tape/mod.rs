@@ -19,7 +19,9 @@ mod weights;
 pub use choice::{Choice, Split};
 pub use memory::{Real, Workspace};
 pub use moves::{Copies, Moves, Repeat};
-pub use step::{Average, Code, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Within};
+pub use step::{
+    Average, Code, Found, Kernel, Planes, Product, ProductOut, Requantize, Residual, Span, Strided, Within,
+};
 pub use weights::{Stored, Weights};
 
 use crate::{Isa, team::Team};
@@ -38,6 +40,8 @@ pub struct Tape {
 
 #[derive(Debug)]
 struct Step {
+    /// Its place in the tape.
+    number: usize,
     kernel: Kernel,
     bound: bound::Bound,
     choice: Choice,
@@ -82,7 +86,8 @@ impl Tape {
             .map(|(i, kernel)| {
                 kernel.check(&limits).map_err(|e| format!("step {i}: {e}"))?;
                 let bound = bound::Bound::new(isa, &kernel, weights, members);
-                let mut step = Step { kernel, bound, choice: Choice::default(), units: 0, grain: 1, pieces: 1 };
+                let mut step =
+                    Step { number: i, kernel, bound, choice: Choice::default(), units: 0, grain: 1, pieces: 1 };
                 step.cut(members);
                 Ok(step)
             })

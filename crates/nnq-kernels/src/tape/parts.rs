@@ -32,8 +32,8 @@ impl Tape {
         let (members, share) = (team.members(), Arena::share(self.arena));
         workspace.ready(share * members, members);
         let pointers: Vec<RealPtr> = reals.iter_mut().map(|real| RealPtr::of(real, parts.max(1))).collect();
-        let Workspace { arena, locals, .. } = workspace;
-        let memory = Memory::new(arena, &pointers, locals);
+        let Workspace { arena, locals, fault, .. } = workspace;
+        let memory = Memory::new(arena, &pointers, locals, fault);
         let (next, times) = (AtomicUsize::new(0), times.map(Mutex::new));
         team.run(&|member| {
             loop {

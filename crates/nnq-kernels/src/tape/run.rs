@@ -4,11 +4,12 @@ use super::{
     bound::Bound,
     claims::Claims,
     memory::{Local, Memory, Real, RealPtr, Workspace},
-    step::{Kernel, Planes, Product, ProductOut, Residual, UNIT, Within},
+    step::{Found, Kernel, Planes, Product, ProductOut, Residual, UNIT, Within},
 };
 use crate::{
     Isa, SLACK,
-    conv::epilogue::OutPtr,
+    conv::{Live, epilogue::OutPtr},
+    dynamic::extremes,
     eltwise, layout, pool,
     team::{Member, Team},
 };
@@ -36,8 +37,8 @@ pub(super) fn run(
     // Buffers are few: the graph's inputs and outputs, mostly one each.
     let pointers: Vec<RealPtr> = reals.iter_mut().map(|real| RealPtr::of(real, 1)).collect();
     workspace.claims.reset(steps.len(), team.members());
-    let Workspace { arena, locals, claims } = workspace;
-    let memory = Memory::new(arena, &pointers, locals);
+    let Workspace { arena, locals, claims, fault } = workspace;
+    let memory = Memory::new(arena, &pointers, locals, fault);
     let pass = Pass { isa: tape.isa, steps: &tape.steps[steps], memory: &memory, claims };
     match times {
         None => team.run(&|member| pass.run(member, None)),
@@ -122,6 +123,26 @@ pub(super) unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, me
                     layout::quantize_pixels(isa, x, [channels, pixels], row, code, y);
                 }
             }
+            Kernel::Extremes { x, len, y } => {
+                for run in units {
+                    let first = run * Found::RUN;
+                    let x = memory.real(*x, first, Found::RUN.min(len - first));
+                    memory.note(*y, run, extremes(isa, x));
+                }
+            }
+            Kernel::QuantizeDynamic { x, y, planes, by } => {
+                let Planes { channels, pixels, .. } = *planes;
+                let (scale, zero) = memory.found(*by).grid().unwrap_or_else(|| {
+                    memory.fault.of(step.number);
+                    (1.0, 0)
+                });
+                let code = eltwise::Code { scale, zero: zero.into(), lo: 0, hi: 255 };
+                for (sample, row) in rows(*planes, units) {
+                    let x = memory.real(*x, sample * channels * pixels, channels * pixels);
+                    let y = memory.write(y.at + (sample * pixels + row.start) * channels, row.len() * channels);
+                    layout::quantize_pixels(isa, x, [channels, pixels], row, code, y);
+                }
+            }
             Kernel::Dequantize { x, y, planes, scale, zero } => {
                 let Planes { channels, pixels, .. } = *planes;
                 let y = memory.real_start(*y);
@@ -192,15 +213,18 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
     unsafe {
         let x = memory.read(p.x.at, p.x.len + SLACK);
         let Local { scratch, block, floats, sums } = local;
+        // A range that is none has been noted when the inputs were quantized.
+        let live = p.found.map(|found| memory.found(found).grid().unwrap_or((1.0, 0)));
+        let live = live.map(|(scale, zero)| Live { scale, zero });
         // Some pixels and the panels of some channels.
         let (pixels, panels) = match bound {
             Bound::Conv { by_panels: true, .. } => (0..p.geom.pixels(), Some(units)),
             _ => (units, None),
         };
         let mut run = |pixels: Range<usize>, out: OutPtr| match (bound, &panels) {
-            (Bound::Conv { conv, .. }, Some(panels)) => conv.run_part(x, pixels, panels.clone(), out, scratch),
-            (Bound::Conv { conv, .. }, None) => conv.run_part(x, pixels, 0..conv.panels(), out, scratch),
-            (Bound::Depthwise(depthwise), _) => depthwise.run_part(x, pixels, out, scratch),
+            (Bound::Conv { conv, .. }, Some(panels)) => conv.run_part(x, live, pixels, panels.clone(), out, scratch),
+            (Bound::Conv { conv, .. }, None) => conv.run_part(x, live, pixels, 0..conv.panels(), out, scratch),
+            (Bound::Depthwise(depthwise), _) => depthwise.run_part(x, live, pixels, out, scratch),
             _ => unreachable!("bound when the tape was made"),
         };
         let (y, Residual { other, second, spec }) = match (p.y, &p.residual) {

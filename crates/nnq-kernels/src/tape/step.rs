@@ -67,8 +67,46 @@ pub struct Code {
 #[allow(missing_docs)]
 pub enum Requantize {
     Onnx(Arc<[f32]>),
-    Dyadic { mult: Arc<[i32]>, shift: Arc<[u8]> },
+    Dyadic {
+        mult: Arc<[i32]>,
+        shift: Arc<[u8]>,
+    },
     Real(Arc<[f32]>),
+    /// Scale of the weights and real bias of each output channel; the scale of the inputs is found as they come.
+    Dynamic {
+        scale: Arc<[f32]>,
+        bias: Arc<[f32]>,
+    },
+}
+
+/// Extremes of real numbers in the arena: those of each run of [`Found::RUN`] numbers, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The first byte, a multiple of 4.
+    pub at: usize,
+    /// How many runs there are.
+    pub runs: usize,
+}
+
+impl Found {
+    /// Numbers in a run.
+    pub const RUN: usize = 1 << 12;
+    /// Bytes of one entry.
+    pub(super) const ENTRY: usize = 12;
+
+    /// For `len` numbers, in the arena from byte `at` on.
+    pub fn of(len: usize, at: usize) -> Found {
+        Found { at, runs: len.div_ceil(Found::RUN) }
+    }
+
+    /// Bytes of the arena that the extremes of `len` numbers take.
+    pub fn room(len: usize) -> usize {
+        len.div_ceil(Found::RUN) * Found::ENTRY
+    }
+
+    pub(super) fn range(&self) -> Range<usize> {
+        self.at..self.at.saturating_add(self.runs.saturating_mul(Found::ENTRY))
+    }
 }
 
 /// A sum that follows a product at once: the product's codes never reach memory as a whole.
@@ -123,8 +161,10 @@ pub struct Product {
     pub geom: ConvGeom,
     /// Activations.
     pub x: Span,
-    /// Their zero point.
+    /// Their zero point, where it is known.
     pub x_zero: u8,
+    /// Where the extremes are that say their scale and zero point; only with [`Requantize::Dynamic`].
+    pub found: Option<Found>,
     /// Bias of each output channel.
     pub bias: Arc<[i32]>,
     /// Zero point of the weights of each output channel; `None`: all 0.
@@ -152,6 +192,7 @@ impl Product {
                 Requantize::Onnx(m) => Requant::Onnx(m),
                 Requantize::Dyadic { mult, shift } => Requant::Dyadic { mult, shift },
                 Requantize::Real(s) => Requant::Real(s),
+                Requantize::Dynamic { scale, bias } => Requant::Dynamic { x_scale: 1.0, scale, bias },
             },
             zero: self.zero,
             lo: self.lo,
@@ -187,6 +228,10 @@ pub struct Average {
 pub enum Kernel {
     /// Real numbers `[batch][channels][pixels]` to codes `[batch][pixels][channels]`.
     Quantize { x: usize, y: Span, planes: Planes, code: Code },
+    /// The extremes of real numbers.
+    Extremes { x: usize, len: usize, y: Found },
+    /// As `Quantize`, to the grid that the extremes say.
+    QuantizeDynamic { x: usize, y: Span, planes: Planes, by: Found },
     /// Codes `[batch][pixels][channels]` to real numbers `[batch][channels][pixels]`.
     Dequantize { x: Span, y: usize, planes: Planes, scale: f32, zero: u8 },
     /// Real numbers in the arena, `[batch][pixels][channels]`, to `[batch][channels][pixels]`.
@@ -223,9 +268,11 @@ impl Kernel {
     /// Pieces that the work can be cut into.
     pub(super) fn units(&self) -> usize {
         match self {
-            Kernel::Quantize { planes, .. } | Kernel::Dequantize { planes, .. } | Kernel::Transpose { planes, .. } => {
-                planes.batch * planes.pixels.div_ceil(UNIT)
-            }
+            Kernel::Quantize { planes, .. }
+            | Kernel::QuantizeDynamic { planes, .. }
+            | Kernel::Dequantize { planes, .. }
+            | Kernel::Transpose { planes, .. } => planes.batch * planes.pixels.div_ceil(UNIT),
+            Kernel::Extremes { y, .. } => y.runs,
             Kernel::Product(p) => p.geom.pixels(),
             Kernel::Add { y, .. } | Kernel::Mul { y, .. } | Kernel::Lut { y, .. } => y.len.div_ceil(UNIT),
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels(),
@@ -245,9 +292,11 @@ impl Kernel {
     /// Bytes that pass an element-wise kernel in the same time.
     fn work(&self) -> usize {
         match self {
-            Kernel::Quantize { planes, .. } | Kernel::Dequantize { planes, .. } | Kernel::Transpose { planes, .. } => {
-                planes.len() * 4
-            }
+            Kernel::Quantize { planes, .. }
+            | Kernel::QuantizeDynamic { planes, .. }
+            | Kernel::Dequantize { planes, .. }
+            | Kernel::Transpose { planes, .. } => planes.len() * 4,
+            Kernel::Extremes { len, .. } => len * 4,
             Kernel::Product(p) => {
                 p.macs() / MACS_A_BYTE[usize::from(p.geom.groups == p.geom.c_in && p.geom.groups > 1)]
             }

@@ -48,6 +48,7 @@ fn chain(isa: Isa, members: usize, fused: bool, side: usize, c: usize) -> Tape {
             hi: 255,
             y: ProductOut::Codes(Strided { at: span(to).at, pitch: c }),
             residual,
+            found: None,
         }))
     };
     let code = Code { scale: 0.02, zero: 120, lo: 0, hi: 255 };

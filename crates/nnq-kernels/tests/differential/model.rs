@@ -2,7 +2,7 @@
 use crate::spec::{self, Grid, Operands, windows};
 use nnq_kernels::{
     round::{Dyadic, ScalarRequant},
-    tape::{Kernel, Moves, Product, ProductOut, Requantize, Span},
+    tape::{Code, Found, Kernel, Moves, Product, ProductOut, Requantize, Span},
 };
 
 /// An arena and buffers of real numbers.
@@ -33,6 +33,16 @@ impl Memory {
                 };
                 let codes: Vec<u8> = (0..p.len()).map(|i| to.quantize(self.reals[*x][from(i)], code.scale)).collect();
                 self.write(y.at, codes);
+            }
+            Kernel::Extremes { x, y, .. } => {
+                let entries: Vec<u8> = self.reals[*x].chunks(Found::RUN).flat_map(entry).collect();
+                assert_eq!(entries.len(), Found::room(self.reals[*x].len()));
+                self.write(y.at, entries);
+            }
+            Kernel::QuantizeDynamic { x, y, planes, .. } => {
+                let (scale, zero) = spec::dynamic(&self.reals[*x]);
+                let code = Code { scale, zero, lo: 0, hi: 255 };
+                self.step(&Kernel::Quantize { x: *x, y: *y, planes: *planes, code }, weights);
             }
             Kernel::Dequantize { x, y, planes: p, scale, zero } => {
                 for (i, &code) in self.span(*x).iter().enumerate() {
@@ -101,8 +111,21 @@ impl Memory {
         }
     }
 
+    /// Scale and zero point of numbers whose extremes were found.
+    fn found(&self, found: Found) -> (f32, u8) {
+        let len = found.runs * 12;
+        let entries = self.span(Span { at: found.at, len });
+        let ends = entries
+            .chunks_exact(12)
+            .flat_map(|e| [0, 4].map(|i| f32::from_le_bytes(e[i..i + 4].try_into().expect("four bytes"))));
+        spec::dynamic(&ends.collect::<Vec<_>>())
+    }
+
     fn product(&mut self, p: &Product, w: &[i8]) {
-        let operands = Operands { geom: &p.geom, w, w_zero: p.w_zero.as_deref(), bias: &p.bias, x_zero: p.x_zero };
+        // What the extremes before it say.
+        let live = p.found.map(|found| self.found(found));
+        let x_zero = live.map_or(p.x_zero, |(_, zero)| zero);
+        let operands = Operands { geom: &p.geom, w, w_zero: p.w_zero.as_deref(), bias: &p.bias, x_zero };
         let acc = operands.accumulators(&self.span(p.x));
         let (c, to) = (p.geom.c_out, Grid { zero: p.zero, lo: p.lo, hi: p.hi });
         let code = |i: usize| match &p.requant {
@@ -111,9 +134,13 @@ impl Memory {
                 let by = Dyadic { mult: mult[i % c], shift: shift[i % c] };
                 to.requantize(acc[i], ScalarRequant::Dyadic(by))
             }
-            Requantize::Real(_) => unreachable!("no codes"),
+            Requantize::Real(_) | Requantize::Dynamic { .. } => unreachable!("no codes"),
         };
         let real = |i: usize| match &p.requant {
+            Requantize::Dynamic { scale, bias } => {
+                let x_scale = live.expect("a grid").0;
+                acc[i] as f32 * (x_scale * scale[i % c]) + bias[i % c]
+            }
             Requantize::Real(scale) => acc[i] as f32 * scale[i % c],
             _ => unreachable!("no real numbers"),
         };
@@ -146,6 +173,16 @@ impl Memory {
             }
         }
     }
+}
+
+/// The extremes of a run of numbers: the least, at most 0, the largest, at least 0, and the bits of the largest magnitude.
+fn entry(run: &[f32]) -> [u8; 12] {
+    let (low, high) = run.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
+    let mut entry = [0; 12];
+    entry[..4].copy_from_slice(&low.to_le_bytes());
+    entry[4..8].copy_from_slice(&high.to_le_bytes());
+    entry[8..].copy_from_slice(&high.max(-low).to_le_bytes());
+    entry
 }
 
 /// The place in `[batch][channels][pixels]` of element `i` of `[batch][pixels][channels]`.

@@ -23,6 +23,7 @@ pub enum Requants {
     Onnx(Vec<f32>),
     Dyadic { mult: Vec<i32>, shift: Vec<u8> },
     Real(Vec<f32>),
+    Dynamic { x_scale: f32, scale: Vec<f32>, bias: Vec<f32> },
     None,
 }
 
@@ -43,6 +44,7 @@ impl fmt::Debug for Parts {
             Requants::Onnx(_) => "onnx",
             Requants::Dyadic { .. } => "dyadic",
             Requants::Real(_) => "real",
+            Requants::Dynamic { .. } => "dynamic",
             Requants::None => "none",
         };
         let zeros = self.w_zero.is_some();
@@ -85,6 +87,11 @@ impl Parts {
         let spread = |draw: &mut Draw| if draw.once_in(40) { 300.0 } else { spread };
         let requants = match draw.within(0..=9) {
             0 => Requants::None,
+            1 if draw.once_in(2) => Requants::Dynamic {
+                x_scale: draw.magnitude(-10.0, 3.0) as f32,
+                scale: (0..c).map(|_| draw.magnitude(-20.0, 0.0) as f32).collect(),
+                bias: (0..c).map(|_| if draw.once_in(4) { 0.0 } else { draw.share() as f32 - 0.5 }).collect(),
+            },
             1 => Requants::Real((0..c).map(|_| draw.magnitude(-30.0, 3.0) as f32).collect()),
             2..=5 => {
                 let small = draw.once_in(2);
@@ -129,7 +136,7 @@ impl Parts {
             Requants::Dyadic { mult, shift } => {
                 ScalarRequant::Dyadic(Dyadic { mult: mult[channel], shift: shift[channel] })
             }
-            Requants::Real(_) | Requants::None => unreachable!("no codes"),
+            Requants::Real(_) | Requants::Dynamic { .. } | Requants::None => unreachable!("no codes"),
         };
         self.to.requantize(acc, by)
     }
@@ -142,6 +149,7 @@ impl Parts {
                 Requants::Onnx(m) => Requant::Onnx(m),
                 Requants::Dyadic { mult, shift } => Requant::Dyadic { mult, shift },
                 Requants::Real(s) => Requant::Real(s),
+                Requants::Dynamic { x_scale, scale, bias } => Requant::Dynamic { x_scale: *x_scale, scale, bias },
                 Requants::None => Requant::None,
             },
             zero: self.to.zero,
@@ -195,8 +203,13 @@ fn run(draw: &mut Draw, bench: &mut Bench, geom: ConvGeom, bind: impl Fn(Isa, &P
                 }
                 same(isa, &y, &want)?;
             }
-            Requants::Real(scale) => {
-                let want = acc.iter().enumerate().map(|(i, &acc)| (acc as f32 * scale[i % c]).to_bits());
+            Requants::Real(_) | Requants::Dynamic { .. } => {
+                let real = |acc: i64, c: usize| match &parts.requants {
+                    Requants::Real(scale) => acc as f32 * scale[c],
+                    Requants::Dynamic { x_scale, scale, bias } => acc as f32 * (x_scale * scale[c]) + bias[c],
+                    _ => unreachable!("real numbers"),
+                };
+                let want = acc.iter().enumerate().map(|(i, &acc)| real(acc, i % c).to_bits());
                 let mut y = vec![-1f32; acc.len()];
                 for rows in &cuts {
                     let out = Out::F32(&mut y[rows.start * c..rows.end * c]);

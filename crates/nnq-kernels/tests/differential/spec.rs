@@ -66,6 +66,14 @@ pub fn dequantize(code: u8, scale: f32, zero: u8) -> f32 {
     (i32::from(code) - i32::from(zero)) as f32 * scale
 }
 
+/// Section 11: scale and zero point for some numbers, all of them finite.
+pub fn dynamic(x: &[f32]) -> (f32, u8) {
+    let (low, high) = x.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
+    let scale = (high - low) / 255.0;
+    let scale = if scale == 0.0 { 1.0 } else { scale };
+    (scale, nearest_even(f64::from(-low / scale)).clamp(0.0, 255.0) as u8)
+}
+
 /// Section 6.
 pub fn add(spec: &AddSpec, a: u8, b: u8) -> u8 {
     let to = Grid { zero: spec.zero, lo: spec.lo, hi: spec.hi };

@@ -15,8 +15,8 @@ use nnq_kernels::{
     conv::{ConvGeom, PackedConv, Way},
     depthwise::PackedDepthwise,
     tape::{
-        Average, Choice, Code, Copies, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize, Residual,
-        Span, Strided, Tape, Weights, Within, Workspace,
+        Average, Choice, Code, Copies, Found, Kernel, Moves, Planes, Product, ProductOut, Real, Repeat, Requantize,
+        Residual, Span, Strided, Tape, Weights, Within, Workspace,
     },
     team::Team,
 };
@@ -64,7 +64,8 @@ impl Plan {
     /// A step that touches at most `most` bytes of each operand.
     fn step(&mut self, draw: &mut Draw, most: usize) {
         let len = draw.within(0..=most);
-        let kernel = match draw.within(0..=13) {
+        let kernel = match draw.within(0..=16) {
+            14..=16 => return self.dynamic(draw, most),
             0..=5 => self.product(draw, most),
             6 => {
                 let [a, b] = [self.source(draw, len), self.source(draw, len)];
@@ -122,6 +123,40 @@ impl Plan {
         self.kernels.push(kernel);
     }
 
+    /// Real numbers, quantized by their extremes, and one or two products of them.
+    fn dynamic(&mut self, draw: &mut Draw, most: usize) {
+        let Kernel::Product(first) = self.product(draw, most) else { unreachable!("a product") };
+        let g = first.geom;
+        let planes = Planes { batch: g.batch, channels: g.c_in, pixels: g.in_h * g.in_w };
+        let len = planes.len();
+        let x = self.buffer(len, false);
+        let found = Found::of(len, self.target(draw, Found::room(len) + 4).at.next_multiple_of(4));
+        let codes = self.target(draw, len);
+        self.kernels.push(Kernel::Extremes { x, len, y: found });
+        self.kernels.push(Kernel::QuantizeDynamic { x, y: codes, planes, by: found });
+        let out = g.pixels() * g.c_out;
+        for again in [false, true] {
+            if again && draw.once_in(2) {
+                break;
+            }
+            let mut p = (*first).clone();
+            let real = |draw: &mut Draw| (draw.share() as f32 - 0.5) * 8.0;
+            (p.x, p.found, p.residual) = (codes, Some(found), None);
+            p.requant = Requantize::Dynamic {
+                scale: (0..g.c_out).map(|_| draw.magnitude(-12.0, 0.0) as f32).collect(),
+                bias: (0..g.c_out).map(|_| if draw.once_in(4) { 0.0 } else { real(draw) }).collect(),
+            };
+            p.y = match draw.within(0..=2) {
+                0 if g.groups == 1 && out > 0 => {
+                    ProductOut::Means { y: self.buffer(g.batch * g.c_out, true), within: Within::ALL }
+                }
+                1 => ProductOut::Real(self.buffer(out, true)),
+                _ => ProductOut::Floats(self.target(draw, 4 * out + 4).at.next_multiple_of(4)),
+            };
+            self.kernels.push(Kernel::Product(Box::new(p)));
+        }
+    }
+
     fn product(&mut self, draw: &mut Draw, most: usize) -> Kernel {
         let multiplications = 16 * most;
         let depthwise = draw.once_in(3);
@@ -130,7 +165,7 @@ impl Plan {
             false => draw.geometry(multiplications, most),
         };
         let mut parts = Parts::draw(draw, geom);
-        if matches!(parts.requants, Requants::None) {
+        if matches!(parts.requants, Requants::None | Requants::Dynamic { .. }) {
             parts.requants = Requants::Real(vec![0.5; geom.c_out]);
         }
         let x = self.source(draw, geom.batch * geom.in_h * geom.in_w * geom.c_in);
@@ -139,7 +174,7 @@ impl Plan {
             Requants::Onnx(m) => Requantize::Onnx(m.into()),
             Requants::Dyadic { mult, shift } => Requantize::Dyadic { mult: mult.into(), shift: shift.into() },
             Requants::Real(scale) => Requantize::Real(scale.into()),
-            Requants::None => unreachable!("replaced above"),
+            Requants::Dynamic { .. } | Requants::None => unreachable!("replaced above"),
         };
         let real = matches!(requant, Requantize::Real(_));
         let residual = (!real && draw.once_in(2) && len + SLACK <= self.end).then(|| {
@@ -174,6 +209,7 @@ impl Plan {
             hi,
             y,
             residual,
+            found: None,
         }))
     }
 
@@ -218,9 +254,15 @@ pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
     let reals: Vec<Vec<f32>> = plan
         .reals
         .iter()
-        .map(|&(len, written)| match written {
+        .enumerate()
+        .map(|(i, &(len, written))| match written {
             true => vec![-7.0; len],
-            false => draw.bytes(len).into_iter().map(f32::from).collect(),
+            // The first are the codes of the arena.
+            false if i == 0 => draw.bytes(len).into_iter().map(f32::from).collect(),
+            false => {
+                let (first, step) = (f32::from(draw.byte()), draw.magnitude(-6.0, 3.0) as f32);
+                draw.bytes(len).into_iter().map(|b| (f32::from(b) - first) * step).collect()
+            }
         })
         .collect();
     let stored = draw.once_in(3);
@@ -247,6 +289,7 @@ pub fn case(draw: &mut Draw, bench: &mut Bench) -> Result<(), String> {
             let mut workspace = Workspace::new();
             let mut team = Team::new(members).map_err(|e| e.to_string())?;
             tape.run(0..tape.len(), &mut workspace, &mut buffers, &mut team, None);
+            assert_eq!(workspace.fault(), None);
             let fault = |what: &str, e: String| format!("{members} members, {what}: {e}");
             same(isa, &workspace.bytes()[..arena], &model.arena).map_err(|e| fault("arena", e))?;
             for (i, (got, want)) in got.iter().zip(&model.reals).enumerate() {

@@ -1,4 +1,6 @@
 //! The simulator and the integer engine give the same bits, on every instruction set, for every profile and thread count.
+mod dynamic;
+
 use super::{int, lower, sim};
 use crate::ir::{
     DType, Graph, GraphBuilder, Op, QParams, QType, Tensor, ValueId,

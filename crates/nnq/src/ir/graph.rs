@@ -27,6 +27,9 @@ pub struct Value {
     pub constant: Option<Arc<Tensor>>,
     /// The value is held as integers with these parameters: whatever produces it rounds to this grid.
     pub quant: Option<Arc<QParams>>,
+    /// The value is real, but products with weights of codes read it as unsigned codes of 8 bits on a grid that is found at run
+    /// time from its extremes (`docs/numerics.md` section 11). Whoever else reads it reads the real numbers.
+    pub dynamic: bool,
 }
 
 /// One application of an operator.
@@ -132,7 +135,7 @@ impl Graph {
         if self.by_name.insert(name.into(), id).is_some() {
             return Err(Error::malformed(format!("two values are called '{name}'")));
         }
-        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None });
+        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None, dynamic: false });
         Ok(id)
     }
     /// Adds a constant; the name is made unique.
@@ -146,8 +149,13 @@ impl Graph {
             shape: Some(Shape::fixed(tensor.shape())),
             constant: Some(tensor),
             quant: None,
+            dynamic: false,
         });
         id
+    }
+    /// Whether any value is quantized dynamically: results then depend on which samples run together.
+    pub fn is_dynamic(&self) -> bool {
+        self.values.iter().any(|v| v.dynamic)
     }
     /// Gives a value another name, made unique; answers the name it got.
     pub fn rename(&mut self, id: ValueId, name: &str) -> String {

@@ -49,7 +49,8 @@ fn typed(v: &Value) -> String {
     let dtype = v.dtype.map_or("?", DType::name);
     let shape = v.shape.as_ref().map_or_else(|| "[..]".to_string(), ToString::to_string);
     let quant = v.quant.as_ref().map(|q| format!(" {}", params(q))).unwrap_or_default();
-    format!("{}: {dtype}{shape}{quant}", name(&v.name))
+    let dynamic = if v.dynamic { " dynamic" } else { "" };
+    format!("{}: {dtype}{shape}{quant}{dynamic}", name(&v.name))
 }
 
 fn few<T: Display>(list: &[T]) -> String {

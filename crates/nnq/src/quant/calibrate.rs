@@ -143,7 +143,7 @@ impl Calibrator {
         for (_, node) in graph.nodes() {
             finite(&graph, node).at(|| format!("node '{}'", node.name))?;
         }
-        let placement = place::place(&graph, &vec![false; graph.node_count()], true);
+        let placement = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], true);
         let observers: HashMap<ValueId, Statistics> = placement
             .groups
             .iter()

@@ -14,6 +14,20 @@ pub struct Placement {
     pub products: Vec<NodeId>,
     /// Groups of values that share one grid; each value that is held as codes is in exactly one.
     pub groups: Vec<Group>,
+    /// Values that products quantize as they come.
+    pub dynamic: Vec<ValueId>,
+}
+
+/// How a node is to compute, where it can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// In integers, on grids that calibration finds.
+    #[default]
+    Static,
+    /// A product in integers whose input's grid is found at run time; others in floating point.
+    Dynamic,
+    /// In floating point.
+    Float,
 }
 
 /// Values that share one grid.
@@ -30,6 +44,8 @@ pub struct Group {
 enum Role {
     /// A product with constant weights.
     Product,
+    /// A product with constant weights whose input is quantized as it comes.
+    Dynamic,
     /// Computes codes from codes, on a grid of its own.
     Compute,
     /// Output and inputs share a grid.
@@ -38,12 +54,17 @@ enum Role {
     Float,
 }
 
-/// Places quantization. `keep_float` says for each node whether the recipe keeps it in floating point; with `outputs` the
-/// graph's outputs become codes too.
-pub fn place(graph: &Graph, keep_float: &[bool], outputs: bool) -> Placement {
+/// Places quantization. `modes` says what the recipe wants of each node; with `outputs` the graph's outputs become codes too.
+///
+/// A value that an integer step wants as codes has one grid for all its readers: products that would quantize it as it comes read its codes.
+pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
     let consumers = graph.consumers();
-    let roles: Vec<Role> =
-        graph.nodes().map(|(id, n)| if keep_float[id.0 as usize] { Role::Float } else { role(graph, n) }).collect();
+    let of = |(id, node): (NodeId, &Node)| match (modes[id.0 as usize], role(graph, node)) {
+        (Mode::Float, _) => Role::Float,
+        (Mode::Dynamic, Role::Product) => Role::Dynamic,
+        (_, role) => role,
+    };
+    let roles: Vec<Role> = graph.nodes().map(of).collect();
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
 
     // Backwards: whose codes does an integer step want?
@@ -57,7 +78,7 @@ pub fn place(graph: &Graph, keep_float: &[bool], outputs: bool) -> Placement {
         let wants = match roles[id.0 as usize] {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
-            Role::Float => false,
+            Role::Dynamic | Role::Float => false,
         };
         if wants {
             for v in data_inputs(node) {
@@ -111,8 +132,17 @@ pub fn place(graph: &Graph, keep_float: &[bool], outputs: bool) -> Placement {
             group.sources.push(v);
         }
     }
-    let products = nodes.into_iter().filter(|id| roles[id.0 as usize] == Role::Product).collect();
-    Placement { products, groups }
+    let products: Vec<NodeId> =
+        nodes.into_iter().filter(|id| matches!(roles[id.0 as usize], Role::Product | Role::Dynamic)).collect();
+    let mut dynamic: Vec<ValueId> = products
+        .iter()
+        .filter(|id| roles[id.0 as usize] == Role::Dynamic)
+        .filter_map(|&id| graph.node(id).input(0))
+        .filter(|x| !wanted[x.0 as usize] && graph.constant(*x).is_none())
+        .collect();
+    dynamic.sort_unstable();
+    dynamic.dedup();
+    Placement { products, groups, dynamic }
 }
 
 /// The inputs that carry data, as against shapes, indices, weights and parameters.

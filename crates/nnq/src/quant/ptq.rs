@@ -6,9 +6,9 @@ use crate::{
     quant::{
         moments::Known,
         observer::Observer,
-        place::{self, Group},
+        place::{self, Group, Mode},
         range,
-        recipe::{LayerRecipe, Logits, Position, Recipe, SumOperands},
+        recipe::{ActivationMode, LayerRecipe, Logits, Position, Recipe, SumOperands},
         rounder::Task,
         stats::Stats,
         streams, weights,
@@ -75,14 +75,14 @@ pub struct Product {
 }
 
 impl Start {
-    /// Gives activations their grids.
+    /// Gives activations their grids, and says which are quantized as they come.
     ///
     /// # Errors
     /// As [`quantize`].
     pub fn new(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
         let mut layers = Layers::new(graph, recipe)?;
         let float =
-            match streams::split(graph, recipe, &layers.float, |v| layers.of(&graph.producers(), v).activation.bits)? {
+            match streams::split(graph, recipe, &layers.modes, |v| layers.of(&graph.producers(), v).activation.bits)? {
                 Some(split) => {
                     layers = Layers::new(&split, recipe)?;
                     Arc::new(split)
@@ -91,7 +91,7 @@ impl Start {
             };
         let graph = &*float;
         let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
-        let placement = place::place(graph, &layers.float, recipe.logits == Logits::Int8);
+        let placement = place::place(graph, &layers.modes, recipe.logits == Logits::Int8);
         if placement.products.is_empty() {
             return Err(Error::usage("no layer of the model can be quantized").cure(
                 "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
@@ -105,6 +105,19 @@ impl Start {
             let params = Arc::new(params);
             for &v in &group.values {
                 out.graph.value_mut(v).quant = Some(params.clone());
+            }
+        }
+        for &v in &placement.dynamic {
+            out.graph.value_mut(v).dynamic = true;
+        }
+        for id in placement.products.iter().filter(|id| layers.modes[id.0 as usize] == Mode::Dynamic) {
+            let (node, x) = (graph.node(*id), graph.node(*id).input(0));
+            if let Some(x) = x.filter(|&x| out.graph.value(x).quant.is_some()) {
+                out.messages.push(format!(
+                    "'{}' reads '{}' as static codes, as other layers do: one value has one grid",
+                    node.name,
+                    graph.value(x).name
+                ));
             }
         }
         // The network's input has overrides, too.
@@ -189,7 +202,7 @@ impl Start {
 /// The recipe, resolved for every node.
 struct Layers {
     nodes: Vec<LayerRecipe>,
-    float: Vec<bool>,
+    modes: Vec<Mode>,
     general: LayerRecipe,
     sum_operands: SumOperands,
 }
@@ -197,7 +210,7 @@ struct Layers {
 impl Layers {
     fn new(graph: &Graph, recipe: &Recipe) -> Result<Self> {
         // The first and the last layer are the first and the last product that can be quantized at all.
-        let all = place::place(graph, &vec![false; graph.node_count()], false).products;
+        let all = place::place(graph, &vec![Mode::Static; graph.node_count()], false).products;
         let position = |id: NodeId| match (all.first() == Some(&id), all.last() == Some(&id)) {
             (true, _) => Position::First,
             (_, true) => Position::Last,
@@ -212,10 +225,16 @@ impl Layers {
             Op::Concat { .. } => !recipe.quantize_concat,
             _ => false,
         };
-        let float = graph.nodes().map(|(id, n)| of[id.0 as usize].keep_float || kept(&n.op)).collect();
+        let mode = |(id, node): (NodeId, &crate::ir::Node)| match of[id.0 as usize] {
+            LayerRecipe { keep_float: true, .. } => Mode::Float,
+            _ if kept(&node.op) => Mode::Float,
+            layer if layer.activation.mode == ActivationMode::Dynamic => Mode::Dynamic,
+            _ => Mode::Static,
+        };
+        let modes = graph.nodes().map(mode).collect();
         Ok(Self {
             nodes: of,
-            float,
+            modes,
             general: recipe.resolve_at("", "Input", Position::First)?,
             sum_operands: recipe.sum_operands,
         })
@@ -275,8 +294,14 @@ pub struct Rounded {
 fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>, seed: u64) -> Result<Rounded> {
     let Product { id, x, w, axis, shape, recipe: layer, .. } = product;
     let node = graph.node(*id);
-    let grid = graph.value(*x).quant.as_ref().and_then(|q| q.as_tensor());
-    let (sx, _) = grid.ok_or_else(|| Error::internal("a product whose input has no grid"))?;
+    let value = graph.value(*x);
+    let grid = value.quant.as_ref().and_then(|q| q.as_tensor());
+    // Without a grid that is known the bias stays real.
+    let sx = match (grid, value.dynamic) {
+        (Some((sx, _)), _) => Some(sx),
+        (None, true) => None,
+        (None, false) => return Err(Error::internal("a product whose input has no grid")),
+    };
     let name = graph.value(*w).name.clone();
     let place = || format!("weight '{name}'");
     let mut params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
@@ -300,7 +325,7 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
     };
     let mut messages = Vec::new();
     let mut bias_real = for_codes(&task, &rows);
-    if let Some(b) = &bias_real
+    if let (Some(b), Some(sx)) = (&bias_real, sx)
         && let Some((wider, changed)) = widen(&params, b, sx, channels)
     {
         messages.push(format!(
@@ -311,12 +336,12 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
         bias_real = for_codes(&task, &rows);
         params = wider;
     }
-    let bias = match bias_real {
-        Some(real) => {
+    let bias = match (bias_real, sx) {
+        (Some(real), Some(sx)) => {
             let name = bias.map_or_else(|| format!("{name}_bias"), |b| graph.value(b).name.clone());
             Some(bias_codes(&real, &params, sx, channels).at(|| format!("bias '{name}'"))?)
         }
-        None => None,
+        _ => None,
     };
     Ok(Rounded { node: node.name.clone(), codes: task.in_order(rows), params, bias, messages })
 }

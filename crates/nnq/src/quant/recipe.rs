@@ -12,6 +12,7 @@
 //! logits = "real"
 //!
 //! [activation]
+//! mode = "static"
 //! bits = 8
 //! range = "percentile:99.99"
 //!
@@ -119,10 +120,23 @@ pub enum Logits {
     Int8,
 }
 
+/// When the grid of what a product reads is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationMode {
+    /// By calibration: one grid for all inputs that will ever come.
+    Static,
+    /// At run time, from the extremes of the numbers that a product reads (`docs/numerics.md` section 11). Needs no data; what
+    /// is not a product runs in floating point.
+    Dynamic,
+}
+
 /// How activations are quantized; one scale per tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Activation {
+    /// Of a product: when the grid of its input is found.
+    pub mode: ActivationMode,
     /// 2 to 16.
     pub bits: u8,
     /// Two's complement or unsigned codes.
@@ -252,6 +266,8 @@ pub struct Override {
 #[allow(missing_docs)]
 pub struct ActivationChange {
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ActivationMode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signed: Option<bool>,
@@ -329,7 +345,7 @@ impl Default for Recipe {
 
 impl Default for Activation {
     fn default() -> Self {
-        Self { bits: 8, signed: false, symmetric: false, range: RangeMethod::Norm }
+        Self { mode: ActivationMode::Static, bits: 8, signed: false, symmetric: false, range: RangeMethod::Norm }
     }
 }
 
@@ -354,6 +370,7 @@ impl Activation {
         Scheme { qtype, symmetric: self.symmetric }
     }
     fn change(&mut self, c: &ActivationChange) {
+        set(&mut self.mode, c.mode);
         set(&mut self.bits, c.bits);
         set(&mut self.signed, c.signed);
         set(&mut self.symmetric, c.symmetric);
@@ -456,6 +473,12 @@ impl Recipe {
         }
         i64::try_from(self.seed).map_err(|_| Error::usage(format!("seed {} is above 2^63 - 1", self.seed)))?;
         check_pair(&self.activation, &self.weight)?;
+        if self.is_dynamic() && self.layer_by_layer() {
+            return Err(Error::usage(
+                "activation.mode = \"dynamic\" beside methods that look at samples layer by layer",
+            )
+            .cure("leave out compensate, correct_bias and roundings other than nearest and stochastic"));
+        }
         for o in &self.layers {
             let fault = |cause: &str| Err(Error::usage(cause).at(o.describe()));
             if o.name.is_none() && o.op.is_none() {
@@ -477,6 +500,16 @@ impl Recipe {
     pub fn layer_by_layer(&self) -> bool {
         let change = |o: &Override| o.weight.and_then(|w| w.rounding).is_some_and(Rounding::needs_data);
         self.compensate || self.correct_bias || self.weight.rounding.needs_data() || self.layers.iter().any(change)
+    }
+    /// Whether any layer finds the grid of its input at run time.
+    pub fn is_dynamic(&self) -> bool {
+        let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Dynamic);
+        self.activation.mode == ActivationMode::Dynamic || self.layers.iter().any(change)
+    }
+    /// Whether any grid may have to be found by calibration.
+    pub fn needs_statistics(&self) -> bool {
+        let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Static);
+        self.activation.mode == ActivationMode::Static || self.logits == Logits::Int8 || self.layers.iter().any(change)
     }
     /// What holds for the node `name` with ONNX operator `op` in the middle of the network.
     ///
@@ -538,6 +571,16 @@ fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
     for (what, bits) in [("activation", a.bits), ("weight", w.bits)] {
         if !(2..=16).contains(&bits) {
             return Err(Error::usage(format!("{what}.bits = {bits}")).cure("use 2 to 16 bits"));
+        }
+    }
+    if a.mode == ActivationMode::Dynamic {
+        if (a.bits, a.signed, a.symmetric) != (8, false, false) {
+            return Err(Error::usage("activation.mode = \"dynamic\" with another grid than unsigned codes of 8 bits")
+                .cure("leave out activation.bits, signed and symmetric: what is found at run time has 8 bits"));
+        }
+        if w.bits > 8 {
+            return Err(Error::usage(format!("weight.bits = {} with activation.mode = \"dynamic\"", w.bits))
+                .cure("use 8 bits or fewer"));
         }
     }
     if w.narrow == Narrow::Always && !w.signed {

@@ -4,7 +4,7 @@
 //! made, with more bits, and the products read what an `Identity` rounds to fewer. Errors of the few bits then stay within a block instead of adding up along the
 //! network.
 use super::{
-    place,
+    place::{self, Mode},
     recipe::{Recipe, SumOperands},
 };
 use crate::{
@@ -24,22 +24,17 @@ pub(super) fn source(graph: &Graph, producers: &[Option<NodeId>], v: ValueId) ->
 }
 
 /// The graph with an `Identity` before the products that read an operand of an addition, where `recipe` wants more bits for these than for those;
-/// `keep_float` as for [`place::place`], `bits` those of values as the recipe has them. `None` where nothing changes.
+/// `modes` as for [`place::place`], `bits` those of values as the recipe has them. `None` where nothing changes.
 ///
 /// The simplified graph has no `Identity` between values that become codes: those that quantization finds are from here.
 ///
 /// # Errors
 /// When the edit fails, which is a defect.
-pub fn split(
-    graph: &Graph,
-    recipe: &Recipe,
-    keep_float: &[bool],
-    bits: impl Fn(ValueId) -> u8,
-) -> Result<Option<Graph>> {
+pub fn split(graph: &Graph, recipe: &Recipe, modes: &[Mode], bits: impl Fn(ValueId) -> u8) -> Result<Option<Graph>> {
     if recipe.sum_operands != SumOperands::EightBit || !recipe.quantize_add {
         return Ok(None);
     }
-    let placement = place::place(graph, keep_float, false);
+    let placement = place::place(graph, modes, false);
     let consumers = graph.consumers();
     let mut out = graph.clone();
     let mut new: Vec<(ValueId, ValueId, Vec<(NodeId, usize)>)> = Vec::new();
@@ -99,7 +94,7 @@ mod tests {
     fn products_read_the_narrow_value_and_sums_the_wide_one() {
         let graph = residual();
         let recipe = Recipe { sum_operands: SumOperands::EightBit, ..Recipe::default() };
-        let float = vec![false; graph.node_count()];
+        let float = vec![Mode::Static; graph.node_count()];
         let split = split(&graph, &recipe, &float, |_| 4).unwrap().unwrap();
         let reads = |node: &str, i: usize| {
             let (_, node) = split.nodes().find(|(_, n)| n.name == node).unwrap();
@@ -110,14 +105,14 @@ mod tests {
         // No sum reads the last one.
         assert_eq!(reads("last", 0), "relu1");
         // Each has a group of its own.
-        let placement = place::place(&split, &vec![false; split.node_count()], false);
+        let placement = place::place(&split, &vec![Mode::Static; split.node_count()], false);
         assert!(placement.groups.iter().all(|g| g.values.len() == 1 && g.sources == g.values));
     }
 
     #[test]
     fn nothing_changes_where_sums_are_like_everything_else() {
         let graph = residual();
-        let float = vec![false; graph.node_count()];
+        let float = vec![Mode::Static; graph.node_count()];
         assert!(split(&graph, &Recipe::default(), &float, |_| 4).unwrap().is_none());
         let recipe = Recipe { sum_operands: SumOperands::EightBit, ..Recipe::default() };
         assert!(split(&graph, &recipe, &float, |_| 8).unwrap().is_none());

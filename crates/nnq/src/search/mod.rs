@@ -320,7 +320,7 @@ impl Search<'_, '_> {
         (plain.compensate, plain.correct_bias) = (false, false);
         plain.weight.rounding = crate::quant::rounder::Rounding::Nearest;
         let graph = best.prepared.balanced.clone();
-        let products = place::place(&graph, &vec![false; graph.node_count()], false).products;
+        let products = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], false).products;
         let mut gains: Vec<(f64, String)> = Vec::new();
         let total = products.len() as u64;
         for (i, &id) in products.iter().enumerate() {

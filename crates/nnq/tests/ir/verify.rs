@@ -43,6 +43,21 @@ fn each_rule() {
         ("input 1 is missing", broken(|g| g.node_mut(NodeId(0)).inputs.truncate(1))),
         ("input 0 is missing", broken(|g| g.node_mut(NodeId(0)).inputs[0] = None)),
         ("2 inputs, at most 1", broken(|g| g.node_mut(NodeId(1)).inputs.push(Some(x)))),
+        (
+            "quantized dynamically, but on a grid too",
+            broken(|g| {
+                g.value_mut(y).dynamic = true;
+                g.value_mut(y).quant = Some(Arc::new(QParams::tensor(QType::U8, 1.0, 0)));
+            }),
+        ),
+        ("quantized dynamically, but a constant", broken(|g| g.value_mut(w).dynamic = true)),
+        (
+            "quantized dynamically, but of type i64",
+            broken(|g| {
+                g.value_mut(y).dynamic = true;
+                g.value_mut(y).dtype = Some(DType::I64);
+            }),
+        ),
         ("2 outputs, at most 1", broken(|g| g.node_mut(NodeId(1)).outputs.push(None))),
         (
             "output 0 is missing",

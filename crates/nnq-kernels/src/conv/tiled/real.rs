@@ -6,25 +6,25 @@ use super::{
 use crate::{
     conv::{
         block::Job,
-        finish::{reals, store_reals},
+        finish::{ToReal, store_reals},
     },
-    simd::{Float, Simd, TILE_VECTORS, Vector},
+    simd::{Simd, Vector},
 };
 
-/// `f32(acc) * scale`.
+/// `f32(acc) * scale`, plus the bias if there is one.
 #[derive(Clone, Copy)]
 pub(super) struct Reals;
 
 impl After for Reals {
-    type Same<S: Simd> = [Float<S>; TILE_VECTORS];
+    type Same<S: Simd> = ToReal<S>;
 
     #[inline(always)]
-    fn same<S: Simd>(self, s: S, job: &Job, left: &Left) -> [Float<S>; TILE_VECTORS] {
-        reals(s, job.ready, left.part.column(job.panels))
+    fn same<S: Simd>(self, s: S, job: &Job, left: &Left) -> ToReal<S> {
+        ToReal::new(s, job.ready, left.part.column(job.panels))
     }
 
     #[inline(always)]
-    unsafe fn some<S: Simd>(self, s: S, _: &Job, same: &[Float<S>; TILE_VECTORS], left: &mut Left) {
+    unsafe fn some<S: Simd>(self, s: S, _: &Job, same: &ToReal<S>, left: &mut Left) {
         let (v, lanes) = (s.v(), S::V::LANES);
         let mut nowhere = [0f32; CHANNELS];
         for _ in 0..left.together() {

@@ -5,6 +5,9 @@ use crate::ir::{Dim, Graph, Node, Op, Shape, ValueId, infer};
 /// The graph has one input, whose first axis is the free batch, and every output holds for each sample what a run of that
 /// sample alone would give.
 pub fn divides(graph: &Graph) -> bool {
+    if graph.is_dynamic() {
+        return false;
+    }
     let ([input], Ok(facts)) = (&graph.inputs[..], infer::facts(graph)) else { return false };
     let shape = |v: ValueId| facts.get(v.0 as usize).and_then(|f| f.shape.as_ref());
     let Some(Dim::Sym(batch)) = shape(*input).and_then(|s| s.0.first()) else { return false };

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use std::ops::Range;
 
 const MAGIC: &[u8; 8] = b"nnq plan";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Bytes before the head.
 const PREFIX: usize = 48;
 /// Weights begin at multiples of this.

@@ -10,7 +10,7 @@ use crate::{
 use nnq_kernels::tape;
 
 /// Order of the bytes of a value of codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Layout {
     /// As the shape says.
     RowMajor,

@@ -378,14 +378,17 @@ fn describe(step: &Step) -> String {
     match &step.kind {
         StepKind::Quantize => "quantize".into(),
         StepKind::Dequantize => "dequantize".into(),
-        StepKind::Product(p) => match &p.form {
-            super::lower::Form::Conv(a) => {
-                let dims: Vec<String> = p.weight.shape().iter().skip(2).map(ToString::to_string).collect();
-                let group = if a.group > 1 { format!(" g{}", a.group) } else { String::new() };
-                format!("conv {}{group}", dims.join("x"))
-            }
-            super::lower::Form::Matrix { .. } => "matmul".into(),
-        },
+        StepKind::Product(p) => {
+            let product = match &p.form {
+                super::lower::Form::Conv(a) => {
+                    let dims: Vec<String> = p.weight.shape().iter().skip(2).map(ToString::to_string).collect();
+                    let group = if a.group > 1 { format!(" g{}", a.group) } else { String::new() };
+                    format!("conv {}{group}", dims.join("x"))
+                }
+                super::lower::Form::Matrix { .. } => "matmul".into(),
+            };
+            if step.is_dynamic() { format!("dynamic {product}") } else { product }
+        }
         StepKind::Add { .. } => "add".into(),
         StepKind::Mul { .. } => "mul".into(),
         StepKind::Pointwise(_) | StepKind::Regrid(_) => "table".into(),

@@ -27,6 +27,10 @@ pub(super) fn choose(
     weights: usize,
     members: usize,
 ) -> Option<(usize, Shapes)> {
+    // The grid of what is quantized as it comes is that of all samples together.
+    if program.steps.iter().any(Step::is_dynamic) {
+        return None;
+    }
     let samples = *inputs.first()?.first()?;
     if samples < 2 || samples < members || inputs.iter().any(|shape| shape.first() != Some(&samples)) {
         return None;

@@ -18,10 +18,10 @@ use crate::{
 };
 use nnq_kernels::{
     Isa,
-    tape::{Kernel, Span, Strided, Tape, Weights},
+    tape::{Found, Kernel, Planes, Span, Strided, Tape, Weights},
 };
 use serde::{Deserialize, Serialize};
-use std::{ops::Range, sync::Arc};
+use std::{collections::HashMap, ops::Range, sync::Arc};
 
 /// Where a value of codes lives.
 #[derive(Clone, Debug)]
@@ -104,6 +104,8 @@ pub(super) struct Facts {
     pub(super) bytes: u64,
     /// Values of real numbers that nobody reads afterwards.
     pub(super) dead: Vec<Slot>,
+    /// The name of the value that is quantized as it comes, if one is.
+    pub(super) quantizes: Option<String>,
 }
 
 /// All that a run needs.
@@ -167,6 +169,7 @@ pub(super) fn compile(
         space: Space::default(),
         macs: vec![0; program.steps.len()],
         weights: Vec::new(),
+        dynamic: HashMap::new(),
         pending: Pending::default(),
         done: Vec::new(),
         now: 0,
@@ -266,6 +269,8 @@ pub(super) struct Planner<'a> {
     pub(super) weights: Vec<Weights>,
     places: Vec<Option<Place>>,
     space: Space,
+    /// The codes of values that are quantized as they come, by layout, and what says their grid.
+    dynamic: HashMap<(Slot, Layout), (Place, Found)>,
     pending: Pending,
     done: Vec<Done>,
     /// The step being planned.
@@ -289,6 +294,7 @@ impl Planner<'_> {
         self.space = space;
         self.places.fill(None);
         self.weights.clear();
+        self.dynamic.clear();
         self.done.clear();
     }
 
@@ -310,7 +316,7 @@ impl Planner<'_> {
         }
         self.pending.steps += 1;
         steps::plan(self, i, step)?;
-        if matches!(step.kind, StepKind::Quantize) && self.frees_much(i, step) {
+        if (matches!(step.kind, StepKind::Quantize) || step.is_dynamic()) && self.frees_much(i, step) {
             self.flush(i + 1);
         }
         Ok(())
@@ -415,7 +421,9 @@ impl Planner<'_> {
         };
         let bytes = slots.iter().map(size).sum::<usize>() + self.packed[i].bytes();
         let macs = self.macs[i] * self.split as u64;
-        Facts { name: self.program.step_name(step), kind, macs, bytes: bytes as u64, dead }
+        let source = |&s: &Slot| self.program.graph.value(self.program.values[s].source).name.clone();
+        let quantizes = step.inputs.iter().flatten().next().filter(|_| step.is_dynamic()).map(source);
+        Facts { name: self.program.step_name(step), kind, macs, bytes: bytes as u64, dead, quantizes }
     }
 
     /// Appends a kernel of the current step.
@@ -482,6 +490,27 @@ impl Planner<'_> {
         };
         self.places[slot] = Some(place.clone());
         Ok(place)
+    }
+
+    /// The codes of the real value `slot`, quantized as it comes, and what says their grid: made once for all products that read them.
+    pub(super) fn dynamic(&mut self, slot: Slot, layout: Layout) -> Result<(Place, Found)> {
+        if let Some(known) = self.dynamic.get(&(slot, layout)) {
+            return Ok(known.clone());
+        }
+        let shape = self.shape(slot)?;
+        let len = room(&shape)?;
+        let reads = |step: &Step| step.is_dynamic() && step.inputs.contains(&Some(slot));
+        let last = self.program.steps.iter().rposition(reads).unwrap_or(self.now);
+        let at = self.space.value(Lifetime { bytes: len, first: self.now, last });
+        let found = self.space.value(Lifetime { bytes: Found::room(len), first: self.now, last });
+        let (place, by) = (Place { at, shape, layout, len, pitch: None }, Found::of(len, found));
+        let x = self.real(slot, false)?;
+        let [batch, channels, pixels] = layout.planes(&place.shape);
+        let planes = Planes { batch, channels, pixels };
+        self.push(Kernel::Extremes { x, len, y: by });
+        self.push(Kernel::QuantizeDynamic { x, y: place.span(), planes, by });
+        self.dynamic.insert((slot, layout), (place.clone(), by));
+        Ok((place, by))
     }
 
     /// `slot` is the same bytes as `other`, which has been produced.

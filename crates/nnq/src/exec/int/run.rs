@@ -7,7 +7,7 @@ use crate::{
     error::{At, Error, Result},
     exec::{
         float::{Ctx, Tap, eval},
-        lower::{Program, Repr},
+        lower::{Program, Repr, no_range},
     },
     ir::Tensor,
 };
@@ -93,6 +93,10 @@ impl Runner<'_> {
         match self.plan.split {
             1 => segment.tape.run(which, self.workspace, &mut reals, self.team, times),
             parts => segment.tape.run_parts(parts, self.workspace, &mut reals, self.team, times),
+        }
+        if let Some(kernel) = self.workspace.fault() {
+            let facts = &self.plan.facts[segment.origin[kernel]];
+            return Err(no_range(facts.quantizes.as_deref().unwrap_or_default()).at(format!("node '{}'", facts.name)));
         }
         for (r, y) in segment.reals.iter().zip(written) {
             if let (Operand::Slot(slot), Some(y)) = (&r.value, y) {

@@ -232,7 +232,7 @@ impl Builder {
 
     fn product(&mut self, id: NodeId, node: &Node) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-        let Some(from) = self.grid(x) else { return Ok(false) };
+        let Some(from) = self.grid(x) else { return self.dynamic(id, node, x, y) };
         let target = self.target(y);
         let to = target.as_ref().map(|(_, grid, clamp, _)| (*grid, *clamp));
         let reach = self.reaches[id.0 as usize].as_deref();
@@ -255,6 +255,27 @@ impl Builder {
             self.step(&[id], kind, vec![input], vec![Some(slot)]);
             self.settle(y, slot)?;
         }
+        Ok(true)
+    }
+
+    /// A product of a value that is quantized as it comes.
+    fn dynamic(&mut self, id: NodeId, node: &Node, x: ValueId, y: ValueId) -> Result<bool> {
+        if !self.p.graph.value(x).dynamic {
+            return Ok(false);
+        }
+        let reach = self.reaches[id.0 as usize].as_deref();
+        let Some(product) = product::dynamic(&self.p.graph, node, reach)? else {
+            let note = format!(
+                "'{}' runs in floating point: its weights or bias are not in a form integers can use",
+                node.name
+            );
+            self.p.notes.push(note);
+            return Ok(false);
+        };
+        let input = self.real(x)?;
+        let slot = self.push(y, Repr::Real);
+        self.step(&[id], StepKind::Product(Box::new(product)), vec![input], vec![Some(slot)]);
+        self.settle(y, slot)?;
         Ok(true)
     }
 

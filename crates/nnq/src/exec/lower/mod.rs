@@ -151,6 +151,13 @@ pub enum ProductOut {
         /// `sx * sw` per output channel.
         scale: Arc<[f32]>,
     },
+    /// The input is real, and quantized as it comes: `f32(acc) * (sx * sw[channel]) + bias[channel]` (numerics section 11).
+    Dynamic {
+        /// `sw` per output channel.
+        scale: Arc<[f32]>,
+        /// Real bias per output channel.
+        bias: Arc<[f32]>,
+    },
 }
 
 /// Convolution or matrix product with constant weights.
@@ -219,7 +226,7 @@ pub enum StepKind {
     Quantize,
     /// Codes to real: `D`.
     Dequantize,
-    /// Convolution or matrix product of codes.
+    /// Convolution or matrix product of codes, or of real numbers that are quantized as they come ([`ProductOut::Dynamic`]).
     Product(Box<Product>),
     /// Sum or difference (`negate`) of codes.
     Add {
@@ -296,6 +303,13 @@ pub struct Program {
     pub notes: Vec<String>,
 }
 
+impl Step {
+    /// A product whose input is quantized as it comes.
+    pub fn is_dynamic(&self) -> bool {
+        matches!(&self.kind, StepKind::Product(p) if matches!(p.out, ProductOut::Dynamic { .. }))
+    }
+}
+
 impl Program {
     /// The grid of a slot that holds codes.
     ///
@@ -334,6 +348,15 @@ impl Program {
             Profile::Dyadic => Scalar::Dyadic(dyadic(f64::from(from.scale) / (f64::from(to.scale) * count as f64))?),
         })
     }
+}
+
+/// The error where numbers have no grid that could be found as they come.
+pub(in crate::exec) fn no_range(value: &str) -> Error {
+    Error::value(
+        "some of its numbers are NaN or infinite, or their range is beyond binary32: no codes can stand for them",
+    )
+    .at(format!("value '{value}'"))
+    .cure("look for what is not finite in the input; a layer that overflows can be kept float")
 }
 
 /// The dyadic form of a multiplier, or why there is none.

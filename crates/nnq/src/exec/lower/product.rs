@@ -86,7 +86,8 @@ pub(super) fn build(
     let (Some(w), Some(reach)) = (Weights::of(graph, node), reach) else { return Ok(None) };
     let Weights { form, value, codes: weight, qtype, scale, zero, bias, .. } = w;
     let Some(bias) = biases(graph, bias, from.scale, &scale)? else { return Ok(None) };
-    let bound = prove(graph, value, reach, &bias, from)?;
+    let most = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
+    let bound = prove(graph, value, reach, &bias, most)?;
     let out = match to {
         None => ProductOut::Real { scale: scale.iter().map(|sw| from.scale * sw).collect() },
         Some((grid, clamp)) => ProductOut::Code {
@@ -115,6 +116,43 @@ pub(super) fn build(
     }))
 }
 
+/// The product of `node`, whose entry of [`reaches`] is `reach`, with an input that is quantized as it comes; `None` as [`build`], and when the
+/// bias is no constant vector over the channels.
+///
+/// # Errors
+/// When an accumulator could overflow.
+pub(super) fn dynamic(graph: &Graph, node: &Node, reach: Option<&[i64]>) -> Result<Option<Product>> {
+    let (Some(w), Some(reach)) = (Weights::of(graph, node), reach) else { return Ok(None) };
+    let Weights { form, value, codes: weight, qtype, scale, zero, bias, .. } = w;
+    let channels = scale.len();
+    let bias = match bias {
+        // Nothing is added: -0 changes no number.
+        None => vec![-0.0; channels],
+        Some(v) => {
+            let Some(t) = graph.constant(v).filter(|t| is_vector(t, channels)) else { return Ok(None) };
+            let real = if graph.value(v).quant.is_some() { graph.real_constant(v)? } else { t.clone() }.to_f32s();
+            (0..channels).map(|c| real[if real.len() == 1 { 0 } else { c }]).collect()
+        }
+    };
+    let none = vec![0; channels];
+    // A grid that is found later may have its zero point at either end.
+    let bound = prove(graph, value, reach, &none, i64::from(u8::MAX))?;
+    Ok(Some(Product {
+        form,
+        weight,
+        weight_qtype: qtype,
+        weight_zero: zero.iter().any(|&z| z != 0).then_some(zero),
+        bias: none.into(),
+        bound,
+        out: ProductOut::Dynamic { scale: scale.into(), bias: bias.into() },
+    }))
+}
+
+/// One number, or one for each of `channels` along the last axis.
+fn is_vector(t: &Tensor, channels: usize) -> bool {
+    (t.len() == channels || t.len() == 1) && t.shape().iter().rev().skip(1).all(|&d| d == 1)
+}
+
 /// The codes of an annotated constant; real numbers still to be rounded are none.
 fn codes(graph: &Graph, v: ValueId) -> Option<(Arc<Tensor>, Arc<QParams>)> {
     let value = graph.value(v);
@@ -128,7 +166,7 @@ fn biases(graph: &Graph, bias: Option<ValueId>, sx: f32, sw: &[f32]) -> Result<O
     let value = graph.value(v);
     let Some(t) = &value.constant else { return Ok(None) };
     let n = t.len();
-    if !(n == sw.len() || n == 1) || t.shape().iter().rev().skip(1).any(|&d| d != 1) {
+    if !is_vector(t, sw.len()) {
         return Ok(None);
     }
     let at = |i: usize| if n == 1 { 0 } else { i };
@@ -227,8 +265,8 @@ fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i3
 }
 
 /// Proves that no accumulator overflows and answers the largest bound.
-fn prove(graph: &Graph, w: ValueId, reach: &[i64], bias: &[i32], from: Grid) -> Result<i64> {
-    let most = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
+/// `most`: the largest distance of an input's code from its zero point.
+fn prove(graph: &Graph, w: ValueId, reach: &[i64], bias: &[i32], most: i64) -> Result<i64> {
     let mut worst = 0;
     for (channel, (sum, b)) in reach.iter().zip(bias).enumerate() {
         let bound = sum.saturating_mul(most).saturating_add(i64::from(*b).abs());

@@ -3,14 +3,14 @@ use crate::{
     error::{Error, Result},
     exec::{
         float::{Ctx, eval},
-        lower::{AddRule, Clamp, Form, Grid, Product, ProductOut, Program, Requant, Scalar, Step, StepKind},
+        lower::{AddRule, Clamp, Form, Grid, Product, ProductOut, Program, Requant, Scalar, Step, StepKind, no_range},
     },
     ir::{
-        DType, Op, Tensor,
+        DType, Op, QType, Tensor,
         op::{PoolAttrs, Window},
     },
 };
-use nnq_kernels::round::{Dyadic, requantize_dyadic, requantize_onnx};
+use nnq_kernels::round::{Dyadic, dynamic_grid, dynamic_real, requantize_dyadic, requantize_onnx};
 use rayon::prelude::*;
 
 /// Weights as real integers `qw - zw`: binary32 when every sum stays below 2^24 and is therefore exact, binary64 otherwise.
@@ -74,9 +74,16 @@ pub(super) fn run(
         }
         StepKind::Product(product) => {
             let w = weights.ok_or_else(|| Error::internal("a product without weights"))?;
+            if step.is_dynamic() {
+                let x = input(0)?;
+                let name = &p.graph.value(p.values[slot_in(0)?].source).name;
+                let from = found(x.as_slice::<f32>()?).ok_or_else(|| no_range(name))?;
+                let codes = map(x, ctx, |v| from.quantize(v) as f32)?;
+                return one(self::product(product, w, &codes, from, None, ctx)?);
+            }
             let grid = match product.out {
                 ProductOut::Code { .. } => Some(to()?),
-                ProductOut::Real { .. } => None,
+                ProductOut::Real { .. } | ProductOut::Dynamic { .. } => None,
             };
             one(self::product(product, w, input(0)?, from(0)?, grid, ctx)?)
         }
@@ -169,6 +176,17 @@ fn add(a: &Tensor, b: &Tensor, [ga, gb, g]: [Grid; 3], negate: bool, rule: AddRu
     })
 }
 
+/// The grid for numbers that are quantized as they come (numerics section 11).
+fn found(x: &[f32]) -> Option<Grid> {
+    if x.iter().any(|x| !x.is_finite()) {
+        return None;
+    }
+    let low = x.iter().copied().fold(0.0, f32::min);
+    let high = x.iter().copied().fold(0.0, f32::max);
+    let (scale, zero) = dynamic_grid(low, high)?;
+    Some(Grid { qtype: QType::U8, scale, zero: zero.into() })
+}
+
 fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, ctx: &Ctx) -> Result<Tensor> {
     let zero = from.zero as f32;
     let centred = map(x, ctx, |q| q - zero)?;
@@ -194,6 +212,7 @@ fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, c
     let finish = |acc: i32, c: usize| -> f32 {
         match &p.out {
             ProductOut::Real { scale } => acc as f32 * scale[c],
+            ProductOut::Dynamic { scale, bias } => dynamic_real(acc, from.scale, scale[c], bias[c]),
             ProductOut::Code { requant, clamp } => {
                 let zero = to.map_or(0, |g| g.zero);
                 (match requant {

@@ -106,7 +106,7 @@ struct Model<'a> {
 
 impl<'a> Model<'a> {
     fn new(graph: &'a Graph, options: &WriteOptions) -> Result<Self> {
-        if let Some((_, v)) = graph.values().find(|(_, v)| v.quant.is_some()) {
+        if let Some((_, v)) = graph.values().find(|(_, v)| v.quant.is_some() || v.dynamic) {
             return Err(Error::usage(format!(
                 "value '{}' carries a quantization that the file format has no place for",
                 v.name

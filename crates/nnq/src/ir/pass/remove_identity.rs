@@ -41,7 +41,8 @@ fn find(graph: &Graph) -> Vec<(NodeId, ValueId, ValueId)> {
     let nodes: Vec<_> = graph.nodes().collect();
     for (id, node) in nodes.into_iter().rev() {
         let Some((from, to)) = node.output(0).zip(source(&view, node)) else { continue };
-        if graph.value(from).quant != graph.value(to).quant {
+        let annotation = |v: ValueId| (&graph.value(v).quant, graph.value(v).dynamic);
+        if annotation(from) != annotation(to) {
             continue;
         }
         if view.is_output(from) {

@@ -29,7 +29,8 @@ impl<'g> View<'g> {
     }
     /// A value that a rewrite may make disappear: no graph output, and nothing rounds there.
     pub fn is_free(&self, v: ValueId) -> bool {
-        !self.is_output(v) && self.graph.value(v).quant.is_none()
+        let value = self.graph.value(v);
+        !self.is_output(v) && value.quant.is_none() && !value.dynamic
     }
     /// Free, and read once.
     pub fn is_link(&self, v: ValueId) -> bool {

@@ -14,7 +14,8 @@ use std::collections::HashSet;
 /// - each operator has as many inputs and outputs as it may have, and attributes in range;
 /// - a constant's tensor has the declared type and shape (a quantized one: float outside, integers or floats inside, codes on
 ///   the grid);
-/// - quantization parameters fit their value.
+/// - quantization parameters fit their value;
+/// - what is quantized dynamically is f32, computed or an input, and not quantized otherwise.
 ///
 /// # Errors
 /// Names the node or value and the rule.
@@ -113,6 +114,15 @@ fn value(v: &Value) -> Result<()> {
             && let Some(s) = v.shape.as_ref().filter(|s| axis >= s.rank())
         {
             return Err(Error::shape(format!("quantized along axis {axis} of a shape {s}")));
+        }
+    }
+    if v.dynamic {
+        if v.quant.is_some() || v.constant.is_some() {
+            let what = if v.quant.is_some() { "on a grid too" } else { "a constant" };
+            return Err(broken(format!("quantized dynamically, but {what}")));
+        }
+        if let Some(d) = v.dtype.filter(|&d| d != DType::F32) {
+            return Err(broken(format!("quantized dynamically, but of type {d}")));
         }
     }
     let Some(t) = &v.constant else { return Ok(()) };

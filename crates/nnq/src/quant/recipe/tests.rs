@@ -131,6 +131,12 @@ fn mistakes_are_named() {
         ("[[layer]]\nop = \"Conv\"", &["changes nothing", "Conv"]),
         ("[[layer]]\nmatch = \"a[\"\nkeep_float = true", &["a["]),
         ("[[layer]]\nop = \"Conv\"\nweight.bits = 1", &["op = \"Conv\"", "weight.bits = 1"]),
+        ("[activation]\nmode = \"live\"", &["live", "static", "dynamic"]),
+        ("[activation]\nmode = \"dynamic\"\nbits = 4", &["dynamic", "8 bits", "activation.bits"]),
+        ("[activation]\nmode = \"dynamic\"\nsymmetric = true", &["dynamic", "symmetric"]),
+        ("[activation]\nmode = \"dynamic\"\n[weight]\nbits = 12", &["weight.bits = 12", "dynamic"]),
+        ("compensate = true\n[activation]\nmode = \"dynamic\"", &["layer by layer", "compensate"]),
+        ("correct_bias = true\n[[layer]]\nop = \"Gemm\"\nactivation.mode = \"dynamic\"", &["layer by layer"]),
         ("samples = -1", &["line 1"]),
         ("not toml", &["line 1"]),
     ] {
@@ -145,4 +151,20 @@ fn mistakes_are_named() {
     assert!(Recipe::load(&path).unwrap_err().to_string().contains("broken.toml"));
     assert!(Recipe::load(&dir.path().join("none.toml")).unwrap_err().to_string().contains("none.toml"));
     assert!(Recipe { seed: u64::MAX, ..Recipe::default() }.check().is_err());
+}
+
+#[test]
+fn what_is_found_at_run_time_needs_no_statistics() {
+    let of = |text: &str| Recipe::from_toml(text).unwrap();
+    for (text, dynamic, statistics) in [
+        ("", false, true),
+        ("activation.mode = \"dynamic\"", true, false),
+        ("logits = \"int8\"\nactivation.mode = \"dynamic\"", true, true),
+        ("[activation]\nmode = \"dynamic\"\n[[layer]]\nop = \"Conv\"\nactivation.mode = \"static\"", true, true),
+        ("[[layer]]\nop = \"Gemm\"\nactivation.mode = \"dynamic\"", true, true),
+    ] {
+        assert_eq!((of(text).is_dynamic(), of(text).needs_statistics()), (dynamic, statistics), "{text}");
+    }
+    let r = of("[activation]\nmode = \"dynamic\"");
+    assert_eq!(Recipe::from_toml(&r.to_toml().unwrap()).unwrap(), r);
 }

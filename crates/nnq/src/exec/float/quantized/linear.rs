@@ -5,7 +5,7 @@ use crate::{
     error::{Error, Result},
     ir::{DType, Tensor},
 };
-use nnq_kernels::round::{dequantize_f32, quantize_f32, rne_f32};
+use nnq_kernels::round::{dequantize_f32, dynamic_grid, quantize_f32};
 use rayon::prelude::*;
 
 /// How scales lie over a tensor, seen as `[.., n, inner]` with the axis in the middle.
@@ -163,13 +163,14 @@ pub(crate) fn dequantize(axis: i64, block: usize, x: &Inputs, _ctx: &Ctx) -> Res
 pub(crate) fn dynamic(x: &Inputs, _ctx: &Ctx) -> Result<Vec<Tensor>> {
     let t = args::need(x, 0, "x")?;
     let data = t.as_slice::<f32>()?;
-    let (mut low, mut high) = (0.0f32, 0.0f32);
-    for &x in data {
-        low = low.min(x);
-        high = high.max(x);
+    if data.iter().any(|x| !x.is_finite()) {
+        return Err(Error::value("some numbers are NaN or infinite: no codes can stand for them"));
     }
-    let scale = if high == low { 1.0 } else { (high - low) / 255.0 };
-    let zero = rne_f32((0.0 - low / scale).clamp(0.0, 255.0)) as i32;
+    let low = data.iter().copied().fold(0.0, f32::min);
+    let high = data.iter().copied().fold(0.0, f32::max);
+    let (scale, zero) = dynamic_grid(low, high)
+        .ok_or_else(|| Error::value(format!("the range from {low:e} to {high:e} is beyond binary32")))?;
+    let zero = i32::from(zero);
     let q = data.iter().map(|&x| quantize_f32(x, scale, zero, 0, 255) as u8).collect();
     Ok(vec![Tensor::of::<u8>(t.shape(), q), Tensor::scalar(scale), Tensor::scalar(zero as u8)])
 }

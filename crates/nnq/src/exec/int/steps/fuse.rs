@@ -94,7 +94,8 @@ pub(in crate::exec::int) fn find(program: &Program, shapes: &[Option<Vec<usize>>
 
 /// Whether the kernel of a product can average what it computes.
 fn averageable(p: &Product) -> bool {
-    matches!(p.out, ProductOut::Real { .. }) && matches!(&p.form, Form::Conv(a) if a.group <= 1)
+    matches!(p.out, ProductOut::Real { .. } | ProductOut::Dynamic { .. })
+        && matches!(&p.form, Form::Conv(a) if a.group <= 1)
 }
 
 /// The mean over all pixels of the real numbers in `slot`, perhaps after an activation, and the steps that are it; nobody else reads what is

@@ -78,16 +78,24 @@ impl Planner<'_> {
         };
         let sum = self.fusing.sums.get(&i).copied();
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
-        let zero = self.stored(x)?.zero;
-        let (px, y_shape) = (self.place(x)?, self.shape(y)?);
-        let geom = geometry::product(product, packed.geom, &px.shape, &y_shape)?;
         let conv = matches!(product.form, Form::Conv(_));
+        let (px, zero, found) = if step.is_dynamic() {
+            let layout = if conv { Layout::ChannelsLast } else { Layout::RowMajor };
+            let (place, found) = self.dynamic(x, layout)?;
+            (place, 0, Some(found))
+        } else {
+            (self.place(x)?, self.stored(x)?.zero, None)
+        };
+        let y_shape = self.shape(y)?;
+        let geom = geometry::product(product, packed.geom, &px.shape, &y_shape)?;
         self.macs[i] = (geom.pixels() * geom.c_out * (geom.c_in / geom.groups.max(1)) * geom.k_h * geom.k_w) as u64;
         // A matrix product reads and writes rows: the rare value that lies channels last is put in order.
         let rows = |layout: Layout| conv || layout == Layout::RowMajor;
         let source = if rows(px.layout) { px.span() } else { self.reordered(&px, Layout::RowMajor)? };
         let codes = match &product.out {
-            lower::ProductOut::Real { .. } => Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 },
+            lower::ProductOut::Real { .. } | lower::ProductOut::Dynamic { .. } => {
+                Stored { scale: 1.0, zero: 0, lo: 0, hi: 255 }
+            }
             lower::ProductOut::Code { clamp, .. } => Stored::of(self.program.grid(y)?, *clamp),
         };
         let mut kernel = Product {
@@ -103,6 +111,7 @@ impl Planner<'_> {
             hi: codes.hi,
             y: ProductOut::Floats(0),
             residual: None,
+            found,
         };
         self.weights.push(packed.weights.clone());
         if let Some(Mean { within, result }) = self.fusing.means.get(&i).copied() {
@@ -110,7 +119,7 @@ impl Planner<'_> {
             self.push(Kernel::Product(Box::new(kernel)));
             return Ok(());
         }
-        if matches!(product.out, lower::ProductOut::Real { .. }) {
+        if !matches!(product.out, lower::ProductOut::Code { .. }) {
             let plane = if conv { geom.out_h * geom.out_w } else { 1 };
             let y = self.real(y, true)?;
             if plane == 1 {

@@ -1,5 +1,12 @@
 //! Explicit quantization nodes back into annotations.
-use super::{GRID_KEY, build::bounds, codes, products::is_move, recognise};
+use super::{
+    GRID_KEY,
+    build::bounds,
+    codes,
+    dynamic::{self, Live},
+    products::is_move,
+    recognise,
+};
 use crate::{
     error::{At, Error, Result},
     ir::{DType, Granularity, Graph, Node, NodeId, Op, QParams, QType, Shape, Tensor, ValueId, op::Unary},
@@ -13,8 +20,8 @@ use std::{
 /// Turns quantization nodes into annotations; what it does not recognise stays as it is, and runs in float.
 ///
 /// Recognised are QuantizeLinear and DequantizeLinear with constant parameters, DequantizeLinear of constants, QLinearConv,
-/// QLinearMatMul, moves and Clip of codes, and ConvInteger and MatMulInteger followed by an integer Add, a Cast and a Mul, as written by
-/// [`super::to_qdq`], [`super::to_qoperator`] and other tools. A value that is both quantized and read in float keeps its float
+/// QLinearMatMul, moves and Clip of codes, and ConvInteger and MatMulInteger followed by an integer Add, a Cast and a Mul (behind
+/// DynamicQuantizeLinear: by a Cast, a Mul and an Add of real numbers), as written by [`super::to_qdq`], [`super::to_qoperator`] and other tools. A value that is both quantized and read in float keeps its float
 /// readers: its codes come from an Identity node that is annotated.
 ///
 /// # Errors
@@ -67,6 +74,8 @@ pub(super) struct Absorb<'a> {
     grids: HashMap<String, QType>,
     node_names: HashSet<String>,
     counter: u32,
+    /// What is quantized as it comes, by its codes.
+    pub live: HashMap<ValueId, Live>,
 }
 
 impl<'a> Absorb<'a> {
@@ -95,11 +104,13 @@ impl<'a> Absorb<'a> {
             grids,
             node_names: src.nodes().map(|(_, n)| n.name.clone()).collect(),
             counter: 0,
+            live: HashMap::new(),
         };
         for &id in &src.inputs {
             let v = src.value(id);
             let new = a.out.add_value(&v.name, v.dtype, v.shape.clone())?;
             a.out.value_mut(new).quant.clone_from(&v.quant);
+            a.out.value_mut(new).dynamic = v.dynamic;
             a.out.inputs.push(new);
             a.states[id.0 as usize] = Some(State::Plain(new));
         }
@@ -107,6 +118,9 @@ impl<'a> Absorb<'a> {
     }
 
     fn node(&mut self, node: &Node) -> Result<()> {
+        if matches!(node.op, Op::DynamicQuantizeLinear) {
+            dynamic::note(self, node)?;
+        }
         let absorbed = match &node.op {
             Op::QuantizeLinear { .. } => self.quantize(node)?,
             Op::DequantizeLinear { .. } => self.dequantize(node)?,
@@ -130,6 +144,7 @@ impl<'a> Absorb<'a> {
                     let v = self.src.value(*id);
                     let new = self.out.add_value(&v.name, v.dtype, v.shape.clone())?;
                     self.out.value_mut(new).quant.clone_from(&v.quant);
+                    self.out.value_mut(new).dynamic = v.dynamic;
                     self.states[id.0 as usize] = Some(State::Plain(new));
                     Some(new)
                 }

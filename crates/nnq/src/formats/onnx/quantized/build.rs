@@ -1,5 +1,9 @@
 //! Builds a graph with explicit quantization nodes out of an annotated one.
-use super::{GRID_KEY, codes, products::Product};
+use super::{
+    GRID_KEY, codes,
+    dynamic::{self, Live},
+    products::Product,
+};
 use crate::{
     error::{At, Error, Result},
     ir::{DType, Granularity, Graph, Node, Op, QParams, Tensor, ValueId, op::Binary},
@@ -13,7 +17,7 @@ use std::{
 ///
 /// An annotated value is quantized once and dequantized once, for all its readers. Constants become integer tensors, rounded here
 /// when they are not yet; so does the bias of a convolution or Gemm whose input and weight are quantized. Identity nodes that are
-/// quantization points are the pair itself. Names of inputs, outputs and nodes stay; what is new gets short names.
+/// quantization points are the pair itself. Products of values that are quantized as they come are integer operators behind a DynamicQuantizeLinear. Names of inputs, outputs and nodes stay; what is new gets short names.
 ///
 /// # Errors
 /// When annotations do not fit their values, or ONNX has no element type for a grid.
@@ -42,6 +46,8 @@ pub(super) struct Build<'a> {
     node_names: HashSet<String>,
     counter: u32,
     grids: BTreeMap<String, Vec<String>>,
+    /// What is quantized as it comes, by value of `src`.
+    pub live: HashMap<ValueId, Live>,
 }
 
 impl<'a> Build<'a> {
@@ -69,6 +75,7 @@ impl<'a> Build<'a> {
             node_names: src.nodes().map(|(_, n)| n.name.clone()).collect(),
             counter: 0,
             grids: BTreeMap::new(),
+            live: HashMap::new(),
         };
         for &id in &src.inputs {
             let v = src.value(id);
@@ -93,6 +100,9 @@ impl<'a> Build<'a> {
         {
             let x = self.real(x)?;
             return self.produced(y, x, Some(&node.name));
+        }
+        if dynamic::write(self, node)? {
+            return Ok(());
         }
         let bias = Product::of(self.src, node).and_then(|p| p.bias);
         let mut inputs = Vec::with_capacity(node.inputs.len());

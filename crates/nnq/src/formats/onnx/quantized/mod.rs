@@ -8,6 +8,9 @@
 //! - [`to_qoperator`]: products become QLinearConv, QLinearMatMul, ConvInteger and MatMulInteger, which say exactly what is computed
 //!   in integers; everything else stands between DequantizeLinear and QuantizeLinear.
 //!
+//! In both, a value that products quantize as it comes passes DynamicQuantizeLinear, and its products are ConvInteger and
+//! MatMulInteger, whose result is multiplied by both scales in real numbers.
+//!
 //! [`absorb`] reads both forms, and what other tools write in them, back into annotations.
 //!
 //! Grids of fewer than 8 bits, and those without their lowest code, are stored in the next larger element type; a metadata entry
@@ -15,6 +18,7 @@
 mod absorb;
 mod build;
 mod codes;
+mod dynamic;
 mod fold;
 mod products;
 mod qoperator;

@@ -27,16 +27,10 @@ impl<'a> Product<'a> {
         let (qx, qw) = (graph.value(x).quant.as_ref()?, graph.value(w).quant.as_ref()?);
         let weight = graph.constant(w).map(|t| t.shape().len());
         let bias = node.input(2);
-        let channel = match &node.op {
-            Op::Conv(_) => weight.map(|_| 0)?,
-            Op::Gemm { alpha, beta, trans_a: false, trans_b }
-                if *alpha == 1.0 && (*beta == 1.0 || bias.is_none()) && weight == Some(2) =>
-            {
-                usize::from(!trans_b)
-            }
+        let channel = match (&node.op, weight) {
             // Anything but columns of the second operand would need a sum per scale.
-            Op::MatMul => weight.map_or(usize::MAX, |r| r.wrapping_sub(1)),
-            _ => return None,
+            (Op::MatMul, rank) => rank.map_or(usize::MAX, |r| r.wrapping_sub(1)),
+            (op, rank) => weight_axis(op, rank?, bias.is_some())?,
         };
         let fits = match qw.granularity {
             Granularity::Tensor => true,
@@ -93,6 +87,18 @@ impl<'a> Product<'a> {
     /// Both operands are stored in 8 bits: what the integer operators of ONNX take.
     pub fn is_8_bit(&self) -> bool {
         self.qx.qtype.bits <= 8 && self.qw.qtype.bits <= 8
+    }
+}
+
+/// The axis of the output channels in the constant weight, of `rank` axes, of a product that integers can compute.
+pub(super) fn weight_axis(op: &Op, rank: usize, bias: bool) -> Option<usize> {
+    match op {
+        Op::Conv(_) => Some(0),
+        Op::Gemm { alpha, beta, trans_a: false, trans_b } if *alpha == 1.0 && (*beta == 1.0 || !bias) && rank == 2 => {
+            Some(usize::from(!trans_b))
+        }
+        Op::MatMul if rank == 2 => Some(1),
+        _ => None,
     }
 }
 

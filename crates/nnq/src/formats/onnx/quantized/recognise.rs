@@ -1,5 +1,5 @@
 //! The integer operators of ONNX, back into plain products of annotated values.
-use super::absorb::Absorb;
+use super::{absorb::Absorb, dynamic};
 use crate::{
     error::Result,
     ir::{
@@ -123,22 +123,34 @@ impl Gemm {
     }
 }
 
-/// ConvInteger or MatMulInteger, an Add of a constant, Cast to f32, Mul by the product of the scales.
+/// ConvInteger or MatMulInteger, an Add of a constant, Cast to f32, Mul by the product of the scales. Where the input is quantized as it comes there is
+/// no integer Add, and perhaps one of real numbers at the end.
 pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
     let Some(chain) = Chain::of(a, node) else { return Ok(false) };
     let (Some(x), Some(w)) = (node.input(0), node.input(1)) else { return Ok(false) };
-    let Some((vx, qx)) = a.codes_of(x) else { return Ok(false) };
-    let Some((sx, zx)) = qx.as_tensor() else { return Ok(false) };
     let constant = |v: Option<ValueId>| v.and_then(|v| a.src.constant(v)).cloned();
-    let zero = match node.input(2) {
-        None => Some(0),
-        z => constant(z).filter(|t| t.len() == 1).and_then(|t| t.to_i64s().ok()?.first().copied()),
+    let live = a.live.get(&x).copied();
+    let (vx, sw) = match live {
+        Some(live) => {
+            if node.input(2) != Some(live.zero) || chain.bias.is_some() {
+                return Ok(false);
+            }
+            (live.x, chain.scales_beside(a, live.scale))
+        }
+        None => {
+            let Some((vx, qx)) = a.codes_of(x) else { return Ok(false) };
+            let Some((sx, zx)) = qx.as_tensor() else { return Ok(false) };
+            let zero = match node.input(2) {
+                None => Some(0),
+                z => constant(z).filter(|t| t.len() == 1).and_then(|t| t.to_i64s().ok()?.first().copied()),
+            };
+            if zero != Some(i64::from(zx)) {
+                return Ok(false);
+            }
+            (vx, chain.weight_scales(a, sx))
+        }
     };
-    if zero != Some(i64::from(zx)) {
-        return Ok(false);
-    }
-    let Some(tensor) = constant(Some(w)) else { return Ok(false) };
-    let Some(sw) = chain.weight_scales(a, sx) else { return Ok(false) };
+    let (Some(sw), Some(tensor)) = (sw, constant(Some(w))) else { return Ok(false) };
     // The output channel of a convolution's weight is its first axis, that of a matrix its last.
     let conv = matches!(node.op, Op::ConvInteger(_));
     let axis = if conv { 0 } else { tensor.shape().len().saturating_sub(1) };
@@ -171,10 +183,12 @@ pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
             return Ok(false);
         }
     }
+    let matrix = tensor.shape().len() == 2 && is_matrix(a, x, 16);
+    let real_bias = live.filter(|_| conv || matrix).and_then(|_| dynamic::bias(a, chain.y, channels, trailing));
     let op = match &node.op {
         Op::ConvInteger(c) => Op::Conv(c.clone()),
-        _ if chain.bias.is_some() => {
-            if tensor.shape().len() != 2 || !is_matrix(a, x, 16) {
+        _ if chain.bias.is_some() || real_bias.is_some() => {
+            if !matrix {
                 return Ok(false);
             }
             Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false }
@@ -187,10 +201,20 @@ pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
         let Some(b) = bias(a, b, vx, vw, Some(channels))? else { return Ok(false) };
         inputs.push(Some(b));
     }
-    let y = a.src.value(chain.y);
-    let out = a.out.add_value(&y.name, Some(DType::F32), y.shape.clone())?;
+    let mut y = chain.y;
+    if let Some((add, tensor, sum)) = real_bias {
+        let name = a.fresh("b");
+        inputs.push(Some(a.out.add_constant(&name, tensor)));
+        a.done.insert(add);
+        y = sum;
+    }
+    if live.is_some() {
+        a.out.value_mut(vx).dynamic = true;
+    }
+    let value = a.src.value(y);
+    let out = a.out.add_value(&value.name, Some(DType::F32), value.shape.clone())?;
     a.out.add_node(&node.name, op, inputs, vec![Some(out)]);
-    a.set_plain(chain.y, out);
+    a.set_plain(y, out);
     a.done.extend(chain.nodes);
     Ok(true)
 }
@@ -244,14 +268,21 @@ impl Chain {
         Some(Self { bias, scale: mul.input(1 - at.min(1))?, y: mul.output(0)?, nodes })
     }
 
+    /// The weight's scales where the file multiplies them by the scale `sx`, which is computed.
+    fn scales_beside(&self, a: &Absorb, sx: ValueId) -> Option<Scales> {
+        let mul = a.src.node(a.producers[self.scale.0 as usize]?);
+        let (l, r) = (mul.input(0)?, mul.input(1)?);
+        let other = if l == sx { r } else { l };
+        if !matches!(mul.op, Op::Binary(Binary::Mul)) || (l != sx && r != sx) {
+            return None;
+        }
+        let t = a.src.constant(other)?;
+        Some(shaped(t, t.as_slice::<f32>().ok()?.to_vec()))
+    }
+
     /// The weight's scales `sw` with `sx * sw` in binary32 equal to the factor: read off where the file multiplies them, found
     /// among the neighbours of `factor / sx` where it holds the product.
     fn weight_scales(&self, a: &Absorb, sx: f32) -> Option<Scales> {
-        let shaped = |t: &Tensor, scales: Vec<f32>| Scales {
-            per_channel: !t.shape().is_empty() && t.shape() != [1],
-            rank: t.shape().len(),
-            scales,
-        };
         if let Some(t) = a.src.constant(self.scale) {
             let scales = t.as_slice::<f32>().ok()?.iter().map(|&m| quotient(m, sx)).collect::<Option<_>>()?;
             return Some(shaped(t, scales));
@@ -265,6 +296,10 @@ impl Chain {
         is(one, sx).then_some(())?;
         Some(shaped(sw, sw.as_slice::<f32>().ok()?.to_vec()))
     }
+}
+
+fn shaped(t: &Tensor, scales: Vec<f32>) -> Scales {
+    Scales { per_channel: !t.shape().is_empty() && t.shape() != [1], rank: t.shape().len(), scales }
 }
 
 fn is(t: &Tensor, x: f32) -> bool {

@@ -1,5 +1,6 @@
 //! Structure by structure: what the files look like, and that annotations come back.
 #![allow(clippy::print_stdout, reason = "tests say what they skip")]
+mod dynamic;
 mod foreign;
 mod forms;
 mod real;
