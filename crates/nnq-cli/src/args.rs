@@ -122,6 +122,9 @@ pub struct Quantize {
     /// How the quantized model is written
     #[arg(long, value_name = "FORMAT", default_value = "qdq")]
     pub format: Format,
+    /// Element types of weights of at most 4 bits: auto (int2, int4), int4, or never, for runtimes without opset 21
+    #[arg(long, value_name = "TYPES", default_value = "auto")]
+    pub pack: Pack,
     /// Use these statistics instead of calibrating
     #[arg(long, value_name = "FILE.qstats")]
     pub stats: Option<PathBuf>,
@@ -473,6 +476,25 @@ pub enum Profile {
 pub enum Format {
     Qdq,
     Qoperator,
+}
+
+/// `--pack`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Pack {
+    Auto,
+    Int4,
+    Never,
+}
+
+impl From<Pack> for nnq::formats::onnx::Pack {
+    fn from(pack: Pack) -> Self {
+        match pack {
+            Pack::Auto => Self::Auto,
+            Pack::Int4 => Self::Int4,
+            Pack::Never => Self::Never,
+        }
+    }
 }
 
 impl From<Format> for nnq::quantize::Format {

@@ -207,12 +207,12 @@ const KEPT: usize = 32;
 ///
 /// # Errors
 /// As the exporters and the writer.
-pub fn export(graph: &Graph, format: Format, path: &Path) -> Result<()> {
+pub fn export(graph: &Graph, format: Format, pack: onnx::Pack, path: &Path) -> Result<()> {
     let plain = match format {
         Format::Qdq => onnx::quantized::to_qdq(graph)?,
         Format::Qoperator => onnx::quantized::to_qoperator(graph)?,
     };
-    onnx::write(&plain, path, &WriteOptions::default())
+    onnx::write(&plain, path, &WriteOptions { pack, ..WriteOptions::default() })
 }
 
 /// What to do.
@@ -230,6 +230,8 @@ pub struct Job {
     pub eval: Option<Labelled>,
     /// How to write it.
     pub format: Format,
+    /// What becomes of codes that need less than a byte.
+    pub pack: onnx::Pack,
     /// The file to write.
     pub out: PathBuf,
     /// 0: one per core.
@@ -340,7 +342,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), job.threads, cancel, progress).at(place)?;
     let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
     let file = staging.path();
-    export(&quantized.graph, job.format, &file).map_err(|e| staging.error(e))?;
+    export(&quantized.graph, job.format, job.pack, &file).map_err(|e| staging.error(e))?;
     let quantize_seconds = start.elapsed().as_secs_f64();
     messages.extend(quantized.messages);
     messages.extend(program.notes.iter().cloned());

@@ -62,7 +62,7 @@ fn demo_network() -> Arc<Graph> {
 }
 
 fn bytes(graph: &Graph, path: &Path) -> Vec<u8> {
-    quantize::export(graph, quantize::Format::Qdq, path).unwrap();
+    quantize::export(graph, quantize::Format::Qdq, Default::default(), path).unwrap();
     std::fs::read(path).unwrap()
 }
 

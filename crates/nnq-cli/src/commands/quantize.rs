@@ -34,6 +34,7 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         recipe,
         eval,
         format: args.format.into(),
+        pack: args.pack.into(),
         out: args.out.clone(),
         threads: args.threads.threads,
         cancel: Some(interrupt.flag()),

@@ -61,6 +61,7 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
         stats: None,
         recipe: Recipe::default(),
         eval: Some(test.clone()),
+        pack: Default::default(),
         format: Format::Qdq,
         out,
         threads,

@@ -27,6 +27,9 @@ pub struct Value {
     pub constant: Option<Arc<Tensor>>,
     /// The value is held as integers with these parameters: whatever produces it rounds to this grid.
     pub quant: Option<Arc<QParams>>,
+    /// Bits of each element of an integer constant in a model file, 2 or 4, where several share a byte. In memory each has a
+    /// byte of its own.
+    pub packed: Option<u8>,
 }
 
 /// One application of an operator.
@@ -132,7 +135,7 @@ impl Graph {
         if self.by_name.insert(name.into(), id).is_some() {
             return Err(Error::malformed(format!("two values are called '{name}'")));
         }
-        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None });
+        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None, packed: None });
         Ok(id)
     }
     /// Adds a constant; the name is made unique.
@@ -146,6 +149,7 @@ impl Graph {
             shape: Some(Shape::fixed(tensor.shape())),
             constant: Some(tensor),
             quant: None,
+            packed: None,
         });
         id
     }

@@ -100,7 +100,7 @@ impl Network {
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let files = [(Format::Qdq, "qdq"), (Format::Qoperator, "qoperator")].map(|(format, form)| {
             let path = dir.path().join(format!("{}.{form}.onnx", self.name));
-            quantize::export(&graph, format, &path).unwrap();
+            quantize::export(&graph, format, Default::default(), &path).unwrap();
             (format, path)
         });
         Quantized { graph, files, _dir: dir }

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "tests say what they skip")]
 mod foreign;
 mod forms;
+mod packed;
 mod real;
 
 use super::{absorb, to_qdq, to_qoperator};
