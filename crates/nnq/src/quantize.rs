@@ -8,6 +8,7 @@ use crate::{
     eval::{self, EvalReport, Labelled},
     exec::lower::{self, Profile},
     formats::onnx::{self, WriteOptions},
+    inspect::{self, WeightRow},
     ir::Graph,
     quant::{
         balance,
@@ -274,6 +275,8 @@ pub struct Outcome {
     pub quantized_bytes: u64,
     /// Quantized over float.
     pub size_ratio: f64,
+    /// Quantized constants as the file stores them.
+    pub weights: Vec<WeightRow>,
     /// Steps of the integer program, and operators that stayed in floating point.
     pub integer_steps: usize,
     /// Operators that run in floating point.
@@ -362,6 +365,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
 
     // What is judged from here on is the file that was written.
     let written = engine::load(&file)?;
+    let weights = inspect::weights(&written);
+    messages.extend(unpacked(&weights, job));
     let engine = |graph: &Arc<Graph>, kind| {
         Engine::open(graph.clone(), engine::Options { kind, profile: Profile::default(), threads: job.threads })
     };
@@ -404,6 +409,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         float_bytes,
         quantized_bytes,
         size_ratio: quantized_bytes as f64 / float_bytes as f64,
+        weights,
         integer_steps,
         float_steps,
         float,
@@ -415,6 +421,22 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         messages,
         peak_memory_bytes: engine::peak_memory(),
     })
+}
+
+/// Why codes of fewer than 8 bits take a byte each in the file.
+fn unpacked(weights: &[WeightRow], job: &Job) -> Option<String> {
+    let bits = |r: &WeightRow| r.grid[1..].chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u8>();
+    let wide: Vec<&WeightRow> =
+        weights.iter().filter(|r| r.stored.ends_with("int8") && bits(r).is_ok_and(|bits| bits < 8)).collect();
+    let numbers: u64 = wide.iter().map(|r| r.numbers).sum();
+    let grids: Vec<&str> = wide.iter().map(|r| r.grid.as_str()).collect();
+    let why = match (job.pack, job.format) {
+        _ if numbers == 0 => return None,
+        (onnx::Pack::Never, _) => "as --pack never wants it",
+        (_, Format::Qoperator) => "since the integer operators of ONNX take bytes only: --format qdq packs those of up to 4 bits",
+        _ => "since ONNX has no narrower element type for them than int8",
+    };
+    Some(format!("{numbers} codes ({}) take a byte each in the file, {why}", grids.join(", ")))
 }
 
 /// The model with its layers balanced.

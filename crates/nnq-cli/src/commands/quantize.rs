@@ -113,6 +113,9 @@ pub(super) fn text(o: &Outcome) -> String {
         out += &format!("; peak memory {}", number::bytes(bytes));
     }
     out += "\n";
+    if !o.weights.is_empty() {
+        out += &format!("\n{}", print::weights(&o.weights));
+    }
     let worst = worst(&o.layers);
     if !worst.is_empty() {
         out += "\nwhere most is lost (signal to quantization noise):\n";
