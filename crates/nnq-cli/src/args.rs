@@ -122,8 +122,8 @@ pub struct Quantize {
     /// How the quantized model is written
     #[arg(long, value_name = "FORMAT", default_value = "qdq")]
     pub format: Format,
-    /// Element types of weights of at most 4 bits: auto (int2, int4), int4, or never, for runtimes without opset 21
-    #[arg(long, value_name = "TYPES", default_value = "auto")]
+    /// The narrowest element type of weights of few bits: int4 (opset 21), int2 (opset 25), or never less than a byte
+    #[arg(long, value_name = "TYPE", default_value = "int4")]
     pub pack: Pack,
     /// Use these statistics instead of calibrating
     #[arg(long, value_name = "FILE.qstats")]
@@ -482,16 +482,16 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Pack {
-    Auto,
     Int4,
+    Int2,
     Never,
 }
 
 impl From<Pack> for nnq::formats::onnx::Pack {
     fn from(pack: Pack) -> Self {
         match pack {
-            Pack::Auto => Self::Auto,
             Pack::Int4 => Self::Int4,
+            Pack::Int2 => Self::Int2,
             Pack::Never => Self::Never,
         }
     }

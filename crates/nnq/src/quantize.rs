@@ -432,8 +432,10 @@ fn unpacked(weights: &[WeightRow], job: &Job) -> Option<String> {
     let grids: Vec<&str> = wide.iter().map(|r| r.grid.as_str()).collect();
     let why = match (job.pack, job.format) {
         _ if numbers == 0 => return None,
-        (onnx::Pack::Never, _) => "as --pack never wants it",
-        (_, Format::Qoperator) => "since the integer operators of ONNX take bytes only: --format qdq packs those of up to 4 bits",
+        (onnx::Pack::Never, _) => "as --pack never wants it: --pack int4 packs those of up to 4 bits",
+        (_, Format::Qoperator) => {
+            "since the integer operators of ONNX take bytes only: --format qdq packs those of up to 4 bits"
+        }
         _ => "since ONNX has no narrower element type for them than int8",
     };
     Some(format!("{numbers} codes ({}) take a byte each in the file, {why}", grids.join(", ")))

@@ -91,7 +91,8 @@ impl Fields {
 pub(super) unsafe fn unpack<V: Vector>(v: V, fields: Fields, from: *const u8, to: *mut u8, count: usize) {
     #[inline(always)]
     unsafe fn each<V: Vector, const BITS: usize>(v: V, low: i8, from: *const u8, to: *mut u8, count: usize) {
-        let (mask, low) = (v.splat(i32::from_ne_bytes([(1 << BITS) - 1; 4])), v.splat(i32::from_ne_bytes([low as u8; 4])));
+        let (mask, low) =
+            (v.splat(i32::from_ne_bytes([(1 << BITS) - 1; 4])), v.splat(i32::from_ne_bytes([low as u8; 4])));
         let vector = 4 * V::LANES;
         for i in 0..count {
             // SAFETY: the caller's.
@@ -156,9 +157,17 @@ mod tests {
 
     #[test]
     fn fields_come_back() {
-        for (least, most, bits) in
-            [(-8i8, 7i8, 4), (-7, 7, 4), (0, 15, 4), (-15, 0, 4), (-2, 1, 2), (-1, 1, 2), (0, 3, 2), (0, 0, 2), (-4, 3, 4)]
-        {
+        for (least, most, bits) in [
+            (-8i8, 7i8, 4),
+            (-7, 7, 4),
+            (0, 15, 4),
+            (-15, 0, 4),
+            (-2, 1, 2),
+            (-1, 1, 2),
+            (0, 3, 2),
+            (0, 0, 2),
+            (-4, 3, 4),
+        ] {
             for n in [0usize, 1, 3, 4, 63, 64, 65, 256, 1000] {
                 let span = i32::from(most) - i32::from(least) + 1;
                 let mut w: Vec<i8> = (0..n).map(|i| (i32::from(least) + (i * i + i / 7) as i32 % span) as i8).collect();

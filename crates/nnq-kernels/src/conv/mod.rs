@@ -21,9 +21,9 @@ use crate::{Isa, isa::dispatch};
 pub use bound::{BoundConv, Way};
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Out, Requant};
+use fields::{Fields, Room};
 pub use geometry::ConvGeom;
 pub use pack::Order;
-use fields::{Fields, Room};
 use pack::Panels;
 use std::{borrow::Cow, sync::Arc};
 
@@ -172,7 +172,9 @@ impl PackedConv {
         let shape = Shape::of(geom);
         let (have, plain) = (bytes.len(), geom.c_out * geom.depth());
         let weights = match dispatch(isa, pack::Pack::again(isa, shape, sums, fields, bytes.clone())) {
-            Some(panels) if panels.sums.len() == geom.c_out && (geom.c_out > 0 || have == 0) => Weights::Panels(Arc::new(panels)),
+            Some(panels) if panels.sums.len() == geom.c_out && (geom.c_out > 0 || have == 0) => {
+                Weights::Panels(Arc::new(panels))
+            }
             None if have == fields.bytes(plain, 1) => Weights::Plain(Arc::new(fields.spread(&bytes, 1, plain))),
             _ => return Err(format!("{have} bytes and {} sums are no weights of {geom:?}", sums.len())),
         };

@@ -1,5 +1,8 @@
 //! Weights in the order in which a tile reads them.
-use super::{ConvGeom, FEW_WEIGHTS, Shape, fields::{Fields, Room, unpack}};
+use super::{
+    ConvGeom, FEW_WEIGHTS, Shape,
+    fields::{Fields, Room, unpack},
+};
 use crate::{
     Isa,
     simd::{MAX_LANES, Op, Simd, TILE_VECTORS, Vector},

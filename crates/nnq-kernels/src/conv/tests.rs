@@ -568,7 +568,11 @@ fn weights_of_every_order_are_packed_alike() {
             for (order, w) in others {
                 let packed = PackedConv::pack_from(isa, &geom, w, order);
                 let (_, other_sums, other_fields, other) = packed.parts();
-                assert!((other_sums, other_fields, other) == (sums, fields, bytes.clone()), "{order:?} {geom:?} {}", isa.name());
+                assert!(
+                    (other_sums, other_fields, other) == (sums, fields, bytes.clone()),
+                    "{order:?} {geom:?} {}",
+                    isa.name()
+                );
             }
         }
     }

@@ -165,8 +165,7 @@ fn weights_come_back_from_their_bytes() {
         for ((c_in, c_out, groups), bits) in shapes.into_iter().flat_map(|shape| [8, 4, 2].map(|bits| (shape, bits))) {
             let mut geom = ConvGeom::matrix(0, c_in, c_out);
             (geom.k_h, geom.k_w, geom.groups) = (3, 2, groups);
-            let w: Vec<i8> =
-                numbers(c_out * geom.depth(), 5).iter().map(|&n| n as i8 >> (8 - bits)).collect();
+            let w: Vec<i8> = numbers(c_out * geom.depth(), 5).iter().map(|&n| n as i8 >> (8 - bits)).collect();
             let weights = match groups == c_in {
                 true => Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &w))),
                 false => Weights::Conv(Arc::new(PackedConv::pack(isa, &geom, &w))),
@@ -183,7 +182,9 @@ fn weights_come_back_from_their_bytes() {
                 let (again, same) = loaded.store();
                 assert_eq!((format!("{again:?}"), same), (format!("{stored:?}"), bytes.clone()), "{isa} {geom:?}");
                 assert_eq!(loaded.bytes(), weights.bytes(), "{isa} {geom:?}");
-                for wrong in [file.slice(1..), file.slice(..file.len() - 1), Bytes::new(), [&file[..], &[0; 64]].concat().into()] {
+                for wrong in
+                    [file.slice(1..), file.slice(..file.len() - 1), Bytes::new(), [&file[..], &[0; 64]].concat().into()]
+                {
                     assert!(Weights::load(isa, &stored, wrong).is_err());
                 }
             }

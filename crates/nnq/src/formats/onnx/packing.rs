@@ -9,16 +9,17 @@ use crate::{
 use serde::Serialize;
 use std::collections::HashMap;
 
-/// In which element types codes of constants are written that need less than a byte.
+/// The narrowest element type in which codes of constants are written. A file gets the opset that has the types it needs; one that
+/// was asked for stays as it is, and limits them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pack {
-    /// The narrowest that holds them: int2 (opset 25), else int4 (opset 21). The file gets that opset; one that was asked for stays
-    /// as it is, and limits the types.
+    /// Codes of up to 4 bits are int4 (opset 21).
     #[default]
-    Auto,
-    /// None narrower than int4.
     Int4,
+    /// Those of up to 2 bits are int2 (opset 25). Not the default: ONNX Runtime 1.31 loads such a file without its extended optimizations only,
+    /// since it makes a QLinearConv of int2, which there is not.
+    Int2,
     /// A byte each, for runtimes that know no opset 21.
     Never,
 }
@@ -40,7 +41,7 @@ pub(super) fn since(bits: u8) -> (i64, &'static str) {
 /// codes and zero points, which must be of one type.
 pub(super) fn widths(graph: &Graph, pack: Pack, opset: Option<i64>) -> Result<HashMap<ValueId, u8>> {
     let least = match pack {
-        Pack::Auto => 2,
+        Pack::Int2 => 2,
         Pack::Int4 => 4,
         Pack::Never => 8,
     };
@@ -50,9 +51,8 @@ pub(super) fn widths(graph: &Graph, pack: Pack, opset: Option<i64>) -> Result<Ha
     for (id, v) in graph.values() {
         let (Some(t), Some(bits)) = (&v.constant, v.packed) else { continue };
         let known = matches!(t.dtype(), DType::I8 | DType::U8) && !graph.outputs.contains(&id);
-        let codes = |&(node, i): &(_, usize)| {
-            matches!(graph.node(node).op, Op::DequantizeLinear { .. }) && (i == 0 || i == 2)
-        };
+        let codes =
+            |&(node, i): &(_, usize)| matches!(graph.node(node).op, Op::DequantizeLinear { .. }) && (i == 0 || i == 2);
         if known && consumers[id.0 as usize].iter().all(codes) {
             let bits = TYPES.iter().map(|t| t.0).find(|&b| b >= bits && open(b) && fits(t, b));
             widths.extend(bits.map(|bits| (id, bits)));

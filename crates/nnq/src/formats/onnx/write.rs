@@ -38,7 +38,7 @@ pub struct WriteOptions {
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { opset: None, external_above: 1_800_000_000, value_info: false, pack: Pack::Auto }
+        Self { opset: None, external_above: 1_800_000_000, value_info: false, pack: Pack::default() }
     }
 }
 
@@ -176,9 +176,12 @@ impl<'a> Model<'a> {
                 let tensor = v.constant.clone()?;
                 Some(Constant::new(Cow::Borrowed(v.name.as_str()), tensor, widths.get(&id).copied()))
             })
-            .chain(nodes.filler.into_iter().map(|name| {
-                Constant::new(Cow::Owned(name), Arc::new(Tensor::of::<f32>(&[0], Vec::new())), None)
-            }))
+            .chain(
+                nodes
+                    .filler
+                    .into_iter()
+                    .map(|name| Constant::new(Cow::Owned(name), Arc::new(Tensor::of::<f32>(&[0], Vec::new())), None)),
+            )
             .collect();
         let bytes: u64 = constants.iter().map(|c| c.bytes().len() as u64).sum();
         let value_info = if options.value_info {

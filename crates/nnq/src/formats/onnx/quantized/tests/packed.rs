@@ -40,7 +40,7 @@ fn narrow_codes_are_packed() {
             let g = build(grid(bits, signed), zero, block);
             let back = absorb(&file(&to_qdq(&g).expect("sound"))).expect("sound");
             assert_eq!(annotations(&back), annotations(&g));
-            let m = message(&to_qdq(&g).expect("sound"), &WriteOptions::default());
+            let m = message(&to_qdq(&g).expect("sound"), &WriteOptions { pack: Pack::Int2, ..WriteOptions::default() });
             assert_eq!(m.opset_import[0].version, Some(opset), "{bits} {signed}");
             let w = initializer(&m, "w");
             let have = (w.data_type, w.raw_data.as_ref().map(|b| b.len()), &w.dims[..]);
@@ -61,9 +61,10 @@ fn narrow_codes_are_packed() {
         (initializer(&m, "w").data_type.unwrap(), m.opset_import[0].version.unwrap())
     };
     assert_eq!(narrowed(Pack::Int4, None), (22, 21));
+    assert_eq!(narrowed(Pack::Int2, None), (26, 25));
     assert_eq!(narrowed(Pack::Never, None), (3, 21));
-    assert_eq!(narrowed(Pack::Auto, Some(20)), (3, 20));
-    assert_eq!(narrowed(Pack::Auto, Some(24)), (22, 24));
+    assert_eq!(narrowed(Pack::Int2, Some(20)), (3, 20));
+    assert_eq!(narrowed(Pack::Int2, Some(24)), (22, 24));
     // The integer operators have bytes only.
     let m = message(&to_qoperator(&build(grid(4, true), 0, false)).expect("sound"), &WriteOptions::default());
     assert_eq!(initializer(&m, "w").data_type, Some(3));
