@@ -92,17 +92,22 @@ pub(super) fn pack(elements: &[u8], bits: u8) -> Vec<u8> {
 
 /// `n` elements of so many bits, signed or not as `dtype` is.
 pub(super) fn unpack(bytes: &[u8], bits: u8, dtype: DType, n: usize) -> Data {
-    let per = usize::from(8 / bits);
+    // The element is brought to the top of its byte; the shift down from there keeps its sign.
+    fn all<T: Copy + Default>(bytes: &[u8], bits: u8, n: usize, down: impl Fn(u8) -> T) -> Vec<T> {
+        let mut out = vec![T::default(); n];
+        for (some, &byte) in out.chunks_mut(usize::from(8 / bits)).zip(bytes) {
+            let mut high = 8 - bits;
+            for x in some {
+                *x = down(byte << high);
+                high = high.wrapping_sub(bits);
+            }
+        }
+        out
+    }
     let high = 8 - bits;
-    let elements = (0..n).map(|i| {
-        let shift = (i % per) as u8 * bits;
-        bytes[i / per] >> shift << high
-    });
-    if dtype == DType::I8 {
-        // The element sits at the top of the byte: the arithmetic shift brings it down with its sign.
-        Data::I8(elements.map(|x| x as i8 >> high).collect::<Vec<_>>().into())
-    } else {
-        Data::U8(elements.map(|x| x >> high).collect::<Vec<_>>().into())
+    match dtype {
+        DType::I8 => Data::I8(all(bytes, bits, n, |x| x as i8 >> high).into()),
+        _ => Data::U8(all(bytes, bits, n, |x| x >> high).into()),
     }
 }
 

@@ -266,6 +266,18 @@ impl Reader<'_> {
         if op_type == "QuantizeLinear" && zero.is_some_and(|z| self.graph.value(z).packed.is_some()) {
             return Err(Error::unsupported("quantization of a computed value to fewer than 8 bits"));
         }
+        if let ("DequantizeLinear", Some(z), Some(x)) = (op_type, zero, inputs.first().copied().flatten()) {
+            let name = |v: ValueId| {
+                let v = self.graph.value(v);
+                v.constant.as_ref().map(|t| tensor::name(t.dtype(), v.packed))
+            };
+            if let (Some(z), Some(x)) = (name(z), name(x))
+                && z != x
+            {
+                return Err(Error::malformed(format!("zero points of {z} for codes of {x}"))
+                    .cure("the standard wants them of one type"));
+            }
+        }
         let mut op = (row.make)();
         let mut attrs = Attrs::reading(&self.graph, self.opset, inputs, outputs.len(), attributes, &mut self.external);
         (row.fields)(&mut op, &mut attrs)?;

@@ -53,13 +53,18 @@ pub(super) fn storage(code: i32) -> Result<Storage> {
     }
 }
 
+/// The element type as messages name it: `f32`, `i8`, `int4`, `uint2`.
+pub(super) fn name(dtype: DType, packed: Option<u8>) -> String {
+    let sign = if dtype == DType::I8 { "" } else { "u" };
+    packed.map_or_else(|| dtype.to_string(), |bits| format!("{sign}int{bits}"))
+}
+
 /// The element type of a value nodes see; packed types are refused, since nnq would compute on a wider grid.
 pub(super) fn value_dtype(code: i32) -> Result<DType> {
     match storage(code)? {
         Storage { dtype, packed: None } => Ok(dtype),
-        Storage { dtype, packed: Some(bits) } => {
-            let sign = if dtype == DType::I8 { "" } else { "u" };
-            Err(Error::unsupported(format!("element type {sign}int{bits} outside of constants"))
+        Storage { dtype, packed } => {
+            Err(Error::unsupported(format!("element type {} outside of constants", name(dtype, packed)))
                 .cure("only constants that go into DequantizeLinear may have fewer than 8 bits"))
         }
     }
@@ -154,7 +159,7 @@ pub(super) fn from_proto(p: &TensorProto, external: &mut External) -> Result<Ten
             if raw.len() != bytes {
                 return Err(Error::malformed(format!(
                     "shape {shape:?} of {} needs {bytes} bytes, the data has {}",
-                    storage.dtype,
+                    name(storage.dtype, storage.packed),
                     raw.len()
                 )));
             }
