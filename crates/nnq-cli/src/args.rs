@@ -135,6 +135,9 @@ pub struct Quantize {
     /// How the quantized model is written
     #[arg(long, value_name = "FORMAT", default_value = "qdq")]
     pub format: Format,
+    /// The narrowest element type of weights of few bits: int4 (opset 21), int2 (opset 25), or never less than a byte
+    #[arg(long, value_name = "TYPE", default_value = "int4")]
+    pub pack: Pack,
     /// Use these statistics instead of calibrating
     #[arg(long, value_name = "FILE.qstats")]
     pub stats: Option<PathBuf>,
@@ -504,6 +507,25 @@ pub enum Profile {
 pub enum Format {
     Qdq,
     Qoperator,
+}
+
+/// `--pack`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Pack {
+    Int4,
+    Int2,
+    Never,
+}
+
+impl From<Pack> for nnq::formats::onnx::Pack {
+    fn from(pack: Pack) -> Self {
+        match pack {
+            Pack::Int4 => Self::Int4,
+            Pack::Int2 => Self::Int2,
+            Pack::Never => Self::Never,
+        }
+    }
 }
 
 impl From<Format> for nnq::quantize::Format {

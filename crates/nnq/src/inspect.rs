@@ -1,7 +1,7 @@
 //! What is in a model.
 use crate::{
     error::Result,
-    ir::{Binding, Dim, Graph, Node, Op, QParams, ValueId, infer},
+    ir::{Binding, DType, Dim, Graph, Node, Op, QParams, ValueId, infer},
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
@@ -31,6 +31,8 @@ pub struct Inspection {
     pub operators: Vec<OperatorRow>,
     /// What is quantized.
     pub quantization: Quantization,
+    /// Quantized constants as the file stores them.
+    pub weights: Vec<WeightRow>,
     /// `metadata_props` of the file.
     pub metadata: BTreeMap<String, String>,
 }
@@ -57,6 +59,21 @@ pub struct OperatorRow {
     pub parameters: u64,
     /// Multiply-accumulates.
     pub macs: u64,
+}
+
+/// Quantized constants of one grid and one element type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WeightRow {
+    /// The grid, granularity included: `i4n per channel`.
+    pub grid: String,
+    /// Element type in the file: `int4`.
+    pub stored: String,
+    /// Constants.
+    pub tensors: usize,
+    /// Numbers in them.
+    pub numbers: u64,
+    /// Bytes of these in the file; scales and zero points are not counted.
+    pub bytes: u64,
 }
 
 /// Annotations by kind.
@@ -114,6 +131,7 @@ pub fn inspect(graph: &Graph) -> Result<Inspection> {
         macs_unknown: unknown,
         operators,
         quantization: quantization(graph),
+        weights: weights(graph),
         metadata: graph.metadata.iter().cloned().collect(),
     })
 }
@@ -183,6 +201,26 @@ fn quantization(graph: &Graph) -> Quantization {
         *q.types.entry(describe(params)).or_default() += 1;
     }
     q
+}
+
+/// Quantized constants as the file stores them, most bytes first.
+pub fn weights(graph: &Graph) -> Vec<WeightRow> {
+    let mut rows: BTreeMap<(String, String), (usize, u64, u64)> = BTreeMap::new();
+    for (_, value) in graph.values() {
+        let (Some(t), Some(q)) = (&value.constant, &value.quant) else { continue };
+        let bits = value.packed.map_or(8 * t.dtype().size(), usize::from);
+        let kind = match t.dtype() {
+            DType::U8 | DType::U16 | DType::U32 | DType::U64 => "uint",
+            dtype if dtype.is_float() => "float",
+            _ => "int",
+        };
+        let row = rows.entry((describe(q), format!("{kind}{bits}"))).or_default();
+        *row = (row.0 + 1, row.1 + t.len() as u64, row.2 + (t.len() * bits).div_ceil(8) as u64);
+    }
+    let row = |((grid, stored), (tensors, numbers, bytes))| WeightRow { grid, stored, tensors, numbers, bytes };
+    let mut rows: Vec<WeightRow> = rows.into_iter().map(row).collect();
+    rows.sort_by_key(|r| std::cmp::Reverse(r.bytes));
+    rows
 }
 
 /// `i8n per channel`.

@@ -9,6 +9,7 @@ use crate::{
     eval::{self, EvalReport, Labelled},
     exec::lower::{self, Profile},
     formats::onnx::{self, WriteOptions},
+    inspect::{self, WeightRow},
     ir::Graph,
     quant::{
         balance,
@@ -261,12 +262,12 @@ const KEPT: usize = 32;
 ///
 /// # Errors
 /// As the exporters and the writer.
-pub fn export(graph: &Graph, format: Format, path: &Path) -> Result<()> {
+pub fn export(graph: &Graph, format: Format, pack: onnx::Pack, path: &Path) -> Result<()> {
     let plain = match format {
         Format::Qdq => onnx::quantized::to_qdq(graph)?,
         Format::Qoperator => onnx::quantized::to_qoperator(graph)?,
     };
-    onnx::write(&plain, path, &WriteOptions::default())
+    onnx::write(&plain, path, &WriteOptions { pack, ..WriteOptions::default() })
 }
 
 /// What to do.
@@ -286,6 +287,8 @@ pub struct Job {
     pub target: Option<Target>,
     /// How to write it.
     pub format: Format,
+    /// What becomes of codes that need less than a byte.
+    pub pack: onnx::Pack,
     /// The file to write.
     pub out: PathBuf,
     /// 0: one per core.
@@ -328,6 +331,8 @@ pub struct Outcome {
     pub quantized_bytes: u64,
     /// Quantized over float.
     pub size_ratio: f64,
+    /// Quantized constants as the file stores them.
+    pub weights: Vec<WeightRow>,
     /// Steps of the integer program, and operators that stayed in floating point.
     pub integer_steps: usize,
     /// Operators that run in floating point.
@@ -383,7 +388,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     let Prepared { balanced, stats, quantized, calibrate_seconds } = prepared;
     let program = Arc::new(lower::lower(&quantized.graph, Profile::default()).at(place)?);
     let file = staging.path();
-    export(&quantized.graph, job.format, &file).map_err(|e| staging.error(e))?;
+    export(&quantized.graph, job.format, job.pack, &file).map_err(|e| staging.error(e))?;
     let quantize_seconds = start.elapsed().as_secs_f64();
     messages.extend(quantized.messages.iter().cloned());
     messages.extend(program.notes.iter().cloned());
@@ -403,6 +408,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
 
     // What is judged from here on is the file that was written.
     let written = engine::load(&file)?;
+    let weights = inspect::weights(&written);
+    messages.extend(unpacked(&weights, job));
     let engine = |graph: &Arc<Graph>, kind| {
         Engine::open(graph.clone(), engine::Options { kind, profile: Profile::default(), threads: job.threads })
     };
@@ -447,6 +454,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         float_bytes,
         quantized_bytes,
         size_ratio: quantized_bytes as f64 / float_bytes as f64,
+        weights,
         integer_steps,
         float_steps,
         search,
@@ -526,6 +534,24 @@ fn unfinished(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".unfinished");
     name.into()
+}
+
+/// Why codes of fewer than 8 bits take a byte each in the file.
+fn unpacked(weights: &[WeightRow], job: &Job) -> Option<String> {
+    let bits = |r: &WeightRow| r.grid[1..].chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u8>();
+    let wide: Vec<&WeightRow> =
+        weights.iter().filter(|r| r.stored.ends_with("int8") && bits(r).is_ok_and(|bits| bits < 8)).collect();
+    let numbers: u64 = wide.iter().map(|r| r.numbers).sum();
+    let grids: Vec<&str> = wide.iter().map(|r| r.grid.as_str()).collect();
+    let why = match (job.pack, job.format) {
+        _ if numbers == 0 => return None,
+        (onnx::Pack::Never, _) => "as --pack never wants it: --pack int4 packs those of up to 4 bits",
+        (_, Format::Qoperator) => {
+            "since the integer operators of ONNX take bytes only: --format qdq packs those of up to 4 bits"
+        }
+        _ => "since ONNX has no narrower element type for them than int8",
+    };
+    Some(format!("{numbers} codes ({}) take a byte each in the file, {why}", grids.join(", ")))
 }
 
 /// The model with its layers balanced.

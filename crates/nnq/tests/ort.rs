@@ -13,6 +13,7 @@ use nnq::{
         lower::{Profile, Program},
         sim,
     },
+    formats::onnx::Pack,
     ir::{DType, Graph, Node, NodeId, Op, Tensor, ValueId, op::Binary},
     quantize::Format,
 };
@@ -352,6 +353,55 @@ macro_rules! networks {
     )* };
 }
 networks!(resnet8 3, resnet20 3, resnet32 2, resnet44 2, resnet56 2, mobilenetv1 1, mobilenetv2 1, squeezenet 1, kws 3);
+
+/// Weights that share bytes: ONNX Runtime makes the same real numbers of them, and the same outputs.
+///
+/// Those of 2 bits without its optimizations only: it would put them into a QLinearConv, which takes none.
+fn packed(network: Option<Network>, all: &[(u8, u8)]) {
+    let (Some(python), Some(network), true) = (python(), network, exact()) else { return };
+    let x = network.batch(3);
+    for &(bits_of_weights, bits_in_file) in all {
+        let name = format!("{}, weights of {bits_of_weights} bits", network.name);
+        let pack = if bits_in_file == 2 { Pack::Int2 } else { Pack::Int4 };
+        let quantized = network.quantize_weights(bits_of_weights, pack);
+        let file = &quantized.files.iter().find(|(f, _)| *f == Format::Qdq).unwrap().1;
+        let values = ort_values(&python, &[false, bits_in_file > 2].map(|optimize| Job { model: file, optimize }), &x);
+        let g = explicit(file);
+        let logits = &g.value(g.outputs[0]).name;
+        let mut packed = 0;
+        for (_, node) in g.nodes() {
+            let (Op::DequantizeLinear { axis, block: 0 }, Some(codes)) = (&node.op, g.constant(node.input(0).unwrap()))
+            else {
+                continue;
+            };
+            if codes.dtype() != DType::I8 {
+                continue;
+            }
+            assert_eq!(g.value(node.input(0).unwrap()).packed, Some(bits_in_file), "{name}: {}", node.name);
+            packed += codes.len();
+            let scale = g.constant(node.input(1).unwrap()).unwrap().to_f32s();
+            let inner: usize = codes.shape()[*axis as usize + 1..].iter().product();
+            let want = codes.to_i64s().unwrap().into_iter().enumerate();
+            let want: Vec<f32> = want.map(|(i, c)| c as f32 * scale[i / inner % scale.len()]).collect();
+            let theirs = &values[0][&g.value(node.output(0).unwrap()).name];
+            assert_eq!(bits(&Tensor::of(codes.shape(), want)), bits(theirs), "{name}: {}", node.name);
+        }
+        println!("{name}: {packed} codes of {bits_in_file} bits are the same real numbers in ONNX Runtime");
+        assert!(packed > 1000, "{name}: {packed} codes");
+        let ours = run_int(&program(&engine::load(file).unwrap(), Profile::Onnx), &x);
+        Agreement::of(&ours, &values[1][logits]).check(&name, QDQ_STEPS);
+    }
+}
+
+#[test]
+fn packed_demo() {
+    packed(Some(Network::demo()), &[(4, 4), (3, 4), (2, 4), (2, 2)]);
+}
+
+#[test]
+fn packed_resnet20() {
+    packed(Network::real("resnet20"), &[(4, 4), (2, 2)]);
+}
 
 /// A recurrent network, on numbers like those it is made for: logarithms of power spectra.
 #[test]

@@ -78,7 +78,7 @@ fn demo_network() -> Arc<Graph> {
 }
 
 fn bytes(graph: &Graph, path: &Path) -> Vec<u8> {
-    quantize::export(graph, quantize::Format::Qdq, path).unwrap();
+    quantize::export(graph, quantize::Format::Qdq, Default::default(), path).unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -161,6 +161,7 @@ fn a_stopped_run_goes_on() {
         recipe: layer_by_layer(),
         eval: None,
         target: None,
+        pack: Default::default(),
         format: quantize::Format::Qdq,
         out: out.into(),
         threads: 2,

@@ -21,6 +21,7 @@ fn search(dataset: Dataset, recipe: Recipe, drop: f64, budget: Option<Duration>)
         recipe,
         eval: None,
         target: Some(Target { drop, budget, classes: None }),
+        pack: Default::default(),
         format: Format::Qdq,
         out: folder.path().join("out.onnx"),
         threads: 2,

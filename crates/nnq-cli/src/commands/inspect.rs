@@ -67,5 +67,9 @@ fn text(report: &Report) -> String {
         let (parameters, macs) = (number::count(row.parameters), number::count(row.macs));
         table.row([&row.operator, &row.count.to_string(), &parameters, &macs]);
     }
-    format!("{head}\n{table}")
+    if i.weights.is_empty() {
+        format!("{head}\n{table}")
+    } else {
+        format!("{head}\n{}\n{table}", print::weights(&i.weights))
+    }
 }

@@ -47,6 +47,7 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         eval,
         target,
         format: args.format.into(),
+        pack: args.pack.into(),
         out: args.out.clone(),
         threads: args.threads.threads,
         cancel: Some(interrupt.flag()),
@@ -128,6 +129,9 @@ pub(super) fn text(o: &Outcome) -> String {
         out += &format!("; peak memory {}", number::bytes(bytes));
     }
     out += "\n";
+    if !o.weights.is_empty() {
+        out += &format!("\n{}", print::weights(&o.weights));
+    }
     let worst = worst(&o.layers);
     if !worst.is_empty() {
         out += "\nwhere most is lost (signal to quantization noise):\n";

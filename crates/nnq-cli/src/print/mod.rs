@@ -6,7 +6,7 @@ mod table;
 pub use progress::Progress;
 pub use table::{Side, Table};
 
-use nnq::{Error, ErrorKind, Result};
+use nnq::{Error, ErrorKind, Result, inspect::WeightRow};
 use serde::Serialize;
 use std::io::Write;
 
@@ -26,6 +26,22 @@ pub fn report<T: Serialize>(json: bool, report: &T, human: impl FnOnce(&T) -> St
         }
         _ => Ok(()),
     }
+}
+
+/// How quantized constants are stored, for people.
+pub fn weights(rows: &[WeightRow]) -> Table {
+    let columns = [
+        ("quantized constants", Side::Left),
+        ("stored as", Side::Left),
+        ("tensors", Side::Right),
+        ("numbers", Side::Right),
+        ("bytes", Side::Right),
+    ];
+    let mut table = Table::new(&columns);
+    for r in rows {
+        table.row([&r.grid, &r.stored, &r.tensors.to_string(), &number::count(r.numbers), &number::bytes(r.bytes)]);
+    }
+    table
 }
 
 /// Prints an error. Nothing can be done when even that fails.

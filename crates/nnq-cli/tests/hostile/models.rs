@@ -13,6 +13,13 @@ fn small(nodes: Vec<Vec<u8>>, constants: Vec<Vec<u8>>) -> Model {
     Model { opset: 13, nodes, constants, inputs: vec![value("x", F32, "N 4")], outputs: vec![value("y", F32, "?")] }
 }
 
+/// `y = x * d`, where `d` is `q` dequantized by 4 scales.
+fn narrow(opset: u64, q: Vec<u8>, attributes: &[(&str, u64)]) -> Vec<u8> {
+    let dequantize = onnx::node_ints("DequantizeLinear", &["q", "s"], "d", attributes);
+    Model { opset, ..small(vec![dequantize, node("MatMul", &["x", "d"], "y")], vec![q, tensor("s", &[4], &[0.1; 4])]) }
+        .build()
+}
+
 fn cut(f: &Path, keep: impl Fn(usize) -> usize) {
     let whole = net().build();
     put(f, "m.onnx", &whole[..keep(whole.len())]);
@@ -58,6 +65,14 @@ pub fn rows() -> Vec<Row> {
         works("denormal weights", |f| with(f, net_with(0, tensor("w1", &[4, 3, 3, 3], &[1e-42; 108]))), QUANTIZE, &["q.onnx"]),
         fails("weights of nothing", |f| with(f, net_with(0, tensor("w1", &[4, 0, 3, 3], &[]))), QUANTIZE, 1, &["m.onnx", "n_c1"]),
         fails("convolution without outputs", |f| with(f, net_with(0, tensor("w1", &[0, 3, 3, 3], &[]))), QUANTIZE, 1, &["m.onnx", "n_c1"]),
+        // Codes that share bytes.
+        fails("int4 of too few bytes", |f| put(f, "m.onnx", narrow(21, onnx::tensor_of(22, "q", &[4, 4], &[0x17; 7]), &[])), "inspect m.onnx", 1, &["m.onnx", "initializer 'q'", "[4, 4]", "8 bytes", "7"]),
+        fails("int4 of a byte each", |f| put(f, "m.onnx", narrow(21, onnx::tensor_of(22, "q", &[4, 4], &[0x17; 16]), &[])), "inspect m.onnx", 1, &["m.onnx", "initializer 'q'", "8 bytes", "16"]),
+        fails("int4 before its time", |f| put(f, "m.onnx", narrow(20, onnx::tensor_of(22, "q", &[4, 4], &[0x17; 8]), &[])), "inspect m.onnx", 1, &["m.onnx", "initializer 'q'", "int4", "opset 20", "since opset 21"]),
+        fails("int2 before its time", |f| put(f, "m.onnx", narrow(24, onnx::tensor_of(26, "q", &[4, 4], &[0x17; 4]), &[])), "inspect m.onnx", 1, &["m.onnx", "initializer 'q'", "int2", "opset 24", "since opset 25"]),
+        fails("blocks that do not fit", |f| { put(f, "m.onnx", narrow(21, onnx::tensor_of(22, "q", &[4, 4], &[0x17; 8]), &[("axis", 0), ("block_size", 3)])); put(f, "x.npy", super::files::floats("(1, 4)", &[0.5; 4])); }, "run m.onnx --input x.npy --engine float -o y.npy", 1, &["m.onnx", "n_d", "[4, 4]"]),
+        fails("a zero point off the grid", |f| put(f, "m.onnx", { let n = onnx::node_ints("DequantizeLinear", &["q", "s", "z"], "d", &[("axis", 1)]); Model { opset: 21, ..small(vec![n, node("MatMul", &["x", "d"], "y")], vec![onnx::tensor_of(22, "q", &[4, 4], &[0x17; 8]), tensor("s", &[4], &[0.1; 4]), onnx::tensor_of(3, "z", &[4], &[9, 0, 0, 0])]) }.build() }), "inspect m.onnx", 1, &["m.onnx", "n_d", "zero points of i8", "int4", "one type"]),
+        fails("int4 that is computed with", |f| put(f, "m.onnx", Model { opset: 21, inputs: vec![value("x", 22, "N 4")], ..small(vec![node("Relu", &["x"], "y")], vec![]) }.build()), "inspect m.onnx", 1, &["m.onnx", "'x'", "int4", "DequantizeLinear"]),
         // Constants in other files.
         fails("external data missing", |f| put(f, "m.onnx", net_with(0, onnx::external("w1", &[4, 3, 3, 3], "w.bin", 0))), "inspect m.onnx", 1, &["m.onnx", "initializer 'w1'", "w.bin", "No such file"]),
         fails("external data too short", |f| { put(f, "m.onnx", net_with(0, onnx::external("w1", &[4, 3, 3, 3], "w.bin", 4))); put(f, "w.bin", [0; 432]); }, "inspect m.onnx", 1, &["m.onnx", "initializer 'w1'", "'w.bin' of 432 bytes", "truncated"]),

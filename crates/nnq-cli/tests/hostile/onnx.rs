@@ -42,7 +42,8 @@ pub fn ints(name: &str, values: &[i64]) -> Vec<u8> {
     tensor_of(I64, name, &[values.len() as u64], &raw)
 }
 
-fn tensor_of(kind: u64, name: &str, dims: &[u64], raw: &[u8]) -> Vec<u8> {
+/// `TensorProto` of any element type, in `raw_data`.
+pub fn tensor_of(kind: u64, name: &str, dims: &[u64], raw: &[u8]) -> Vec<u8> {
     [header(kind, name, dims), bytes(9, raw)].concat()
 }
 
@@ -84,6 +85,12 @@ pub fn node_with(op: &str, inputs: &[&str], output: &str, attributes: &[(&str, &
     let attributes: Vec<u8> = attributes.iter().flat_map(list).collect();
     let name = format!("n_{output}");
     [inputs, bytes(2, output.as_bytes()), bytes(3, name.as_bytes()), bytes(4, op.as_bytes()), attributes].concat()
+}
+
+/// `NodeProto` with attributes that are integers.
+pub fn node_ints(op: &str, inputs: &[&str], output: &str, attributes: &[(&str, u64)]) -> Vec<u8> {
+    let one = |&(name, v): &(&str, u64)| bytes(5, &[bytes(1, name.as_bytes()), int(3, v), int(20, 2)].concat());
+    [node(op, inputs, output), attributes.iter().flat_map(one).collect()].concat()
 }
 
 /// A model in the making.

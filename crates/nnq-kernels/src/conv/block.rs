@@ -105,6 +105,7 @@ impl Job<'_> {
                 plan.find(s.v(), from, row(t)..row(t + 1), patch, self.scratch);
             }
             for panel in own {
+                let weights = panels.ready(s.v(), group, panel, &mut self.scratch.room);
                 for t in tiles.clone() {
                     let part = Part {
                         first: row(t),
@@ -115,8 +116,8 @@ impl Job<'_> {
                     };
                     // The next panel's weights, of which each tile fetches a part.
                     let at = panels.steps * LINE * (t - tiles.start);
-                    let ahead = if at < panels.panel_bytes() { panels.panel_bytes() + at } else { 0 };
-                    self.tile(s, plan.tile_spans(), part, ahead);
+                    let ahead = if at < panels.panel_pitch() { panels.panel_pitch() + at } else { 0 };
+                    self.tile(s, plan.tile_spans(), part, weights, ahead);
                 }
             }
         }
@@ -124,16 +125,16 @@ impl Job<'_> {
 
     /// One tile and one panel.
     #[inline(always)]
-    fn tile<S: Simd>(&mut self, s: S, spans: usize, part: Part, ahead: usize) {
+    fn tile<S: Simd>(&mut self, s: S, spans: usize, part: Part, weights: *const u8, ahead: usize) {
         let (panels, ready) = (self.panels, self.ready);
         let sources = &self.scratch.table[part.in_block * spans..][..part.pixels * spans];
-        let weights: *const u8 = panels.panel(part.group, part.panel).as_ptr().cast();
+        let own: *const u8 = panels.panel(part.group, part.panel).as_ptr().cast();
         let args = Args {
             sources: sources.as_ptr(),
             spans,
             steps: panels.steps / spans,
             weights,
-            ahead: weights.wrapping_add(ahead),
+            ahead: own.wrapping_add(ahead),
             start: ready.start(part.column(panels)),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);

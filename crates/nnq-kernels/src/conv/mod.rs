@@ -7,6 +7,7 @@
 mod block;
 mod bound;
 pub(crate) mod epilogue;
+pub(crate) mod fields;
 mod finish;
 mod geometry;
 mod pack;
@@ -20,14 +21,18 @@ use crate::{Isa, isa::dispatch};
 pub use bound::{BoundConv, Way};
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Live, Out, Requant};
+use fields::{Fields, Room};
 pub use geometry::ConvGeom;
 pub use pack::Order;
 use pack::Panels;
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// Bytes that must be readable behind the last element of every slice of activations given to a
 /// kernel, so that a vector may run over the end. Their values never matter.
 pub const SLACK: usize = 64;
+
+/// Weights of up to this many bytes are read again for every few pixels.
+const FEW_WEIGHTS: usize = 64 << 10;
 
 /// Memory that a thread keeps between calls of kernels. It holds nothing that a result depends on.
 #[derive(Debug, Default)]
@@ -41,6 +46,7 @@ pub struct Scratch {
     pub(crate) start: Vec<i32>,
     /// The epilogue of a product whose inputs' grid is found as they come.
     pub(crate) live: Option<Box<epilogue::Ready>>,
+    pub(crate) room: Room,
 }
 
 impl Scratch {
@@ -107,6 +113,24 @@ impl PackedConv {
         PackedConv { isa, shape, weights }
     }
 
+    /// The same weights in the narrowest fields that hold them, 4 or 2 bits, however few they are: [`PackedConv::pack`] leaves a byte
+    /// to each of up to 64 KiB of weights, which stay in a near cache, and so does the scalar code to all of them.
+    pub fn in_fields(&self) -> PackedConv {
+        let weights = match &self.weights {
+            Weights::Plain(w) => Weights::Plain(w.clone()),
+            Weights::Panels(panels) => Weights::Panels(Arc::new(panels.in_fields())),
+        };
+        PackedConv { weights, ..self.clone() }
+    }
+
+    /// Bits of each weight in memory: 8, 4 or 2.
+    pub fn bits(&self) -> u8 {
+        match &self.weights {
+            Weights::Plain(_) => Fields::BYTES.bits,
+            Weights::Panels(panels) => panels.fields.bits,
+        }
+    }
+
     /// The instruction set that the weights are packed for.
     pub fn isa(&self) -> Isa {
         self.isa
@@ -120,15 +144,20 @@ impl PackedConv {
         }
     }
 
-    /// Sizes, sums of the output channels and packed bytes.
-    pub(crate) fn parts(&self) -> (ConvGeom, &[i32], &[u8]) {
+    /// Sizes, sums of the output channels, and packed bytes in the narrowest fields that hold the weights.
+    pub(crate) fn parts(&self) -> (ConvGeom, &[i32], Fields, Cow<'_, [u8]>) {
         let Shape { c_in, c_out, k_h, k_w, groups } = self.shape;
         let mut geom = ConvGeom::matrix(0, c_in, c_out);
         (geom.k_h, geom.k_w, geom.groups) = (k_h, k_w, groups);
         match &self.weights {
-            // SAFETY: signed bytes are bytes.
-            Weights::Plain(w) => (geom, &[], unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), w.len()) }),
-            Weights::Panels(panels) => (geom, &panels.sums, panels.all()),
+            Weights::Plain(w) => {
+                let fields = Fields::of(w);
+                (geom, &[], fields, Cow::Owned(fields.squeeze(w, 1)))
+            }
+            Weights::Panels(panels) => {
+                let (fields, bytes) = panels.narrow();
+                (geom, &panels.sums, fields, bytes)
+            }
         }
     }
 
@@ -136,14 +165,20 @@ impl PackedConv {
     ///
     /// # Errors
     /// When there are not as many bytes or sums as the sizes say.
-    pub(crate) fn from_parts(isa: Isa, geom: &ConvGeom, sums: &[i32], bytes: Bytes) -> Result<PackedConv, String> {
+    pub(crate) fn from_parts(
+        isa: Isa,
+        geom: &ConvGeom,
+        sums: &[i32],
+        fields: Fields,
+        bytes: Bytes,
+    ) -> Result<PackedConv, String> {
         let shape = Shape::of(geom);
         let (have, plain) = (bytes.len(), geom.c_out * geom.depth());
-        let weights = match dispatch(isa, pack::Pack::again(isa, shape, sums, bytes.clone())) {
-            Some(panels) if panels.all().len() == have && panels.sums.len() == geom.c_out => {
+        let weights = match dispatch(isa, pack::Pack::again(isa, shape, sums, fields, bytes.clone())) {
+            Some(panels) if panels.sums.len() == geom.c_out && (geom.c_out > 0 || have == 0) => {
                 Weights::Panels(Arc::new(panels))
             }
-            None if have == plain => Weights::Plain(Arc::new(bytes.iter().map(|&b| b as i8).collect())),
+            None if have == fields.bytes(plain, 1) => Weights::Plain(Arc::new(fields.spread(&bytes, 1, plain))),
             _ => return Err(format!("{have} bytes and {} sums are no weights of {geom:?}", sums.len())),
         };
         Ok(PackedConv { isa, shape, weights })

@@ -1,17 +1,26 @@
 //! Weights in the order in which a tile reads them.
-use super::{ConvGeom, Shape};
+use super::{
+    ConvGeom, FEW_WEIGHTS, Shape,
+    fields::{Fields, Room, unpack},
+};
 use crate::{
     Isa,
     simd::{MAX_LANES, Op, Simd, TILE_VECTORS, Vector},
 };
 use bytes::Bytes;
-use std::ops::{Deref, Range};
+use std::{
+    borrow::Cow,
+    ops::{Deref, Range},
+};
 
 /// Packed weights: for each group, each panel of `width` output channels, each step of four inputs:
 /// `[width][4]` bytes. What does not exist is 0.
 ///
 /// Groups with few channels are merged: `merge` of them make one group with zeros off the diagonal, so
 /// that a panel is full and the inputs of a position lie together.
+///
+/// Where [`Panels::fields`] are narrower than a byte, a panel's bytes are squeezed by whole vectors, and lie in as many lines as
+/// they then need.
 ///
 /// For tiles each row of the kernel may begin at a whole tile's row of inputs, see [`Panels::spaced`].
 #[derive(Clone, Debug)]
@@ -32,6 +41,8 @@ pub(super) struct Panels {
     pub(super) steps: usize,
     /// Steps from one panel to the next; those that are too many have weights of 0.
     pub(super) room: usize,
+    /// How weights lie in memory.
+    pub(super) fields: Fields,
     lines: Lines,
     /// Sum of the weights of each output channel.
     pub(super) sums: Vec<i32>,
@@ -66,7 +77,12 @@ impl Lines {
         if bytes.as_ptr().cast::<Line>().is_aligned() {
             return Lines::Mapped(bytes);
         }
-        let mut lines = vec![Line([0; 64]); bytes.len() / size_of::<Line>()];
+        Lines::copied(&bytes)
+    }
+
+    /// A copy of a whole number of lines.
+    fn copied(bytes: &[u8]) -> Lines {
+        let mut lines = vec![Line::ZERO; bytes.len() / size_of::<Line>()];
         for (line, from) in lines.iter_mut().zip(bytes.chunks_exact(size_of::<Line>())) {
             line.0.iter_mut().zip(from).for_each(|(to, &from)| *to = from as i8);
         }
@@ -79,12 +95,29 @@ impl Lines {
 #[repr(C, align(64))]
 pub(super) struct Line([i8; 64]);
 
+impl Line {
+    pub(super) const ZERO: Line = Line([0; 64]);
+}
+
 impl Panels {
     pub(super) fn bytes(&self) -> usize {
         self.lines.len() * size_of::<Line>() + self.sums.len() * size_of::<i32>()
     }
 
-    /// The bytes of all panels.
+    /// Takes panels in fields over, as whole lines.
+    fn take(&mut self, fields: Fields, bytes: &Bytes) {
+        if fields == Fields::BYTES || !self.are_few() {
+            (self.fields, self.lines) = (fields, Lines::of(bytes.clone()));
+            return;
+        }
+        let pitch = self.lines_of(fields) * size_of::<Line>();
+        let panels = bytes.chunks_exact(pitch.max(1));
+        let all: Vec<i8> = panels.flat_map(|p| fields.spread(p, self.unit(), self.panel_bytes())).collect();
+        // SAFETY: signed bytes are bytes.
+        self.lines = Lines::copied(unsafe { std::slice::from_raw_parts(all.as_ptr().cast(), all.len()) });
+    }
+
+    /// The bytes of all panels as they lie in memory.
     pub(super) fn all(&self) -> &[u8] {
         let lines: &[Line] = &self.lines;
         // SAFETY: a line is 64 bytes without padding.
@@ -101,11 +134,88 @@ impl Panels {
         self.room * self.width * 4
     }
 
-    /// The `room * width * 4` bytes of one panel.
+    /// Bytes of the vectors in which a panel is squeezed: two of them are a step.
+    fn unit(&self) -> usize {
+        self.width * 4 / TILE_VECTORS
+    }
+
+    /// Lines of one panel in memory.
+    #[inline(always)]
+    fn panel_lines(&self) -> usize {
+        self.lines_of(self.fields)
+    }
+
+    fn lines_of(&self, fields: Fields) -> usize {
+        fields.bytes(self.panel_bytes(), self.unit()).div_ceil(size_of::<Line>())
+    }
+
+    /// Bytes from one panel to the next in memory.
+    #[inline(always)]
+    pub(super) fn panel_pitch(&self) -> usize {
+        self.panel_lines() * size_of::<Line>()
+    }
+
+    /// One panel as it lies in memory.
     #[inline(always)]
     pub(super) fn panel(&self, group: usize, panel: usize) -> &[Line] {
-        let lines = self.panel_bytes() / size_of::<Line>();
+        let lines = self.panel_lines();
         &self.lines[(group * self.panels + panel) * lines..][..lines]
+    }
+
+    /// The weights of one panel, a byte each: where they lie, or in `room`.
+    #[inline(always)]
+    pub(super) fn ready<V: Vector>(&self, v: V, group: usize, panel: usize, room: &mut Room) -> *const u8 {
+        let from: *const u8 = self.panel(group, panel).as_ptr().cast();
+        if self.fields == Fields::BYTES {
+            return from;
+        }
+        let count = self.fields.bytes(self.panel_bytes(), self.unit()) / self.unit();
+        let to = room.of(count * self.fields.count() * self.unit());
+        assert!(self.unit() == 4 * V::LANES);
+        // SAFETY: the panel has so many vectors, the room what they become.
+        unsafe { unpack(v, self.fields, from, to, count) };
+        to
+    }
+
+    /// The panels in the narrowest fields that hold their weights, as files keep them.
+    pub(super) fn narrow(&self) -> (Fields, Cow<'_, [u8]>) {
+        if self.fields != Fields::BYTES {
+            return (self.fields, Cow::Borrowed(self.all()));
+        }
+        match Fields::of(self.weights()) {
+            Fields::BYTES => (Fields::BYTES, Cow::Borrowed(self.all())),
+            fields => (fields, Cow::Owned(self.squeezed(fields))),
+        }
+    }
+
+    /// The same panels in the narrowest fields.
+    pub(super) fn in_fields(&self) -> Panels {
+        let (fields, bytes) = self.narrow();
+        Panels { fields, lines: Lines::copied(&bytes), ..self.clone() }
+    }
+
+    fn squeezed(&self, fields: Fields) -> Vec<u8> {
+        let pitch = self.lines_of(fields) * size_of::<Line>();
+        let panels = self.weights().chunks_exact(self.panel_bytes().max(1));
+        let all = panels.flat_map(|panel| {
+            let mut bytes = fields.squeeze(panel, self.unit());
+            bytes.resize(pitch, 0);
+            bytes
+        });
+        all.collect()
+    }
+
+    /// All bytes, of weights that have one each.
+    fn weights(&self) -> &[i8] {
+        let bytes = self.all();
+        // SAFETY: bytes are signed bytes.
+        unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) }
+    }
+
+    /// Whether the weights of all panels are so few that fields are not worth the work of unpacking them again and again:
+    /// they stay in the second-level cache.
+    fn are_few(&self) -> bool {
+        self.groups * self.panels * self.panel_bytes() <= FEW_WEIGHTS
     }
 
     /// Each group that has some of the panels `part` (counted through all groups), and which of its panels.
@@ -170,8 +280,8 @@ pub(super) struct Pack<'a> {
     unit: usize,
     /// Pixels that are computed together; `None`: those of a tile of vectors.
     grain: Option<usize>,
-    /// Sums and bytes that were packed before, in place of `w`.
-    from: Option<(&'a [i32], Bytes)>,
+    /// Sums, and bytes in fields, that were packed before, in place of `w`.
+    from: Option<(&'a [i32], Fields, Bytes)>,
 }
 
 impl Op for Pack<'_> {
@@ -194,8 +304,8 @@ impl<'a> Pack<'a> {
     }
 
     /// Panels that were packed before.
-    pub(super) fn again(isa: Isa, shape: Shape, sums: &'a [i32], bytes: Bytes) -> Pack<'a> {
-        Pack { from: Some((sums, bytes)), ..Pack::new(isa, shape, &[], Order::ChannelsLast) }
+    pub(super) fn again(isa: Isa, shape: Shape, sums: &'a [i32], fields: Fields, bytes: Bytes) -> Pack<'a> {
+        Pack { from: Some((sums, fields, bytes)), ..Pack::new(isa, shape, &[], Order::ChannelsLast) }
     }
 
     /// Panels without weights yet, and the lines that they need.
@@ -208,8 +318,8 @@ impl<'a> Pack<'a> {
         let row = Self::row(shape, unit, groups, panels, shape.k_w * c_in);
         let steps = (shape.k_h * row).div_ceil(4);
         let room = steps.next_multiple_of(unit);
-        let (lines, sums) = (Lines::Own(Vec::new()), Vec::new());
-        let empty = Panels { width, grain, groups, c_in, c_out, panels, row, steps, room, lines, sums };
+        let (fields, lines, sums) = (Fields::BYTES, Lines::Own(Vec::new()), Vec::new());
+        let empty = Panels { width, grain, groups, c_in, c_out, panels, row, steps, room, fields, lines, sums };
         let count = (groups * panels * empty.panel_bytes()).div_ceil(64);
         (empty, count)
     }
@@ -231,10 +341,12 @@ impl<'a> Pack<'a> {
     fn pack(&self, width: usize, grain: usize) -> Panels {
         let Pack { shape, w, order, from, .. } = self;
         let (mut all, count) = Self::empty(shape, self.unit, width, grain);
-        if let Some((sums, bytes)) = from {
+        if let Some((sums, fields, bytes)) = from {
             // Of another length: the caller refuses them.
-            if bytes.len() == count * size_of::<Line>() && sums.len() == shape.c_out {
-                (all.lines, all.sums) = (Lines::of(bytes.clone()), sums.to_vec());
+            let lines = all.groups * all.panels * all.lines_of(*fields);
+            if bytes.len() == lines * size_of::<Line>() && sums.len() == shape.c_out {
+                all.sums = sums.to_vec();
+                all.take(*fields, bytes);
             }
             return all;
         }
@@ -242,7 +354,7 @@ impl<'a> Pack<'a> {
         let taps = shape.k_h * shape.k_w;
         let Panels { c_in, c_out, panels, groups, row, .. } = all;
         let panel_bytes = all.panel_bytes();
-        let mut lines = vec![Line([0; 64]); count];
+        let mut lines = vec![Line::ZERO; count];
         // SAFETY: a line is 64 bytes without padding, and any byte is valid.
         let packed = unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast::<i8>(), lines.len() * 64) };
         let mut sums = vec![0; shape.c_out];
@@ -278,6 +390,11 @@ impl<'a> Pack<'a> {
             }
         }
         (all.lines, all.sums) = (Lines::Own(lines), sums);
+        let fields = if all.are_few() { Fields::BYTES } else { Fields::of(w) };
+        if fields != Fields::BYTES {
+            let squeezed = all.squeezed(fields);
+            (all.fields, all.lines) = (fields, Lines::copied(&squeezed));
+        }
         all
     }
 }

@@ -71,6 +71,8 @@ pub(crate) trait Vector: Copy + 'static {
     fn narrow4(self, x: [Self::I; 4], limits: CodeBytes<Self::I>) -> Self::I;
     /// [`Vector::narrow4`] of four vectors of which one follows the other.
     fn narrow4_in_order(self, x: [Self::I; 4], limits: CodeBytes<Self::I>) -> Self::I;
+    /// Of each byte, wrapping.
+    fn add_bytes(self, a: Self::I, b: Self::I) -> Self::I;
     fn max_u8(self, a: Self::I, b: Self::I) -> Self::I;
     /// Of each pair of vectors: integers saturated to 16 bits, the zero point added and saturated again, saturated
     /// to `0..=255` and clamped. The first `count` bytes, at most `2 * LANES`, go in order to `pq[0]` for the first

@@ -127,6 +127,10 @@ impl Vector for Ymm {
         op!(_mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)))
     }
     #[inline(always)]
+    fn add_bytes(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_add_epi8(a, b))
+    }
+    #[inline(always)]
     fn max_u8(self, a: __m256i, b: __m256i) -> __m256i {
         op!(_mm256_max_epu8(a, b))
     }

@@ -131,6 +131,10 @@ impl Vector for Zmm {
         })
     }
     #[inline(always)]
+    fn add_bytes(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_add_epi8(a, b))
+    }
+    #[inline(always)]
     fn max_u8(self, a: __m512i, b: __m512i) -> __m512i {
         op!(_mm512_max_epu8(a, b))
     }

@@ -1,7 +1,7 @@
 //! Packed weights as tapes hold them, and as files do.
 use crate::{
     Isa,
-    conv::{ConvGeom, PackedConv},
+    conv::{ConvGeom, PackedConv, fields::Fields},
     depthwise::PackedDepthwise,
 };
 use bytes::Bytes;
@@ -25,14 +25,23 @@ pub struct Stored {
     k_h: usize,
     k_w: usize,
     groups: usize,
+    /// Bits of each weight, and the smallest one: see `conv/fields.rs`.
+    bits: u8,
+    low: i8,
     /// Sum of the weights of each output channel, where the instruction set needs them.
     sums: Vec<i32>,
 }
 
 impl Stored {
-    fn of(depthwise: bool, geom: &ConvGeom, sums: &[i32]) -> Stored {
+    fn of(depthwise: bool, geom: &ConvGeom, fields: Fields, sums: &[i32]) -> Stored {
         let &ConvGeom { c_in, c_out, k_h, k_w, groups, .. } = geom;
-        Stored { depthwise, c_in, c_out, k_h, k_w, groups, sums: sums.to_vec() }
+        let Fields { bits, low } = fields;
+        Stored { depthwise, c_in, c_out, k_h, k_w, groups, bits, low, sums: sums.to_vec() }
+    }
+
+    /// Bits of each weight in the file.
+    pub fn bits(&self) -> u8 {
+        self.bits
     }
 
     fn geom(&self) -> Result<ConvGeom, String> {
@@ -69,13 +78,14 @@ impl Weights {
     pub fn store(&self) -> (Stored, Cow<'_, [u8]>) {
         match self {
             Weights::Conv(w) => {
-                let (geom, sums, bytes) = w.parts();
-                (Stored::of(false, &geom, sums), Cow::Borrowed(bytes))
+                let (geom, sums, fields, bytes) = w.parts();
+                (Stored::of(false, &geom, fields, sums), bytes)
             }
             // These are few: they are packed anew.
             Weights::Depthwise(w) => {
                 let (geom, plain) = w.parts();
-                (Stored::of(true, &geom, &[]), Cow::Owned(plain.iter().map(|&w| w as u8).collect()))
+                let fields = Fields::of(&plain);
+                (Stored::of(true, &geom, fields, &[]), Cow::Owned(fields.squeeze(&plain, 1)))
             }
         }
     }
@@ -85,14 +95,15 @@ impl Weights {
     /// # Errors
     /// When the sizes are impossible or the bytes are not as many as they say.
     pub fn load(isa: Isa, stored: &Stored, bytes: Bytes) -> Result<Weights, String> {
-        let geom = stored.geom()?;
+        let (geom, fields) = (stored.geom()?, Fields::new(stored.bits, stored.low)?);
         Ok(match stored.depthwise {
-            false => Weights::Conv(Arc::new(PackedConv::from_parts(isa, &geom, &stored.sums, bytes)?)),
+            false => Weights::Conv(Arc::new(PackedConv::from_parts(isa, &geom, &stored.sums, fields, bytes)?)),
             true if geom.groups == geom.c_in && geom.c_in == geom.c_out => {
-                let plain: Vec<i8> = bytes.iter().map(|&w| w as i8).collect();
-                if plain.len() != geom.c_out * geom.k_h * geom.k_w {
-                    return Err(format!("{} bytes are no weights of {geom:?}", plain.len()));
+                let count = geom.c_out * geom.k_h * geom.k_w;
+                if bytes.len() != fields.bytes(count, 1) {
+                    return Err(format!("{} bytes are no weights of {geom:?}", bytes.len()));
                 }
+                let plain = fields.spread(&bytes, 1, count);
                 Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, &geom, &plain)))
             }
             true => return Err(format!("depthwise weights of {geom:?}")),

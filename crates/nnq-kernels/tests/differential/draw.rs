@@ -71,6 +71,12 @@ impl Draw {
         match self.within(0..=9) {
             0 => vec![self.pick(&[-128, 127]); count],
             1 => (0..count).map(|_| self.pick(&[-128, 127])).collect(),
+            // Of 4 and 2 bits.
+            2..=4 => {
+                let (least, most) =
+                    self.pick(&[(-8, 7), (-7, 7), (0, 15), (-15, 0), (-3, 4), (-2, 1), (-1, 1), (0, 3)]);
+                (0..count).map(|_| (self.within(0..=(most - least) as usize) as i32 + least) as i8).collect()
+            }
             _ => (0..count).map(|_| self.byte() as i8).collect(),
         }
     }

@@ -225,6 +225,8 @@ impl Plan {
         let pack = |(geom, w, depthwise): &(ConvGeom, Vec<i8>, bool)| {
             let weights = match depthwise {
                 true => Weights::Depthwise(Arc::new(PackedDepthwise::pack(isa, geom, w))),
+                // Those of a file as they lie where there are many of them.
+                false if stored => Weights::Conv(Arc::new(PackedConv::pack(isa, geom, w).in_fields())),
                 false => Weights::Conv(Arc::new(PackedConv::pack(isa, geom, w))),
             };
             if !stored {

@@ -62,6 +62,7 @@ pub fn run(threads: usize, cancel: Option<Arc<AtomicBool>>, progress: &mut Progr
         recipe: Recipe::default(),
         eval: Some(test.clone()),
         target: None,
+        pack: Default::default(),
         format: Format::Qdq,
         out,
         threads,

@@ -30,6 +30,9 @@ pub struct Value {
     /// The value is real, but products with weights of codes read it as unsigned codes of 8 bits on a grid that is found at run
     /// time from its extremes (`docs/numerics.md` section 11). Whoever else reads it reads the real numbers.
     pub dynamic: bool,
+    /// Bits of each element of an integer constant in a model file, 2 or 4, where several share a byte. In memory each has a
+    /// byte of its own.
+    pub packed: Option<u8>,
 }
 
 /// One application of an operator.
@@ -135,7 +138,15 @@ impl Graph {
         if self.by_name.insert(name.into(), id).is_some() {
             return Err(Error::malformed(format!("two values are called '{name}'")));
         }
-        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None, dynamic: false });
+        self.values.push(Value {
+            name: name.into(),
+            dtype,
+            shape,
+            constant: None,
+            quant: None,
+            dynamic: false,
+            packed: None,
+        });
         Ok(id)
     }
     /// Adds a constant; the name is made unique.
@@ -150,6 +161,7 @@ impl Graph {
             constant: Some(tensor),
             quant: None,
             dynamic: false,
+            packed: None,
         });
         id
     }

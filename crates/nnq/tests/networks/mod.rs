@@ -8,7 +8,7 @@ use nnq::{
         lower::{Profile, Program, lower},
         sim,
     },
-    formats::onnx,
+    formats::onnx::{self, Pack},
     ir::{Graph, Tensor, ValueId},
     quant::recipe::Recipe,
     quantize::{self, Format, Samples},
@@ -93,14 +93,23 @@ impl Network {
     }
     /// Quantizes by the default recipe and writes both forms.
     pub fn quantize(&self) -> Quantized {
-        let recipe = Recipe { samples: CALIBRATION, ..Recipe::default() };
+        self.quantize_by(Recipe::default(), Pack::default())
+    }
+    /// As [`Network::quantize`], with weights of so many bits.
+    pub fn quantize_weights(&self, bits: u8, pack: Pack) -> Quantized {
+        let mut recipe = Recipe::default();
+        recipe.weight.bits = bits;
+        self.quantize_by(recipe, pack)
+    }
+    fn quantize_by(&self, recipe: Recipe, pack: Pack) -> Quantized {
+        let recipe = Recipe { samples: CALIBRATION, ..recipe };
         let stats =
             quantize::calibrate(&self.graph, [0; 32], &self.calibration, &recipe, 0, None, &mut |_, _, _| {}).unwrap();
         let graph = quantize::annotate(&self.graph, &stats, &recipe).unwrap().graph;
         let dir = tempfile::tempdir_in(scratch()).unwrap();
         let files = [(Format::Qdq, "qdq"), (Format::Qoperator, "qoperator")].map(|(format, form)| {
             let path = dir.path().join(format!("{}.{form}.onnx", self.name));
-            quantize::export(&graph, format, &path).unwrap();
+            quantize::export(&graph, format, pack, &path).unwrap();
             (format, path)
         });
         Quantized { graph, files, _dir: dir }

@@ -7,6 +7,7 @@ mod padded;
 mod real;
 
 use super::{
+    FEW_WEIGHTS,
     block::Job,
     epilogue::OutPtr,
     finish::{Part, row_sums},
@@ -33,8 +34,6 @@ const CHANNELS: usize = 32;
 const BLOCK_BYTES: usize = 768 << 10;
 /// Bytes of inputs that stay in the first-level cache beside everything else.
 const NEAR_BYTES: usize = 8 << 10;
-/// Weights of up to this many bytes are read again for every few pixels.
-const FEW_WEIGHTS: usize = 64 << 10;
 
 /// Positions in rows, of which the first ones of each row are pixels of the output.
 #[derive(Clone, Copy)]
@@ -225,7 +224,7 @@ impl<A: After> Walk<'_, A> {
     unsafe fn block<S: Simd, F: Fn(usize) -> (*const u8, usize)>(
         &mut self,
         s: S,
-        job: &Job,
+        job: &mut Job,
         group: usize,
         own: Range<usize>,
         block: Block<F>,
@@ -235,10 +234,12 @@ impl<A: After> Walk<'_, A> {
         let depth = panels.room * 4 / TILE_BYTES / runs.count;
         for panel in own {
             let mut part = Part { first: 0, pixels: 0, in_block: 0, group, panel };
-            let weights: *const u8 = panels.panel(group, panel).as_ptr().cast();
+            let lies: *const u8 = panels.panel(group, panel).as_ptr().cast();
+            let weights = panels.ready(s.v(), group, panel, &mut job.scratch.room);
             // Each product fetches a share of the next panel.
-            let share = LINES.div_ceil(positions.len().div_ceil(POSITIONS)).max(1);
-            let mut fetched = if panels.panel_bytes() < FETCHED { LINES } else { 0 };
+            let step_lines = LINES / panels.fields.count();
+            let share = step_lines.div_ceil(positions.len().div_ceil(POSITIONS)).max(1);
+            let mut fetched = if panels.panel_bytes() < FETCHED { step_lines } else { 0 };
             let start = job.ready.start(part.column(panels));
             let narrow = part.channels(panels).1 <= CHANNELS / 2;
             for first in positions.clone().step_by(POSITIONS) {
@@ -248,8 +249,8 @@ impl<A: After> Walk<'_, A> {
                 let one = part.pixels <= TILE_ROWS;
                 let (a, b) = (place(first), if one { place(first) } else { place(first + TILE_ROWS) });
                 let rows = Rows { at: [a.0, b.0], pitch: [a.1, b.1] };
-                let lines = share.min(LINES - fetched);
-                let ahead = weights.wrapping_add(panels.panel_bytes() + fetched * depth * runs.count * LINE);
+                let lines = share.min(step_lines - fetched);
+                let ahead = lies.wrapping_add(panels.panel_pitch() + fetched * depth * runs.count * LINE);
                 fetched += lines;
                 let x = Operands { rows, runs, depth, weights, start, lines, ahead };
                 // SAFETY: the caller's; a panel holds `runs * depth` steps of weights.

@@ -57,7 +57,12 @@ pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
 }
 
 fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
-    let codes = signed_bytes(p)?;
+    // Unsigned codes of 8 bits are lowered by 128; narrower ones are signed bytes as they are.
+    let lift = match p.weight.data() {
+        Data::U8(_) if p.weight.int_range()?.is_some_and(|(_, most)| most > i64::from(i8::MAX)) => offset(true),
+        _ => 0,
+    };
+    let codes = signed_bytes(p, lift)?;
     let shape = p.weight.shape();
     let channels = p.bias.len();
     let (mut geom, order) = match &p.form {
@@ -71,7 +76,6 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
         Form::Matrix { transposed: true } => (ConvGeom::matrix(0, shape[1], channels), Order::ChannelsLast),
         Form::Matrix { transposed: false } => (ConvGeom::matrix(0, shape[0], channels), Order::Rows),
     };
-    let lift = offset(!p.weight_qtype.signed);
     let zero = |c: usize| p.weight_zero.as_ref().map_or(0, |zero| zero[c]) - lift;
     let w_zero: Option<Arc<[i32]>> = (0..channels).any(|c| zero(c) != 0).then(|| (0..channels).map(zero).collect());
     geom.batch = 0;
@@ -95,14 +99,16 @@ fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     Ok(PackedProduct { weights, bias: p.bias.clone(), w_zero, requant, geom })
 }
 
-/// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by 128, their zero points likewise.
-fn signed_bytes(p: &Product) -> Result<Cow<'_, [i8]>> {
+/// Weight codes as the kernels want them: signed bytes; unsigned codes are lowered by `lift`, their zero points likewise.
+fn signed_bytes(p: &Product, lift: i32) -> Result<Cow<'_, [i8]>> {
     let wide = || {
         Error::unsupported("weights of more than 8 bits; the integer engine runs up to 8")
             .cure("run it with --engine sim")
     };
     match p.weight.data() {
         Data::I8(b) => Ok(Cow::Borrowed(b)),
+        #[allow(clippy::cast_possible_wrap)]
+        Data::U8(b) if lift == 0 => Ok(b.iter().map(|&c| c as i8).collect()),
         #[allow(clippy::cast_possible_wrap)]
         Data::U8(b) => Ok(b.iter().map(|&c| (c ^ 0x80) as i8).collect()),
         _ => Err(wide()),

@@ -5,7 +5,7 @@
 //! head        everything but weights (postcard)
 //! weights     each from a multiple of 64 bytes on, so that they are used where they lie when the file is mapped
 //! ```
-//! Integers are little-endian. The head is protected by its hash, and every place in it is checked again when the tapes are made;
+//! Weights that 4 or 2 bits hold lie in fields of so many bits, as `nnq_kernels::conv` reads them. Integers are little-endian. The head is protected by its hash, and every place in it is checked again when the tapes are made;
 //! weights are only as many bytes as the head says: what they are decides no address.
 use super::{
     chosen,

@@ -1,5 +1,6 @@
 //! ONNX.
 mod external;
+mod packing;
 mod proto;
 pub mod quantized;
 mod read;
@@ -10,6 +11,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use packing::Pack;
 pub use read::{read, read_bytes};
 pub use table::{NEWEST as NEWEST_OPSET, OLDEST as OLDEST_OPSET};
 pub use tensor::{read_tensor_bytes, read_tensor_file};

@@ -1,6 +1,7 @@
 //! ONNX to IR.
 use super::{
     external::{External, map_file},
+    packing,
     proto::{
         AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, attribute as kind,
     },
@@ -54,7 +55,7 @@ pub fn read_bytes(bytes: Bytes, external_dir: Option<&Path>) -> Result<Graph> {
         .iter()
         .map(|m| (m.key.clone().unwrap_or_default(), m.value.clone().unwrap_or_default()))
         .collect();
-    Reader { graph, proto, opset, external: External::in_dir(external_dir), packed: HashSet::new() }.run()
+    Reader { graph, proto, opset, external: External::in_dir(external_dir) }.run()
 }
 
 /// Says what a file is when it is one of the things people get instead of a model.
@@ -110,8 +111,6 @@ struct Reader<'a> {
     proto: &'a GraphProto,
     opset: i64,
     external: External,
-    /// Constants that had fewer than 8 bits in the file.
-    packed: HashSet<ValueId>,
 }
 
 impl Reader<'_> {
@@ -147,12 +146,14 @@ impl Reader<'_> {
         })
     }
 
-    fn declare_constant(&mut self, name: &str, tensor: Tensor, packed: bool) -> Result<()> {
-        let id = self.declare(name, Some(tensor.dtype()), Some(Shape::fixed(tensor.shape())))?;
-        self.graph.value_mut(id).constant = Some(Arc::new(tensor));
-        if packed {
-            self.packed.insert(id);
+    fn declare_constant(&mut self, name: &str, tensor: Tensor, packed: Option<u8>) -> Result<()> {
+        if let Some((since, what)) = packed.map(packing::since).filter(|(since, _)| self.opset < *since) {
+            return Err(Error::malformed(format!("elements of {what} in a model of opset {}", self.opset))
+                .cure(format!("the type exists since opset {since}: export the model at that opset or newer")));
         }
+        let id = self.declare(name, Some(tensor.dtype()), Some(Shape::fixed(tensor.shape())))?;
+        let value = self.graph.value_mut(id);
+        (value.constant, value.packed) = (Some(Arc::new(tensor)), packed);
         Ok(())
     }
 
@@ -189,7 +190,7 @@ impl Reader<'_> {
             if used.contains(name) {
                 let at = || format!("initializer '{name}'");
                 let tensor = tensor::from_proto(t, &mut self.external).at(at)?;
-                self.declare_constant(name, tensor, is_packed(t)).at(at)?;
+                self.declare_constant(name, tensor, packed(t)).at(at)?;
             }
         }
         Ok(())
@@ -209,7 +210,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn constant(&mut self, node: &NodeProto) -> Result<(Tensor, bool)> {
+    fn constant(&mut self, node: &NodeProto) -> Result<(Tensor, Option<u8>)> {
         let [a] = &node.attribute[..] else {
             return Err(Error::malformed(format!("{} attributes, expected 1", node.attribute.len())));
         };
@@ -219,7 +220,7 @@ impl Reader<'_> {
         let tensor = match a.name.as_deref().unwrap_or_default() {
             "value" => {
                 let t = a.t.as_ref().ok_or_else(|| Error::malformed("attribute 'value' holds no tensor"))?;
-                return Ok((tensor::from_proto(t, &mut self.external)?, is_packed(t)));
+                return Ok((tensor::from_proto(t, &mut self.external)?, packed(t)));
             }
             "value_float" => Tensor::scalar(a.f.unwrap_or(0.0)),
             "value_int" => Tensor::scalar(a.i.unwrap_or(0)),
@@ -227,7 +228,7 @@ impl Reader<'_> {
             "value_ints" => Tensor::of(&[a.ints.len()], a.ints.clone()),
             name => return Err(Error::unsupported(format!("a constant given by attribute '{name}'"))),
         };
-        Ok((tensor, false))
+        Ok((tensor, None))
     }
 
     fn node(&mut self, p: &NodeProto, name: &str) -> Result<Node> {
@@ -261,8 +262,21 @@ impl Reader<'_> {
         }
         let outputs = self.node_outputs(p, row)?;
         let (inputs, attributes) = self.node_inputs(p, row, &outputs)?;
-        if op_type == "QuantizeLinear" && inputs.get(2).copied().flatten().is_some_and(|z| self.packed.contains(&z)) {
+        let zero = inputs.get(2).copied().flatten();
+        if op_type == "QuantizeLinear" && zero.is_some_and(|z| self.graph.value(z).packed.is_some()) {
             return Err(Error::unsupported("quantization of a computed value to fewer than 8 bits"));
+        }
+        if let ("DequantizeLinear", Some(z), Some(x)) = (op_type, zero, inputs.first().copied().flatten()) {
+            let name = |v: ValueId| {
+                let v = self.graph.value(v);
+                v.constant.as_ref().map(|t| tensor::name(t.dtype(), v.packed))
+            };
+            if let (Some(z), Some(x)) = (name(z), name(x))
+                && z != x
+            {
+                return Err(Error::malformed(format!("zero points of {z} for codes of {x}"))
+                    .cure("the standard wants them of one type"));
+            }
         }
         let mut op = (row.make)();
         let mut attrs = Attrs::reading(&self.graph, self.opset, inputs, outputs.len(), attributes, &mut self.external);
@@ -372,8 +386,8 @@ fn is_constant(node: &NodeProto) -> bool {
     node.op_type.as_deref() == Some("Constant") && is_default(node.domain.as_deref())
 }
 
-fn is_packed(t: &TensorProto) -> bool {
-    tensor::storage(t.data_type.unwrap_or(0)).is_ok_and(|s| s.packed.is_some())
+fn packed(t: &TensorProto) -> Option<u8> {
+    tensor::storage(t.data_type.unwrap_or(0)).ok()?.packed
 }
 
 fn trim<T>(list: &mut Vec<Option<T>>) {

@@ -4,6 +4,7 @@
 //! 8-bit floats, strings and complex numbers are refused by name.
 use super::{
     external::External,
+    packing::unpack,
     proto::{StringStringEntryProto, TensorProto},
 };
 use crate::{
@@ -52,13 +53,18 @@ pub(super) fn storage(code: i32) -> Result<Storage> {
     }
 }
 
+/// The element type as messages name it: `f32`, `i8`, `int4`, `uint2`.
+pub(super) fn name(dtype: DType, packed: Option<u8>) -> String {
+    let sign = if dtype == DType::I8 { "" } else { "u" };
+    packed.map_or_else(|| dtype.to_string(), |bits| format!("{sign}int{bits}"))
+}
+
 /// The element type of a value nodes see; packed types are refused, since nnq would compute on a wider grid.
 pub(super) fn value_dtype(code: i32) -> Result<DType> {
     match storage(code)? {
         Storage { dtype, packed: None } => Ok(dtype),
-        Storage { dtype, packed: Some(bits) } => {
-            let sign = if dtype == DType::I8 { "" } else { "u" };
-            Err(Error::unsupported(format!("element type {sign}int{bits} outside of constants"))
+        Storage { dtype, packed } => {
+            Err(Error::unsupported(format!("element type {} outside of constants", name(dtype, packed)))
                 .cure("only constants that go into DequantizeLinear may have fewer than 8 bits"))
         }
     }
@@ -75,6 +81,8 @@ fn foreign_name(code: i32) -> String {
         20 => "float8e5m2fnuz".into(),
         23 => "float4e2m1".into(),
         24 => "float8e8m0".into(),
+        27 => "float6e2m3".into(),
+        28 => "float6e3m2".into(),
         n => format!("number {n}, which ONNX does not define as far as nnq knows"),
     }
 }
@@ -95,6 +103,16 @@ pub(super) fn code(dtype: DType) -> i32 {
         DType::U32 => 12,
         DType::U64 => 13,
         DType::BF16 => 16,
+    }
+}
+
+/// The number of `TensorProto.DataType` for elements of 4 or 2 bits.
+fn packed_code(dtype: DType, bits: u8) -> i32 {
+    match (bits, dtype) {
+        (4, DType::I8) => 22,
+        (4, _) => 21,
+        (_, DType::I8) => 26,
+        _ => 25,
     }
 }
 
@@ -141,7 +159,7 @@ pub(super) fn from_proto(p: &TensorProto, external: &mut External) -> Result<Ten
             if raw.len() != bytes {
                 return Err(Error::malformed(format!(
                     "shape {shape:?} of {} needs {bytes} bytes, the data has {}",
-                    storage.dtype,
+                    name(storage.dtype, storage.packed),
                     raw.len()
                 )));
             }
@@ -216,22 +234,6 @@ fn range(x: impl std::fmt::Display, dtype: DType) -> Error {
     Error::malformed(format!("{x} among the elements of a {dtype} tensor"))
 }
 
-/// Elements of 4 or 2 bits, the first in the lowest bits of a byte.
-fn unpack(bytes: &[u8], bits: u8, dtype: DType, n: usize) -> Data {
-    let per = usize::from(8 / bits);
-    let high = 8 - bits;
-    let elements = (0..n).map(|i| {
-        let shift = (i % per) as u8 * bits;
-        bytes[i / per] >> shift << high
-    });
-    if dtype == DType::I8 {
-        // The element sits at the top of the byte: the arithmetic shift brings it down with its sign.
-        Data::I8(elements.map(|x| x as i8 >> high).collect::<Vec<_>>().into())
-    } else {
-        Data::U8(elements.map(|x| x >> high).collect::<Vec<_>>().into())
-    }
-}
-
 /// The bytes of a tensor without a copy: the message keeps the tensor alive.
 struct Held(Arc<Tensor>);
 
@@ -241,11 +243,11 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-/// The message without its data.
-pub(super) fn header(name: &str, tensor: &Tensor) -> TensorProto {
+/// The message without its data. `packed`: bits of each element where these are fewer than 8.
+pub(super) fn header(name: &str, tensor: &Tensor, packed: Option<u8>) -> TensorProto {
     TensorProto {
         dims: tensor.shape().iter().map(|&d| d as i64).collect(),
-        data_type: Some(code(tensor.dtype())),
+        data_type: Some(packed.map_or_else(|| code(tensor.dtype()), |bits| packed_code(tensor.dtype(), bits))),
         name: (!name.is_empty()).then(|| name.to_owned()),
         ..TensorProto::default()
     }
@@ -253,7 +255,7 @@ pub(super) fn header(name: &str, tensor: &Tensor) -> TensorProto {
 
 /// The message with its data inline.
 pub(super) fn to_proto(name: &str, tensor: &Arc<Tensor>) -> TensorProto {
-    TensorProto { raw_data: Some(Bytes::from_owner(Held(tensor.clone()))), ..header(name, tensor) }
+    TensorProto { raw_data: Some(Bytes::from_owner(Held(tensor.clone()))), ..header(name, tensor, None) }
 }
 
 /// Where the data of a tensor lies in another file.

@@ -1,5 +1,6 @@
 //! IR to ONNX.
 use super::{
+    packing::{self, Pack},
     proto::{
         AttributeProto, Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
         StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
@@ -31,11 +32,13 @@ pub struct WriteOptions {
     pub external_above: u64,
     /// Write the types of intermediate values too.
     pub value_info: bool,
+    /// What becomes of codes that need less than a byte.
+    pub pack: Pack,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        Self { opset: None, external_above: 1_800_000_000, value_info: false }
+        Self { opset: None, external_above: 1_800_000_000, value_info: false, pack: Pack::default() }
     }
 }
 
@@ -70,7 +73,7 @@ pub fn write(graph: &Graph, path: &Path, options: &WriteOptions) -> Result<()> {
 pub fn to_bytes(graph: &Graph, options: &WriteOptions) -> Result<Vec<u8>> {
     let mut model = Model::new(graph, &WriteOptions { external_above: u64::MAX, ..options.clone() })?;
     model.external = false;
-    if model.constants.iter().map(|(_, t)| t.data().as_bytes().len() as u64).sum::<u64>() > 2_000_000_000 {
+    if model.constants.iter().map(|c| c.bytes().len() as u64).sum::<u64>() > 2_000_000_000 {
         return Err(Error::unsupported("more than 2 GB of constants in one piece").cure("write the model to a file"));
     }
     let mut out = Vec::new();
@@ -100,8 +103,35 @@ fn persist(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Re
 struct Model<'a> {
     head: ModelProto,
     graph: GraphProto,
-    constants: Vec<(Cow<'a, str>, Arc<Tensor>)>,
+    constants: Vec<Constant<'a>>,
     external: bool,
+}
+
+/// A constant as it is written.
+struct Constant<'a> {
+    name: Cow<'a, str>,
+    tensor: Arc<Tensor>,
+    /// Bits of each element, and all of them, where several share a byte.
+    packed: Option<(u8, Vec<u8>)>,
+}
+
+impl<'a> Constant<'a> {
+    fn new(name: Cow<'a, str>, tensor: Arc<Tensor>, bits: Option<u8>) -> Self {
+        let packed = bits.map(|bits| (bits, packing::pack(tensor.data().as_bytes(), bits)));
+        Self { name, tensor, packed }
+    }
+    fn bytes(&self) -> &[u8] {
+        self.packed.as_ref().map_or_else(|| self.tensor.data().as_bytes(), |(_, bytes)| bytes)
+    }
+    fn header(&self) -> TensorProto {
+        tensor::header(&self.name, &self.tensor, self.packed.as_ref().map(|p| p.0))
+    }
+    fn is_external(&self) -> bool {
+        self.bytes().len() >= INLINE
+    }
+    fn raw_len(&self) -> usize {
+        field_len(9, self.bytes().len())
+    }
 }
 
 impl<'a> Model<'a> {
@@ -124,6 +154,10 @@ impl<'a> Model<'a> {
                 table::NEWEST
             )));
         }
+        let widths = packing::widths(graph, options.pack, options.opset)?;
+        if options.opset.is_none() {
+            opset = widths.values().map(|&bits| packing::since(bits).0).fold(opset, i64::max);
+        }
         let mut nodes = Nodes::new(graph, opset);
         while let Some((node, need)) = nodes.run()? {
             if options.opset.is_some() || need.opset <= opset || need.opset > table::NEWEST {
@@ -138,10 +172,18 @@ impl<'a> Model<'a> {
         let constants: Vec<_> = graph
             .values()
             .filter(|(id, v)| v.constant.is_some() && (used.contains(id) || graph.outputs.contains(id)))
-            .filter_map(|(_, v)| v.constant.clone().map(|t| (Cow::Borrowed(v.name.as_str()), t)))
-            .chain(nodes.filler.into_iter().map(|n| (Cow::Owned(n), Arc::new(Tensor::of::<f32>(&[0], Vec::new())))))
+            .filter_map(|(id, v)| {
+                let tensor = v.constant.clone()?;
+                Some(Constant::new(Cow::Borrowed(v.name.as_str()), tensor, widths.get(&id).copied()))
+            })
+            .chain(
+                nodes
+                    .filler
+                    .into_iter()
+                    .map(|name| Constant::new(Cow::Owned(name), Arc::new(Tensor::of::<f32>(&[0], Vec::new())), None)),
+            )
             .collect();
-        let bytes: u64 = constants.iter().map(|(_, t)| t.data().as_bytes().len() as u64).sum();
+        let bytes: u64 = constants.iter().map(|c| c.bytes().len() as u64).sum();
         let value_info = if options.value_info {
             let boundary = |id: &ValueId| graph.inputs.contains(id) || graph.outputs.contains(id);
             graph
@@ -182,11 +224,11 @@ impl<'a> Model<'a> {
     /// The data file: the constants of some size, one after the other.
     fn write_data(&self, out: &mut impl Write) -> std::io::Result<()> {
         let mut at = 0u64;
-        for (_, t) in self.constants.iter().filter(|(_, t)| is_external(t)) {
+        for constant in self.constants.iter().filter(|c| c.is_external()) {
             let start = at.next_multiple_of(ALIGN);
             out.write_all(&[0; ALIGN as usize][..(start - at) as usize])?;
-            out.write_all(t.data().as_bytes())?;
-            at = start + t.data().as_bytes().len() as u64;
+            out.write_all(constant.bytes())?;
+            at = start + constant.bytes().len() as u64;
         }
         Ok(())
     }
@@ -197,10 +239,10 @@ impl<'a> Model<'a> {
         let headers: Vec<TensorProto> = self
             .constants
             .iter()
-            .map(|(name, t)| {
-                let mut header = tensor::header(name, t);
-                if let Some(location) = location.filter(|_| is_external(t)) {
-                    let (start, length) = (at.next_multiple_of(ALIGN), t.data().as_bytes().len() as u64);
+            .map(|c| {
+                let mut header = c.header();
+                if let Some(location) = location.filter(|_| c.is_external()) {
+                    let (start, length) = (at.next_multiple_of(ALIGN), c.bytes().len() as u64);
                     header.external_data = tensor::located(location, start, length);
                     header.data_location = Some(1);
                     at = start + length;
@@ -211,27 +253,23 @@ impl<'a> Model<'a> {
         let sizes: Vec<usize> = headers
             .iter()
             .zip(&self.constants)
-            .map(|(h, (_, t))| h.encoded_len() + if h.data_location.is_some() { 0 } else { raw_len(t) })
+            .map(|(h, c)| h.encoded_len() + if h.data_location.is_some() { 0 } else { c.raw_len() })
             .collect();
         let tensors: usize = sizes.iter().map(|&n| field_len(5, n)).sum();
         out.write_all(&self.head.encode_to_vec())?;
         out.write_all(&key(7, self.graph.encoded_len() + tensors))?;
         out.write_all(&self.graph.encode_to_vec())?;
-        for ((header, size), (_, t)) in headers.iter().zip(sizes).zip(&self.constants) {
+        for ((header, size), constant) in headers.iter().zip(sizes).zip(&self.constants) {
             out.write_all(&key(5, size))?;
             out.write_all(&header.encode_to_vec())?;
             if header.data_location.is_none() {
-                let bytes = t.data().as_bytes();
+                let bytes = constant.bytes();
                 out.write_all(&key(9, bytes.len()))?;
                 out.write_all(bytes)?;
             }
         }
         Ok(())
     }
-}
-
-fn is_external(t: &Tensor) -> bool {
-    t.data().as_bytes().len() >= INLINE
 }
 
 /// The beginning of a field of `length` bytes.
@@ -244,10 +282,6 @@ fn key(tag: u32, length: usize) -> Vec<u8> {
 
 fn field_len(tag: u32, length: usize) -> usize {
     key(tag, length).len() + length
-}
-
-fn raw_len(t: &Tensor) -> usize {
-    field_len(9, t.data().as_bytes().len())
 }
 
 /// The first version of the file format that knows an opset.

@@ -165,7 +165,9 @@ impl<'a> Absorb<'a> {
                     v.constant.clone().ok_or_else(|| Error::malformed(format!("nothing produces '{}'", v.name)))?;
                 let name = if self.out.find(&v.name).is_none() { v.name.clone() } else { self.fresh("w") };
                 let new = self.out.add_constant(&name, tensor);
-                self.out.value_mut(new).quant.clone_from(&v.quant);
+                let value = self.out.value_mut(new);
+                value.quant.clone_from(&v.quant);
+                value.packed = v.packed;
                 self.states[id.0 as usize] = Some(State::Plain(new));
                 Ok(new)
             }
@@ -310,10 +312,12 @@ impl<'a> Absorb<'a> {
         Some(q)
     }
 
-    /// The grid of a tensor of codes: what the metadata say, or all of its type.
+    /// The grid of a tensor of codes: what the metadata say, or all of its type in the file.
     pub fn grid(&self, codes: ValueId, dtype: DType) -> Option<QType> {
-        let noted = self.grids.get(&self.src.value(codes).name).copied();
-        noted.filter(|&g| codes::container(g).ok() == Some(dtype)).or_else(|| codes::whole(dtype))
+        let value = self.src.value(codes);
+        let whole = codes::whole(dtype).map(|whole| QType { bits: value.packed.unwrap_or(whole.bits), ..whole });
+        let noted = self.grids.get(&value.name).copied();
+        noted.filter(|&g| codes::container(g).ok() == Some(dtype)).or(whole)
     }
 
     /// The parameters of a QuantizeLinear node.
@@ -427,6 +431,7 @@ impl<'a> Absorb<'a> {
         let v = self.out.value_mut(id);
         v.dtype = Some(DType::F32);
         v.quant = Some(Arc::new(q.clone()));
+        v.packed = self.src.value(x).packed;
         self.constants.entry(x).or_default().push((q, id));
         Ok(id)
     }

@@ -1,5 +1,6 @@
 //! Builds a graph with explicit quantization nodes out of an annotated one.
 use super::{
+    super::packing,
     GRID_KEY, codes,
     dynamic::{self, Live},
     products::Product,
@@ -42,7 +43,7 @@ pub(super) struct Build<'a> {
     codes: Vec<Option<ValueId>>,
     /// The real numbers of a value of `src`.
     reals: Vec<Option<ValueId>>,
-    shared: HashMap<(DType, Vec<usize>, Vec<u8>), ValueId>,
+    shared: HashMap<(DType, Option<u8>, Vec<usize>, Vec<u8>), ValueId>,
     node_names: HashSet<String>,
     counter: u32,
     grids: BTreeMap<String, Vec<String>>,
@@ -148,12 +149,18 @@ impl<'a> Build<'a> {
 
     /// A constant of generated name; equal ones are one.
     pub fn share(&mut self, prefix: &str, tensor: Tensor) -> ValueId {
-        let key = (tensor.dtype(), tensor.shape().to_vec(), tensor.data().as_bytes().to_vec());
+        self.share_packed(prefix, tensor, None)
+    }
+
+    /// As [`Build::share`], of elements that have so many bits in a file.
+    fn share_packed(&mut self, prefix: &str, tensor: Tensor, packed: Option<u8>) -> ValueId {
+        let key = (tensor.dtype(), packed, tensor.shape().to_vec(), tensor.data().as_bytes().to_vec());
         if let Some(&id) = self.shared.get(&key) {
             return id;
         }
         let name = self.fresh(prefix);
         let id = self.out.add_constant(&name, Arc::new(tensor));
+        self.out.value_mut(id).packed = packed;
         self.shared.insert(key, id);
         id
     }
@@ -266,6 +273,7 @@ impl<'a> Build<'a> {
         } else {
             self.named_constant(old, Arc::new(tensor))
         };
+        self.out.value_mut(id).packed = packing::narrowest(q.qtype.bits);
         self.note_grid(id, q)?;
         self.codes[old.0 as usize] = Some(id);
         Ok(id)
@@ -294,7 +302,10 @@ impl<'a> Build<'a> {
         let id = self.out.add_value(name, Some(DType::F32), v.shape.clone())?;
         let mut inputs = vec![Some(code), Some(self.scale(&q, old)?)];
         if q.zero_point.iter().any(|&z| z != 0) {
-            inputs.push(Some(self.zero(&q, old)?));
+            // Of the type of the codes.
+            let packed = self.out.value(code).packed;
+            let zero = self.zeros(&q, old)?;
+            inputs.push(Some(self.share_packed("z", zero, packed)));
         }
         let (axis, block) = layout(&q);
         let node = self.node_name("D");
@@ -342,10 +353,14 @@ impl<'a> Build<'a> {
 
     /// The zero point(s) of parameters as a shared constant.
     pub fn zero(&mut self, q: &QParams, of: ValueId) -> Result<ValueId> {
+        let zeros = self.zeros(q, of)?;
+        Ok(self.share("z", zeros))
+    }
+
+    fn zeros(&self, q: &QParams, of: ValueId) -> Result<Tensor> {
         let shape = self.block_shape(q, of)?;
         let shape = scales(q, &shape).shape().to_vec();
-        let t = codes::tensor(&shape, &q.zero_point, codes::container(q.qtype)?)?;
-        Ok(self.share("z", t))
+        codes::tensor(&shape, &q.zero_point, codes::container(q.qtype)?)
     }
 
     fn block_shape(&self, q: &QParams, of: ValueId) -> Result<Vec<usize>> {

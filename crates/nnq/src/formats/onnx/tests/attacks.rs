@@ -203,6 +203,38 @@ fn hostile_dims() {
 }
 
 #[test]
+fn packed_integers_of_the_wrong_length() {
+    let tensor = |code: i32, n: i64, raw: Option<usize>, ints: &[i32]| TensorProto {
+        dims: vec![n],
+        data_type: Some(code),
+        raw_data: raw.map(|len| vec![0x11; len].into()),
+        int32_data: ints.to_vec(),
+        ..TensorProto::default()
+    };
+    let narrow = |t: TensorProto, opset: i64| {
+        let mut m = with_weight(t);
+        m.opset_import[0].version = Some(opset);
+        m
+    };
+    // 5 elements: 3 bytes of 4 bits, 2 of 2.
+    for (code, good, opset) in [(21, 3, 21), (22, 3, 21), (25, 2, 25), (26, 2, 25)] {
+        for len in [1, good - 1, good + 1, 5, 20] {
+            refused(&narrow(tensor(code, 5, Some(len), &[]), opset), &["initializer 'w'", "[5]"]);
+            refused(&narrow(tensor(code, 5, None, &vec![1; len]), opset), &["initializer 'w'", "[5]"]);
+        }
+        refused(&narrow(tensor(code, 5, None, &vec![256; good]), opset), &["initializer 'w'", "256"]);
+        refused(&narrow(tensor(code, i64::MAX, Some(good), &[]), opset), &["initializer 'w'"]);
+        assert!(read_vec(narrow(tensor(code, 5, Some(good), &[]), opset).encode_to_vec()).is_ok());
+        assert!(read_vec(narrow(tensor(code, 5, None, &vec![1; good]), opset).encode_to_vec()).is_ok());
+        // The type is newer than the file.
+        refused(
+            &narrow(tensor(code, 5, Some(good), &[]), opset - 1),
+            &["initializer 'w'", &format!("opset {}", opset - 1), &format!("since opset {opset}")],
+        );
+    }
+}
+
+#[test]
 fn data_of_the_wrong_length() {
     refused(&with_weight(floats(&[3], &[1.0, 2.0])), &["initializer 'w'", "3", "2"]);
     refused(&with_weight(floats(&[1], &[1.0, 2.0])), &["initializer 'w'"]);

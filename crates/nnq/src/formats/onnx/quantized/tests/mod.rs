@@ -3,6 +3,7 @@
 mod dynamic;
 mod foreign;
 mod forms;
+mod packed;
 mod real;
 
 use super::{absorb, to_qdq, to_qoperator};
