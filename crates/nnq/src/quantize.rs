@@ -1,5 +1,9 @@
 //! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
 
+mod prepare;
+
+pub use prepare::{Means, prepare};
+
 use crate::staging::Staging;
 use crate::{
     data::{Choice, Dataset, Kept, Loader, Preprocess, Settings, paired_difference, subset},
@@ -10,7 +14,6 @@ use crate::{
     formats::onnx::{self, WriteOptions},
     ir::Graph,
     quant::{
-        balance,
         calibrate::Calibrator,
         ptq,
         recipe::Recipe,
@@ -315,7 +318,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         eval::check(&graph, data).at(place)?;
     }
     let mut messages = Vec::new();
-    let balanced = if job.recipe.equalize { balanced(job, &graph, &mut messages)? } else { graph.clone() };
+    let balanced = balanced(job, &graph, &mut messages, progress)?;
     let clock = Instant::now();
     let stats = match (&job.stats, &job.samples) {
         (Some(path), _) => {
@@ -415,20 +418,16 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     })
 }
 
-/// The model with its layers balanced.
-fn balanced(job: &Job, graph: &Arc<Graph>, messages: &mut Vec<String>) -> Result<Arc<Graph>> {
-    if let Some(path) = &job.stats {
+/// The model as the recipe wants it before it is calibrated.
+fn balanced(job: &Job, graph: &Arc<Graph>, messages: &mut Vec<String>, progress: &mut Progress) -> Result<Arc<Graph>> {
+    let changes = job.recipe.equalize || job.recipe.absorb || job.recipe.smooth.is_some();
+    if let Some(path) = job.stats.as_ref().filter(|_| changes) {
         return Err(Error::usage("the recipe balances layers, which changes what statistics are of")
             .at(path.display())
-            .cure("give --data instead of --stats, or set equalize = false"));
+            .cure("give --data instead of --stats, or leave out equalize, smooth and absorb"));
     }
-    let balance::Equalized { graph, pairs, clips } = balance::equalize(graph).at(|| job.model.display())?;
-    messages.push(match (pairs, clips) {
-        (0, _) => "equalization: no two layers follow each other with nothing but a ReLU or pooling between".into(),
-        (n, 0) => format!("equalization balanced {n} pairs of layers"),
-        (n, c) => format!("equalization balanced {n} pairs of layers; {c} clips between them became ReLU"),
-    });
-    Ok(Arc::new(graph))
+    let means = Means { samples: job.samples.as_ref(), threads: job.threads, cancel: job.cancel.as_ref() };
+    prepare(graph, &job.recipe, &means, progress, messages).at(|| job.model.display())
 }
 
 /// The answers that count: among the data's classes where these are fewer than the outputs.

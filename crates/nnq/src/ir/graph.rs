@@ -1,7 +1,7 @@
 //! The typed graph.
 use crate::{
     error::{Error, Result},
-    ir::{DType, Op, QParams, Shape, Tensor},
+    ir::{Channels, DType, Op, QParams, Shape, Tensor},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,6 +27,8 @@ pub struct Value {
     pub constant: Option<Arc<Tensor>>,
     /// The value is held as integers with these parameters: whatever produces it rounds to this grid.
     pub quant: Option<Arc<QParams>>,
+    /// What is known of its channels.
+    pub channels: Option<Arc<Channels>>,
 }
 
 /// One application of an operator.
@@ -132,7 +134,7 @@ impl Graph {
         if self.by_name.insert(name.into(), id).is_some() {
             return Err(Error::malformed(format!("two values are called '{name}'")));
         }
-        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None });
+        self.values.push(Value { name: name.into(), dtype, shape, constant: None, quant: None, channels: None });
         Ok(id)
     }
     /// Adds a constant; the name is made unique.
@@ -146,6 +148,7 @@ impl Graph {
             shape: Some(Shape::fixed(tensor.shape())),
             constant: Some(tensor),
             quant: None,
+            channels: None,
         });
         id
     }

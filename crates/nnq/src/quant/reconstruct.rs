@@ -6,7 +6,7 @@
 use super::{
     moments::{Known, Moments, Reads},
     ptq::{Product, Quantized, Start},
-    recipe::Recipe,
+    recipe::{BiasCorrection, Recipe},
     rounder::{from_rows, to_rows},
     stats::Stats,
 };
@@ -56,13 +56,16 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: &m
         (how.tick)(i, products.len())?;
         let product = start.product(id)?;
         let node = graph.node(id);
-        if !(recipe.compensate || recipe.correct_bias || product.recipe.weight.rounding.needs_data()) {
+        let empirical = recipe.correct_bias == BiasCorrection::Empirical || recipe.reestimate;
+        if !(recipe.compensate || empirical || product.recipe.weight.rounding.needs_data()) {
             start.round(&product, &product.real, None)?;
             continue;
         }
         let place = || format!("node '{}'", node.name);
-        let correct_bias = recipe.correct_bias && !matches!(node.op, Op::MatMul);
-        let target = Target::of(graph, id, &products[i..]).at(place)?;
+        let correct_bias = empirical && !matches!(node.op, Op::MatMul);
+        // The deviation of a layer's own output is not that of what a sum lacks.
+        let sums = !recipe.reestimate;
+        let target = Target::of(graph, id, &products[i..], sums).at(place)?;
         let (known, positions) =
             look(graph, start.graph(), &product, &target, correct_bias, recipe.seed, how).at(place)?;
         let depth = known.curvature.depth;
@@ -93,8 +96,8 @@ struct Target {
 }
 
 impl Target {
-    /// `open`: products that are still to be rounded, this one among them.
-    fn of(graph: &Graph, id: NodeId, open: &[NodeId]) -> Result<Self> {
+    /// `open`: products that are still to be rounded, this one among them; `sums`: whether what a sum should be is looked at.
+    fn of(graph: &Graph, id: NodeId, open: &[NodeId], sums: bool) -> Result<Self> {
         let node = graph.node(id);
         let own = node.output(0).ok_or_else(|| Error::internal("a product without output"))?;
         let bias = match node.input(2).filter(|_| !matches!(node.op, Op::MatMul)) {
@@ -103,7 +106,9 @@ impl Target {
         };
         let plain = Self { value: own, other: None, bias };
         let readers = &graph.consumers()[own.0 as usize];
-        let (&[(reader, place)], false) = (&readers[..], graph.outputs.contains(&own)) else { return Ok(plain) };
+        let (&[(reader, place)], false) = (&readers[..], !sums || graph.outputs.contains(&own)) else {
+            return Ok(plain);
+        };
         let sum = graph.node(reader);
         let negate = match sum.op {
             Op::Binary(Binary::Add) => false,

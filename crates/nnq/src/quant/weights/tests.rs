@@ -7,6 +7,7 @@ const NARROW: WeightScheme = WeightScheme {
     qtype: QType::I8_NARROW,
     symmetric: true,
     granularity: Granularity::Tensor,
+    channels: 1,
     range: WeightRange::AbsMax,
 };
 
@@ -44,7 +45,7 @@ fn granularities_against_slices() {
         for (symmetric, qtype) in
             [(true, QType::I8_NARROW), (false, QType::U8), (false, QType { bits: 12, ..QType::I8 })]
         {
-            let s = WeightScheme { qtype, symmetric, granularity, range: WeightRange::AbsMax };
+            let s = WeightScheme { qtype, symmetric, granularity, ..NARROW };
             let (got, params) = quantize(&t, &s).unwrap();
             params.check(Some(&shape)).unwrap();
             let got = got.to_i64s().unwrap();
