@@ -1,6 +1,5 @@
 //! Corrections of biases and scales on whole small networks: what they promise of each channel, and that simulator and integer engine agree.
 use nnq::{
-    data::mix,
     engine::{self, Engine, Kind},
     exec::lower::Profile,
     ir::{DType, Granularity, Graph, GraphBuilder, Op, Tensor, op::*},
@@ -20,8 +19,17 @@ const SHAPE: [usize; 4] = [SAMPLES, 3, 8, 8];
 
 /// Normally distributed numbers (Box and Muller).
 fn normal(n: usize, seed: u64) -> Vec<f32> {
-    let uniform = |i: u64| ((mix(seed, i) >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-    let one = |i: u64| (-2.0 * uniform(2 * i).ln()).sqrt() * (2.0 * std::f64::consts::PI * uniform(2 * i + 1)).cos();
+    let uniform = |i: u64| {
+        // SplitMix64.
+        let mut z = (seed << 32).wrapping_add(i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64 + 1e-17
+    };
+    let one = |i: u64| -> f64 {
+        let (a, b) = (uniform(2 * i), uniform(2 * i + 1));
+        (-2.0 * a.ln()).sqrt() * (2.0 * std::f64::consts::PI * b).cos()
+    };
     (0..n as u64).map(|i| one(i) as f32).collect()
 }
 
