@@ -72,7 +72,7 @@ fn network() -> Arc<Graph> {
         if ends {
             let w = b.constant("w3", Tensor::of(&[5, 12, 1, 1], normal(60, 40)));
             let bias = b.constant("b3", Tensor::of(&[5], normal(5, 41)));
-            v = b.op("conv3", Op::Conv(ConvAttrs::default()), &[v, w, bias]);
+            v = b.op("conv3", Op::Conv(ConvAttrs { group: 1, ..ConvAttrs::default() }), &[v, w, bias]);
         }
         b.output(v);
         let graph = engine::simplify(b.finish().unwrap()).unwrap();

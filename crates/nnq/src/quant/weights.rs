@@ -71,6 +71,8 @@ impl From<WeightRange> for String {
 /// Up to this many bits the plane of both ends has a valley for each zero point, and neighbouring ones are searched on
 /// their own.
 const FEW_LEVELS: u8 = 4;
+/// Of up to this many values every zero point is searched: the error of a block of 16 is so rough that the best one may lie anywhere.
+const FEW_VALUES: usize = 256;
 
 /// What weights become.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -198,7 +200,9 @@ fn one(values: &[f32], grid: Scheme, range: WeightRange) -> Result<Option<(f32, 
                 };
                 shrink(Range::of_grid(grid, cover(all.hi, p).max(cover(all.lo, n)), z))
             };
-            let zeros = (near - 1).max(grid.qtype.min())..=(near + 1).min(grid.qtype.max());
+            let few = values.len() <= FEW_VALUES;
+            let reach = if few { grid.qtype.max() - grid.qtype.min() } else { 1 };
+            let zeros = (near - reach).max(grid.qtype.min())..=(near + reach).min(grid.qtype.max());
             let all = zeros.map(from).chain([(price(found), found)]);
             all.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(found, |x| x.1)
         }

@@ -89,7 +89,7 @@ fn the_distribution_of_channels_survives() {
     let v = batchnorm(&mut b, v, 6, "bn");
     let r = b.op("r", Op::Unary(Unary::Relu), &[v]);
     let w = b.constant("w2", random(&[6, 6, 1, 1], 4));
-    let v = b.op("product2", Op::Conv(ConvAttrs::default()), &[r, w]);
+    let v = b.op("product2", Op::Conv(ConvAttrs { group: 1, ..Default::default() }), &[r, w]);
     let v = batchnorm(&mut b, v, 6, "bn2");
     let (half, one) = (b.scalar("half", -0.5), b.scalar("one", 1.0));
     let v = b.op("times", Op::Binary(Binary::Mul), &[v, half]);

@@ -261,7 +261,7 @@ fn absorption_is_exact_above_and_leaves_padding_and_clips_alone() {
         let x = b.input("x", DType::F32, "1, 2, 6, 6");
         let w = b.constant("a.w", Tensor::of(&[4, 2, 1, 1], numbers(8, 1)));
         let bias = b.constant("a.b", Tensor::of(&[4], vec![80.0f32; 4]));
-        let v = b.op("a", Op::Conv(ConvAttrs::default()), &[x, w, bias]);
+        let v = b.op("a", Op::Conv(ConvAttrs { group: 1, ..ConvAttrs::default() }), &[x, w, bias]);
         let mut inputs = vec![v];
         if matches!(between, Op::Clip) {
             inputs.extend([b.scalar("low", 0.0), b.scalar("high", 6.0)]);
@@ -277,7 +277,7 @@ fn absorption_is_exact_above_and_leaves_padding_and_clips_alone() {
         );
         let w = b.constant("b.w", Tensor::of(&[3, 4, 3, 3], numbers(108, 2)));
         // A convolution without a bias gets one.
-        let y = b.op("b", Op::Conv(ConvAttrs { pads: vec![pad; 4], ..ConvAttrs::default() }), &[f, w]);
+        let y = b.op("b", Op::Conv(ConvAttrs { group: 1, pads: vec![pad; 4], ..ConvAttrs::default() }), &[f, w]);
         b.output(y);
         b.graph().value_mut(v).channels =
             Some(Arc::new(Channels { mean: vec![80.0; 4], deviation: vec![10.0; 4], largest: Vec::new() }));
