@@ -361,10 +361,10 @@ pub struct Method {
     /// Bits of weights and activations, such as w4a8 [default: as the recipe says, w8a8]
     #[arg(long, value_name = "wNaN", value_parser = bits)]
     pub bits: Option<(u8, u8)>,
-    /// One scale for a layer's weights, for each output channel, or for each run of N inputs: tensor, channel, block:N
+    /// One scale for a layer's weights, for N output channels, for each, or for each run of N inputs: tensor, group:N, channel, block:N
     #[arg(long, value_name = "WHAT")]
     pub granularity: Option<nnq::quant::recipe::WeightGranularity>,
-    /// How scales of weights are chosen: absmax, mse[:P]
+    /// How scales of weights are chosen: absmax, mse[:P], hqq (fits zero points: asymmetric)
     #[arg(long, value_name = "METHOD")]
     pub weight_range: Option<nnq::quant::weights::WeightRange>,
     /// How weights become codes: nearest, stochastic, gptq, descent, adaround
@@ -373,12 +373,22 @@ pub struct Method {
     /// Balance the weights of layers that follow each other (cross-layer equalization); needs no data
     #[arg(long)]
     pub equalize: bool,
+    /// Move what is hard to quantize from activations into weights (SmoothQuant); 0 to 1, more moves more
+    #[arg(long, value_name = "ALPHA", num_args = 0..=1, require_equals = true, default_missing_value = "0.5", conflicts_with = "equalize")]
+    pub smooth: Option<f64>,
+    /// Move what is always there of an activation into the biases behind it (high-bias absorption): smaller ranges
+    #[arg(long)]
+    pub absorb: bool,
     /// Let weights make up for the errors of their layer's inputs
     #[arg(long)]
     pub compensate: bool,
-    /// Correct biases so that each layer is right on average
+    /// Correct biases so that each layer is right on average: empirical (on samples, layer by layer) or analytic (from batch
+    /// normalisation, without data; measured where there is none)
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "empirical")]
+    pub correct_bias: Option<nnq::quant::recipe::BiasCorrection>,
+    /// Give each output channel the mean and deviation of the float network, on samples (batch normalisation re-estimated)
     #[arg(long)]
-    pub correct_bias: bool,
+    pub reestimate: bool,
 }
 
 fn bits(text: &str) -> Result<(u8, u8), String> {
@@ -397,7 +407,13 @@ impl Method {
         recipe.weight.rounding = self.rounding.unwrap_or(recipe.weight.rounding);
         recipe.equalize |= self.equalize;
         recipe.compensate |= self.compensate;
-        recipe.correct_bias |= self.correct_bias;
+        recipe.correct_bias = self.correct_bias.unwrap_or(recipe.correct_bias);
+        recipe.smooth = self.smooth.or(recipe.smooth);
+        recipe.absorb |= self.absorb;
+        recipe.reestimate |= self.reestimate;
+        if self.weight_range == Some(nnq::quant::weights::WeightRange::Hqq) {
+            recipe.weight.symmetric = false;
+        }
     }
 }
 

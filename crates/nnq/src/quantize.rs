@@ -1,5 +1,9 @@
 //! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
 
+mod balanced;
+
+pub use balanced::balanced;
+
 use crate::search::{self, Found, Target};
 use crate::staging::Staging;
 use crate::{
@@ -12,7 +16,6 @@ use crate::{
     inspect::{self, WeightRow},
     ir::Graph,
     quant::{
-        balance,
         calibrate::Calibrator,
         ptq,
         recipe::Recipe,
@@ -478,7 +481,7 @@ fn prepare(
     progress: &mut Progress,
 ) -> Result<Prepared> {
     let place = || job.model.display();
-    let balanced = if job.recipe.equalize { balanced(job, graph, messages)? } else { graph.clone() };
+    let balanced = before_calibration(job, graph, messages, progress)?;
     let clock = Instant::now();
     let wanted = job.recipe.needs_statistics();
     let stats = match (&job.stats, &job.samples) {
@@ -554,20 +557,21 @@ fn unpacked(weights: &[WeightRow], job: &Job) -> Option<String> {
     Some(format!("{numbers} codes ({}) take a byte each in the file, {why}", grids.join(", ")))
 }
 
-/// The model with its layers balanced.
-fn balanced(job: &Job, graph: &Arc<Graph>, messages: &mut Vec<String>) -> Result<Arc<Graph>> {
-    if let Some(path) = &job.stats {
+/// The model as the recipe wants it before it is calibrated.
+fn before_calibration(
+    job: &Job,
+    graph: &Arc<Graph>,
+    messages: &mut Vec<String>,
+    progress: &mut Progress,
+) -> Result<Arc<Graph>> {
+    let changes = job.recipe.equalize || job.recipe.absorb || job.recipe.smooth.is_some();
+    if let Some(path) = job.stats.as_ref().filter(|_| changes) {
         return Err(Error::usage("the recipe balances layers, which changes what statistics are of")
             .at(path.display())
-            .cure("give --data instead of --stats, or set equalize = false"));
+            .cure("give --data instead of --stats, or leave out equalize, smooth and absorb"));
     }
-    let balance::Equalized { graph, pairs, clips } = balance::equalize(graph).at(|| job.model.display())?;
-    messages.push(match (pairs, clips) {
-        (0, _) => "equalization: no two layers follow each other with nothing but a ReLU or pooling between".into(),
-        (n, 0) => format!("equalization balanced {n} pairs of layers"),
-        (n, c) => format!("equalization balanced {n} pairs of layers; {c} clips between them became ReLU"),
-    });
-    Ok(Arc::new(graph))
+    let means = Means { threads: job.threads, cancel: job.cancel.as_ref(), ..Means::default() };
+    balanced(graph, &job.recipe, job.samples.as_ref(), means, progress, messages).at(|| job.model.display())
 }
 
 /// The answers that count: among the data's classes where these are fewer than the outputs.

@@ -12,7 +12,7 @@ use nnq::{
     ir::Graph,
     quant::{
         range::RangeMethod,
-        recipe::{Recipe, SumOperands},
+        recipe::{BiasCorrection, Recipe, SumOperands},
         reconstruct::{self, How},
         rounder::Rounding,
         weights::WeightRange,
@@ -42,8 +42,12 @@ fn four_bits() -> Recipe {
 }
 
 fn layer_by_layer() -> Recipe {
-    let mut recipe =
-        Recipe { compensate: true, correct_bias: true, sum_operands: SumOperands::EightBit, ..four_bits() };
+    let mut recipe = Recipe {
+        compensate: true,
+        correct_bias: BiasCorrection::Empirical,
+        sum_operands: SumOperands::EightBit,
+        ..four_bits()
+    };
     recipe.weight.rounding = Rounding::Descent;
     recipe
 }

@@ -1,7 +1,7 @@
 //! Arguments, settings, places to write to, and files that other commands wrote.
 use super::{
     files::{self, pictures, put, sound},
-    onnx::{net_with, tensor},
+    onnx::{net, net_with, node, tensor},
     table::{Row, fails, finish, start, works},
 };
 use std::path::Path;
@@ -27,6 +27,22 @@ pub(super) fn quantized(f: &Path) {
 fn calibrated(f: &Path) {
     sound(f);
     nnq(f, "calibrate m.onnx --data data -o s.qstats");
+}
+
+/// The sound files, the network with a batch normalisation behind each convolution.
+fn normalised(f: &Path) {
+    sound(f);
+    let mut m = net();
+    for (i, (name, from, n)) in [("n1", "c1", 4), ("n2", "c2", 8)].into_iter().enumerate() {
+        let parts = ["gamma", "beta", "mean", "variance"].map(|part| format!("{name}.{part}"));
+        let inputs: Vec<&str> = std::iter::once(from).chain(parts.iter().map(String::as_str)).collect();
+        m.nodes.insert(2 * i + 1 + i, node("BatchNormalization", &inputs, name));
+        m.constants.extend(parts.iter().map(|part| tensor(part, &[n], &vec![0.5; n as usize])));
+    }
+    // What read the convolutions reads the normalisations.
+    m.nodes[2] = node("Relu", &["n1"], "r1");
+    m.nodes[5] = node("GlobalAveragePool", &["n2"], "p");
+    put(f, "m.onnx", m.build());
 }
 
 fn recipe(f: &Path, text: &str) {
@@ -96,6 +112,22 @@ pub fn rows() -> Vec<Row> {
         fails("neither data nor statistics", |f| recipe(f, "seed = 1\n"), "quantize m.onnx --recipe r.toml -o q.onnx", 2, &["--data or --stats", "--dynamic"]),
         works("layer by layer", sound, "quantize m.onnx --data data --bits w4a4 --weight-range mse --rounding descent --compensate --correct-bias -o q.onnx", &["q.onnx"]),
         works("every method at once", sound, "quantize m.onnx --data data --bits w3a8 --granularity tensor --rounding adaround --equalize --compensate --correct-bias -o q.onnx", &["q.onnx"]),
+        works("balanced without looking at rounding", sound, "quantize m.onnx --data data --bits w4a8 --granularity group:3 --equalize --absorb --correct-bias=analytic -o q.onnx", &["q.onnx"]),
+        works("smoothed and re-estimated", sound, "quantize m.onnx --data data --bits w3a8 --smooth=0.7 --reestimate --correct-bias=empirical -o q.onnx", &["q.onnx"]),
+        works("half-quadratic blocks", sound, "quantize m.onnx --data data --bits w4a8 --granularity block:2 --weight-range hqq --smooth -o q.onnx", &["q.onnx"]),
+        works("analytic correction from statistics and batch normalisation", |f| { normalised(f); nnq(f, "calibrate m.onnx --data data -o s.qstats"); }, "quantize m.onnx --stats s.qstats --correct-bias=analytic -o q.onnx", &["q.onnx"]),
+        fails("analytic correction from nothing", calibrated, "quantize m.onnx --stats s.qstats --correct-bias=analytic -o q.onnx", 2, &["m.onnx", "analytic", "give --data", "batch normalisation"]),
+        fails("smoothed and equalized", sound, "quantize m.onnx --data data --smooth --equalize -o q.onnx", 2, &["--smooth", "--equalize"]),
+        fails("smoothed and statistics", calibrated, "quantize m.onnx --stats s.qstats --smooth -o q.onnx", 2, &["s.qstats", "balances layers", "smooth"]),
+        fails("smoothed too much", sound, "quantize m.onnx --data data --smooth=1.5 -o q.onnx", 2, &["smooth = 1.5", "0.5"]),
+        fails("both in a recipe", |f| recipe(f, "equalize = true\nsmooth = 0.5\n"), RECIPE, 2, &["r.toml", "equalize and smooth", "scale of each channel"]),
+        fails("one scale, re-estimated", sound, "quantize m.onnx --data data --granularity tensor --reestimate -o q.onnx", 2, &["reestimate", "tensor", "granularity channel"]),
+        fails("compensated and re-estimated", sound, "quantize m.onnx --data data --compensate --reestimate -o q.onnx", 2, &["reestimate and compensate", "leave out reestimate"]),
+        fails("re-estimated without samples", calibrated, "quantize m.onnx --stats s.qstats --reestimate -o q.onnx", 2, &["layer by layer", "give --data"]),
+        fails("two corrections of biases", sound, "quantize m.onnx --data data --correct-bias=analytic --reestimate -o q.onnx", 2, &["reestimate corrects biases", "analytic"]),
+        fails("an unknown correction of biases", sound, "quantize m.onnx --data data --correct-bias=guess -o q.onnx", 2, &["'guess'", "empirical, analytic"]),
+        fails("zero points on a symmetric grid", |f| recipe(f, "[weight]\nrange = \"hqq\"\n"), RECIPE, 2, &["r.toml", "hqq", "weight.symmetric = false"]),
+        fails("groups of no channels", sound, "quantize m.onnx --data data --granularity group:0 -o q.onnx", 2, &["group:0", "group:CHANNELS"]),
         Row { env: &[("TMPDIR", "/no/such")], ..fails("nowhere to keep samples", sound, "quantize m.onnx --data data --rounding gptq -o q.onnx", 1, &["/no/such"]) },
         fails("an accuracy drop of everything", sound, "quantize m.onnx --data data --accuracy-drop 101 -o q.onnx", 2, &["--accuracy-drop", "between 0 and 100"]),
         fails("an accuracy drop that is no number", sound, "quantize m.onnx --data data --accuracy-drop nan -o q.onnx", 2, &["--accuracy-drop"]),

@@ -8,7 +8,7 @@ use crate::{
     exec::lower::Profile,
     quant::{
         range::RangeMethod,
-        recipe::{Recipe, WeightGranularity},
+        recipe::{BiasCorrection, Recipe, WeightGranularity},
         rounder::Rounding,
         weights::WeightRange,
     },
@@ -104,7 +104,7 @@ fn others() -> Vec<(&'static str, Recipe)> {
     naive.activation.range = RangeMethod::MinMax;
     naive.weight.range = WeightRange::AbsMax;
     let mut looked = weights(4, WeightGranularity::Tensor);
-    (looked.compensate, looked.correct_bias) = (true, true);
+    (looked.compensate, looked.correct_bias) = (true, BiasCorrection::Empirical);
     (looked.weight.range, looked.weight.rounding) = (WeightRange::Mse { p: 2.4 }, Rounding::Descent);
     vec![
         ("8 bits, one weight scale per tensor, ranges by extremes", naive),

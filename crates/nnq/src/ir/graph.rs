@@ -1,7 +1,7 @@
 //! The typed graph.
 use crate::{
     error::{Error, Result},
-    ir::{DType, Op, QParams, Shape, Tensor},
+    ir::{Channels, DType, Op, QParams, Shape, Tensor},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -33,6 +33,8 @@ pub struct Value {
     /// Bits of each element of an integer constant in a model file, 2 or 4, where several share a byte. In memory each has a
     /// byte of its own.
     pub packed: Option<u8>,
+    /// What is known of its channels.
+    pub channels: Option<Arc<Channels>>,
 }
 
 /// One application of an operator.
@@ -146,6 +148,7 @@ impl Graph {
             quant: None,
             dynamic: false,
             packed: None,
+            channels: None,
         });
         Ok(id)
     }
@@ -162,6 +165,7 @@ impl Graph {
             quant: None,
             dynamic: false,
             packed: None,
+            channels: None,
         });
         id
     }

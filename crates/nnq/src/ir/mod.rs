@@ -3,6 +3,7 @@ pub mod op;
 pub mod pass;
 
 mod build;
+mod channels;
 mod dtype;
 mod graph;
 pub mod infer;
@@ -13,6 +14,7 @@ mod text;
 pub mod verify;
 
 pub use build::GraphBuilder;
+pub use channels::Channels;
 pub use dtype::DType;
 pub use graph::{Graph, Node, NodeId, Patch, Value, ValueId};
 pub use infer::{bind, infer};

@@ -1,6 +1,8 @@
 //! Floor 3: quantization.
 pub mod balance;
 pub mod calibrate;
+pub mod channels;
+pub mod expect;
 pub mod moments;
 pub mod observer;
 pub mod place;

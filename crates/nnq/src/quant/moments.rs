@@ -33,6 +33,8 @@ struct Sums {
     seen: Vec<f64>,
     /// `sum t`.
     wanted: Vec<f64>,
+    /// `sum t^2`.
+    power: Vec<f64>,
 }
 
 impl Moments {
@@ -44,6 +46,7 @@ impl Moments {
             cross: vec![0.0; rows * depth],
             seen: vec![0.0; depth],
             wanted: vec![0.0; rows],
+            power: vec![0.0; rows],
         };
         Self { depth, groups: (0..groups).map(|_| sums()).collect(), count: 0 }
     }
@@ -72,6 +75,9 @@ impl Moments {
                     *to += line.iter().map(|&v| f64::from(v)).sum::<f64>();
                 }
             }
+            for (line, to) in t.chunks_exact(positions).zip(&mut sums.power) {
+                *to += line.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>();
+            }
             products(y, y, positions, &mut sums.square)?;
             products(t, y, positions, &mut sums.cross)
         };
@@ -93,7 +99,7 @@ impl Moments {
         }
         let (k, n) = (self.depth, self.count as f64);
         let groups = self.groups.into_iter().map(|mut sums| {
-            for v in [&mut sums.square, &mut sums.cross, &mut sums.seen, &mut sums.wanted] {
+            for v in [&mut sums.square, &mut sums.cross, &mut sums.seen, &mut sums.wanted, &mut sums.power] {
                 v.iter_mut().for_each(|v| *v /= n);
             }
             if centred {
@@ -190,6 +196,34 @@ impl Known {
         self.centred.then(|| wanted.zip(v.chunks(k)).map(row).collect())
     }
 }
+
+impl Known {
+    /// By what the outputs of the real weights `v`, `[rows][depth]`, are to be multiplied to have the deviation of those wanted: `sqrt(Var t / Var v y)` for
+    /// each row, 1 where one of the two never changes.
+    pub fn deviations(&self, v: &[f32]) -> Vec<f64> {
+        let k = self.curvature.depth;
+        let per_group = v.len() / k.max(1) / self.groups.len().max(1);
+        let row = |(i, v): (usize, &[f32])| {
+            let (sums, ridge) = &self.groups[i / per_group.max(1)];
+            let r = i % per_group.max(1);
+            let wide = |i: usize| f64::from(v[i]);
+            let line = |i: usize| (0..k).map(|j| sums.square[i * k + j] * wide(j)).sum::<f64>() - ridge * wide(i);
+            let mut got: f64 = (0..k).map(|i| wide(i) * line(i)).sum();
+            if !self.centred {
+                let mean: f64 = (0..k).map(|i| wide(i) * sums.seen[i]).sum();
+                got -= mean * mean;
+            }
+            let wanted = sums.power[r] - sums.wanted[r] * sums.wanted[r];
+            // What is left of a difference of squares is no variance.
+            let least = LEAST_VARIANCE * sums.power[r];
+            if wanted > least && got > least { (wanted / got).sqrt() } else { 1.0 }
+        };
+        v.par_chunks(k.max(1)).enumerate().map(row).collect()
+    }
+}
+
+/// Share of the mean square below which a variance counts as none: binary32 inputs leave rounding errors of that size.
+const LEAST_VARIANCE: f64 = 1e-9;
 
 /// Where a product reads its inputs.
 pub enum Reads<'a> {

@@ -4,12 +4,13 @@ use crate::{
     error::{At, Error, Result},
     ir::{Granularity, Graph, Node, NodeId, Op, QParams, QType, Tensor, ValueId},
     quant::{
+        expect,
         moments::Known,
         observer::Observer,
         place::{self, Group, Mode},
         range,
-        recipe::{ActivationMode, LayerRecipe, Logits, Position, Recipe, SumOperands},
-        rounder::Task,
+        recipe::{ActivationMode, BiasCorrection, LayerRecipe, Logits, Position, Recipe, SumOperands},
+        rounder::{Task, to_rows},
         stats::Stats,
         streams, weights,
     },
@@ -33,7 +34,7 @@ pub struct Quantized {
 pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Result<Quantized> {
     if recipe.layer_by_layer() {
         return Err(Error::usage("the recipe looks at samples layer by layer, and there are none").cure(
-            "give --data, or leave out compensate, correct_bias and roundings other than nearest and stochastic",
+            "give --data, or leave out compensate, correct_bias (or make it \"analytic\"), reestimate and roundings other than nearest and stochastic",
         ));
     }
     let mut start = Start::new(graph, statistics, recipe)?;
@@ -52,6 +53,10 @@ pub struct Start {
     out: Quantized,
     layers: Layers,
     seed: u64,
+    /// Give outputs the deviation of the float network's.
+    reestimate: bool,
+    /// What values are on average, where biases are corrected for it.
+    expected: Vec<Option<expect::Moments>>,
     /// The products that compute in integers, in order.
     pub products: Vec<NodeId>,
 }
@@ -72,6 +77,8 @@ pub struct Product {
     pub real: Vec<f32>,
     /// What holds for it.
     pub recipe: LayerRecipe,
+    /// The mean of each weight's input, by row, where the bias is corrected for it.
+    means: Option<Vec<f64>>,
 }
 
 impl Start {
@@ -126,7 +133,45 @@ impl Start {
         for unused in recipe.unused(nodes.into_iter())? {
             out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
         }
-        Ok(Self { float, out, layers, seed: recipe.seed, products: placement.products })
+        let mut start = Self {
+            float: float.clone(),
+            out,
+            layers,
+            seed: recipe.seed,
+            reestimate: recipe.reestimate,
+            expected: Vec::new(),
+            products: placement.products,
+        };
+        if recipe.correct_bias == BiasCorrection::Analytic {
+            start.expected = expect::expected(graph);
+            start.tell_unknown()?;
+        }
+        Ok(start)
+    }
+    /// Says which products keep their biases, since nothing tells what their inputs are on average.
+    fn tell_unknown(&mut self) -> Result<()> {
+        let mut kept = Vec::new();
+        for &id in &self.products {
+            let node = self.out.graph.node(id);
+            if matches!(node.op, Op::MatMul) || self.product(id)?.means.is_none() {
+                kept.push(node.name.clone());
+            }
+        }
+        if kept.len() == self.products.len() {
+            return Err(Error::usage(
+                "correct_bias = \"analytic\": nothing tells what the inputs of any layer are on average",
+            )
+            .cure("give --data to measure it: the model holds no batch normalisation that would"));
+        }
+        if !kept.is_empty() {
+            let (of, some) = (self.products.len(), kept[..kept.len().min(3)].join("', '"));
+            let more = if kept.len() > 3 { ", ..." } else { "" };
+            self.message(format!(
+                "analytic correction: {} of {of} layers keep their biases, since nothing tells what their inputs are on average or they have none: '{some}'{more}",
+                kept.len()
+            ));
+        }
+        Ok(())
     }
     /// The graph as far as it is quantized.
     pub fn graph(&self) -> &Graph {
@@ -153,7 +198,9 @@ impl Start {
         let tensor = graph.constant(w).ok_or_else(|| Error::internal("weights that are no constant"))?;
         let real = weights::reals(tensor).at(|| format!("weight '{}'", graph.value(w).name))?.into_owned();
         let (shape, recipe) = (tensor.shape().to_vec(), self.layers.nodes[id.0 as usize]);
-        Ok(Product { id, x, w, axis, shape, real, recipe })
+        let means = self.expected.get(x.0 as usize).and_then(|m| expect::inputs(node, &shape, axis, m.as_ref()));
+        let means = means.filter(|_| !matches!(node.op, Op::MatMul));
+        Ok(Product { id, x, w, axis, shape, real, recipe, means })
     }
     /// Rounds a product's weights: `target`, which may differ from those that it has. `known`: what is known of its inputs and outputs; where its
     /// moments are centred, the bias makes up for errors of the mean.
@@ -162,7 +209,8 @@ impl Start {
     /// Names the node: weights that are NaN or infinite, a rounding that needs data and has none.
     pub fn round(&self, product: &Product, target: &[f32], known: Option<&Known>) -> Result<Rounded> {
         let graph = &self.out.graph;
-        round(graph, product, target, known, self.seed).at(|| format!("node '{}'", graph.node(product.id).name))
+        let how = How { seed: self.seed, reestimate: self.reestimate };
+        round(graph, product, target, known, how).at(|| format!("node '{}'", graph.node(product.id).name))
     }
     /// Puts the codes of a product into the graph.
     ///
@@ -290,8 +338,15 @@ pub struct Rounded {
     pub messages: Vec<String>,
 }
 
+/// What holds for all products.
+#[derive(Clone, Copy)]
+struct How {
+    seed: u64,
+    reestimate: bool,
+}
+
 /// Rounds the weights and the bias of a product.
-fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>, seed: u64) -> Result<Rounded> {
+fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>, how: How) -> Result<Rounded> {
     let Product { id, x, w, axis, shape, recipe: layer, .. } = product;
     let node = graph.node(*id);
     let value = graph.value(*x);
@@ -304,20 +359,31 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
     };
     let name = graph.value(*w).name.clone();
     let place = || format!("weight '{name}'");
-    let mut params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
-    let rounder = layer.weight.rounding.rounder(key(seed, &name));
+    let params = weights::fit(target, shape, &layer.weight.scheme(*axis, 1 - axis)).at(place)?;
+    let rounder = layer.weight.rounding.rounder(key(how.seed, &name));
     let curvature = known.map(|k| &k.curvature);
-    let codes = |params: &QParams| -> Result<(Task, Vec<i32>)> {
-        let task = Task::new(target, shape, *axis, params)?;
-        let codes = rounder.round(&task, curvature).at(place)?;
-        Ok((task, codes))
-    };
-    let (mut task, mut rows) = codes(&params)?;
     let channels = shape[*axis];
+    // Codes on these scales, and the scales that they stand on in the end.
+    let codes = |mut params: QParams| -> Result<(Task, Vec<i32>, QParams)> {
+        let mut task = Task::new(target, shape, *axis, &params)?;
+        let codes = rounder.round(&task, curvature).at(place)?;
+        if let Some(known) = known.filter(|_| how.reestimate) {
+            rescale(&mut params, &known.deviations(&task.dequantize(&codes)), *axis);
+            task = Task::new(target, shape, *axis, &params)?;
+        }
+        Ok((task, codes, params))
+    };
+    let fitted = params.clone();
+    let (mut task, mut rows, mut params) = codes(params)?;
     let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
     let old = bias.map(|b| graph.real_constant(b)).transpose()?;
     let for_codes = |task: &Task, rows: &[i32]| -> Option<Arc<Tensor>> {
-        let Some(more) = known.and_then(|k| k.bias(&task.dequantize(rows))) else { return old.clone() };
+        let measured = known.and_then(|k| k.bias(&task.dequantize(rows)));
+        let analytic = |means: &Vec<f64>| {
+            let float = to_rows(&product.real, shape, *axis);
+            expect::correction(&task.dequantize(rows), &float, means, channels)
+        };
+        let Some(more) = measured.or_else(|| product.means.as_ref().map(analytic)) else { return old.clone() };
         let old = old.as_ref().map(|b| b.to_f32s());
         let old = |c: usize| old.as_ref().map_or(0.0, |b| b[if b.len() == 1 { 0 } else { c }]);
         let new = more.iter().enumerate().map(|(c, more)| (f64::from(old(c)) + more) as f32);
@@ -326,15 +392,21 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
     let mut messages = Vec::new();
     let mut bias_real = for_codes(&task, &rows);
     if let (Some(b), Some(sx)) = (&bias_real, sx)
-        && let Some((wider, changed)) = widen(&params, b, sx, channels)
+        && let Some((mut wider, changed)) = widen(&params, b, sx, channels)
     {
         messages.push(format!(
             "'{}': {changed} output channels have weights so small that their bias would overflow 32 bits; their scale was widened",
             node.name
         ));
-        (task, rows) = codes(&wider)?;
+        if how.reestimate {
+            // Scales may shrink again by as much as this.
+            for (i, s) in wider.scale.iter_mut().enumerate() {
+                let same = s.to_bits() == params.scale[i].to_bits();
+                *s = if same { fitted.scale[i] } else { *s * RATIO as f32 };
+            }
+        }
+        (task, rows, params) = codes(wider)?;
         bias_real = for_codes(&task, &rows);
-        params = wider;
     }
     let bias = match (bias_real, sx) {
         (Some(real), Some(sx)) => {
@@ -344,6 +416,18 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
         _ => None,
     };
     Ok(Rounded { node: node.name.clone(), codes: task.in_order(rows), params, bias, messages })
+}
+
+/// A channel's scale is changed by this factor at most: more would be no rounding error.
+const RATIO: f64 = 2.0;
+
+/// Multiplies the scales of each output channel, which lie along `axis`.
+fn rescale(params: &mut QParams, ratio: &[f64], axis: usize) {
+    let each = params.scale.len() / ratio.len().max(1);
+    for (i, s) in params.scale.iter_mut().enumerate() {
+        let row = if axis == 0 { i / each.max(1) } else { i % ratio.len() };
+        *s = (f64::from(*s) * ratio[row].clamp(1.0 / RATIO, RATIO)) as f32;
+    }
 }
 
 /// The key of a tensor, for what is random.

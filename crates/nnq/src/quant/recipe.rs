@@ -32,6 +32,10 @@
 //!
 //! What is left out has the default. [`Recipe::to_toml`] writes everything, so that a result that carries its recipe
 //! can be reproduced whatever the defaults become.
+mod bias;
+
+pub use bias::BiasCorrection;
+
 use super::{
     range::{RangeMethod, Scheme},
     rounder::Rounding,
@@ -66,10 +70,18 @@ pub struct Recipe {
     pub logits: Logits,
     /// Balance the weights of layers that follow each other before anything else (cross-layer equalization).
     pub equalize: bool,
+    /// Move what is hard to quantize from activations into weights (SmoothQuant) with this exponent, 0 to 1; 0.5 is usual.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub smooth: Option<f64>,
+    /// Move what is always there of a layer's output into the biases of the layers that read it (high-bias absorption).
+    pub absorb: bool,
     /// Let weights make up for what quantization did to the layer's inputs: layer by layer, on calibration samples.
     pub compensate: bool,
-    /// Correct biases so that each layer's output is right on average: layer by layer, on calibration samples.
-    pub correct_bias: bool,
+    /// Correct biases so that each layer's output is right on average.
+    pub correct_bias: BiasCorrection,
+    /// Give each output channel of a layer the mean and deviation that it has in the float network, by its weight scale and its bias: layer by layer,
+    /// on calibration samples. What batch normalisation re-estimated after quantization does, with the normalisation folded.
+    pub reestimate: bool,
     /// What additions read.
     pub sum_operands: SumOperands,
     /// Quantize additions of feature maps (residual connections); otherwise they are real.
@@ -180,13 +192,15 @@ pub enum Narrow {
     Never,
 }
 
-/// How many scales a weight tensor has. Written as `tensor`, `channel` or `block:SIZE`. Which axis is the channel is
+/// How many scales a weight tensor has. Written as `tensor`, `group:CHANNELS`, `channel` or `block:SIZE`. Which axis is the channel is
 /// the layer's business.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum WeightGranularity {
     /// One.
     Tensor,
+    /// One per this many consecutive output channels: written to the model as scales per channel, with equal values.
+    Group(usize),
     /// One per output channel.
     Channel,
     /// One per output channel and run of this many input channels.
@@ -197,6 +211,7 @@ impl fmt::Display for WeightGranularity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tensor => f.write_str("tensor"),
+            Self::Group(n) => write!(f, "group:{n}"),
             Self::Channel => f.write_str("channel"),
             Self::Block(n) => write!(f, "block:{n}"),
         }
@@ -206,11 +221,14 @@ impl fmt::Display for WeightGranularity {
 impl FromStr for WeightGranularity {
     type Err = Error;
     fn from_str(s: &str) -> Result<Self> {
-        match (s, s.strip_prefix("block:").and_then(|n| n.parse().ok())) {
-            ("tensor", _) => Ok(Self::Tensor),
-            ("channel", _) => Ok(Self::Channel),
-            (_, Some(n)) if n > 0 => Ok(Self::Block(n)),
-            _ => Err(Error::usage(format!("'{s}' is no granularity")).cure("use tensor, channel or block:SIZE")),
+        let size = |prefix| s.strip_prefix(prefix).and_then(|n: &str| n.parse().ok()).filter(|&n| n > 0);
+        match (s, size("group:"), size("block:")) {
+            ("tensor", ..) => Ok(Self::Tensor),
+            ("channel", ..) => Ok(Self::Channel),
+            (_, Some(n), _) => Ok(Self::Group(n)),
+            (_, _, Some(n)) => Ok(Self::Block(n)),
+            _ => Err(Error::usage(format!("'{s}' is no granularity"))
+                .cure("use tensor, group:CHANNELS, channel or block:SIZE")),
         }
     }
 }
@@ -233,7 +251,7 @@ impl WeightGranularity {
     pub fn on(self, output: usize, input: usize) -> Granularity {
         match self {
             Self::Tensor => Granularity::Tensor,
-            Self::Channel => Granularity::Channel { axis: output },
+            Self::Channel | Self::Group(_) => Granularity::Channel { axis: output },
             Self::Block(size) => Granularity::Block { axis: input, size },
         }
     }
@@ -331,8 +349,11 @@ impl Default for Recipe {
             last: Edge::Same,
             logits: Logits::Real,
             equalize: false,
+            smooth: None,
+            absorb: false,
             compensate: false,
-            correct_bias: false,
+            correct_bias: BiasCorrection::Off,
+            reestimate: false,
             sum_operands: SumOperands::Same,
             quantize_add: true,
             quantize_concat: true,
@@ -388,7 +409,8 @@ impl Weight {
         };
         let qtype = QType { bits: self.bits, signed: self.signed, narrow };
         let granularity = self.granularity.on(output, input);
-        WeightScheme { qtype, symmetric: self.symmetric, granularity, range: self.range }
+        let channels = if let WeightGranularity::Group(n) = self.granularity { n } else { 1 };
+        WeightScheme { qtype, symmetric: self.symmetric, granularity, channels, range: self.range }
     }
     fn change(&mut self, c: &WeightChange) {
         set(&mut self.bits, c.bits);
@@ -473,12 +495,14 @@ impl Recipe {
         }
         i64::try_from(self.seed).map_err(|_| Error::usage(format!("seed {} is above 2^63 - 1", self.seed)))?;
         check_pair(&self.activation, &self.weight)?;
-        if self.is_dynamic() && self.layer_by_layer() {
+        let corrected = self.correct_bias != BiasCorrection::Off;
+        if self.is_dynamic() && (self.layer_by_layer() || corrected) {
             return Err(Error::usage(
-                "activation.mode = \"dynamic\" beside methods that look at samples layer by layer",
+                "activation.mode = \"dynamic\" beside methods that look at samples layer by layer or correct biases",
             )
             .cure("leave out compensate, correct_bias and roundings other than nearest and stochastic"));
         }
+        self.check_methods()?;
         for o in &self.layers {
             let fault = |cause: &str| Err(Error::usage(cause).at(o.describe()));
             if o.name.is_none() && o.op.is_none() {
@@ -493,13 +517,51 @@ impl Recipe {
             a.change(&o.activation.unwrap_or_default());
             w.change(&o.weight.unwrap_or_default());
             check_pair(&a, &w).at(|| o.describe())?;
+            self.check_scales(&w).at(|| o.describe())?;
+        }
+        Ok(())
+    }
+    /// Methods that do not go together.
+    fn check_methods(&self) -> Result<()> {
+        if let Some(alpha) = self.smooth {
+            if !(0.0..=1.0).contains(&alpha) {
+                return Err(Error::usage(format!("smooth = {alpha}"))
+                    .cure("use 0 (weights alone decide) to 1 (activations alone), usually 0.5"));
+            }
+            if self.equalize {
+                return Err(Error::usage("equalize and smooth both choose the scale of each channel")
+                    .cure("use equalize for weights with one scale per tensor, smooth where activations lose more"));
+            }
+        }
+        if self.reestimate && self.compensate {
+            return Err(Error::usage("reestimate and compensate both fit a layer's scale to its inputs")
+                .cure("leave out reestimate: compensate does more"));
+        }
+        if self.reestimate && self.correct_bias == BiasCorrection::Analytic {
+            return Err(Error::usage("reestimate corrects biases on samples, correct_bias = \"analytic\" without any")
+                .cure("use one of them"));
+        }
+        self.check_scales(&self.weight)
+    }
+    /// What re-estimation needs of weights' scales.
+    fn check_scales(&self, w: &Weight) -> Result<()> {
+        if self.reestimate && matches!(w.granularity, WeightGranularity::Tensor | WeightGranularity::Group(_)) {
+            return Err(Error::usage(format!(
+                "reestimate changes the scale of each output channel, granularity {} shares one",
+                w.granularity
+            ))
+            .cure("use granularity channel or block:SIZE, or correct_bias alone"));
         }
         Ok(())
     }
     /// Whether layers are quantized one after the other, with samples.
     pub fn layer_by_layer(&self) -> bool {
         let change = |o: &Override| o.weight.and_then(|w| w.rounding).is_some_and(Rounding::needs_data);
-        self.compensate || self.correct_bias || self.weight.rounding.needs_data() || self.layers.iter().any(change)
+        self.compensate
+            || self.correct_bias == BiasCorrection::Empirical
+            || self.reestimate
+            || self.weight.rounding.needs_data()
+            || self.layers.iter().any(change)
     }
     /// Whether any layer finds the grid of its input at run time.
     pub fn is_dynamic(&self) -> bool {
@@ -587,6 +649,10 @@ fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
         return Err(
             Error::usage("weight.narrow = \"always\" with unsigned weights").cure("leave weight.narrow at \"auto\"")
         );
+    }
+    if w.range == WeightRange::Hqq && w.symmetric {
+        return Err(Error::usage("weight.range = \"hqq\" fits zero points, and symmetric weights have none")
+            .cure("set weight.symmetric = false (--weight-range hqq does it)"));
     }
     if w.symmetric && !w.signed {
         return Err(Error::usage("weight.symmetric with unsigned weights: negative weights would have no codes")

@@ -6,7 +6,7 @@
 use super::{
     moments::{Known, Moments, Reads},
     ptq::{Product, Quantized, Rounded, Start},
-    recipe::Recipe,
+    recipe::{BiasCorrection, Recipe},
     resume::Log,
     rounder::{from_rows, to_rows},
     stage::Stage,
@@ -67,7 +67,8 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: Ho
             start.put(&product, done).at(|| format!("node '{}'", node.name))?;
             continue;
         }
-        let rounded = if recipe.compensate || recipe.correct_bias || product.recipe.weight.rounding.needs_data() {
+        let empirical = recipe.correct_bias == BiasCorrection::Empirical || recipe.reestimate;
+        let rounded = if recipe.compensate || empirical || product.recipe.weight.rounding.needs_data() {
             if !stage.advance(graph, start.graph(), id, check)? {
                 let folder = std::env::temp_dir();
                 start.message(format!("no room in {} to keep samples inside the network: slower", folder.display()));
@@ -97,8 +98,10 @@ fn layer(
     check: &dyn Fn() -> Result<()>,
 ) -> Result<Rounded> {
     let node = graph.node(product.id);
-    let correct_bias = recipe.correct_bias && !matches!(node.op, Op::MatMul);
-    let target = Target::of(graph, product.id, open)?;
+    let free = recipe.correct_bias == BiasCorrection::Empirical || recipe.reestimate;
+    let correct_bias = free && !matches!(node.op, Op::MatMul);
+    // The deviation of a layer's own output is not that of what a sum lacks.
+    let target = Target::of(graph, product.id, open, !recipe.reestimate)?;
     let (known, positions) = look(graph, start.graph(), product, &target, (correct_bias, recipe.seed), stage, check)?;
     let depth = known.curvature.depth;
     let few = (positions < depth as u64).then(|| {
@@ -127,8 +130,8 @@ struct Target {
 }
 
 impl Target {
-    /// `open`: products that are still to be rounded, this one among them.
-    fn of(graph: &Graph, id: NodeId, open: &[NodeId]) -> Result<Self> {
+    /// `open`: products that are still to be rounded, this one among them; `sums`: whether what a sum should be is looked at.
+    fn of(graph: &Graph, id: NodeId, open: &[NodeId], sums: bool) -> Result<Self> {
         let node = graph.node(id);
         let own = node.output(0).ok_or_else(|| Error::internal("a product without output"))?;
         let bias = match node.input(2).filter(|_| !matches!(node.op, Op::MatMul)) {
@@ -137,7 +140,9 @@ impl Target {
         };
         let plain = Self { value: own, other: None, bias };
         let readers = &graph.consumers()[own.0 as usize];
-        let (&[(reader, place)], false) = (&readers[..], graph.outputs.contains(&own)) else { return Ok(plain) };
+        let (&[(reader, place)], false) = (&readers[..], !sums || graph.outputs.contains(&own)) else {
+            return Ok(plain);
+        };
         let sum = graph.node(reader);
         let negate = match sum.op {
             Op::Binary(Binary::Add) => false,

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// How a weight's scale is chosen. Written as `absmax` or `mse[:p]`.
+/// How a weight's scale is chosen. Written as `absmax`, `mse[:p]` or `hqq`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -24,6 +24,9 @@ pub enum WeightRange {
         /// Exponent, 1 <= p <= 8. Default 2.4 (GPTQ, BRECQ).
         p: f64,
     },
+    /// Zero point and scale for which the errors are sparse: the least sum of `|w - D(Q(w))|^0.7` by half-quadratic splitting ([`hqq`]). Asymmetric grids
+    /// only.
+    Hqq,
 }
 
 impl fmt::Display for WeightRange {
@@ -31,6 +34,7 @@ impl fmt::Display for WeightRange {
         match self {
             Self::AbsMax => f.write_str("absmax"),
             Self::Mse { p } => write!(f, "mse:{p}"),
+            Self::Hqq => f.write_str("hqq"),
         }
     }
 }
@@ -40,12 +44,13 @@ impl FromStr for WeightRange {
     fn from_str(s: &str) -> Result<Self> {
         match s.split_once(':') {
             None if s == "absmax" => Ok(Self::AbsMax),
+            None if s == "hqq" => Ok(Self::Hqq),
             None if s == "mse" => Ok(Self::Mse { p: 2.4 }),
             Some(("mse", a)) => match a.parse() {
                 Ok(p) if (1.0..=8.0).contains(&p) => Ok(Self::Mse { p }),
                 _ => Err(Error::usage(format!("weight range '{s}': '{a}' is not an exponent from 1 to 8"))),
             },
-            _ => Err(Error::usage(format!("'{s}' is no weight range")).cure("use absmax, mse or mse:P")),
+            _ => Err(Error::usage(format!("'{s}' is no weight range")).cure("use absmax, mse, mse:P or hqq")),
         }
     }
 }
@@ -66,6 +71,8 @@ impl From<WeightRange> for String {
 /// Up to this many bits the plane of both ends has a valley for each zero point, and neighbouring ones are searched on
 /// their own.
 const FEW_LEVELS: u8 = 4;
+/// Of up to this many values every zero point is searched: the error of a block of 16 is so rough that the best one may lie anywhere.
+const FEW_VALUES: usize = 256;
 
 /// What weights become.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +83,8 @@ pub struct WeightScheme {
     pub symmetric: bool,
     /// One scale per tensor, channel or block.
     pub granularity: Granularity,
+    /// Consecutive channels that share one scale, where it is one per channel; 1 otherwise.
+    pub channels: usize,
     /// How scales are chosen.
     pub range: WeightRange,
 }
@@ -109,7 +118,10 @@ pub fn quantize(weights: &Tensor, scheme: &WeightScheme) -> Result<(Tensor, QPar
 pub fn fit(weights: &[f32], shape: &[usize], scheme: &WeightScheme) -> Result<QParams> {
     let grid = scheme.scheme();
     grid.check()?;
-    let groups = Groups::new(shape, scheme.granularity)?;
+    let mut groups = Groups::new(shape, scheme.granularity)?;
+    if let Granularity::Channel { .. } = scheme.granularity {
+        groups = groups.joined(scheme.channels.max(1));
+    }
     if groups.total != weights.len() {
         return Err(Error::shape(format!("shape {shape:?} and {} weights", weights.len())));
     }
@@ -123,7 +135,14 @@ pub fn fit(weights: &[f32], shape: &[usize], scheme: &WeightScheme) -> Result<QP
         .collect::<Result<Vec<_>>>()?;
     let largest = fitted.iter().flatten().map(|x| x.0).fold(0.0f32, f32::max);
     let zeros = (safe_scale(largest.into()), 0);
-    let (scale, zero_point) = fitted.into_iter().map(|x| x.unwrap_or(zeros)).unzip();
+    let each = fitted.into_iter().map(|x| x.unwrap_or(zeros));
+    let (scale, zero_point) = match scheme.granularity {
+        // Channels of a group have scales of their own, which are equal.
+        Granularity::Channel { axis } => {
+            each.flat_map(|x| std::iter::repeat_n(x, scheme.channels.max(1))).take(shape[axis]).unzip()
+        }
+        _ => each.unzip(),
+    };
     let params = QParams { qtype: scheme.qtype, granularity: scheme.granularity, scale, zero_point };
     params.check(Some(shape))?;
     Ok(params)
@@ -150,7 +169,11 @@ fn one(values: &[f32], grid: Scheme, range: WeightRange) -> Result<Option<(f32, 
         return Ok(None);
     }
     let all = Range { lo: lo.into(), hi: hi.into() };
-    let WeightRange::Mse { p: power } = range else { return Ok(Some(params(all, grid))) };
+    let power = match range {
+        WeightRange::AbsMax => return Ok(Some(params(all, grid))),
+        WeightRange::Hqq => return Ok(Some(hqq::integer(values, grid))),
+        WeightRange::Mse { p } => p,
+    };
     let price = |r: Range| {
         let (s, z) = params(r, grid);
         loss(values, s, z, grid.qtype, power)
@@ -177,7 +200,9 @@ fn one(values: &[f32], grid: Scheme, range: WeightRange) -> Result<Option<(f32, 
                 };
                 shrink(Range::of_grid(grid, cover(all.hi, p).max(cover(all.lo, n)), z))
             };
-            let zeros = (near - 1).max(grid.qtype.min())..=(near + 1).min(grid.qtype.max());
+            let few = values.len() <= FEW_VALUES;
+            let reach = if few { grid.qtype.max() - grid.qtype.min() } else { 1 };
+            let zeros = (near - reach).max(grid.qtype.min())..=(near + reach).min(grid.qtype.max());
             let all = zeros.map(from).chain([(price(found), found)]);
             all.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(found, |x| x.1)
         }
@@ -310,6 +335,11 @@ impl Groups {
         let outer = shape[..axis].iter().product();
         Ok(Self { total, size, axis: length, along: length.div_ceil(size), inner, outer, whole })
     }
+    /// This many neighbours on the axis together.
+    fn joined(self, n: usize) -> Self {
+        let size = self.size.saturating_mul(n);
+        Self { size, along: self.axis.div_ceil(size), ..self }
+    }
     pub(super) fn len(&self) -> usize {
         if self.whole { self.along } else { self.outer * self.along * self.inner }
     }
@@ -352,5 +382,6 @@ impl Groups {
     }
 }
 
+pub mod hqq;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,11 @@ use crate::{
     data::ClassRow,
     error::{Error, Result},
     ir::Graph,
-    quant::{place, recipe::Recipe, stats::Stats},
+    quant::{
+        place,
+        recipe::{BiasCorrection, Recipe},
+        stats::Stats,
+    },
     quantize::{self, Job, Means, Prepared, Progress},
 };
 use serde::Serialize;
@@ -192,12 +196,9 @@ impl Search<'_, '_> {
         if let Some((graph, stats)) = &self.bases[slot] {
             return Ok((graph.clone(), stats.clone()));
         }
-        let graph = if recipe.equalize {
-            Arc::new(crate::quant::balance::equalize(self.graph)?.graph)
-        } else {
-            self.graph.clone()
-        };
         let samples = self.job.samples.as_ref().ok_or_else(|| Error::internal("a search without samples"))?;
+        let means = Means { threads: self.job.threads, cancel: self.job.cancel.as_ref(), ..Means::default() };
+        let graph = quantize::balanced(self.graph, recipe, Some(samples), means, self.progress, &mut Vec::new())?;
         let (threads, cancel) = (self.job.threads, self.job.cancel.clone());
         let clock = Instant::now();
         let stats = quantize::calibrate(&graph, self.digest, samples, recipe, threads, cancel, self.progress)?;
@@ -317,7 +318,7 @@ impl Search<'_, '_> {
     /// Layers in the order of how much noise goes when each alone is spared, without looking at samples layer by layer.
     fn order(&mut self, best: &Best, few: &Judge, spare: Spare) -> Result<Vec<String>> {
         let mut plain = best.recipe.clone();
-        (plain.compensate, plain.correct_bias) = (false, false);
+        (plain.compensate, plain.correct_bias) = (false, BiasCorrection::Off);
         plain.weight.rounding = crate::quant::rounder::Rounding::Nearest;
         let graph = best.prepared.balanced.clone();
         let products = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], false).products;

@@ -1,7 +1,7 @@
 //! What can be done for accuracy, cheapest first.
 use crate::quant::{
     range::RangeMethod,
-    recipe::{ActivationChange, Edge, Override, Recipe, SumOperands, WeightChange, WeightGranularity},
+    recipe::{ActivationChange, BiasCorrection, Edge, Override, Recipe, SumOperands, WeightChange, WeightGranularity},
     rounder::Rounding,
     weights::WeightRange,
 };
@@ -35,7 +35,9 @@ pub fn general(recipe: &Recipe) -> Vec<Repair> {
         (text.to_owned(), new)
     };
     let narrow = recipe.weight.bits < 8 || recipe.activation.bits < 8;
-    let layers = |r: &mut Recipe| (r.compensate, r.correct_bias, r.weight.rounding) = (true, true, Rounding::Descent);
+    let layers = |r: &mut Recipe| {
+        (r.compensate, r.correct_bias, r.weight.rounding) = (true, BiasCorrection::Empirical, Rounding::Descent)
+    };
     let eight = |r: &mut Recipe| {
         (r.first, r.last, r.sum_operands) = (Edge::EightBit, Edge::EightBit, SumOperands::EightBit);
     };
@@ -63,7 +65,7 @@ pub fn general(recipe: &Recipe) -> Vec<Repair> {
         ),
         (Cost::Nothing, vec![way("--weight-range mse", &|r| r.weight.range = WeightRange::Mse { p: 2.4 })]),
         (Cost::Nothing, vec![way("--equalize", &|r| r.equalize = true)]),
-        (Cost::Patience, vec![way("--correct-bias", &|r| r.correct_bias = true)]),
+        (Cost::Patience, vec![way("--correct-bias", &|r| r.correct_bias = BiasCorrection::Empirical)]),
         (Cost::Patience, vec![way("--rounding descent --compensate --correct-bias", &layers)]),
         (Cost::Speed, if narrow { vec![way("first, last and sum_operands = \"8bit\"", &eight)] } else { Vec::new() }),
     ];

@@ -79,6 +79,39 @@ fn batchnorm_into_every_product() {
     }
 }
 
+/// What a normalisation says of its output stays with the folded product, through a factor and a shift behind it.
+#[test]
+fn the_distribution_of_channels_survives() {
+    let mut b = GraphBuilder::new("g");
+    let x = b.input("x", DType::F32, "2,4,5,5");
+    let w = b.constant("w", random(&[6, 4, 3, 3], 3));
+    let v = b.op("product", conv(1), &[x, w]);
+    let v = batchnorm(&mut b, v, 6, "bn");
+    let r = b.op("r", Op::Unary(Unary::Relu), &[v]);
+    let w = b.constant("w2", random(&[6, 6, 1, 1], 4));
+    let v = b.op("product2", Op::Conv(ConvAttrs { group: 1, ..Default::default() }), &[r, w]);
+    let v = batchnorm(&mut b, v, 6, "bn2");
+    let (half, one) = (b.scalar("half", -0.5), b.scalar("one", 1.0));
+    let v = b.op("times", Op::Binary(Binary::Mul), &[v, half]);
+    let v = b.op("plus", Op::Binary(Binary::Add), &[v, one]);
+    b.output(v);
+    let g = b.finish().unwrap();
+    let s = same_function(&g, &[random(&[2, 4, 5, 5], 1)]);
+    assert_eq!(names(&s), ["Conv", "Relu", "Conv"]);
+    let of = |name: &str| s.value(s.find(name).unwrap()).channels.clone().unwrap();
+    let list = |i: usize| g.constant(g.find(&format!("bn.{i}")).unwrap()).unwrap().to_f32s();
+    let (first, second) = (of("bn"), of("plus"));
+    for c in 0..6 {
+        let [gamma, beta, variance] = [0, 1, 3].map(|i| f64::from(list(i)[c]));
+        let deviation = gamma.abs() * (variance / (variance + 1e-3)).sqrt();
+        for (got, factor, shift) in [(&first, 1.0, 0.0), (&second, -0.5, 1.0)] {
+            assert!((got.mean[c] - (beta * factor + shift)).abs() < 1e-6, "{got:?}");
+            assert!((got.deviation[c] - deviation * factor.abs()).abs() < 1e-6, "{got:?}");
+        }
+    }
+    assert!(s.values().filter(|(_, v)| v.channels.is_some()).count() == 2);
+}
+
 #[test]
 fn matmul_bias_batchnorm_is_one_gemm() {
     let mut b = GraphBuilder::new("g");

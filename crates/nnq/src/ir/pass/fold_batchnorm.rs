@@ -1,12 +1,13 @@
 //! Folds batch normalisation, and other per-channel scaling and shifting by constants, into the product before it.
 //!
 //! `y = s * (W x + b) + t` becomes `(s W) x + (s b + t)`, with `s = gamma / sqrt(variance + epsilon)` and `t = beta - mean * s` for a
-//! batch normalisation (Jacob et al., 2018, section 3.2). Computed in f64, stored in f32.
+//! batch normalisation (Jacob et al., 2018, section 3.2). Computed in f64, stored in f32. What a batch normalisation says of its output's
+//! distribution stays with the value ([`crate::ir::Channels`]).
 use super::view::View;
 use crate::{
     error::Result,
     ir::{
-        Graph, Node, NodeId, Op, Patch, Tensor, ValueId,
+        Channels, Graph, Node, NodeId, Op, Patch, Tensor, ValueId,
         op::{Binary, ConvTransposeAttrs},
     },
 };
@@ -56,6 +57,9 @@ fn round(graph: &mut Graph) -> Result<usize> {
             }
             node.inputs[i] = Some(id);
         }
+        if let Some((v, channels)) = node.output(0).zip(fold.channels) {
+            graph.value_mut(v).channels = Some(Arc::new(channels));
+        }
         patch.add(node);
     }
     if edits > 0 {
@@ -69,6 +73,8 @@ struct Fold {
     removed: Vec<NodeId>,
     node: Node,
     constants: Vec<(usize, String, Tensor)>,
+    /// What is known of the output.
+    channels: Option<Channels>,
 }
 
 /// `y = scale * x + shift`, one number per channel or one for all.
@@ -76,6 +82,8 @@ struct Affine {
     x: ValueId,
     scale: Vec<f64>,
     shift: Vec<f64>,
+    /// Of `x`, as the normalisation has it.
+    known: Option<Channels>,
 }
 
 impl Affine {
@@ -129,6 +137,8 @@ fn find(view: &View, id: NodeId, node: &Node) -> Option<Fold> {
         None => describe(view, product.1)?,
     };
     let mut a = affine(view, node, &layout).filter(|a| a.x == link)?.spread(layout.channels)?;
+    let known = a.known.take().or_else(|| view.graph.value(link).channels.as_deref().cloned());
+    let channels = known.filter(|k| k.mean.len() == layout.channels).map(|k| k.affine(&a.scale, &a.shift));
     if let Some(b) = before {
         for (i, c) in b.shift.iter().enumerate() {
             a.shift[i] += a.scale[i] * c;
@@ -139,7 +149,7 @@ fn find(view: &View, id: NodeId, node: &Node) -> Option<Fold> {
     let mut new = product.1.clone();
     new.op = op;
     new.outputs.clone_from(&node.outputs);
-    Some(Fold { removed, node: new, constants })
+    Some(Fold { removed, node: new, constants, channels })
 }
 
 fn describe(view: &View, product: &Node) -> Option<Layout> {
@@ -167,7 +177,10 @@ fn affine(view: &View, node: &Node, l: &Layout) -> Option<Affine> {
         let scale: Vec<f64> =
             gamma.iter().zip(var).map(|(&g, &v)| f64::from(g) / (f64::from(v) + f64::from(epsilon)).sqrt()).collect();
         let shift = beta.iter().zip(mean).zip(&scale).map(|((&b, &m), s)| f64::from(b) - f64::from(m) * s).collect();
-        return Some(Affine { x: a, scale, shift });
+        let wide = |list: &[f32]| list.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let deviation = wide(var).iter().map(|v| v.max(0.0).sqrt()).collect();
+        let known = Some(Channels { mean: wide(mean), deviation, largest: Vec::new() });
+        return Some(Affine { x: a, scale, shift, known });
     }
     let Op::Binary(op) = node.op else { return None };
     // The constant stands left or right.
@@ -183,7 +196,7 @@ fn affine(view: &View, node: &Node, l: &Layout) -> Option<Affine> {
         (Binary::Div, false) => (each(|x| 1.0 / x), all(0.0)),
         _ => return None,
     };
-    Some(Affine { x, scale, shift })
+    Some(Affine { x, scale, shift, known: None })
 }
 
 /// A constant that has one number, or one per channel of the product's output, and makes the output no larger.

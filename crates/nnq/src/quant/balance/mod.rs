@@ -1,4 +1,15 @@
 //! Changes of a float network that leave its function (nearly) as it is and make it easier to quantize.
+mod absorb;
+mod chain;
 mod equalize;
+mod smooth;
 
+pub(crate) use absorb::unknown as unknown_to_absorb;
+pub use absorb::{Absorbed, absorb};
+pub(crate) use chain::{drops_space, over_space};
 pub use equalize::{Equalized, equalize};
+pub(crate) use smooth::unknown as unknown_to_smooth;
+pub use smooth::{Smoothed, smooth};
+
+#[cfg(test)]
+mod tests;

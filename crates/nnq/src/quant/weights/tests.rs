@@ -7,6 +7,7 @@ const NARROW: WeightScheme = WeightScheme {
     qtype: QType::I8_NARROW,
     symmetric: true,
     granularity: Granularity::Tensor,
+    channels: 1,
     range: WeightRange::AbsMax,
 };
 
@@ -44,17 +45,23 @@ fn granularities_against_slices() {
         for (symmetric, qtype) in
             [(true, QType::I8_NARROW), (false, QType::U8), (false, QType { bits: 12, ..QType::I8 })]
         {
-            let s = WeightScheme { qtype, symmetric, granularity, range: WeightRange::AbsMax };
-            let (got, params) = quantize(&t, &s).unwrap();
-            params.check(Some(&shape)).unwrap();
-            let got = got.to_i64s().unwrap();
-            // The group of an element as the IR defines it.
-            let group: Vec<usize> = (0..30).map(|i| params.index(&shape, i)).collect();
-            for g in 0..params.scale.len() {
-                let at: Vec<usize> = (0..30).filter(|&i| group[i] == g).collect();
-                let alone: Vec<f32> = at.iter().map(|&i| x[i]).collect();
-                let want = codes(&alone, &WeightScheme { granularity: Granularity::Tensor, ..s });
-                assert_eq!(at.iter().map(|&i| got[i]).collect::<Vec<_>>(), want, "{granularity:?} {qtype} group {g}");
+            for range in [WeightRange::AbsMax, WeightRange::Mse { p: 2.4 }, WeightRange::Hqq] {
+                if symmetric && range == WeightRange::Hqq {
+                    continue;
+                }
+                let s = WeightScheme { qtype, symmetric, granularity, range, ..NARROW };
+                let (got, params) = quantize(&t, &s).unwrap();
+                params.check(Some(&shape)).unwrap();
+                let got = got.to_i64s().unwrap();
+                // The group of an element as the IR defines it.
+                let group: Vec<usize> = (0..30).map(|i| params.index(&shape, i)).collect();
+                for g in 0..params.scale.len() {
+                    let at: Vec<usize> = (0..30).filter(|&i| group[i] == g).collect();
+                    let alone: Vec<f32> = at.iter().map(|&i| x[i]).collect();
+                    let want = codes(&alone, &WeightScheme { granularity: Granularity::Tensor, ..s });
+                    let got: Vec<i64> = at.iter().map(|&i| got[i]).collect();
+                    assert_eq!(got, want, "{granularity:?} {qtype} {range} group {g}");
+                }
             }
         }
     }
@@ -104,6 +111,57 @@ fn mse_scales_against_brute_force() {
             }
         }
     }
+}
+
+/// Scale and zero point against all zero points and 1,000 scales each, per tensor and per block.
+#[test]
+fn asymmetric_mse_scales_against_brute_force() {
+    let shape = [3usize, 64];
+    // Rows that lean to one side by different amounts, with tails.
+    let x: Vec<f32> = (0..192u64)
+        .map(|i| {
+            let u = |k: u64| (crate::data::mix(k, i) >> 40) as f32 / (1u64 << 24) as f32 - 0.5;
+            (u(1) + u(2) + u(3)) * (1.0 + 2.0 * u(4)) + 0.3 * (i / 64) as f32
+        })
+        .collect();
+    let whole = Granularity::Tensor;
+    for (granularity, size) in
+        [(whole, 192), (Granularity::Channel { axis: 0 }, 64), (Granularity::Block { axis: 1, size: 16 }, 16)]
+    {
+        for bits in [2u8, 3, 4] {
+            let qtype = QType { bits, signed: false, narrow: false };
+            let s = WeightScheme { qtype, symmetric: false, granularity, range: WeightRange::Mse { p: 2.0 }, ..NARROW };
+            let got = fit(&x, &shape, &s).unwrap();
+            for (g, part) in x.chunks(size).enumerate() {
+                let top = part.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
+                let best = (qtype.min()..=qtype.max())
+                    .flat_map(|z| (1..=1000).map(move |i| (z, f64::from(i) / 500.0)))
+                    .map(|(z, t)| error(part, top * t, z, qtype, 2.0))
+                    .fold(f64::INFINITY, f64::min);
+                let got = error(part, got.scale[g].into(), got.zero_point[g], qtype, 2.0);
+                assert!(got <= best * 1.06, "{granularity:?} group {g} {bits} bits: {got}, best {best}");
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_of_channels_share_a_scale() {
+    let x: Vec<f32> = (0..35).map(|i| (i % 5 + 1) as f32 * (1.0 + (i / 5) as f32)).collect();
+    let s = WeightScheme { granularity: Granularity::Channel { axis: 0 }, channels: 3, ..NARROW };
+    let (codes, p) = quantize(&Tensor::of(&[7, 5], x.clone()), &s).unwrap();
+    // Largest of channels 0 to 2, 3 to 5, 6: 15, 30, 35.
+    let scale = |x: f32| safe_scale(f64::from(x) / 127.0);
+    let want: Vec<f32> = [15.0, 15.0, 15.0, 30.0, 30.0, 30.0, 35.0].map(scale).to_vec();
+    assert_eq!(p.scale, want);
+    p.check(Some(&[7, 5])).unwrap();
+    assert_eq!(codes.to_i64s().unwrap()[14], 127);
+    // Along the second axis, and a group larger than the tensor.
+    let s = WeightScheme { granularity: Granularity::Channel { axis: 1 }, channels: usize::MAX, ..s };
+    assert_eq!(fit(&x, &[7, 5], &s).unwrap().scale, vec![scale(35.0); 5]);
+    // Without shapes of scales of their own, one channel each is what it was.
+    let s = WeightScheme { channels: 1, ..s };
+    assert_eq!(fit(&x, &[7, 5], &s).unwrap().scale[..2], [scale(7.0), scale(14.0)]);
 }
 
 #[test]

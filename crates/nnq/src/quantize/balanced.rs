@@ -1,0 +1,119 @@
+//! What happens to the float network before it is calibrated: balancing, and measuring what that and the correction of biases want to know.
+use super::{Drawn, Means, Progress, Samples};
+use crate::{
+    data::{Loader, Settings},
+    error::{Error, Result},
+    ir::{Graph, ValueId},
+    quant::{
+        balance, channels, expect, place,
+        recipe::{BiasCorrection, Recipe},
+    },
+};
+use std::sync::Arc;
+
+/// Samples that run at once: sums are in the same order for any number of threads.
+const TOGETHER: usize = 32;
+
+/// The network balanced as the recipe says (equalized or smoothed, high biases absorbed), with what is known of its channels beside it; messages say
+/// what was done and what was left alone.
+///
+/// # Errors
+/// Names what is to be known and cannot be, and whatever a method answers.
+pub fn balanced(
+    graph: &Arc<Graph>,
+    recipe: &Recipe,
+    samples: Option<&Samples>,
+    means: Means,
+    progress: &mut Progress,
+    messages: &mut Vec<String>,
+) -> Result<Arc<Graph>> {
+    recipe.check()?;
+    let mut graph = graph.clone();
+    if recipe.equalize {
+        let balance::Equalized { graph: new, pairs, clips } = balance::equalize(&graph)?;
+        messages.push(match pairs {
+            0 => "equalization: no two layers follow each other with nothing but a ReLU or pooling between".into(),
+            n => format!("equalization balanced {n} pairs of layers{}", opened(clips)),
+        });
+        graph = Arc::new(new);
+    }
+    if let Some(alpha) = recipe.smooth {
+        let wanted = balance::unknown_to_smooth(&graph);
+        if samples.is_none() && !wanted.is_empty() {
+            return Err(Error::usage(
+                "smoothing looks at the largest magnitude of each channel, and there are no samples",
+            )
+            .cure("give --data, or use --equalize, which needs none"));
+        }
+        graph = measure(&graph, &wanted, recipe, (samples, means), progress)?;
+        let balance::Smoothed { graph: new, links, clips, .. } = balance::smooth(&graph, alpha)?;
+        messages.push(match links {
+            0 => "smoothing: no activation comes from a layer that can take a scale of each channel".into(),
+            n => format!("smoothing scaled the channels of {n} activations{}", opened(clips)),
+        });
+        graph = Arc::new(new);
+    }
+    if recipe.absorb {
+        if samples.is_some() {
+            graph = measure(&graph, &balance::unknown_to_absorb(&graph), recipe, (samples, means), progress)?;
+        }
+        let a = balance::absorb(&graph)?;
+        messages.push(absorbed(&a));
+        graph = Arc::new(a.graph);
+    }
+    if recipe.correct_bias == BiasCorrection::Analytic && samples.is_some() {
+        let products = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], false).products;
+        graph = measure(&graph, &expect::unknown(&graph, &products), recipe, (samples, means), progress)?;
+    }
+    Ok(graph)
+}
+
+fn opened(clips: usize) -> String {
+    if clips == 0 { String::new() } else { format!("; {clips} clips between them became ReLU") }
+}
+
+fn absorbed(a: &balance::Absorbed) -> String {
+    let mut text = format!("absorption moved the bias of {} channels of {} layers", a.channels, a.layers);
+    for (n, why) in [
+        (a.padded, "read by layers that pad with zeros"),
+        (a.bent, "without a plain ReLU behind them (--equalize makes ReLU6 one)"),
+        (a.unknown, "without batch normalisation or samples that tell their outputs"),
+    ] {
+        if n > 0 {
+            text += &format!("; left alone: {n} {why}");
+        }
+    }
+    text
+}
+
+fn measure(
+    graph: &Arc<Graph>,
+    values: &[ValueId],
+    recipe: &Recipe,
+    (samples, means): (Option<&Samples>, Means),
+    progress: &mut Progress,
+) -> Result<Arc<Graph>> {
+    let Some(samples) = samples.filter(|_| !values.is_empty()) else { return Ok(graph.clone()) };
+    let dataset = &samples.dataset;
+    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
+    let batch = fixed.unwrap_or(TOGETHER).max(1);
+    if fixed.is_some() {
+        chosen.truncate(chosen.len() / batch * batch);
+    }
+    if chosen.is_empty() {
+        return Err(Error::usage(format!("no batch of {batch} samples to measure channels on"))
+            .cure("give more calibration samples or export the model with a free batch"));
+    }
+    let total = chosen.len() as u64;
+    let settings = Settings { batch, threads: means.threads, skip_corrupt: false, cancel: means.cancel.cloned() };
+    channels::measure(graph, values, means.threads, &mut |to| {
+        let mut done = 0;
+        for b in Loader::new(dataset.clone(), samples.preprocess.clone(), chosen.clone(), settings.clone())? {
+            let b = b?;
+            done += b.indices.len() as u64;
+            to(b.input)?;
+            progress("measuring channels", done, total);
+        }
+        Ok(())
+    })
+}
