@@ -315,25 +315,15 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         eval::check(&graph, data).at(place)?;
     }
     let mut messages = Vec::new();
-    let balanced = if job.recipe.equalize { balanced(job, &graph, &mut messages)? } else { graph.clone() };
-    let clock = Instant::now();
-    let stats = match (&job.stats, &job.samples) {
-        (Some(path), _) => {
-            let stats = Stats::read(path)?;
-            if stats.meta.model != digest {
-                return Err(Error::usage("the statistics were collected from another model file")
-                    .at(path.display())
-                    .cure("calibrate this model"));
-            }
-            stats
-        }
-        (None, Some(samples)) => {
-            calibrate(&balanced, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
-        }
-        (None, None) => {
-            return Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"));
-        }
+    let balanced = if job.recipe.equalize {
+        balanced(&graph, job.stats.as_deref(), &mut messages).at(place)?
+    } else {
+        graph.clone()
     };
+    let clock = Instant::now();
+    let (stats, samples) = (job.stats.as_deref(), job.samples.as_ref());
+    let stats = statistics(&balanced, digest, stats, samples, &job.recipe, job.threads, job.cancel.clone(), progress)
+        .at(place)?;
     let calibrate_seconds = clock.elapsed().as_secs_f64();
     let cancel = job.cancel.as_ref();
     let quantized =
@@ -415,14 +405,46 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     })
 }
 
-/// The model with its layers balanced.
-fn balanced(job: &Job, graph: &Arc<Graph>, messages: &mut Vec<String>) -> Result<Arc<Graph>> {
-    if let Some(path) = &job.stats {
+/// The statistics of a graph's values: from a file, which must be of the model with this digest, or collected on samples.
+///
+/// # Errors
+/// When there is neither; as [`calibrate`] and [`Stats::read`].
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn statistics(
+    graph: &Arc<Graph>,
+    digest: [u8; 32],
+    file: Option<&Path>,
+    samples: Option<&Samples>,
+    recipe: &Recipe,
+    threads: usize,
+    cancel: Option<Arc<AtomicBool>>,
+    progress: &mut Progress,
+) -> Result<Stats> {
+    match (file, samples) {
+        (Some(path), _) => {
+            let stats = Stats::read(path)?;
+            if stats.meta.model != digest {
+                return Err(Error::usage("the statistics were collected from another model file")
+                    .at(path.display())
+                    .cure("calibrate this model"));
+            }
+            Ok(stats)
+        }
+        (None, Some(samples)) => calibrate(graph, digest, samples, recipe, threads, cancel, progress),
+        (None, None) => {
+            Err(Error::usage("neither data nor statistics to calibrate with").cure("give --data or --stats"))
+        }
+    }
+}
+
+/// The model with its layers balanced; `stats` are those that a user wants to use, which would be of another network.
+pub(crate) fn balanced(graph: &Graph, stats: Option<&Path>, messages: &mut Vec<String>) -> Result<Arc<Graph>> {
+    if let Some(path) = stats {
         return Err(Error::usage("the recipe balances layers, which changes what statistics are of")
             .at(path.display())
             .cure("give --data instead of --stats, or set equalize = false"));
     }
-    let balance::Equalized { graph, pairs, clips } = balance::equalize(graph).at(|| job.model.display())?;
+    let balance::Equalized { graph, pairs, clips } = balance::equalize(graph)?;
     messages.push(match (pairs, clips) {
         (0, _) => "equalization: no two layers follow each other with nothing but a ReLU or pooling between".into(),
         (n, 0) => format!("equalization balanced {n} pairs of layers"),
@@ -436,7 +458,8 @@ fn judged(report: &EvalReport) -> &[bool] {
     report.correct_restricted.as_deref().unwrap_or(&report.correct)
 }
 
-fn check(cancel: Option<&AtomicBool>) -> Result<()> {
+/// An error once somebody asked to stop.
+pub(crate) fn check(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
         Some(c) if c.load(std::sync::atomic::Ordering::Relaxed) => {
             Err(Error::new(ErrorKind::Interrupted, "stopped on request"))

@@ -7,7 +7,7 @@ use crate::{
 use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
-    quant::{recipe::Recipe, report::LayerLoss},
+    quant::report::LayerLoss,
     quantize::{self, Job, Outcome, Samples},
 };
 use std::{path::Path, sync::Arc};
@@ -18,13 +18,7 @@ const WORST: usize = 5;
 /// Runs the command.
 pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
-    let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
-    args.samples.apply(&mut recipe);
-    args.method.apply(&mut recipe);
-    if let Some(range) = args.range {
-        recipe.activation.range = range;
-    }
-    recipe.check()?;
+    let recipe = args.choice.recipe()?;
     let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;
     let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
     let job = Job {

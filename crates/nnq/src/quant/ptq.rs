@@ -290,7 +290,7 @@ fn constant(graph: &mut Graph, name: &str, old: ValueId, codes: Arc<Tensor>, par
 }
 
 /// The largest bias code that leaves the accumulator room for the products.
-const BIAS_LIMIT: f64 = (1u64 << 30) as f64;
+pub(crate) const BIAS_LIMIT: f64 = (1u64 << 30) as f64;
 
 /// Wider weight scales where a bias would not fit its 32 bits; `None` when all fit.
 fn widen(params: &QParams, bias: &Tensor, sx: f32, channels: usize) -> Option<(QParams, usize)> {

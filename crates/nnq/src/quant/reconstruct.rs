@@ -15,7 +15,7 @@ use crate::{
     error::{At, Error, Result},
     exec::{
         float, int,
-        lower::{self, Profile, Repr, StepKind},
+        lower::{self, Profile},
         sim,
     },
     ir::{Graph, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
@@ -186,10 +186,7 @@ impl Prefix {
             return Ok(Self::Input(graph.value(v).quant.clone()));
         }
         let program = Arc::new(lower::lower(&until(graph, v), Profile::default())?);
-        let wide_value = program.values.iter().any(|v| matches!(&v.repr, Repr::Code(g) if g.qtype.bits > 8));
-        let wide_weight =
-            program.steps.iter().any(|s| matches!(&s.kind, StepKind::Product(p) if p.weight_qtype.bits > 8));
-        if wide_value || wide_weight {
+        if !program.fits_bytes() {
             return Ok(Self::Sim(Box::new(sim::Session::new(program, threads)?)));
         }
         let options = int::Options { threads, ..int::Options::default() };
