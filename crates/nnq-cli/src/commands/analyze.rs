@@ -12,8 +12,9 @@ use nnq::{
     quant::analysis::Cause,
 };
 
-/// Layers of this share of the loss get a mark.
+/// Layers of this share of the loss get a bar, so long for all of it.
 const MARKED: f64 = 0.1;
+const BLOCKS: f64 = 20.0;
 /// Other places of a finding that are named.
 const NAMED: usize = 4;
 
@@ -45,8 +46,12 @@ fn db(x: f64) -> String {
 fn text(a: &Analysis) -> String {
     let mut out = format!("{}, measured on {} samples of {}\n\n", a.model, a.measured, a.data);
     out += &network(a).to_string();
-    out += "\nlayers in order; what arises in each as signal to quantization noise in dB, exact inputs ('own') and each cause alone:\n";
-    out += &layers(a).to_string();
+    out += "\nwhat is left of each layer's output (dB): in all, with exact inputs ('own'), and with one cause alone\n";
+    out += &causes(a).to_string();
+    if a.layers.iter().any(|l| l.sensitivity.is_some()) {
+        out += "\nthe whole network with this layer alone quantized, and with all but this layer\n";
+        out += &metric(a).to_string();
+    }
     out += &format!("\n{}\n", if a.findings.is_empty() { "no findings" } else { "findings:" });
     for (i, f) in a.findings.iter().enumerate() {
         out += &finding(i + 1, f);
@@ -95,40 +100,51 @@ fn network(a: &Analysis) -> Table {
     table
 }
 
-/// A table of all layers.
-fn layers(a: &Analysis) -> Table {
-    let measured = a.layers.iter().any(|l| l.sensitivity.is_some());
-    let mut columns =
-        vec![("layer", Side::Left), ("operator", Side::Left), ("total", Side::Right), ("cosine", Side::Right)];
-    columns.push(("own", Side::Right));
-    for name in ["weights", "bias", "x round", "x clip", "y round", "y clip", "inherited"] {
-        columns.push((name, Side::Right));
-    }
+/// What arises in each layer, by cause.
+fn causes(a: &Analysis) -> Table {
+    let names = ["total", "cosine", "own", "weights", "bias", "x round", "x clip", "y round", "y clip", "inherited"];
+    let mut columns = vec![("layer", Side::Left)];
+    columns.extend(names.map(|name| (name, Side::Right)));
     columns.push(("most by", Side::Left));
-    if measured {
-        columns.extend([("only: same", Side::Right), ("diverges", Side::Right), ("without: same", Side::Right)]);
-        columns.push(("", Side::Left));
-    }
     let mut table = Table::new(&columns);
     for l in &a.layers {
-        let mut row = vec![l.node.clone(), l.op.clone(), db(l.sqnr_db), format!("{:.4}", l.cosine), db(l.own_sqnr_db)];
+        let mut row = vec![l.node.clone(), db(l.sqnr_db), format!("{:.4}", l.cosine), db(l.own_sqnr_db)];
         row.extend(l.causes.iter().map(|c| db(c.sqnr_db)));
         row.push(l.dominant.map_or_else(String::new, |c: Cause| c.to_string()));
-        if measured {
-            row.extend(sensitivities(l));
-            let share = a.advice.layers.iter().find(|s| s.what == l.node).map_or(0.0, |s| s.share);
-            row.push(if share >= MARKED { "█".repeat((share * 10.0).ceil() as usize) } else { String::new() });
-        }
         table.row(row);
     }
     table
 }
 
-fn sensitivities(l: &Layer) -> [String; 3] {
+/// What each layer costs on the metric.
+fn metric(a: &Analysis) -> Table {
+    let mut table = Table::new(&[
+        ("layer", Side::Left),
+        ("operator", Side::Left),
+        ("only: same", Side::Right),
+        ("diverges", Side::Right),
+        ("without: same", Side::Right),
+        ("diverges", Side::Right),
+        ("share of the loss", Side::Left),
+    ]);
+    for l in &a.layers {
+        let share = a.advice.layers.iter().find(|s| s.what == l.node).map_or(0.0, |s| s.share);
+        let bar = if share >= MARKED { "█".repeat((share * BLOCKS).ceil() as usize) } else { String::new() };
+        let mut row = vec![l.node.clone(), l.op.clone()];
+        row.extend(sensitivities(l));
+        row.push(format!("{:3.0} % {bar}", 100.0 * share));
+        table.row(row);
+    }
+    table
+}
+
+fn sensitivities(l: &Layer) -> [String; 4] {
     let Some(s) = &l.sensitivity else { return Default::default() };
     let same = |s: &Score| number::percent(s.close.agreement);
-    let without = s.without.as_ref().map_or_else(|| "-".into(), same);
-    [same(&s.only), format!("{:.1e}", s.only.close.divergence), without]
+    let diverges = |s: &Score| format!("{:.1e}", s.close.divergence);
+    let none = || "-".to_owned();
+    let without = s.without.as_ref();
+    [same(&s.only), diverges(&s.only), without.map_or_else(none, same), without.map_or_else(none, diverges)]
 }
 
 fn finding(i: usize, f: &Finding) -> String {

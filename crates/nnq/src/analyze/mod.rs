@@ -177,7 +177,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
     };
     let clock = Instant::now();
     let mut findings = findings::find(&evidence, progress).at(place)?;
-    let mut advice = summary::advise(&evidence);
+    let mut advice = summary::advise(&evidence, &findings);
     if job.trials {
         let mut trier = repair::Trier::new(&graph, digest, &evidence);
         findings::try_all(&mut findings, &mut trier, progress).at(place)?;

@@ -24,6 +24,8 @@ const SAMPLES: usize = 64;
 const FAR: f64 = 0.25;
 /// By how much the statistics must be nearer with another preprocessing.
 const NEARER: f64 = 4.0;
+/// Of two other ways the later one must leave less than this share of what the earlier, simpler one leaves.
+const SIMPLER: f64 = 0.5;
 /// By how many shares of 1 accuracy must be better with another preprocessing, where there are no statistics.
 const BETTER: f64 = 0.2;
 
@@ -121,7 +123,8 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
                 Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
                 other => other.ok(),
             };
-            if let Some(d) = d.filter(|d| best.as_ref().is_none_or(|b| *d < b.0)) {
+            // An earlier one is simpler.
+            if let Some(d) = d.filter(|d| best.as_ref().is_none_or(|b| *d < SIMPLER * b.0)) {
                 best = Some((d, p));
             }
         }
@@ -150,7 +153,7 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
             other => other.ok().and_then(|j| j.float().top1),
         };
-        if let Some(t) = top1.filter(|t| best.as_ref().is_none_or(|b| *t > b.0)) {
+        if let Some(t) = top1.filter(|t| best.as_ref().is_none_or(|b| 1.0 - *t < SIMPLER * (1.0 - b.0))) {
             best = Some((t, p));
         }
     }

@@ -1,7 +1,7 @@
 //! Where most of the loss comes from, in a paragraph, and what to try.
 use super::{
     Evidence,
-    findings::{Finding, Severity},
+    findings::{Finding, FindingKind, Severity},
     repair::{Repair, Trier},
 };
 use crate::{
@@ -45,7 +45,9 @@ const GOOD: f64 = 0.01;
 const WORTH: f64 = 0.15;
 
 /// Shares of causes and layers, and options.
-pub(super) fn advise(e: &Evidence) -> Advice {
+pub(super) fn advise(e: &Evidence, findings: &[Finding]) -> Advice {
+    // On wrong numbers nothing can be tried.
+    let wrong = findings.iter().any(|f| f.kind == FindingKind::WrongPreprocessing);
     let weight = |i: usize| match &e.layers[i].sensitivity {
         Some(s) => s.only.close.divergence,
         None => e.losses[i].own.ratio(),
@@ -64,7 +66,8 @@ pub(super) fn advise(e: &Evidence) -> Advice {
     }
     layers.sort_by(|a, b| b.share.total_cmp(&a.share));
     causes.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let tries = if e.score.close.agreement >= 1.0 - GOOD { Vec::new() } else { options(e, &causes, &layers) };
+    let little = e.score.close.agreement >= 1.0 - GOOD;
+    let tries = if little || wrong { Vec::new() } else { options(e, &causes, &layers) };
     let causes = causes.into_iter().map(|(c, share)| Share { what: c.to_string(), share }).collect();
     Advice { text: String::new(), causes, layers, tries }
 }

@@ -1,7 +1,7 @@
 //! Normalisations that stayed in the network: they run in floating point between codes.
 use super::{Evidence, Finding, FindingKind, Repair, Severity};
 use crate::{
-    ir::{Graph, Node, Op, op::Binary},
+    ir::{Graph, Node, Op, ValueId, op::Binary},
     quant::analysis::{Cause, channels::dominance},
 };
 
@@ -67,6 +67,11 @@ pub(super) fn find(e: &Evidence) -> Vec<Finding> {
         found.push(f);
     }
     found
+}
+
+/// Whether a normalisation reads a value.
+pub(super) fn reads(graph: &Graph, v: ValueId) -> bool {
+    graph.consumers()[v.0 as usize].iter().any(|(n, _)| normalises(graph, graph.node(*n)))
 }
 
 /// A batch normalisation, or a product or sum with one constant for each channel of a feature map.

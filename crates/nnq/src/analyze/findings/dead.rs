@@ -34,12 +34,9 @@ pub(super) fn ranges(e: &Evidence) -> Result<Vec<Finding>> {
             widths.len()
         );
         let present = e.job.recipe.activation.range;
-        let methods = [
-            RangeMethod::Percentile { p: 99.99 },
-            RangeMethod::Percentile { p: 99.0 },
-            RangeMethod::Norm,
-            RangeMethod::MovingAverage { c: 0.01 },
-        ];
+        // As many values are left out as twice the samples that stretch it have.
+        let p = 100.0 - (200.0 * wide as f64 / widths.len() as f64).max(0.01);
+        let methods = [RangeMethod::Percentile { p }, RangeMethod::Norm, RangeMethod::MovingAverage { c: 0.01 }];
         let repairs = methods
             .into_iter()
             .filter(|m| *m != present)

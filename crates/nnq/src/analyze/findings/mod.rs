@@ -123,6 +123,10 @@ impl Finding {
 /// What looking at the evidence answers.
 pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>> {
     let mut all = preprocessing::find(e, progress)?;
+    if !all.is_empty() {
+        // Whatever else is seen is seen on wrong numbers.
+        return Ok(all);
+    }
     all.extend(outlier::weights(e)?);
     all.extend(outlier::activations(e));
     all.extend(dead::ranges(e)?);
@@ -135,8 +139,8 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
     Ok(all)
 }
 
-/// How much better the best option must be than an earlier one to be preferred, as a ratio of the divergence.
-const CLEARLY: f64 = 1.5;
+/// A simpler option is as good as the best one when it gains this share of what that gains.
+const AS_GOOD: f64 = 0.9;
 
 /// Tries the options of findings that cost accuracy, and chooses.
 ///
@@ -151,7 +155,9 @@ pub(super) fn try_all(findings: &mut [Finding], trier: &mut Trier, progress: &mu
         }
         let after = |r: &Repair| r.trial.as_ref().map_or(f64::INFINITY, |t| t.after.close.divergence);
         let best = all.iter().map(after).fold(f64::INFINITY, f64::min);
-        let chosen = all.iter().position(|r| after(r) <= CLEARLY * best).unwrap_or(0);
+        let before = all.iter().find_map(|r| r.trial.as_ref()).map_or(best, |t| t.before.close.divergence);
+        let enough = best + (1.0 - AS_GOOD) * (before - best).max(0.0);
+        let chosen = all.iter().position(|r| after(r) <= enough).unwrap_or(0);
         f.repair = all.swap_remove(chosen);
         // What was tried and did not help is no repair.
         if f.repair.trial.as_ref().is_some_and(|t| !t.helps()) {

@@ -15,7 +15,7 @@ const DOMINANT: f64 = 8.0;
 const FINE_WEIGHTS: f64 = 30.0;
 /// A channel is lost that uses less than this share of the grid.
 const LOST: f64 = 1.0 / 16.0;
-/// Values whose rounding is better than this, in dB, and ...
+/// Values need no repair where rounding leaves so many dB of half of the channels.
 const FINE_VALUES: f64 = 40.0;
 
 /// Weights with one scale per tensor.
@@ -66,7 +66,7 @@ pub(super) fn activations(e: &Evidence) -> Vec<Finding> {
         if ratio < DOMINANT || lost * 2 < ranges.len() {
             continue;
         }
-        // Of the channels that the rounding leaves the least of, half.
+        // What rounding leaves of each channel, in dB.
         let noise = f64::from(grid.scale).powi(2) / 12.0;
         let mut each: Vec<f64> = live
             .iter()
@@ -83,6 +83,10 @@ pub(super) fn activations(e: &Evidence) -> Vec<Finding> {
              than a sixteenth of the codes",
             ranges.len()
         );
+        if e.float.find(&loss.unit.output.name).is_some_and(|v| super::batchnorm::reads(e.float, v)) {
+            // Scaled apart right behind: that is another finding.
+            continue;
+        }
         let readers = e.float.find(&loss.unit.output.name).map_or_else(Vec::new, |v| readers(e.float, v));
         let mut repairs = Vec::new();
         if !e.job.recipe.equalize && e.job.stats.is_none() {
