@@ -25,7 +25,7 @@ pub fn rows() -> Vec<Row> {
         fails("no data to analyze with", sound, "analyze m.onnx", 2, &["--data"]),
         fails("data to analyze with that is missing", sound, "analyze m.onnx --data nowhere", 1, &["nowhere", "No such file"]),
         fails("nothing to measure", sound, "analyze m.onnx --data data --measure 0", 2, &["--measure"]),
-        fails("statistics and nothing to measure on", |f| { sound(f); nnq(f, "calibrate m.onnx --data data -o s.qstats"); }, "analyze m.onnx --stats s.qstats", 2, &["--data"]),
+        fails("statistics and nothing to measure on", |f| { sound(f); nnq(f, "calibrate m.onnx --data data -o s.qstats"); }, "analyze m.onnx --stats s.qstats", 2, &["--eval"]),
         fails("balanced layers and statistics, analyzed", |f| { sound(f); nnq(f, "calibrate m.onnx --data data -o s.qstats"); }, "analyze m.onnx --stats s.qstats --eval data --equalize", 2, &["s.qstats", "give --data"]),
         fails("evaluation without labels, analyzed", |f| { sound(f); (0..3).for_each(|i| put(f, &format!("plain/{i}.bmp"), bmp(32, 32, i))); }, "analyze m.onnx --data data --eval plain", 2, &["m.onnx", "no labels"]),
         fails("a quantized model analyzed", quantized, "analyze q.onnx --data data", 2, &["q.onnx", "quantized already", "float model"]),

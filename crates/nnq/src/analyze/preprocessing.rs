@@ -24,8 +24,10 @@ const SAMPLES: usize = 64;
 const FAR: f64 = 0.25;
 /// By how much the statistics must be nearer with another preprocessing.
 const NEARER: f64 = 4.0;
-/// Of two other ways the later one must leave less than this share of what the earlier, simpler one leaves.
+/// Of two other ways the later, less simple one must leave less than this share of the distance, or be right on so many more samples (in shares
+/// of 1).
 const SIMPLER: f64 = 0.5;
+const MORE: f64 = 0.05;
 /// By how many shares of 1 accuracy must be better with another preprocessing, where there are no statistics.
 const BETTER: f64 = 0.2;
 
@@ -153,7 +155,7 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
             other => other.ok().and_then(|j| j.float().top1),
         };
-        if let Some(t) = top1.filter(|t| best.as_ref().is_none_or(|b| 1.0 - *t < SIMPLER * (1.0 - b.0))) {
+        if let Some(t) = top1.filter(|t| best.as_ref().is_none_or(|b| *t > b.0 + MORE)) {
             best = Some((t, p));
         }
     }

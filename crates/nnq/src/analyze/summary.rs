@@ -9,7 +9,7 @@ use crate::{
     quant::{
         analysis::Cause,
         range::RangeMethod,
-        recipe::{SumOperands, WeightGranularity},
+        recipe::{Edge, SumOperands, WeightGranularity},
         rounder::Rounding,
         weights::WeightRange,
     },
@@ -85,6 +85,10 @@ fn options(e: &Evidence, causes: &[(Cause, f64)], layers: &[Share]) -> Vec<Repai
         if recipe.weight.bits < 8 && recipe.weight.range == WeightRange::AbsMax {
             all.push(Repair::flag("--weight-range mse", recipe, |r| r.weight.range = WeightRange::Mse { p: 2.4 }));
         }
+    }
+    let few = recipe.weight.bits < 8 || recipe.activation.bits < 8;
+    if few && recipe.first == Edge::Same {
+        all.push(Repair::line("first = \"8bit\"", recipe, |r| r.first = Edge::EightBit));
     }
     let rounding = share(&[Cause::InputRounding, Cause::OutputRounding]);
     if rounding > WORTH && recipe.activation.bits < 8 {

@@ -140,7 +140,7 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
 }
 
 /// A simpler option is as good as the best one when it gains this share of what that gains.
-const AS_GOOD: f64 = 0.9;
+const AS_GOOD: f64 = 0.98;
 
 /// Tries the options of findings that cost accuracy, and chooses.
 ///
