@@ -22,6 +22,8 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Turn a float model into an 8-bit one
     Quantize(Quantize),
+    /// Say where accuracy goes when a model is quantized, why, and which option repairs it
+    Analyze(Analyze),
     /// Measure the accuracy of a model
     Eval(Eval),
     /// Prepare a quantized model for this machine: a file that is ready to run as soon as it is mapped
@@ -108,20 +110,11 @@ pub struct Quantize {
     #[command(flatten)]
     pub reading: Reading,
     #[command(flatten)]
-    pub samples: Samples,
-    /// How a value's range follows from its statistics: minmax, moving-average[:C], percentile[:P], entropy, mse[:P],
-    /// norm [default: as the recipe says]
-    #[arg(long, value_name = "METHOD")]
-    pub range: Option<nnq::quant::range::RangeMethod>,
+    pub choice: Choice,
     /// Find the ranges of what layers read at run time, from the numbers that come: needs no data; layers that are no
     /// products stay in floating point
     #[arg(long, conflicts_with_all = ["range", "stats"])]
     pub dynamic: bool,
-    #[command(flatten)]
-    pub method: Method,
-    /// Choices and per-layer overrides [default: the built-in recipe]
-    #[arg(long, value_name = "FILE.toml")]
-    pub recipe: Option<PathBuf>,
     /// Labelled data: measure the accuracy before and after on it
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,
@@ -146,6 +139,44 @@ pub struct Quantize {
     /// The quantized model to write
     #[arg(short, long, value_name = "OUT.onnx")]
     pub out: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Arguments of `nnq analyze`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  nnq analyze net.onnx --data cifar --eval cifar --preprocess cifar10 --bits w4a4
+
+The model is quantized in memory as 'nnq quantize' with the same options would. See docs/analyze.md for what the columns mean.")]
+pub struct Analyze {
+    /// The float model, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    #[arg(long, value_name = "DIR", required_unless_present = "stats")]
+    pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// Data to measure on, labelled [default: the calibration data, with its labels if it has some]
+    #[arg(long, value_name = "DIR", required_unless_present = "data")]
+    pub eval: Option<PathBuf>,
+    /// Samples that layers are measured on, at most
+    #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..))]
+    pub measure: u32,
+    /// Do not measure each layer alone and left out: faster
+    #[arg(long)]
+    pub no_sensitivity: bool,
+    /// Do not try the options that are named: faster
+    #[arg(long)]
+    pub no_trials: bool,
+    /// Use these statistics instead of calibrating
+    #[arg(long, value_name = "FILE.qstats")]
+    pub stats: Option<PathBuf>,
+    #[command(flatten)]
+    pub threads: Threads,
     #[command(flatten)]
     pub output: Output,
 }
@@ -353,6 +384,38 @@ pub struct Explain {
     pub range: Option<String>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// How to quantize: a recipe, and what overrules it.
+#[derive(Debug, Args)]
+pub struct Choice {
+    #[command(flatten)]
+    pub samples: Samples,
+    /// How a value's range follows from its statistics: minmax, moving-average[:C], percentile[:P], entropy, mse[:P],
+    /// norm [default: as the recipe says]
+    #[arg(long, value_name = "METHOD")]
+    pub range: Option<nnq::quant::range::RangeMethod>,
+    #[command(flatten)]
+    pub method: Method,
+    /// Choices and per-layer overrides [default: the built-in recipe]
+    #[arg(long, value_name = "FILE.toml")]
+    pub recipe: Option<PathBuf>,
+}
+
+impl Choice {
+    /// The recipe with everything that was asked for.
+    ///
+    /// # Errors
+    /// When the file cannot be read or a choice makes no sense.
+    pub fn recipe(&self) -> nnq::Result<nnq::quant::recipe::Recipe> {
+        use nnq::quant::recipe::Recipe;
+        let mut recipe = self.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
+        self.samples.apply(&mut recipe);
+        self.method.apply(&mut recipe);
+        recipe.activation.range = self.range.unwrap_or(recipe.activation.range);
+        recipe.check()?;
+        Ok(recipe)
+    }
 }
 
 /// Choices of `nnq quantize` that overrule the recipe.

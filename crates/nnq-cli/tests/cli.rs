@@ -2,8 +2,8 @@
 use serde_json::Value;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 10] =
-    ["demo", "inspect", "calibrate", "quantize", "eval", "compile", "run", "bench", "zoo", "explain"];
+const COMMANDS: [&str; 11] =
+    ["demo", "inspect", "calibrate", "quantize", "analyze", "eval", "compile", "run", "bench", "zoo", "explain"];
 
 fn nnq(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).output().expect("nnq starts")

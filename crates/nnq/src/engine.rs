@@ -26,9 +26,15 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What suits a graph: integers where it is quantized, floating point where not.
+    /// What suits a graph: integers where it is quantized, floating point where not; the simulator where codes have more bits than the integer
+    /// engine runs.
     pub fn for_graph(graph: &Graph) -> Self {
-        if is_quantized(graph) { Self::Int } else { Self::Float }
+        let wide = graph.values().any(|(_, v)| v.quant.as_ref().is_some_and(|q| (9..=16).contains(&q.qtype.bits)));
+        match (is_quantized(graph), wide) {
+            (false, _) => Self::Float,
+            (true, false) => Self::Int,
+            (true, true) => Self::Sim,
+        }
     }
 }
 

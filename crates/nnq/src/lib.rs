@@ -1,6 +1,7 @@
 //! nnq: neural-network quantization. ONNX in, integers out.
 #![forbid(unsafe_code)]
 
+pub mod analyze;
 pub mod bench;
 pub mod data;
 pub mod demo;

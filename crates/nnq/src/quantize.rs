@@ -481,42 +481,67 @@ fn prepare(
     progress: &mut Progress,
 ) -> Result<Prepared> {
     let place = || job.model.display();
-    let balanced = before_calibration(job, graph, messages, progress)?;
+    let (file, samples) = (job.stats.as_deref(), job.samples.as_ref());
+    let resume = unfinished(&job.out);
+    let means = Means { threads: job.threads, cancel: job.cancel.as_ref(), deadline: None, resume: Some(&resume) };
     let clock = Instant::now();
-    let wanted = job.recipe.needs_statistics();
-    let stats = match (&job.stats, &job.samples) {
-        (Some(path), _) if !wanted => {
-            return Err(Error::usage(
-                "the recipe finds the grids of activations at run time: statistics are of no use",
-            )
-            .at(path.display())
-            .cure("leave out --stats, or the dynamic mode"));
-        }
+    let (balanced, stats) =
+        calibrated(graph, digest, &job.recipe, (file, samples), means, messages, progress).at(place)?;
+    let calibrate_seconds = clock.elapsed().as_secs_f64();
+    let quantized = annotate_with(&balanced, &stats, &job.recipe, samples, means, progress).at(place)?;
+    Ok(Prepared { balanced, stats: Arc::new(stats), quantized: Arc::new(quantized), calibrate_seconds })
+}
+
+/// The network balanced as the recipe says, and the statistics of its values: from a file, which must be of the model with this digest, or collected on
+/// samples.
+///
+/// # Errors
+/// When there is neither, or a file where there can be none; as [`balanced`], [`calibrate`] and [`Stats::read`].
+pub(crate) fn calibrated(
+    graph: &Arc<Graph>,
+    digest: [u8; 32],
+    recipe: &Recipe,
+    (file, samples): (Option<&Path>, Option<&Samples>),
+    means: Means,
+    messages: &mut Vec<String>,
+    progress: &mut Progress,
+) -> Result<(Arc<Graph>, Stats)> {
+    let useless = |cause: &str, cure: &str| {
+        let place = file.map(|f| f.display().to_string()).unwrap_or_default();
+        Err(Error::usage(cause).at(place).cure(cure))
+    };
+    if file.is_some() && (recipe.equalize || recipe.absorb || recipe.smooth.is_some()) {
+        return useless(
+            "the recipe balances layers, which changes what statistics are of",
+            "give --data instead of --stats, or leave out equalize, smooth and absorb",
+        );
+    }
+    if file.is_some() && !recipe.needs_statistics() {
+        return useless(
+            "the recipe finds the grids of activations at run time: statistics are of no use",
+            "leave out --stats, or the dynamic mode",
+        );
+    }
+    let graph = balanced(graph, recipe, samples, means, progress, messages)?;
+    let stats = match (file, samples) {
         (Some(path), _) => {
             let stats = Stats::read(path)?;
             if stats.meta.model != digest {
-                return Err(Error::usage("the statistics were collected from another model file")
-                    .at(path.display())
-                    .cure("calibrate this model"));
+                return useless("the statistics were collected from another model file", "calibrate this model");
             }
             stats
         }
         // Nothing has to be known of activations.
-        (None, _) if !wanted => Stats::new(digest, String::new()),
+        (None, _) if !recipe.needs_statistics() => Stats::new(digest, String::new()),
         (None, Some(samples)) => {
-            calibrate(&balanced, digest, samples, &job.recipe, job.threads, job.cancel.clone(), progress).at(place)?
+            calibrate(&graph, digest, samples, recipe, means.threads, means.cancel.cloned(), progress)?
         }
         (None, None) => {
             return Err(Error::usage("neither data nor statistics to calibrate with")
                 .cure("give --data or --stats, or quantize with --dynamic, which needs neither"));
         }
     };
-    let calibrate_seconds = clock.elapsed().as_secs_f64();
-    let resume = unfinished(&job.out);
-    let cancel = job.cancel.as_ref();
-    let means = Means { threads: job.threads, cancel, deadline: None, resume: Some(&resume) };
-    let quantized = annotate_with(&balanced, &stats, &job.recipe, job.samples.as_ref(), means, progress).at(place)?;
-    Ok(Prepared { balanced, stats: Arc::new(stats), quantized: Arc::new(quantized), calibrate_seconds })
+    Ok((graph, stats))
 }
 
 /// A network that is quantized by a recipe.
@@ -557,28 +582,12 @@ fn unpacked(weights: &[WeightRow], job: &Job) -> Option<String> {
     Some(format!("{numbers} codes ({}) take a byte each in the file, {why}", grids.join(", ")))
 }
 
-/// The model as the recipe wants it before it is calibrated.
-fn before_calibration(
-    job: &Job,
-    graph: &Arc<Graph>,
-    messages: &mut Vec<String>,
-    progress: &mut Progress,
-) -> Result<Arc<Graph>> {
-    let changes = job.recipe.equalize || job.recipe.absorb || job.recipe.smooth.is_some();
-    if let Some(path) = job.stats.as_ref().filter(|_| changes) {
-        return Err(Error::usage("the recipe balances layers, which changes what statistics are of")
-            .at(path.display())
-            .cure("give --data instead of --stats, or leave out equalize, smooth and absorb"));
-    }
-    let means = Means { threads: job.threads, cancel: job.cancel.as_ref(), ..Means::default() };
-    balanced(graph, &job.recipe, job.samples.as_ref(), means, progress, messages).at(|| job.model.display())
-}
-
 /// The answers that count: among the data's classes where these are fewer than the outputs.
 fn judged(report: &EvalReport) -> &[bool] {
     report.correct_restricted.as_deref().unwrap_or(&report.correct)
 }
 
+/// An error once somebody asked to stop.
 pub(crate) fn check(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
         Some(c) if c.load(std::sync::atomic::Ordering::Relaxed) => {

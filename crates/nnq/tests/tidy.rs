@@ -22,6 +22,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("quant::observer", &["error", "ir", "quant::observer"]),
     ("quant::range", &["error", "ir", "quant::observer"]),
     // Facades: what the faces call.
+    ("analyze", ANY),
     ("bench", ANY),
     ("demo", ANY),
     ("engine", ANY),
@@ -37,8 +38,8 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("lib", ANY),
 ];
 const ANY: &[&str] = &[
-    "data", "error", "exec", "formats", "ir", "quant", "bench", "demo", "engine", "eval", "inspect", "quantize", "run",
-    "staging", "machine", "tune", "zoo",
+    "data", "error", "exec", "formats", "ir", "quant", "analyze", "bench", "demo", "engine", "eval", "inspect",
+    "quantize", "run", "staging", "machine", "tune", "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

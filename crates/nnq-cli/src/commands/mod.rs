@@ -1,4 +1,5 @@
 //! One file per command: arguments into a call of the library, its report into a table or JSON.
+mod analyze;
 mod bench;
 mod calibrate;
 mod compile;
@@ -42,6 +43,7 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Calibrate(args) => calibrate::run(args, interrupt),
         Command::Quantize(args) => quantize::run(args, interrupt),
+        Command::Analyze(args) => analyze::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),
         Command::Compile(args) => compile::run(args),
         Command::Run(args) => run::run(args),

@@ -7,10 +7,7 @@ use crate::{
 use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
-    quant::{
-        recipe::{ActivationMode, Recipe},
-        report::LayerLoss,
-    },
+    quant::{recipe::ActivationMode, report::LayerLoss},
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
 };
@@ -22,16 +19,11 @@ const WORST: usize = 5;
 /// Runs the command.
 pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
-    let mut recipe = args.recipe.as_deref().map_or_else(|| Ok(Recipe::default()), Recipe::load)?;
-    args.samples.apply(&mut recipe);
-    args.method.apply(&mut recipe);
-    if let Some(range) = args.range {
-        recipe.activation.range = range;
-    }
+    let mut recipe = args.choice.recipe()?;
     if args.dynamic {
         recipe.activation.mode = ActivationMode::Dynamic;
+        recipe.check()?;
     }
-    recipe.check()?;
     let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;
     let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
     let classes = || args.reading.classes.as_deref().map(data::read_classes).transpose();

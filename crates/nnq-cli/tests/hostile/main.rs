@@ -4,6 +4,7 @@
 //! To add a case: one [`Row`] in the table of its kind.
 #![allow(clippy::print_stderr)]
 
+mod analyze;
 mod commands;
 mod data;
 mod files;
@@ -43,6 +44,11 @@ fn data_files() {
 #[test]
 fn compiled_plans() {
     all(&plans::rows());
+}
+
+#[test]
+fn analyses() {
+    all(&analyze::rows());
 }
 
 #[test]

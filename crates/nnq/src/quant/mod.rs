@@ -1,4 +1,5 @@
 //! Floor 3: quantization.
+pub mod analysis;
 pub mod balance;
 pub mod calibrate;
 pub mod channels;

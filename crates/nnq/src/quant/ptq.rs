@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Quantized {
     /// Annotated values, codes in constants.
     pub graph: Graph,
+    /// The float network with the nodes and values of `graph`: where a value is rounded twice, it has an `Identity` more than the one that was given.
+    pub float: Arc<Graph>,
     /// Repairs and refusals.
     pub messages: Vec<String>,
 }
@@ -48,8 +50,6 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Resu
 
 /// A graph whose activations have their grids, and whose weights get theirs.
 pub struct Start {
-    /// The float network, with the nodes that [`Start::graph`] has.
-    pub float: Arc<Graph>,
     out: Quantized,
     layers: Layers,
     seed: u64,
@@ -97,7 +97,7 @@ impl Start {
                 None => graph.clone(),
             };
         let graph = &*float;
-        let mut out = Quantized { graph: graph.clone(), messages: Vec::new() };
+        let mut out = Quantized { graph: graph.clone(), float: float.clone(), messages: Vec::new() };
         let placement = place::place(graph, &layers.modes, recipe.logits == Logits::Int8);
         if placement.products.is_empty() {
             return Err(Error::usage("no layer of the model can be quantized").cure(
@@ -134,7 +134,6 @@ impl Start {
             out.messages.push(format!("the recipe's override {unused} applies to no layer of this model"));
         }
         let mut start = Self {
-            float: float.clone(),
             out,
             layers,
             seed: recipe.seed,
@@ -172,6 +171,10 @@ impl Start {
             ));
         }
         Ok(())
+    }
+    /// The float network, with the nodes that [`Start::graph`] has.
+    pub fn float(&self) -> &Arc<Graph> {
+        &self.out.float
     }
     /// The graph as far as it is quantized.
     pub fn graph(&self) -> &Graph {
@@ -451,7 +454,7 @@ fn constant(graph: &mut Graph, name: &str, old: ValueId, codes: Arc<Tensor>, par
 }
 
 /// The largest bias code that leaves the accumulator room for the products.
-const BIAS_LIMIT: f64 = (1u64 << 30) as f64;
+pub(crate) const BIAS_LIMIT: f64 = (1u64 << 30) as f64;
 
 /// Wider weight scales where a bias would not fit its 32 bits; `None` when all fit.
 fn widen(params: &QParams, bias: &Tensor, sx: f32, channels: usize) -> Option<(QParams, usize)> {

@@ -51,7 +51,7 @@ pub struct How<'a> {
 /// As [`super::ptq::quantize`], and what running the samples answers.
 pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: How) -> Result<Quantized> {
     let mut start = Start::new(graph, statistics, recipe)?;
-    let graph = &start.float.clone();
+    let graph = &start.float().clone();
     let products = start.products.clone();
     let How { threads, inputs, batch, count, buffer, mut log, check, tick } = how;
     if let Some(done) = log.as_ref().map(Log::len).filter(|&n| n > 0) {

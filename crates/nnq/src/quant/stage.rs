@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     exec::{
         float, int,
-        lower::{self, Profile, Repr, StepKind},
+        lower::{self, Profile},
         sim,
     },
     ir::{Graph, NodeId, Patch, QParams, Tensor, ValueId},
@@ -90,10 +90,7 @@ impl Stage {
             return Ok(Prefix::Here(graph.value(v).quant.clone()));
         }
         let program = Arc::new(lower::lower(&part(graph, self.at, v)?, Profile::default())?);
-        let wide_value = program.values.iter().any(|v| matches!(&v.repr, Repr::Code(g) if g.qtype.bits > 8));
-        let wide_weight =
-            program.steps.iter().any(|s| matches!(&s.kind, StepKind::Product(p) if p.weight_qtype.bits > 8));
-        if wide_value || wide_weight {
+        if !program.fits_bytes() {
             return Ok(Prefix::Sim(Box::new(sim::Session::new(program, self.threads)?)));
         }
         let options = int::Options { threads: self.threads, ..int::Options::default() };

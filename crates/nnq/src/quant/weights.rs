@@ -293,7 +293,7 @@ pub fn pack(codes: &[i32], shape: &[usize], q: QType) -> Result<Tensor> {
     }
 }
 
-pub(super) fn reals(weights: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
+pub(crate) fn reals(weights: &Tensor) -> Result<std::borrow::Cow<'_, [f32]>> {
     if let Ok(x) = weights.as_slice::<f32>() {
         return Ok(x.into());
     }

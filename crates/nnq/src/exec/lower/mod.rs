@@ -311,6 +311,12 @@ impl Step {
 }
 
 impl Program {
+    /// Whether all codes, of values and of weights, have 8 bits at most: what the integer engine runs.
+    pub fn fits_bytes(&self) -> bool {
+        let value = |v: &ProgValue| !matches!(&v.repr, Repr::Code(g) if g.qtype.bits > 8);
+        let weight = |s: &Step| !matches!(&s.kind, StepKind::Product(p) if p.weight_qtype.bits > 8);
+        self.values.iter().all(value) && self.steps.iter().all(weight)
+    }
     /// The grid of a slot that holds codes.
     ///
     /// # Errors
