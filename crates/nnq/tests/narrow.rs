@@ -7,10 +7,7 @@ use bytes::Bytes;
 use networks::{bits, program, simulate};
 use nnq::{
     exec::{int, lower::Profile},
-    ir::{
-        DType, Graph, Op, QParams, QType, Shape, Tensor, ValueId,
-        op::{ConvAttrs, Unary},
-    },
+    ir::{DType, Graph, Op, QParams, QType, Shape, Tensor, ValueId, op::ConvAttrs},
 };
 use nnq_kernels::Isa;
 use std::sync::Arc;
@@ -70,7 +67,6 @@ impl Net {
     fn of(weight: QType) -> Graph {
         let mut n = Self::new(96, weight);
         n.conv([101, 96, 3, 3], 1);
-        n.layer(Op::Unary(Unary::Relu), None, Some(0.05));
         n.conv([300, 101, 1, 1], 1);
         n.conv([300, 1, 3, 3], 300);
         n.conv([130, 150, 3, 3], 2);
