@@ -41,7 +41,9 @@ impl Net {
             false => Tensor::of(shape, (0..n).map(|i| code(i) as u8).collect()),
         };
         let w = self.g.add_constant("w", Arc::new(t));
-        let mut p = QParams::channel(q, axis, (0..shape[axis]).map(|i| 0.001 + i as f32 / 65536.0).collect());
+        // The same range of real numbers for every grid.
+        let scale = |i: usize| (0.001 + i as f32 / 65536.0) * 256.0 / q.levels() as f32;
+        let mut p = QParams::channel(q, axis, (0..shape[axis]).map(scale).collect());
         if !q.signed {
             p.zero_point = (0..shape[axis]).map(|i| (number(i) % q.levels() as usize) as i32).collect();
         }
