@@ -7,10 +7,7 @@ use bytes::Bytes;
 use networks::{bits, program, simulate};
 use nnq::{
     exec::{int, lower::Profile},
-    ir::{
-        DType, Graph, Op, QParams, QType, Shape, Tensor, ValueId,
-        op::{ConvAttrs, Unary},
-    },
+    ir::{DType, Graph, Op, QParams, QType, Shape, Tensor, ValueId, op::ConvAttrs},
 };
 use nnq_kernels::Isa;
 use std::sync::Arc;
@@ -44,7 +41,9 @@ impl Net {
             false => Tensor::of(shape, (0..n).map(|i| code(i) as u8).collect()),
         };
         let w = self.g.add_constant("w", Arc::new(t));
-        let mut p = QParams::channel(q, axis, (0..shape[axis]).map(|i| 0.001 + i as f32 / 65536.0).collect());
+        // The same range of real numbers for every grid.
+        let scale = |i: usize| (0.001 + i as f32 / 65536.0) * 256.0 / q.levels() as f32;
+        let mut p = QParams::channel(q, axis, (0..shape[axis]).map(scale).collect());
         if !q.signed {
             p.zero_point = (0..shape[axis]).map(|i| (number(i) % q.levels() as usize) as i32).collect();
         }
@@ -70,7 +69,6 @@ impl Net {
     fn of(weight: QType) -> Graph {
         let mut n = Self::new(96, weight);
         n.conv([101, 96, 3, 3], 1);
-        n.layer(Op::Unary(Unary::Relu), None, Some(0.05));
         n.conv([300, 101, 1, 1], 1);
         n.conv([300, 1, 3, 3], 300);
         n.conv([130, 150, 3, 3], 2);
