@@ -71,7 +71,8 @@ impl From<WeightRange> for String {
 /// Up to this many bits the plane of both ends has a valley for each zero point, and neighbouring ones are searched on
 /// their own.
 const FEW_LEVELS: u8 = 4;
-/// Of up to this many values every zero point is searched: the error of a block of 16 is so rough that the best one may lie anywhere.
+/// Of up to this many values every zero point is searched, also where they have one sign: the error of a block of 16 is so rough that a wider step that
+/// wastes a code may be a fifth better.
 const FEW_VALUES: usize = 256;
 
 /// What weights become.
@@ -182,7 +183,8 @@ fn one(values: &[f32], grid: Scheme, range: WeightRange) -> Result<Option<(f32, 
         let (t, value) = along(1.0, Effort::WEIGHTS, |t| price(Range { lo: r.lo * t, hi: r.hi * t }));
         (value, Range { lo: r.lo * t, hi: r.hi * t })
     };
-    let best = if grid.symmetric || lo == 0.0 || hi == 0.0 {
+    let few = values.len() <= FEW_VALUES && grid.qtype.bits <= FEW_LEVELS;
+    let best = if grid.symmetric || (lo == 0.0 || hi == 0.0) && !few {
         shrink(all).1
     } else {
         let [below, above] = plane([-all.lo, all.hi], Effort::WEIGHTS, None, |[b, a]| price(Range { lo: -b, hi: a }));
@@ -200,7 +202,6 @@ fn one(values: &[f32], grid: Scheme, range: WeightRange) -> Result<Option<(f32, 
                 };
                 shrink(Range::of_grid(grid, cover(all.hi, p).max(cover(all.lo, n)), z))
             };
-            let few = values.len() <= FEW_VALUES;
             let reach = if few { grid.qtype.max() - grid.qtype.min() } else { 1 };
             let zeros = (near - reach).max(grid.qtype.min())..=(near + reach).min(grid.qtype.max());
             let all = zeros.map(from).chain([(price(found), found)]);
