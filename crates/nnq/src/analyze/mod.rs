@@ -241,7 +241,7 @@ fn look(
     let mut layers = Layers::new(float.clone(), program, job.threads)?;
     let fixed = float.inputs.first().and_then(|&v| float.value(v).shape.as_ref()?.0.first()?.fixed());
     let each = judge.batch(0..1)?.len().max(1);
-    let batch = fixed.unwrap_or((AT_ONCE / each).clamp(1, 8));
+    let batch = fixed.unwrap_or((AT_ONCE / each).clamp(1, 8).min(judge.samples()));
     let count = judge.samples().min(LOOKED.max(batch)) / batch * batch;
     for from in (0..count).step_by(batch) {
         check(job.cancel.as_deref())?;

@@ -24,10 +24,9 @@ const SAMPLES: usize = 64;
 const FAR: f64 = 0.25;
 /// By how much the statistics must be nearer with another preprocessing.
 const NEARER: f64 = 4.0;
-/// Of two other ways the later, less simple one must leave less than this share of the distance, or be right on so many more samples (in shares
-/// of 1).
-const SIMPLER: f64 = 0.5;
-const MORE: f64 = 0.05;
+/// An earlier, simpler way is as good as the best one up to so many times its distance, or so many shares of 1 less accuracy.
+const SIMPLER: f64 = 2.0;
+const MORE: f64 = 0.03;
 /// By how many shares of 1 accuracy must be better with another preprocessing, where there are no statistics.
 const BETTER: f64 = 0.2;
 
@@ -117,19 +116,17 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
     let with = |p: &Preprocess| Samples { dataset: samples.dataset.clone(), preprocess: p.clone() };
     if let Some(expected) = Expectation::of(e.raw) {
         let now = expected.distance(samples, e)?;
-        let mut best: Option<(f64, &Preprocess)> = None;
+        let mut others: Vec<(f64, &Preprocess)> = Vec::new();
         for (i, p) in all.iter().enumerate() {
             progress("checking preprocessing", i as u64, total);
             // What the data cannot be turned into is no candidate.
-            let d = match expected.distance(&with(p), e) {
+            match expected.distance(&with(p), e) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-                other => other.ok(),
-            };
-            // An earlier one is simpler.
-            if let Some(d) = d.filter(|d| best.as_ref().is_none_or(|b| *d < SIMPLER * b.0)) {
-                best = Some((d, p));
+                other => others.extend(other.ok().map(|d| (d, p))),
             }
         }
+        let least = others.iter().map(|o| o.0).fold(f64::INFINITY, f64::min);
+        let best = others.into_iter().find(|o| o.0 <= SIMPLER * least);
         if let Some((d, p)) = best.filter(|b| now > FAR && now > NEARER * b.0) {
             let cause = format!(
                 "the statistics that '{}' has of its inputs in training are far from those of the samples ({now:.2}), and near with other \
@@ -144,21 +141,19 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
     let float = e.judge.float().top1;
     let same = super::measured_on(e.job)?.preprocess == samples.preprocess;
     let Some(now) = float.filter(|&top1| same && top1 < 1.0 - BETTER) else { return Ok(Vec::new()) };
-    let mut best: Option<(f64, &Preprocess)> = None;
+    let mut others: Vec<(f64, &Preprocess)> = Vec::new();
     for (i, p) in all.iter().enumerate() {
         progress("checking preprocessing", i as u64, total);
         let data = Labelled { preprocess: p.clone(), ..super::measured_on(e.job)? };
         let choice = (SAMPLES.max(128), e.job.recipe.seed);
         let cancel = e.job.cancel.as_ref();
-        let graph = Arc::clone(e.float);
-        let top1 = match Judge::new(&graph, &data, false, choice, e.job.threads, cancel, &mut |_, _, _| {}) {
+        match Judge::new(e.float, &data, false, choice, e.job.threads, cancel, &mut |_, _, _| {}) {
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
-            other => other.ok().and_then(|j| j.float().top1),
-        };
-        if let Some(t) = top1.filter(|t| best.as_ref().is_none_or(|b| *t > b.0 + MORE)) {
-            best = Some((t, p));
+            other => others.extend(other.ok().and_then(|j| Some((j.float().top1?, p)))),
         }
     }
+    let most = others.iter().map(|o| o.0).fold(0.0, f64::max);
+    let best = others.into_iter().find(|o| o.0 >= most - MORE);
     let input = e.float.inputs.first().map_or("", |&v| &e.float.value(v).name);
     if let Some((t, p)) = best.filter(|b| b.0 > now + BETTER) {
         let cause = format!(

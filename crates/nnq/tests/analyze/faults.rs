@@ -358,7 +358,7 @@ fn wrong_preprocessing_of_a_folded_network() {
     (case.samples.preprocess, case.eval.preprocess) = (Preprocess::raw(), Preprocess::raw());
     let a = case.analyze();
     let f = only(&a, FindingKind::WrongPreprocessing);
-    assert_eq!(f.repair.option, "--preprocess FILE.toml with the lines\ndivide = 127.5\nmean = [1.0]");
+    assert_eq!(f.repair.option, "--preprocess FILE.toml with the lines\ndivide = 127.5\nmean = [1.0]", "{f:#?}");
     repairs(case, f, sound(recipe("")), 0.3);
 }
 
