@@ -357,7 +357,7 @@ impl Program {
 }
 
 /// The error where numbers have no grid that could be found as they come.
-pub(in crate::exec) fn no_range(value: &str) -> Error {
+pub(crate) fn no_range(value: &str) -> Error {
     Error::value(
         "some of its numbers are NaN or infinite, or their range is beyond binary32: no codes can stand for them",
     )

@@ -58,7 +58,7 @@ fn rows_of_numbers() {
     let x = net.live_input("N,6,T");
     let w = net.weight(&[10, 6, 5], 0);
     let b = net.bias(10);
-    let y = net.b.op("conv", Op::Conv(ConvAttrs { pads: vec![2, 2], ..Default::default() }), &[x, w, b]);
+    let y = net.b.op("conv", Op::Conv(ConvAttrs { pads: vec![2, 2], group: 1, ..Default::default() }), &[x, w, b]);
     agree(&net.finish(&[y]), &[2, 6, 31], 3);
     for (trans_b, k, n, rows) in [(true, 37, 19, 5), (false, 64, 33, 1), (false, 1, 1, 4), (true, 300, 10, 17)] {
         let mut net = Net::new(70 + k as u64);
