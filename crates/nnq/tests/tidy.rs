@@ -31,6 +31,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("numbers", ANY),
     ("quantize", ANY),
     ("run", ANY),
+    ("search", ANY),
     ("staging", &["error"]),
     ("machine", &[]),
     ("tune", ANY),
@@ -39,7 +40,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 const ANY: &[&str] = &[
     "data", "error", "exec", "formats", "ir", "quant", "analyze", "bench", "demo", "engine", "eval", "inspect",
-    "quantize", "run", "staging", "machine", "tune", "zoo",
+    "quantize", "run", "search", "staging", "machine", "tune", "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

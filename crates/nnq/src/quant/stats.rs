@@ -396,7 +396,7 @@ mod tests {
         assert!(Stats::from_bytes(&sealed(&[0xff; 64])).is_err());
         assert!(Stats::from_bytes(&sealed(&[body, &[0]].concat())).is_err());
         let mut newer = good.clone();
-        newer[8] = 2;
+        newer[8] = FORMAT as u8 + 1;
         assert_eq!(Stats::from_bytes(&newer).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
