@@ -256,7 +256,7 @@ pub(crate) fn fixed_batch(graph: &Graph) -> Option<usize> {
 }
 
 /// The most bytes of samples that are kept at a value inside a network.
-const INSIDE: u64 = 1 << 30;
+const INSIDE: u64 = 320 << 20;
 
 /// Samples that run at once while layers are rounded.
 const KEPT: usize = 32;

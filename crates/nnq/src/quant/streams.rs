@@ -37,7 +37,7 @@ pub fn split(graph: &Graph, recipe: &Recipe, modes: &[Mode], bits: impl Fn(Value
     let placement = place::place(graph, modes, false);
     let consumers = graph.consumers();
     let mut out = graph.clone();
-    let mut new: Vec<(ValueId, ValueId, Vec<(NodeId, usize)>)> = Vec::new();
+    let mut patch = Patch::new();
     // A value that shares its grid with others (moves, concatenations) keeps one.
     for group in placement.groups.iter().filter(|g| g.values.len() == 1) {
         let v = group.values[0];
@@ -49,18 +49,14 @@ pub fn split(graph: &Graph, recipe: &Recipe, modes: &[Mode], bits: impl Fn(Value
         let value = graph.value(v);
         let narrow = out.fresh_name(&format!("{}_narrow", value.name));
         let narrow = out.add_value(&narrow, value.dtype, value.shape.clone())?;
-        new.push((v, narrow, others));
-    }
-    if new.is_empty() {
-        return Ok(None);
-    }
-    let mut patch = Patch::new();
-    for (v, narrow, readers) in new {
-        for (node, place) in readers {
+        for (node, place) in others {
             out.node_mut(node).inputs[place] = Some(narrow);
         }
         let name = out.value(narrow).name.clone();
         patch.add(Node { name, op: Op::Identity, inputs: vec![Some(v)], outputs: vec![Some(narrow)] });
+    }
+    if patch.is_empty() {
+        return Ok(None);
     }
     out.apply(patch)?;
     Ok(Some(out))

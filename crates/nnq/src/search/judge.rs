@@ -111,7 +111,7 @@ impl Judge {
         Ok(judge)
     }
     /// How many samples.
-    pub fn len(&self) -> usize {
+    pub fn samples(&self) -> usize {
         self.inputs.len()
     }
     fn count(&self, outputs: &[Tensor]) -> Result<Vec<bool>> {

@@ -148,14 +148,12 @@ pub fn search(
         })
     };
     let whole = judge(&mut search, JUDGED.0)?;
-    let mut best = match search.attempt("as asked", Cost::Nothing, &recipe, &whole)? {
-        Ok(best) => best,
-        Err(e) => return Err(e),
-    };
+    let mut best = search.attempt("as asked", Cost::Nothing, &recipe, &whole)??;
     search.keep();
     // Answers are whole: 0.2 points of 498 samples is one of them.
     #[allow(clippy::cast_precision_loss)]
-    let most = target.drop.max(nnq_kernels::round::rne_f64(target.drop * whole.len() as f64) / whole.len() as f64);
+    let most =
+        target.drop.max(nnq_kernels::round::rne_f64(target.drop * whole.samples() as f64) / whole.samples() as f64);
     search.general(&mut best, &whole, most)?;
     if best.verdict.drop > most && !search.late() {
         let few = judge(&mut search, JUDGED.1)?;
@@ -166,7 +164,7 @@ pub fn search(
         reached: best.verdict.drop <= most,
         verdict: best.verdict,
         answers: whole.answers,
-        samples: whole.len(),
+        samples: whole.samples(),
         out_of_time: search.late(),
         trials: search.trials,
         recipe: best.recipe,

@@ -167,8 +167,11 @@ pub(super) fn try_all(findings: &mut [Finding], trier: &mut Trier, progress: &mu
     Ok(())
 }
 
-/// A product's weights, row-major, with their shape and the axis of the output channels.
-fn weights_of(graph: &Graph, id: NodeId) -> Result<Option<(Vec<f32>, Vec<usize>, usize)>> {
+/// Numbers in row-major order, their shape, the axis of the output channels.
+type Weights = (Vec<f32>, Vec<usize>, usize);
+
+/// A product's weights.
+fn weights_of(graph: &Graph, id: NodeId) -> Result<Option<Weights>> {
     let node = graph.node(id);
     let Some(t) = node.input(1).filter(|&v| graph.constant(v).is_some()) else { return Ok(None) };
     let tensor = graph.real_constant(t)?;

@@ -185,7 +185,6 @@ mod tests {
             let got = mean_square(&values, group, |v| real(v, 4));
             let plainly = mean_square(&values, group, extremes);
             let integers = mean_square(&values, group, on_integers);
-            println!("groups of {group}: real zero {got:.5}, integer zero {integers:.5}, extremes {plainly:.5}");
             // Four digits were published; 3,000 groups and more leave a few per mille.
             assert!((got - published).abs() < 1.2e-4, "{group}: {got}, published {published}");
             assert!((plainly - plain).abs() < 1.2e-4, "{group}: {plainly}, published {plain}");

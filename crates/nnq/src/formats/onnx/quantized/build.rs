@@ -33,6 +33,9 @@ pub fn to_qdq(graph: &Graph) -> Result<Graph> {
 /// Up to this many scales take no more bytes in a file than the node that computes them.
 const SCALES_WORTH_A_NODE: usize = 12;
 
+/// What makes two constants the same: element type, bits of packed elements, shape, bytes.
+type Content = (DType, Option<u8>, Vec<usize>, Vec<u8>);
+
 /// The state while one graph is turned into another.
 pub(super) struct Build<'a> {
     /// The annotated graph.
@@ -43,7 +46,7 @@ pub(super) struct Build<'a> {
     codes: Vec<Option<ValueId>>,
     /// The real numbers of a value of `src`.
     reals: Vec<Option<ValueId>>,
-    shared: HashMap<(DType, Option<u8>, Vec<usize>, Vec<u8>), ValueId>,
+    shared: HashMap<Content, ValueId>,
     node_names: HashSet<String>,
     counter: u32,
     grids: BTreeMap<String, Vec<String>>,
