@@ -1,7 +1,7 @@
 //! Layer by layer: each product is rounded with a look at what its inputs are in the float network and in the network as far as it is quantized.
 //!
 //! The quantized inputs come from the integer program itself (`exec::lower`), so that a layer makes up for exactly the errors that it will meet.
-//! Samples are run again for each layer, from where a [`Stage`] keeps them: memory is that of the model, of one batch and of the moments of one
+//! Samples are run again for each layer, from where `stage.rs` keeps them: memory is that of the model, of one batch and of the moments of one
 //! layer, whatever the number of samples.
 use super::{
     moments::{Known, Moments, Reads},

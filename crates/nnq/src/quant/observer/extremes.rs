@@ -2,7 +2,7 @@
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// Minimum and maximum of each sample, keyed by the sample's index in the calibration set: of the [`MOST`] samples with the highest indices, so that memory
+/// Minimum and maximum of each sample, keyed by the sample's index in the calibration set: of the 1024 samples with the highest indices, so that memory
 /// does not grow with their number.
 ///
 /// A moving average depends on the order of the samples. Keeping the extremes instead of the average makes merging commutative and lets every average be
