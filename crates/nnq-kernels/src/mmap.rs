@@ -68,9 +68,64 @@ pub fn trim() {
     }
 }
 
+/// The pages of the program's own code leave the memory of this process; those that are needed come back from its file. For the moment when a model
+/// is read and prepared: what runs it needs little of the code. Does nothing where the system cannot, or under a debugger.
+pub fn forget_code() {
+    #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+    {
+        let read = |name: &str| std::fs::read_to_string(name).unwrap_or_default();
+        let program = std::fs::read_link("/proc/self/exe").unwrap_or_default();
+        // A debugger's breakpoints are changes of the code, which would be lost.
+        let traced = !read("/proc/self/status").lines().any(|l| l.split_whitespace().eq(["TracerPid:", "0"]));
+        if traced || program.as_os_str().is_empty() {
+            return;
+        }
+        for line in read("/proc/self/maps").lines() {
+            let parts: Vec<&str> = line.split_whitespace().collect();
+            let &[range, "r-xp", _, _, _, path] = &parts[..] else { continue };
+            let ends = range.split_once('-').map(|(a, b)| (usize::from_str_radix(a, 16), usize::from_str_radix(b, 16)));
+            let Some((Ok(start), Ok(end))) = ends else { continue };
+            if std::path::Path::new(path) == program && start < end {
+                // SAFETY: a private map of the program's file that cannot be written to and, without a debugger, never was: on machines of
+                // 64 bits linkers leave no relocations in code. Pages that are dropped are read from the file again. An error leaves them where
+                // they are.
+                let _ = unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) };
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forgotten_code_runs_on() {
+        // Kilobytes of code of this program that is resident.
+        #[cfg(target_os = "linux")]
+        let resident = || -> u64 {
+            let program = std::fs::read_link("/proc/self/exe").unwrap();
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+            let (mut ours, mut sum) = (false, 0);
+            for line in smaps.lines() {
+                let parts: Vec<&str> = line.split_whitespace().collect();
+                match parts[..] {
+                    [_, perms, _, _, _, path] if perms.len() == 4 => {
+                        ours = perms == "r-xp" && program == std::path::Path::new(path)
+                    }
+                    ["Rss:", kilobytes, "kB"] if ours => sum += kilobytes.parse::<u64>().unwrap(),
+                    _ => {}
+                }
+            }
+            sum
+        };
+        #[cfg(target_os = "linux")]
+        let before = resident();
+        forget_code();
+        #[cfg(target_os = "linux")]
+        assert!(resident() < before, "{before} kB before, {} kB after", resident());
+        assert_eq!((1..=10).product::<u64>(), 3_628_800);
+    }
 
     #[test]
     fn released_bytes_come_back() {

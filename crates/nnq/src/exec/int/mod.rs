@@ -151,6 +151,7 @@ impl Session {
         release();
         // Reading, folding and lowering are over.
         nnq_kernels::mmap::trim();
+        nnq_kernels::mmap::forget_code();
         Ok(Self::with(Source::Program { program, packed }, isa, options, team(options)?, HashMap::new()))
     }
 
