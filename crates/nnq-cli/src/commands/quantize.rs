@@ -155,7 +155,8 @@ fn search(found: &Found) -> String {
         ("seconds", Side::Right),
         ("", Side::Left),
     ]);
-    let points = |x: f64| format!("{:.2}", 100.0 * x);
+    // No minus before nothing.
+    let points = |x: f64| format!("{:.2}", 100.0 * x + 0.0);
     for t in &found.trials {
         let costs = match t.cost {
             Cost::Nothing => "",
