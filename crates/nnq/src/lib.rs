@@ -12,6 +12,7 @@ pub mod exec;
 pub mod formats;
 pub mod inspect;
 pub mod ir;
+pub mod judge;
 mod machine;
 pub mod numbers;
 pub mod quant;

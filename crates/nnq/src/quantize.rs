@@ -82,7 +82,7 @@ pub fn calibrate(
         let first = dataset.first(&samples.preprocess)?;
         samples.preprocess.fits(first.shape(), shape).at(|| format!("input '{}'", value.name))?;
     }
-    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
+    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let mut calibrator = Calibrator::new(graph.clone(), threads)?;
     let batch = fixed.unwrap_or(BATCH * calibrator.threads());
     if batch == 0 {
@@ -185,7 +185,7 @@ pub fn annotate_with(
 ) -> Result<ptq::Quantized> {
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
     let Means { threads, cancel, deadline, resume } = means;
-    let Drawn { indices, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
+    let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let total = indices.len() as u64;
     let settings = Settings { batch: KEPT, threads, skip_corrupt: false, cancel: cancel.cloned() };
     let inputs = Kept::new(samples.dataset.clone(), samples.preprocess.clone(), indices, settings, &mut |done| {
@@ -235,15 +235,13 @@ pub(crate) struct Drawn {
 
 impl Drawn {
     /// At most `count`, all classes alike, by `seed`.
-    pub fn new(graph: &Graph, samples: &Samples, count: u64, seed: u64) -> Self {
-        let dataset = &samples.dataset;
+    pub fn new(graph: &Graph, dataset: &Dataset, count: u64, seed: u64) -> Self {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let indices = subset(dataset.len(), count, seed, Choice::Stratified, |i| dataset.label(i));
         Self { indices, fixed: fixed_batch(graph) }
     }
     /// At most `most` others than those `used`, all classes alike.
-    pub fn apart(samples: &Samples, used: &dyn Fn(usize) -> bool, most: usize, seed: u64) -> Vec<usize> {
-        let dataset = &samples.dataset;
+    pub fn apart(dataset: &Dataset, used: &dyn Fn(usize) -> bool, most: usize, seed: u64) -> Vec<usize> {
         let rest: Vec<usize> = (0..dataset.len()).filter(|&i| !used(i)).collect();
         let of = subset(rest.len(), most, seed, Choice::Stratified, |i| dataset.label(rest[i]));
         of.into_iter().map(|i| rest[i]).collect()
@@ -614,7 +612,7 @@ fn compare(
 ) -> Result<Vec<LayerLoss>> {
     let dataset = &samples.dataset;
     let count = COMPARED.max(fixed_batch(graph).unwrap_or(1)) as u64;
-    let Drawn { indices: chosen, fixed } = Drawn::new(graph, samples, count, job.recipe.seed);
+    let Drawn { indices: chosen, fixed } = Drawn::new(graph, dataset, count, job.recipe.seed);
     // The float values of a batch are kept until the quantized ones come.
     let batch = fixed.unwrap_or(1);
     let total = chosen.len() as u64;

@@ -28,6 +28,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("engine", ANY),
     ("eval", ANY),
     ("inspect", ANY),
+    ("judge", ANY),
     ("numbers", ANY),
     ("quantize", ANY),
     ("run", ANY),
@@ -40,7 +41,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 const ANY: &[&str] = &[
     "data", "error", "exec", "formats", "ir", "quant", "analyze", "bench", "demo", "engine", "eval", "inspect",
-    "quantize", "run", "search", "staging", "machine", "tune", "zoo",
+    "judge", "quantize", "run", "search", "staging", "machine", "tune", "zoo",
 ];
 
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.

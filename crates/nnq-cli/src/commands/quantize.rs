@@ -204,7 +204,12 @@ fn search(found: &Found) -> String {
             points(found.target)
         ),
     };
-    format!("{table}\n{verdict}\n\n")
+    let failed: String = found
+        .trials
+        .iter()
+        .filter_map(|t| t.failed.as_ref().map(|why| format!("note: {} was not possible: {why}\n", t.what)))
+        .collect();
+    format!("{table}\n{failed}{verdict}\n\n")
 }
 
 /// A paired difference for people.

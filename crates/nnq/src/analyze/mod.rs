@@ -1,14 +1,13 @@
 //! Says where accuracy goes when a model is quantized by a recipe, why, and which option repairs it.
 mod findings;
-mod judge;
 mod layer;
 mod preprocessing;
 mod repair;
 mod sensitivity;
 mod summary;
 
+pub use crate::judge::{Judge, Score};
 pub use findings::{Finding, FindingKind, Severity};
-pub use judge::{Judge, Score};
 pub use layer::Layer;
 pub use repair::{Repair, Trial};
 pub use sensitivity::{Sensitivity, measure};
@@ -66,6 +65,11 @@ impl Job {
     /// What flows work with.
     fn means(&self) -> quantize::Means<'_> {
         quantize::Means { threads: self.threads, cancel: self.cancel.as_ref(), ..Default::default() }
+    }
+    /// Samples that the metric is measured on.
+    fn measured_samples(&self, graph: &Graph, data: &Labelled) -> Vec<usize> {
+        let count = self.measured.max(quantize::fixed_batch(graph).unwrap_or(1)) as u64;
+        quantize::Drawn::new(graph, &data.dataset, count, self.recipe.seed).indices
     }
 }
 
@@ -148,7 +152,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
     }
     let data = measured_on(job)?;
     let mut messages = Vec::new();
-    let (file, samples, cancel) = (job.stats.as_deref(), job.samples.as_ref(), job.cancel.as_ref());
+    let (file, samples) = (job.stats.as_deref(), job.samples.as_ref());
     let means = job.means();
     let (float, stats) =
         quantize::calibrated(&graph, digest, &job.recipe, (file, samples), means, &mut messages, progress).at(place)?;
@@ -161,9 +165,8 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
     let program = Arc::new(lower::lower(&quantized, Profile::default()).at(place)?);
     messages.extend(program.notes.iter().cloned());
 
-    let choice = (job.measured, job.recipe.seed);
     let strict = job.eval.is_some();
-    let judge = Judge::new(&graph, &data, strict, choice, job.threads, cancel, progress).at(place)?;
+    let judge = Judge::new(&graph, &data, strict, job.measured_samples(&graph, &data), means, progress).at(place)?;
     let score = judge.score(&quantized).at(place)?;
     let (losses, looked) = look(&float, program, &judge, job, progress).at(place)?;
     let mut layers: Vec<Layer> = losses.iter().map(Layer::new).collect();

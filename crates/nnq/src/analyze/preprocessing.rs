@@ -8,13 +8,13 @@ use super::{
     repair::Repair,
 };
 use crate::{
-    data::{Choice, Color, Loader, Preprocess, Settings, subset},
+    data::{Color, Loader, Preprocess, Settings},
     error::{ErrorKind, Result},
     eval::Labelled,
     exec::float,
     ir::{Graph, Op, ValueId},
     quant::analysis::channels::{self, Channel},
-    quantize::{Progress, Samples},
+    quantize::{Drawn, Progress, Samples, fixed_batch},
 };
 use std::sync::Arc;
 
@@ -52,10 +52,10 @@ impl Expectation {
     /// The mean over channels of `(m - m')^2 / v + ln(v / v')^2`, with the model's mean and variance `m`, `v` and the samples' `m'`, `v'`.
     fn distance(&self, samples: &Samples, e: &Evidence) -> Result<f64> {
         let dataset = &samples.dataset;
-        let fixed = self.prefix.inputs.first().and_then(|&v| self.prefix.value(v).shape.as_ref()?.0.first()?.fixed());
+        let fixed = fixed_batch(&self.prefix);
         let batch = fixed.unwrap_or(8).max(1);
-        let chosen =
-            subset(dataset.len(), SAMPLES.max(batch), e.job.recipe.seed, Choice::Stratified, |i| dataset.label(i));
+        let count = SAMPLES.max(batch) as u64;
+        let chosen = Drawn::new(&self.prefix, dataset, count, e.job.recipe.seed).indices;
         let threads = e.job.threads;
         let mut session = float::Session::new(self.prefix.clone(), &float::Options { threads })?;
         let settings = Settings { batch, threads, skip_corrupt: false, cancel: e.job.cancel.clone() };
@@ -145,9 +145,8 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
     for (i, p) in all.iter().enumerate() {
         progress("checking preprocessing", i as u64, total);
         let data = Labelled { preprocess: p.clone(), ..super::measured_on(e.job)? };
-        let choice = (SAMPLES.max(128), e.job.recipe.seed);
-        let cancel = e.job.cancel.as_ref();
-        match Judge::new(e.float, &data, false, choice, e.job.threads, cancel, &mut |_, _, _| {}) {
+        let chosen = Drawn::new(e.float, &data.dataset, SAMPLES.max(128) as u64, e.job.recipe.seed).indices;
+        match Judge::new(e.float, &data, false, chosen, e.job.means(), &mut |_, _, _| {}) {
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),
             other => others.extend(other.ok().and_then(|j| Some((j.float().top1?, p)))),
         }

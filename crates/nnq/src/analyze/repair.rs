@@ -6,6 +6,7 @@ use crate::{
     eval::Labelled,
     ir::Graph,
     quant::{
+        range::RangeMethod,
         recipe::{ActivationChange, Override, Recipe},
         stats::Stats,
     },
@@ -49,6 +50,11 @@ impl Trial {
 }
 
 impl Repair {
+    /// Other ways to choose the ranges of activations.
+    pub(super) fn ranges(methods: &[RangeMethod], recipe: &Recipe) -> Vec<Self> {
+        let others = methods.iter().filter(|&&m| m != recipe.activation.range);
+        others.map(|&m| Self::flag(&format!("--range {m}"), recipe, |r| r.activation.range = m)).collect()
+    }
     /// Flags of `nnq quantize` that stand for a change of the recipe.
     pub(super) fn flag(option: &str, recipe: &Recipe, change: impl FnOnce(&mut Recipe)) -> Self {
         let mut recipe = recipe.clone();
@@ -165,7 +171,6 @@ impl<'a> Trier<'a> {
         let job = self.job;
         let old = job.samples.as_ref().ok_or_else(|| Error::usage("no samples to calibrate on"))?;
         let samples = Samples { dataset: old.dataset.clone(), preprocess: p.clone() };
-        let cancel = job.cancel.as_ref();
         let (recipe, means) = (&job.recipe, job.means());
         let data = (None, Some(&samples));
         let (graph, stats) =
@@ -178,7 +183,7 @@ impl<'a> Trier<'a> {
             return self.judge.score(&made);
         }
         data = Labelled { preprocess: p.clone(), ..data };
-        let choice = (job.measured, recipe.seed);
-        Judge::new(self.graph, &data, false, choice, job.threads, cancel, progress)?.score(&made)
+        let chosen = job.measured_samples(self.graph, &data);
+        Judge::new(self.graph, &data, false, chosen, means, progress)?.score(&made)
     }
 }

@@ -1,5 +1,5 @@
 //! What each unit costs on the metric: quantized alone, and left out of the quantized network.
-use super::judge::{Judge, Score};
+use super::{Judge, Score};
 use crate::{
     error::{At, Result},
     ir::Graph,

@@ -10,7 +10,7 @@ use crate::{
         place::{self, Group, Mode},
         range,
         recipe::{ActivationMode, BiasCorrection, LayerRecipe, Logits, Position, Recipe, SumOperands},
-        rounder::{Task, to_rows},
+        rounder::{Task, from_rows, to_rows},
         stats::Stats,
         streams, weights,
     },
@@ -418,7 +418,7 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
         }
         _ => None,
     };
-    Ok(Rounded { node: node.name.clone(), codes: task.in_order(rows), params, bias, messages })
+    Ok(Rounded { node: node.name.clone(), codes: from_rows(rows, shape, *axis), params, bias, messages })
 }
 
 /// A channel's scale is changed by this factor at most: more would be no rounding error.

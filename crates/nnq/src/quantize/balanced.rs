@@ -95,7 +95,7 @@ fn measure(
 ) -> Result<Arc<Graph>> {
     let Some(samples) = samples.filter(|_| !values.is_empty()) else { return Ok(graph.clone()) };
     let dataset = &samples.dataset;
-    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, samples, recipe.samples, recipe.seed);
+    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, dataset, recipe.samples, recipe.seed);
     let batch = fixed.unwrap_or(TOGETHER).max(1);
     if fixed.is_some() {
         chosen.truncate(chosen.len() / batch * batch);

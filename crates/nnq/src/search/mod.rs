@@ -3,22 +3,24 @@
 //! Candidates are quantized from statistics that were collected once, and judged on samples of the calibration data that calibration did not see.
 //! Repairs that cost nothing come first and stay whenever they lower the noise of the outputs; what costs the user something is taken only as long as the
 //! target is not reached, single layers in the order of what sparing them brings.
-mod judge;
 mod repairs;
+mod verdict;
 
-pub use judge::{Answers, Judge, Verdict};
 pub use repairs::{Cost, Repair, Spare};
+pub use verdict::{Answers, Verdict};
 
 use crate::{
     data::ClassRow,
     error::{Error, Result},
+    eval::Labelled,
     ir::Graph,
+    judge::Judge,
     quant::{
         place,
         recipe::{BiasCorrection, Recipe},
         stats::Stats,
     },
-    quantize::{self, Job, Means, Prepared, Progress},
+    quantize::{self, Drawn, Job, Means, Prepared, Progress},
 };
 use serde::Serialize;
 use std::{
@@ -139,13 +141,19 @@ pub fn search(
     };
     let (_, stats) = search.base(&recipe)?;
     let used = |i: usize| stats.meta.samples.contains(i as u64);
+    let data = Labelled {
+        dataset: samples.dataset.clone(),
+        preprocess: samples.preprocess.clone(),
+        classes: target.classes.clone(),
+    };
     let judge = |search: &mut Search, most| {
-        let progress = &mut *search.progress;
-        let classes = target.classes.as_deref();
-        let with = (job.threads, job.cancel.clone());
-        Judge::new(graph, samples, classes, (&used, most, recipe.seed), with, &mut |done, of| {
-            progress("float answers", done, of);
-        })
+        let rest = Drawn::apart(&data.dataset, &used, most, recipe.seed);
+        if rest.is_empty() {
+            return Err(Error::usage("calibration takes all samples, and none are left to judge on")
+                .cure("calibrate on fewer: --samples"));
+        }
+        let means = Means { threads: job.threads, cancel: job.cancel.as_ref(), ..Means::default() };
+        Judge::new(graph, &data, false, rest, means, search.progress)
     };
     let whole = judge(&mut search, JUDGED.0)?;
     let mut best = search.attempt("as asked", Cost::Nothing, &recipe, &whole)??;
@@ -163,7 +171,7 @@ pub fn search(
         target: target.drop,
         reached: best.verdict.drop <= most,
         verdict: best.verdict,
-        answers: whole.answers,
+        answers: Answers::of(&whole),
         samples: whole.samples(),
         out_of_time: search.late(),
         trials: search.trials,
@@ -183,10 +191,6 @@ impl Search<'_, '_> {
     /// When a candidate has to be ready: the first one takes what it takes, so that there is an answer.
     fn due(&self) -> Option<Instant> {
         self.deadline.filter(|_| !self.trials.is_empty())
-    }
-    fn check(&self) -> Result<()> {
-        self.cancelled()?;
-        quantize::in_time(self.due())
     }
     /// The network that a recipe begins with, and its statistics.
     fn base(&mut self, recipe: &Recipe) -> Result<(Arc<Graph>, Arc<Stats>)> {
@@ -218,7 +222,7 @@ impl Search<'_, '_> {
         self.cancelled()?;
         let made = self.prepare(recipe).and_then(|prepared| {
             let graph = Arc::new(prepared.quantized.graph.clone());
-            let verdict = judge.judge(&graph, &|| self.check())?;
+            let verdict = Verdict::new(judge, &judge.score_by(&graph, self.due())?)?;
             Ok(Best { recipe: recipe.clone(), prepared, verdict })
         });
         self.cancelled()?;
@@ -331,10 +335,10 @@ impl Search<'_, '_> {
             let name = graph.node(id).name.clone();
             let recipe = spare.apply(&plain, std::slice::from_ref(&name));
             let Ok(prepared) = self.prepare(&recipe) else { continue };
-            let verdict = few.judge(&Arc::new(prepared.quantized.graph.clone()), &|| self.check());
+            let score = few.score_by(&Arc::new(prepared.quantized.graph.clone()), self.due());
             self.cancelled()?;
-            if let Ok(v) = verdict {
-                gains.push((v.noise, name));
+            if let Ok(score) = score {
+                gains.push((score.close.divergence, name));
             }
         }
         gains.sort_by(|a, b| a.0.total_cmp(&b.0));

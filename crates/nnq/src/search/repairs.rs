@@ -41,10 +41,6 @@ pub fn general(recipe: &Recipe) -> Vec<Repair> {
     let eight = |r: &mut Recipe| {
         (r.first, r.last, r.sum_operands) = (Edge::EightBit, Edge::EightBit, SumOperands::EightBit);
     };
-    let range = |r: &mut Recipe, method| {
-        r.activation.range = method;
-        // What single layers ask for by name stays.
-    };
     let all = [
         (
             Cost::Nothing,
@@ -57,10 +53,10 @@ pub fn general(recipe: &Recipe) -> Vec<Repair> {
         (
             Cost::Nothing,
             vec![
-                way("--range norm", &|r| range(r, RangeMethod::Norm)),
-                way("--range mse", &|r| range(r, RangeMethod::Mse { p: 2.4 })),
-                way("--range percentile:99.99", &|r| range(r, RangeMethod::Percentile { p: 99.99 })),
-                way("--range minmax", &|r| range(r, RangeMethod::MinMax)),
+                way("--range norm", &|r| r.activation.range = RangeMethod::Norm),
+                way("--range mse", &|r| r.activation.range = RangeMethod::Mse { p: 2.4 }),
+                way("--range percentile:99.99", &|r| r.activation.range = RangeMethod::Percentile { p: 99.99 }),
+                way("--range minmax", &|r| r.activation.range = RangeMethod::MinMax),
             ],
         ),
         (Cost::Nothing, vec![way("--weight-range mse", &|r| r.weight.range = WeightRange::Mse { p: 2.4 })]),

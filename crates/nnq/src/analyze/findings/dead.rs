@@ -33,15 +33,10 @@ pub(super) fn ranges(e: &Evidence) -> Result<Vec<Finding>> {
             loss.unit.output.name,
             widths.len()
         );
-        let present = e.job.recipe.activation.range;
         // As many values are left out as twice the samples that stretch it have.
         let p = 100.0 - (200.0 * wide as f64 / widths.len() as f64).max(0.01);
         let methods = [RangeMethod::Percentile { p }, RangeMethod::Norm, RangeMethod::MovingAverage { c: 0.01 }];
-        let repairs = methods
-            .into_iter()
-            .filter(|m| *m != present)
-            .map(|m| Repair::flag(&format!("--range {m}"), &e.job.recipe, |r| r.activation.range = m))
-            .collect();
+        let repairs = Repair::ranges(&methods, &e.job.recipe);
         let mut f = Finding::new(FindingKind::DeadRange, &loss.unit.node, cause, repairs);
         f.severity = harm(e, loss, loss.own.sqnr_db());
         f.figures = [("used", used), ("stretching_samples", wide as f64), ("samples", widths.len() as f64)].into();

@@ -25,13 +25,8 @@ pub(super) fn find(e: &Evidence) -> Vec<Finding> {
             loss.unit.output.name,
             rounding.sqnr_db()
         );
-        let present = e.job.recipe.activation.range;
         let methods = [RangeMethod::MinMax, RangeMethod::Norm, RangeMethod::Mse { p: 2.4 }];
-        let repairs = methods
-            .into_iter()
-            .filter(|m| *m != present)
-            .map(|m| Repair::flag(&format!("--range {m}"), &e.job.recipe, |r| r.activation.range = m))
-            .collect();
+        let repairs = Repair::ranges(&methods, &e.job.recipe);
         let mut f = Finding::new(FindingKind::Saturated, &loss.unit.node, cause, repairs);
         f.severity = harm(e, loss, sqnr);
         f.figures = [("outside", share), ("clipping_db", sqnr), ("rounding_db", rounding.sqnr_db())].into();

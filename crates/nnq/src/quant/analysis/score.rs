@@ -11,6 +11,9 @@ pub struct Closeness {
     pub divergence: f64,
     /// Signal-to-quantization-noise ratio of the answers, in dB.
     pub sqnr_db: f64,
+    /// For each sample whether the best class is the same.
+    #[serde(skip)]
+    pub same: Vec<bool>,
 }
 
 /// The index of the greatest number; NaN is never the greatest.
@@ -46,14 +49,15 @@ pub fn compare(reference: &[f32], answers: &[f32], width: usize) -> Closeness {
             && (row.iter().map(|&p| f64::from(p)).sum::<f64>() - 1.0).abs() < 1e-3
     };
     let distribution = width > 1 && reference.chunks_exact(width).all(sums_to_one);
-    let (mut same, mut divergence) = (0usize, 0.0);
+    let (mut same, mut divergence) = (Vec::with_capacity(rows), 0.0);
     for (p, q) in reference.chunks_exact(width.max(1)).zip(answers.chunks_exact(width.max(1))) {
-        same += usize::from(best(p) == best(q));
+        same.push(best(p) == best(q));
         let (p, q) = (log_probabilities(p, distribution), log_probabilities(q, distribution));
         divergence += p.iter().zip(&q).map(|(p, q)| libm::exp(*p) * (p - q)).sum::<f64>();
     }
     let rows = rows.max(1) as f64;
-    Closeness { agreement: same as f64 / rows, divergence: (divergence / rows).max(0.0), sqnr_db: energy.sqnr_db() }
+    let agreement = same.iter().filter(|&&s| s).count() as f64 / rows;
+    Closeness { agreement, divergence: (divergence / rows).max(0.0), sqnr_db: energy.sqnr_db(), same }
 }
 
 #[cfg(test)]
@@ -67,7 +71,7 @@ mod tests {
         let c = compare(&[ln(2.0), ln(2.0), 5.0, 1.0], &[ln(1.0), ln(3.0), 5.0, 1.0], 2);
         let want = 0.5 * (0.5 * 2f64.ln() + 0.5 * (2.0f64 / 3.0).ln());
         assert!((c.divergence - want).abs() < 1e-6, "{} {want}", c.divergence);
-        assert_eq!(c.agreement, 0.5);
+        assert_eq!((c.agreement, c.same), (0.5, vec![false, true]));
         let same = compare(&[0.25, 0.75], &[0.25, 0.75], 2);
         assert_eq!((same.agreement, same.divergence, same.sqnr_db), (1.0, 0.0, f64::INFINITY));
         // Distributions are taken as they are.

@@ -102,8 +102,6 @@ pub struct Task {
     pub lo: i32,
     /// The highest.
     pub hi: i32,
-    /// Rows lie along the second axis of the tensor that this was made from.
-    turned: bool,
 }
 
 impl Task {
@@ -113,11 +111,9 @@ impl Task {
     /// When shape, axis, weights and parameters do not fit each other.
     pub fn new(weights: &[f32], shape: &[usize], axis: usize, params: &QParams) -> Result<Self> {
         let misfit = || Error::shape(format!("output channels along axis {axis} of weights of shape {shape:?}"));
-        let turned = match (axis, shape) {
-            (0, [_, ..]) => false,
-            (1, [_, _]) => true,
-            _ => return Err(misfit()),
-        };
+        if !matches!((axis, shape), (0, [_, ..]) | (1, [_, _])) {
+            return Err(misfit());
+        }
         let rows = shape[axis];
         let groups = Groups::new(shape, params.granularity)?;
         if groups.total != weights.len() || params.scale.len() != groups.len() {
@@ -131,27 +127,15 @@ impl Task {
                 zero[run].fill(z);
             }
         }
-        let task = Self {
+        Ok(Self {
             rows,
             depth,
-            weights: weights.to_vec(),
-            scale,
-            zero,
+            weights: to_rows(weights, shape, axis),
+            scale: to_rows(&scale, shape, axis),
+            zero: to_rows(&zero, shape, axis),
             lo: params.qtype.min(),
             hi: params.qtype.max(),
-            turned,
-        };
-        Ok(if turned {
-            let (weights, scale, zero) =
-                (turn(&task.weights, depth, rows), turn(&task.scale, depth, rows), turn(&task.zero, depth, rows));
-            Self { weights, scale, zero, ..task }
-        } else {
-            task
         })
-    }
-    /// Codes or weights in the order of the tensor.
-    pub fn in_order<T: Copy>(&self, rows: Vec<T>) -> Vec<T> {
-        if self.turned { turn(&rows, self.rows, self.depth) } else { rows }
     }
     /// One row.
     pub fn row(&self, i: usize) -> Row<'_> {

@@ -1,16 +1,19 @@
 //! A metric for networks that all come from the same float network.
 use crate::{
-    data::{Accuracy, Choice, ClassMap, Kept, Settings, subset},
+    data::{Accuracy, ClassMap, Kept, Settings},
     engine::{Engine, Kind, Options},
     error::{At, Error, ErrorKind, Result},
     eval::Labelled,
     exec::lower::Profile,
     ir::{Graph, Tensor},
     quant::analysis::score::{self, Closeness},
-    quantize::Progress,
+    quantize::{Means, Progress, check, fixed_batch, in_time},
 };
 use serde::Serialize;
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 /// How good a network's answers are.
 #[derive(Clone, Debug, Serialize)]
@@ -44,8 +47,8 @@ pub struct Judge {
 const BATCH: usize = 32;
 
 impl Judge {
-    /// Chooses `samples` of the data by `seed` and runs the float network on them. `strict`: labels must suit the network; otherwise, where
-    /// they do not, there is no accuracy.
+    /// Runs the float network on these samples of the data. `strict`: labels must suit the network; otherwise, where they do not, there is no
+    /// accuracy.
     ///
     /// # Errors
     /// As the loader and the float executor; when labels do not suit the network and are wanted.
@@ -53,15 +56,13 @@ impl Judge {
         graph: &Arc<Graph>,
         data: &Labelled,
         strict: bool,
-        (samples, seed): (usize, u64),
-        threads: usize,
-        cancel: Option<&Arc<AtomicBool>>,
+        chosen: Vec<usize>,
+        means: Means,
         progress: &mut Progress,
     ) -> Result<Self> {
         let dataset = &data.dataset;
-        let fixed = graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed());
-        let chosen =
-            subset(dataset.len(), samples.max(fixed.unwrap_or(1)), seed, Choice::Stratified, |i| dataset.label(i));
+        let Means { threads, cancel, .. } = means;
+        let fixed = fixed_batch(graph);
         let labels = chosen.iter().map(|&i| dataset.label(i)).collect();
         let batch = fixed.unwrap_or(BATCH).max(1);
         let count = chosen.len() / fixed.unwrap_or(1).max(1) * fixed.unwrap_or(1).max(1);
@@ -74,7 +75,7 @@ impl Judge {
         let kept = Kept::new(dataset.clone(), data.preprocess.clone(), chosen, settings, &mut |done| {
             progress("reading samples", done, total);
         })?;
-        let none = Closeness { agreement: 1.0, divergence: 0.0, sqnr_db: f64::INFINITY };
+        let none = Closeness { agreement: 1.0, divergence: 0.0, sqnr_db: f64::INFINITY, same: Vec::new() };
         let float = Score { top1: None, close: none, correct: Vec::new() };
         let mut judge = Self {
             kept,
@@ -88,7 +89,7 @@ impl Judge {
             threads,
             cancel: cancel.cloned(),
         };
-        let (answers, shape) = judge.run(graph)?;
+        let (answers, shape) = judge.run(graph, means.deadline)?;
         judge.width = answers.len() / count;
         let classes = shape.len() >= 2 && shape[2..].iter().all(|&d| d == 1) && judge.width > 1;
         if classes && dataset.has_labels() {
@@ -128,7 +129,14 @@ impl Judge {
     /// # Errors
     /// As the engines; [`ErrorKind::Interrupted`].
     pub fn score(&self, graph: &Arc<Graph>) -> Result<Score> {
-        let (answers, _) = self.run(graph)?;
+        self.score_by(graph, None)
+    }
+    /// As [`Judge::score`]; the work ends with [`ErrorKind::Interrupted`] when it is not done by then.
+    ///
+    /// # Errors
+    /// As [`Judge::score`].
+    pub fn score_by(&self, graph: &Arc<Graph>, deadline: Option<Instant>) -> Result<Score> {
+        let (answers, _) = self.run(graph, deadline)?;
         if answers.len() != self.reference.len() {
             return Err(Error::internal(format!("{} answers, {} before", answers.len(), self.reference.len())));
         }
@@ -144,15 +152,18 @@ impl Judge {
         let correct = if restricted.is_some() { accuracy.correct_restricted() } else { accuracy.correct() };
         Ok(Score { top1: Some(restricted.unwrap_or(accuracy.top1())), close, correct: correct.to_vec() })
     }
-    fn run(&self, graph: &Arc<Graph>) -> Result<(Vec<f32>, Vec<usize>)> {
+    fn run(&self, graph: &Arc<Graph>, deadline: Option<Instant>) -> Result<(Vec<f32>, Vec<usize>)> {
         let options = Options { kind: Kind::for_graph(graph), profile: Profile::default(), threads: self.threads };
         let mut engine = Engine::open(graph.clone(), options)?;
         let (mut answers, mut shape) = (Vec::new(), Vec::new());
         for start in (0..self.count).step_by(self.batch) {
-            super::check(self.cancel.as_deref())?;
+            check(self.cancel.as_deref())?;
+            in_time(deadline)?;
             let range = start..self.count.min(start + self.batch);
             let rows = range.len();
-            let output = engine.run(vec![self.kept.batch(range)?])?.into_iter().next();
+            let input = self.kept.batch(range)?;
+            let output = engine.run(vec![input.clone()])?.into_iter().next();
+            input.release();
             let output = output.ok_or_else(|| Error::usage("the model has no output"))?;
             if output.shape().first() != Some(&rows) {
                 let cause = format!("the model answers {rows} samples with an output of shape {:?}", output.shape());
