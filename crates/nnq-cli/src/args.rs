@@ -1,4 +1,12 @@
 //! The command line. Each command's help ends with an example.
+#[cfg(not(feature = "train"))]
+#[path = "args/no_train.rs"]
+mod train;
+#[cfg(feature = "train")]
+mod train;
+
+pub use train::*;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
 
@@ -22,6 +30,9 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Turn a float model into an 8-bit one
     Quantize(Quantize),
+    /// Train a network, with quantization in the loop or without
+    #[cfg_attr(not(feature = "train"), doc = "(not built in)")]
+    Train(Box<Train>),
     /// Say where accuracy goes when a model is quantized, why, and which option repairs it
     Analyze(Analyze),
     /// Measure the accuracy of a model

@@ -29,6 +29,15 @@ pub fn rne_f64(x: f64) -> f64 {
     x.round_ties_even()
 }
 
+/// As [`rne_f32`] for `|x| <= 2^22`, in two additions, which every machine does on vectors. Beyond, the result is no integer next to `x`; a zero
+/// comes out as +0.
+#[inline]
+pub fn rne_within(x: f32) -> f32 {
+    // A number in [2^23, 2^24) has steps of 1: the addition rounds to them, half to even, and the subtraction is exact.
+    const STEPS_OF_ONE: f32 = 12_582_912.0;
+    (x + STEPS_OF_ONE) - STEPS_OF_ONE
+}
+
 /// `clamp(rne(x / scale), lo - zero, hi - zero) + zero`, with a binary32 division. NaN gives `lo`.
 ///
 /// `lo`, `hi` and `zero` are codes of at most 16 bits, so that their differences are exact in `f32`.

@@ -19,7 +19,7 @@ pub mod quant;
 pub mod quantize;
 pub mod run;
 pub mod search;
-mod staging;
+pub mod staging;
 pub mod tune;
 pub mod zoo;
 

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 /// A folder beside the file that is to be written, where the file (and its external data) stays until everything has
 /// succeeded. Made before the work begins, so that a place that cannot be written to shows at once. Removed on errors.
-pub(crate) struct Staging {
+pub struct Staging {
     folder: tempfile::TempDir,
     out: PathBuf,
     name: std::ffi::OsString,
 }
 
 impl Staging {
+    /// A place beside `out`.
+    ///
     /// # Errors
     /// When `out` cannot be a file, or nothing can be written beside it.
     pub fn new(out: &Path) -> Result<Self> {

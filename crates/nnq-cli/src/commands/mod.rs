@@ -9,6 +9,11 @@ mod explain;
 mod inspect;
 mod quantize;
 mod run;
+#[cfg(not(feature = "train"))]
+#[path = "no_train.rs"]
+mod train;
+#[cfg(feature = "train")]
+mod train;
 mod zoo;
 
 use crate::{
@@ -43,6 +48,10 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Calibrate(args) => calibrate::run(args, interrupt),
         Command::Quantize(args) => quantize::run(args, interrupt),
+        #[cfg(feature = "train")]
+        Command::Train(args) => train::run(args, interrupt),
+        #[cfg(not(feature = "train"))]
+        Command::Train(args) => train::run(args),
         Command::Analyze(args) => analyze::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),
         Command::Compile(args) => compile::run(args),
@@ -71,10 +80,25 @@ fn tune(engine: &mut Engine, tuning: Tuning, samples: usize, interrupt: &Interru
     })
 }
 
+/// Opens labelled data for training.
+#[cfg(feature = "train")]
+fn training(path: &Path, reading: &Reading) -> Result<Labelled> {
+    let data = labelled_by(path, reading, &data::Options::calibration())?;
+    if !data.dataset.has_labels() {
+        let cause = "the training data has no labels";
+        return Err(nnq::Error::usage(cause).at(path.display()).cure("use one sub-folder per class, or add labels"));
+    }
+    Ok(data)
+}
+
 /// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.
 fn labelled(path: &Path, reading: &Reading) -> Result<Labelled> {
+    labelled_by(path, reading, &data::Options::evaluation())
+}
+
+fn labelled_by(path: &Path, reading: &Reading, options: &data::Options) -> Result<Labelled> {
     Ok(Labelled {
-        dataset: Arc::new(Dataset::open(path, &data::Options::evaluation())?),
+        dataset: Arc::new(Dataset::open(path, options)?),
         preprocess: reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?,
         classes: reading.classes.as_deref().map(data::read_classes).transpose()?,
     })

@@ -44,6 +44,12 @@ pub fn weights(rows: &[WeightRow]) -> Table {
     table
 }
 
+/// A line on standard error, for what people follow while it goes on.
+#[cfg(feature = "train")]
+pub fn line(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// Prints an error. Nothing can be done when even that fails.
 pub fn error(error: &Error) {
     let _ = writeln!(std::io::stderr().lock(), "error: {error}");

@@ -24,6 +24,11 @@ impl Progress {
         bar.set_message(what.to_owned());
         Self { bar, start: Instant::now(), shown: false }
     }
+    /// What the work is like by now.
+    #[cfg(feature = "train")]
+    pub fn say(&mut self, text: &str) {
+        self.bar.set_message(text.to_owned());
+    }
     /// `done` of `total` steps are done.
     pub fn update(&mut self, done: u64, total: u64) {
         self.bar.set_length(total);

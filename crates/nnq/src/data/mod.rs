@@ -29,5 +29,5 @@ pub use npy::{NpyArray, save_npy};
 pub use npz::save_npz;
 pub use preprocess::{Color, Layout, PRESETS, Preprocess, Resize};
 pub use resize::{Filter, resize};
-pub(crate) use subset::mix;
+pub use subset::mix;
 pub use subset::{Choice, subset};

@@ -46,7 +46,7 @@ pub fn subset(len: usize, n: usize, seed: u64, choice: Choice, label: impl Fn(us
 }
 
 /// Number `index` of the stream `seed`: 64 random bits that depend on nothing else.
-pub(crate) fn mix(seed: u64, index: u64) -> u64 {
+pub fn mix(seed: u64, index: u64) -> u64 {
     finalise(finalise(seed).wrapping_add((index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
 }
 

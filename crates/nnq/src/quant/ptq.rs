@@ -1,4 +1,6 @@
 //! Post-training quantization: from a simplified float graph and its statistics to an annotated graph.
+mod trained;
+
 use crate::{
     data::mix,
     error::{At, Error, Result},

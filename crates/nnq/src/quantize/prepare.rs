@@ -109,7 +109,10 @@ pub fn annotate(graph: &Arc<Graph>, stats: &Stats, recipe: &Recipe) -> Result<pt
 }
 
 /// Recipe and version go with the graph.
-fn noted(mut q: ptq::Quantized, recipe: &Recipe) -> Result<ptq::Quantized> {
+///
+/// # Errors
+/// When the recipe cannot be written.
+pub fn noted(mut q: ptq::Quantized, recipe: &Recipe) -> Result<ptq::Quantized> {
     q.graph.metadata.retain(|(k, _)| !k.starts_with("nnq."));
     q.graph.metadata.push(("nnq.version".into(), env!("CARGO_PKG_VERSION").into()));
     q.graph.metadata.push(("nnq.recipe".into(), recipe.to_toml()?));

@@ -37,7 +37,11 @@ pub struct Architecture {
 /// Input of the ImageNet networks.
 const IMAGENET: [usize; 3] = [3, 224, 224];
 
-/// Every network. Layout and published counts are those of torchvision.
+/// Input of the CIFAR networks.
+const CIFAR: [usize; 3] = [3, 32, 32];
+
+/// Every network. Layout and published counts are those of torchvision; those for CIFAR are the paper's, with 1x1 convolutions where a shortcut changes
+/// size.
 pub const ARCHITECTURES: &[Architecture] = &[
     Architecture {
         name: "resnet18",
@@ -74,6 +78,51 @@ pub const ARCHITECTURES: &[Architecture] = &[
         giga_macs: 0.301,
         paper: mobilenet_v2::PAPER,
         body: mobilenet_v2::mobilenet_v2,
+    },
+    Architecture {
+        name: "resnet8",
+        input: CIFAR,
+        classes: 10,
+        parameters: 78_042,
+        giga_macs: 0.013,
+        paper: resnet::PAPER,
+        body: resnet::resnet8,
+    },
+    Architecture {
+        name: "resnet20",
+        input: CIFAR,
+        classes: 10,
+        parameters: 272_474,
+        giga_macs: 0.041,
+        paper: resnet::PAPER,
+        body: resnet::resnet20,
+    },
+    Architecture {
+        name: "resnet32",
+        input: CIFAR,
+        classes: 10,
+        parameters: 466_906,
+        giga_macs: 0.069,
+        paper: resnet::PAPER,
+        body: resnet::resnet32,
+    },
+    Architecture {
+        name: "resnet44",
+        input: CIFAR,
+        classes: 10,
+        parameters: 661_338,
+        giga_macs: 0.097,
+        paper: resnet::PAPER,
+        body: resnet::resnet44,
+    },
+    Architecture {
+        name: "resnet56",
+        input: CIFAR,
+        classes: 10,
+        parameters: 855_770,
+        giga_macs: 0.126,
+        paper: resnet::PAPER,
+        body: resnet::resnet56,
     },
 ];
 

@@ -1,4 +1,4 @@
-//! ResNet for ImageNet: basic blocks, and bottlenecks with the stride in their 3x3 convolution.
+//! ResNet: basic blocks, and bottlenecks with the stride in their 3x3 convolution. For ImageNet, and in the paper's narrow form for CIFAR.
 use super::net::{Conv, Net, Signal};
 
 pub(super) const PAPER: &str = "He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385";
@@ -22,6 +22,39 @@ pub(super) fn resnet34(net: &mut Net, x: Signal, classes: usize) -> Signal {
 
 pub(super) fn resnet50(net: &mut Net, x: Signal, classes: usize) -> Signal {
     resnet(net, x, classes, Block::Bottleneck, [3, 4, 6, 3])
+}
+
+pub(super) fn resnet8(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    narrow(net, x, classes, 1)
+}
+
+pub(super) fn resnet20(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    narrow(net, x, classes, 3)
+}
+
+pub(super) fn resnet32(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    narrow(net, x, classes, 5)
+}
+
+pub(super) fn resnet44(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    narrow(net, x, classes, 7)
+}
+
+pub(super) fn resnet56(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    narrow(net, x, classes, 9)
+}
+
+/// Three stages of `blocks` basic blocks each, from 16 channels on.
+fn narrow(net: &mut Net, x: Signal, classes: usize, blocks: usize) -> Signal {
+    let y = net.conv_bn(["conv1", "bn1"], x, Conv::new(16, 3, 1));
+    let mut y = net.relu("relu", y);
+    for stage in 0..3 {
+        for i in 0..blocks {
+            let stride = if stage > 0 && i == 0 { 2 } else { 1 };
+            y = residual(net, &format!("layer{}.{i}", stage + 1), y, Block::Basic, 16 << stage, stride);
+        }
+    }
+    net.classifier("fc", y, classes)
 }
 
 fn resnet(net: &mut Net, x: Signal, classes: usize, block: Block, blocks: [usize; 4]) -> Signal {

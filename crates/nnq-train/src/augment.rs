@@ -1,0 +1,181 @@
+//! Random changes of training images. What happens to an image depends on seed, epoch and its index in the data set, and on nothing else.
+use nnq::{Error, Result, data::mix};
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// Which changes; written as a list such as `crop,flip` or `crop:4,flip,cutout:8`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Augment {
+    /// Shifts by up to so many pixels in each direction; what comes in is 0, the mean colour of normalised images.
+    pub crop: usize,
+    /// Mirrors every other image.
+    pub flip: bool,
+    /// Sets a square of so many pixels a side to 0.
+    pub cutout: usize,
+}
+
+/// Numbers drawn for one image of one epoch.
+struct Draws {
+    key: u64,
+    drawn: u64,
+}
+
+impl Draws {
+    /// One of `0..n`.
+    fn below(&mut self, n: usize) -> usize {
+        let bits = mix(self.key, self.drawn);
+        self.drawn += 1;
+        usize::try_from((u128::from(bits) * n as u128) >> 64).unwrap_or(0)
+    }
+}
+
+impl Augment {
+    /// Changes an image of `[channels, height, width]` in place.
+    pub fn apply(&self, image: &mut [f32], [channels, height, width]: [usize; 3], seed: u64, epoch: u64, index: u64) {
+        let mut draws = Draws { key: mix(mix(seed, epoch), index), drawn: 0 };
+        let mut shift = || draws.below(2 * self.crop + 1) as isize - self.crop as isize;
+        let (down, right) = (shift(), shift());
+        let mirror = self.flip && draws.below(2) == 1;
+        if (down, right) != (0, 0) || mirror {
+            let old = image.to_vec();
+            let from = |i: usize, by: isize, n: usize| i.checked_add_signed(by).filter(|&k| k < n);
+            for (c, plane) in image.chunks_mut((height * width).max(1)).enumerate().take(channels) {
+                for y in 0..height {
+                    for x in 0..width {
+                        let seen = if mirror { width - 1 - x } else { x };
+                        let at = from(y, down, height).zip(from(seen, right, width));
+                        plane[y * width + x] = at.map_or(0.0, |(y, x)| old[(c * height + y) * width + x]);
+                    }
+                }
+            }
+        }
+        if self.cutout > 0 && height > 0 && width > 0 {
+            let (y, x, half) = (draws.below(height), draws.below(width), self.cutout / 2);
+            let span = |at: usize, n: usize| at.saturating_sub(half)..(at + self.cutout - half).min(n);
+            for plane in image.chunks_mut(height * width).take(channels) {
+                for y in span(y, height) {
+                    plane[y * width..][span(x, width)].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Augment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        if self.crop > 0 {
+            parts.push(format!("crop:{}", self.crop));
+        }
+        if self.flip {
+            parts.push("flip".into());
+        }
+        if self.cutout > 0 {
+            parts.push(format!("cutout:{}", self.cutout));
+        }
+        f.write_str(if parts.is_empty() { "none".into() } else { parts.join(",") }.as_str())
+    }
+}
+
+impl FromStr for Augment {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let mut out = Self::default();
+        for part in s.split(',').filter(|p| !matches!(*p, "none" | "")) {
+            let (name, size) = part.split_once(':').map_or((part, None), |(n, size)| (n, Some(size)));
+            let size = |usual: usize| match size.map(str::parse::<usize>) {
+                None => Ok(usual),
+                Some(Ok(n)) if (1..=1024).contains(&n) => Ok(n),
+                _ => Err(Error::usage(format!("'{part}': a size is a number from 1 to 1024"))),
+            };
+            match name {
+                "crop" => out.crop = size(4)?,
+                "flip" if part == "flip" => out.flip = true,
+                "cutout" => out.cutout = size(8)?,
+                _ => {
+                    return Err(Error::usage(format!("'{part}' is no change of images"))
+                        .cure("use a list of crop[:PIXELS], flip, cutout[:PIXELS], or none"));
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+impl TryFrom<String> for Augment {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Self> {
+        s.parse()
+    }
+}
+
+impl From<Augment> for String {
+    fn from(a: Augment) -> Self {
+        a.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Vec<f32> {
+        (0..2 * 5 * 4).map(|i| i as f32 + 1.0).collect()
+    }
+
+    #[test]
+    fn images_are_shifted_and_mirrored() {
+        let augment: Augment = "crop:1,flip".parse().unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for index in 0..200 {
+            let mut x = image();
+            augment.apply(&mut x, [2, 5, 4], 7, 0, index);
+            // Found again by trying all eighteen.
+            let found = (-1..=1isize).flat_map(|dy| (-1..=1isize).map(move |dx| (dy, dx))).find_map(|(dy, dx)| {
+                [false, true].into_iter().find_map(|mirror| {
+                    let pixel = |c: usize, y: isize, x: isize| {
+                        let x = if mirror { 3 - x } else { x } + dx;
+                        let y = y + dy;
+                        let inside = (0..5).contains(&y) && (0..4).contains(&x);
+                        if inside { (c as isize * 20 + y * 4 + x) as f32 + 1.0 } else { 0.0 }
+                    };
+                    let all = (0..2).flat_map(|c| (0..5).flat_map(move |y| (0..4).map(move |x| pixel(c, y, x))));
+                    all.eq(x.iter().copied()).then_some((dy, dx, mirror))
+                })
+            });
+            seen.insert(found.expect("a shifted image"));
+        }
+        assert_eq!(seen.len(), 18);
+    }
+
+    #[test]
+    fn the_same_draw_gives_the_same_image_and_another_epoch_another() {
+        let augment: Augment = "crop,flip,cutout:2".parse().unwrap();
+        let draw = |epoch, index| {
+            let mut x = image();
+            augment.apply(&mut x, [2, 5, 4], 1, epoch, index);
+            x
+        };
+        assert_eq!(draw(3, 9), draw(3, 9));
+        assert!((0..20).any(|i| draw(3, i) != draw(4, i)));
+        let mut x = image();
+        Augment::default().apply(&mut x, [2, 5, 4], 1, 0, 0);
+        assert_eq!(x, image());
+        let mut x = image();
+        Augment { cutout: 2, ..Augment::default() }.apply(&mut x, [2, 5, 4], 1, 0, 0);
+        let holes = x.iter().filter(|x| **x == 0.0).count();
+        assert!((2..=8).contains(&holes), "{holes}");
+    }
+
+    #[test]
+    fn lists_are_read_and_written() {
+        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16"] {
+            assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
+        }
+        assert_eq!("crop,flip".parse::<Augment>().unwrap().to_string(), "crop:4,flip");
+        for text in ["crop:0", "flip:2", "rotate", "crop:x"] {
+            assert!(text.parse::<Augment>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What training needs of a backend of burn, and the shapes and numbers of its tensors.
+//!
+//! The interpreter works on primitives of backends, which carry their rank at run time as the values of a graph do. A backend becomes usable with
+//! one `impl` of [`Kernels`], whose bodies are composed of burn's own operations; [`Flex`], the processor, overrides them with one pass over
+//! memory.
+use crate::{
+    conv,
+    fake::{Grid, composed},
+};
+use burn::{
+    Tensor,
+    backend::{
+        Autodiff, Backend, Flex, Scalar, Shape, TensorData, TensorMetadata,
+        ops::{ConvOptions, FloatTensorOps as _},
+        tensor::FloatTensor,
+    },
+};
+use nnq::{Error, Result};
+
+/// A value on its way through a network, with the record of how it was computed.
+pub type Var<B> = FloatTensor<Autodiff<B>>;
+
+/// The backend's device.
+pub type Device<B> = burn::backend::tensor::Device<B>;
+
+/// Operations that burn lacks.
+pub trait Kernels: Backend {
+    /// Rounds to a grid: `clamp(rne(x / s), lo, hi) * s`.
+    fn fake(x: FloatTensor<Self>, scale: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
+        composed::fake::<Self>(x, scale, grid)
+    }
+    /// The gradients of [`Kernels::fake`] for `x` and for the scales, as the grid's rules say.
+    fn fake_backward(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        grid: &Grid,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        composed::fake_backward::<Self>(x, scale, grad, grid)
+    }
+    /// The convolution of images `[samples, channels, height, width]` with a bias.
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(x, weight, Some(bias), options)
+    }
+    /// The gradients of [`Kernels::convolve`] that are wanted: of input, weights and bias.
+    fn convolve_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+        wanted: [bool; 3],
+    ) -> conv::Gradient<Self> {
+        conv::composed::<Self>(x, weight, bias, grad, options, wanted)
+    }
+    /// A flat tensor as burn's optimizers take it.
+    fn lift(x: FloatTensor<Self>) -> Tensor<1>;
+    /// The reverse of [`Kernels::lift`].
+    ///
+    /// # Errors
+    /// When the tensor lives on another backend, which is a defect.
+    fn lower(x: Tensor<1>) -> Result<FloatTensor<Self>>;
+}
+
+fn elsewhere(e: burn::tensor::PrimitiveConversionError) -> Error {
+    Error::internal(format!("a tensor of another backend: {e:?}"))
+}
+
+impl Kernels for Flex {
+    fn fake(x: FloatTensor<Self>, scale: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
+        crate::fake::flex::fake(x, scale, grid)
+    }
+    fn fake_backward(
+        x: FloatTensor<Self>,
+        scale: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        grid: &Grid,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        crate::fake::flex::fake_backward(x, scale, grad, grid)
+    }
+    fn convolve(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        conv::flex::forward(x, weight, bias, options)
+    }
+    fn convolve_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        options: ConvOptions<2>,
+        wanted: [bool; 3],
+    ) -> conv::Gradient<Self> {
+        conv::flex::backward(x, weight, bias, grad, options, wanted)
+    }
+    fn lift(x: FloatTensor<Self>) -> Tensor<1> {
+        let n = x.shape().num_elements();
+        Tensor::from_primitive::<Self>(Self::float_reshape(x, Shape::from([n])))
+    }
+    fn lower(x: Tensor<1>) -> Result<FloatTensor<Self>> {
+        x.try_into_primitive::<Self>().map_err(elsewhere)
+    }
+}
+
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+impl Kernels for burn::backend::Cube {
+    fn lift(x: FloatTensor<Self>) -> Tensor<1> {
+        let n = x.shape().num_elements();
+        Tensor::from_primitive::<Self>(Self::float_reshape(x, Shape::from([n])))
+    }
+    fn lower(x: Tensor<1>) -> Result<FloatTensor<Self>> {
+        x.try_into_primitive::<Self>().map_err(elsewhere)
+    }
+}
+
+/// A tensor of these numbers.
+pub fn tensor<B: Backend>(numbers: Vec<f32>, shape: &[usize], device: &Device<B>) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(numbers, shape.to_vec()), device)
+}
+
+/// The numbers of a tensor, row-major.
+///
+/// # Errors
+/// When the device cannot be read, or holds another element type.
+pub fn numbers<B: Kernels>(x: FloatTensor<B>) -> Result<Vec<f32>> {
+    let data = B::lift(x).into_data();
+    let all = data.as_slice::<f32>().map_err(|e| Error::internal(format!("numbers of a tensor: {e:?}")))?;
+    Ok(all.to_vec())
+}
+
+/// Something to differentiate by.
+pub fn tracked<B: Backend>(x: FloatTensor<B>) -> Var<B> {
+    Autodiff::<B>::float_set_require_grad(constant::<B>(x), true)
+}
+
+/// Something that is not differentiated by.
+pub fn constant<B: Backend>(x: FloatTensor<B>) -> Var<B> {
+    <Autodiff<B> as burn::backend::AutodiffBackend>::from_inner(x)
+}
+
+/// Sizes of all axes.
+pub fn dims<B: Backend>(x: &Var<B>) -> Vec<usize> {
+    x.shape().to_vec()
+}
+
+/// The same elements under another shape of as many elements.
+pub fn reshaped<B: Backend>(x: Var<B>, shape: &[usize]) -> Var<B> {
+    if x.shape().as_slice() == shape {
+        return x;
+    }
+    Autodiff::<B>::float_reshape(x, Shape::from(shape.to_vec()))
+}
+
+/// A number for burn's scalar operations.
+pub fn scalar(x: f32) -> Scalar {
+    Scalar::Float(f64::from(x))
+}
+
+/// Where a tensor lives.
+pub fn device_of<B: Backend>(x: &FloatTensor<B>) -> Device<B> {
+    x.device()
+}

@@ -1,0 +1,66 @@
+//! Convolution as one operation of burn's automatic differentiation, so that a backend may bring its own way forward and back.
+pub mod flex;
+mod images;
+#[cfg(test)]
+mod tests;
+
+use crate::backend::{Kernels, Var};
+use burn::backend::{
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    ops::ConvOptions,
+    tensor::FloatTensor,
+};
+
+/// Gradients of a convolution: of input, weights and bias, where they are wanted.
+pub type Gradient<B> = [Option<FloatTensor<B>>; 3];
+
+#[derive(Debug)]
+struct Conv;
+
+impl<B: Kernels> Backward<B, 3> for Conv {
+    type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, ConvOptions<2>);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let (x, weight, bias, options) = ops.state;
+        let wanted = ops.parents.each_ref().map(Option::is_some);
+        let each = B::convolve_backward(x, weight, bias, grad, options, wanted);
+        for (node, grad) in ops.parents.into_iter().zip(each) {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+/// The convolution of images `[samples, channels, height, width]`. Shapes must fit.
+pub fn conv<B: Kernels>(x: Var<B>, weight: Var<B>, bias: Var<B>, options: ConvOptions<2>) -> Var<B> {
+    let nodes = [x.node(), weight.node(), bias.node()];
+    let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
+    match Conv.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => {
+            let y = B::convolve(x.clone(), weight.clone(), bias.clone(), options.clone());
+            prep.finish((x, weight, bias, options), y)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(B::convolve(x, weight, bias, options)),
+    }
+}
+
+/// The gradients by burn's own operations, for every backend.
+pub fn composed<B: Kernels>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    bias: FloatTensor<B>,
+    grad: FloatTensor<B>,
+    options: ConvOptions<2>,
+    wanted: [bool; 3],
+) -> Gradient<B> {
+    let to_x = wanted[0].then(|| B::conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), options.clone()));
+    let to_w = wanted[1].then(|| B::conv2d_weight_backward(x.clone(), weight, grad.clone(), options));
+    let to_b = wanted[2].then(|| B::conv2d_bias_backward(x, bias, grad));
+    [to_x, to_w, to_b]
+}

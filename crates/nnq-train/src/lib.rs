@@ -1,0 +1,27 @@
+//! Training with quantization in the loop, on the framework [burn](https://burn.dev).
+//!
+//! burn brings tensors, automatic differentiation, optimizers and schedules; graphs, grids, data and export are nnq's. A training run walks
+//! nnq's graph ([`net`]) with a fake quantizer ([`fake`]) behind every value that the lowering will hold as codes, on the same grid. What was
+//! trained goes back into the graph as annotations, so that exporter and integer engine see nothing new.
+//!
+//! [`job::run`] is the whole flow, behind `nnq train`.
+#![forbid(unsafe_code)]
+
+pub mod augment;
+pub mod backend;
+pub mod batches;
+pub mod checkpoint;
+pub mod conv;
+pub mod fake;
+pub mod job;
+pub mod loss;
+pub mod net;
+pub mod optimizer;
+pub mod params;
+pub mod qat;
+mod report;
+mod trainer;
+mod written;
+
+pub use nnq::{Error, ErrorKind, Result};
+pub use report::{EpochReport, Event, Outcome, StepReport};

@@ -1,0 +1,248 @@
+//! A graph of nnq, run forward on burn so that it can be differentiated.
+//!
+//! The walk keeps to the graph: a value is computed by its node, and where the plan says that the lowering will hold it as codes, a fake
+//! quantizer follows. Weights and biases of products are rounded as they are read. So the numbers are those of the integer engine up to the
+//! order of binary32 sums.
+mod arrange;
+mod elementwise;
+mod pool;
+mod product;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    backend::{self, Device, Kernels, Var},
+    fake::{self, Grid},
+    params::{Parameters, STATISTICS},
+    qat::Plan,
+};
+use burn::backend::{Autodiff, ops::ModuleOps as _, tensor::FloatTensor};
+use nnq::{
+    Error, Result,
+    error::At as _,
+    ir::{Graph, Node, NodeId, Op, ValueId},
+};
+
+/// How a network is run forward.
+pub struct Forward<'a, B: Kernels> {
+    /// The network.
+    pub graph: &'a Graph,
+    /// What is rounded.
+    pub plan: &'a Plan,
+    /// Which constants are parameters.
+    pub parameters: &'a Parameters<B>,
+    /// Batch normalisation by the batch's own statistics, as in training.
+    pub live: bool,
+    /// Where to compute.
+    pub device: &'a Device<B>,
+}
+
+/// What a run answers.
+pub struct Run<B: Kernels> {
+    /// The graph's first output.
+    pub output: Var<B>,
+    /// Mean and variance (of all samples, unbiased) of the batch where batch normalisation was live, by the constants of the running ones.
+    pub statistics: Vec<(ValueId, FloatTensor<B>)>,
+}
+
+/// The values of a run that are still needed.
+struct Values<'a, B: Kernels> {
+    forward: &'a Forward<'a, B>,
+    leaves: &'a [Var<B>],
+    at: Vec<Option<Var<B>>>,
+    statistics: Vec<(ValueId, FloatTensor<B>)>,
+    samples: usize,
+}
+
+impl<B: Kernels> Forward<'_, B> {
+    /// Runs a batch. `leaves` are those of the parameters.
+    ///
+    /// # Errors
+    /// Names the node that has no gradient, or whose shapes do not fit.
+    pub fn run(&self, input: FloatTensor<B>, leaves: &[Var<B>]) -> Result<Run<B>> {
+        let (&[x], Some(&y)) = (&self.graph.inputs[..], self.graph.outputs.first()) else {
+            return Err(Error::unsupported(format!("training a network of {} inputs", self.graph.inputs.len()))
+                .cure("train networks of one input"));
+        };
+        let input = backend::constant::<B>(input);
+        let samples = backend::dims::<B>(&input).first().copied().unwrap_or(1);
+        let mut readers: Vec<usize> = self.graph.consumers().iter().map(Vec::len).collect();
+        readers[y.0 as usize] += 1;
+        let at = vec![None; self.graph.value_count()];
+        let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples };
+        let input = values.on_grid(x, input)?;
+        values.at[x.0 as usize] = Some(input);
+        for (id, node) in self.graph.nodes() {
+            values.node(id, node).at(|| format!("node '{}' ({})", node.name, node.op.name()))?;
+            // What nobody reads any more is only kept by the gradients that need it.
+            for v in node.inputs.iter().flatten() {
+                readers[v.0 as usize] -= 1;
+                if readers[v.0 as usize] == 0 {
+                    values.at[v.0 as usize] = None;
+                }
+            }
+        }
+        let output = values.take(y)?;
+        Ok(Run { output, statistics: values.statistics })
+    }
+}
+
+impl<B: Kernels> Values<'_, B> {
+    fn node(&mut self, id: NodeId, node: &Node) -> Result<()> {
+        if node.outputs.iter().skip(1).flatten().next().is_some() && !matches!(node.op, Op::Split { .. }) {
+            return Err(no_gradient(node));
+        }
+        match &node.op {
+            Op::Split { axis } => {
+                let pieces = arrange::split(self, node, *axis)?;
+                for (v, piece) in node.outputs.iter().zip(pieces) {
+                    if let Some(v) = *v {
+                        self.give(node, v, piece)?;
+                    }
+                }
+                Ok(())
+            }
+            _ => {
+                let Some(v) = node.output(0) else { return Ok(()) };
+                // What is computed from constants alone is no matter of samples.
+                let y = self.compute(id, node)?;
+                self.give(node, v, y)
+            }
+        }
+    }
+    fn compute(&mut self, id: NodeId, node: &Node) -> Result<Var<B>> {
+        match &node.op {
+            Op::Conv(attrs) => product::conv(self, id, node, attrs),
+            Op::Gemm { .. } | Op::MatMul => product::matrix(self, id, node),
+            Op::BatchNormalization { epsilon } => self.batch_norm(node, *epsilon),
+            Op::Unary(f) => elementwise::unary(self.input(node, 0)?, *f).ok_or_else(|| no_gradient(node)),
+            Op::Binary(f) => {
+                elementwise::binary(self.input(node, 0)?, self.input(node, 1)?, *f)?.ok_or_else(|| no_gradient(node))
+            }
+            Op::Variadic(_) => elementwise::variadic(self, node),
+            Op::Clip => elementwise::clip(self, node),
+            Op::Softmax { axis, flat: false } => elementwise::softmax(self.input(node, 0)?, *axis, false),
+            Op::LogSoftmax { axis, flat: false } => elementwise::softmax(self.input(node, 0)?, *axis, true),
+            Op::MaxPool { window, .. } => pool::max(self.input(node, 0)?, window),
+            Op::AveragePool { window, count_include_pad } => {
+                pool::average(self.input(node, 0)?, window, *count_include_pad)
+            }
+            Op::GlobalAveragePool => pool::global_average(self.input(node, 0)?),
+            Op::Reduce { .. } => pool::reduce(self, node),
+            Op::Identity => self.input(node, 0),
+            Op::Dropout => self.input(node, 0),
+            _ => arrange::arrange(self, node),
+        }
+    }
+    /// Keeps a node's output, rounded where the plan says so.
+    fn give(&mut self, node: &Node, v: ValueId, y: Var<B>) -> Result<()> {
+        // What was moved from the same grid lies on it.
+        let plan = self.forward.plan;
+        let own = plan.of_value.get(&v);
+        let moved = node.op.is_move() || matches!(node.op, Op::MaxPool { .. } | Op::Concat { .. });
+        let from = node.inputs.iter().flatten().filter(|x| self.forward.graph.constant(**x).is_none());
+        let same = moved && own.is_some() && from.clone().all(|x| plan.of_value.get(x) == own);
+        let y = if same { y } else { self.on_grid(v, y)? };
+        self.at[v.0 as usize] = Some(y);
+        Ok(())
+    }
+    /// `y` on the grid of the value `v`, where it has one.
+    fn on_grid(&self, v: ValueId, y: Var<B>) -> Result<Var<B>> {
+        match self.forward.plan.of_value.get(&v) {
+            Some(&g) => self.rounded(y, g, self.samples),
+            None => Ok(y),
+        }
+    }
+    /// `x` on a grid of the plan; `samples`: 1 for weights.
+    fn rounded(&self, x: Var<B>, grid: usize, samples: usize) -> Result<Var<B>> {
+        let planned = &self.forward.plan.grids[grid];
+        let shape = backend::dims::<B>(&x);
+        let grid_of_shape = Grid::new(&planned.params, &shape, samples).at(|| planned.name.clone())?;
+        let grid_of_shape = Grid { estimator: planned.estimator, rule: planned.rule, ..grid_of_shape };
+        Ok(fake::fake::<B>(x, self.scale(grid)?, &grid_of_shape))
+    }
+    /// The scales of a grid.
+    fn scale(&self, grid: usize) -> Result<Var<B>> {
+        let parameter = self.forward.parameters.of_grid(grid);
+        let leaf = parameter.and_then(|p| self.leaves.get(p)).cloned();
+        leaf.ok_or_else(|| Error::internal("a grid without scales"))
+    }
+    /// Input `i` of a node.
+    fn input(&self, node: &Node, i: usize) -> Result<Var<B>> {
+        let v = node.input(i).ok_or_else(|| Error::malformed(format!("input {i} is missing")))?;
+        self.value(v)
+    }
+    /// Input `i` of a node where it has one.
+    fn optional(&self, node: &Node, i: usize) -> Result<Option<Var<B>>> {
+        node.input(i).map(|v| self.value(v)).transpose()
+    }
+    fn value(&self, v: ValueId) -> Result<Var<B>> {
+        if let Some(x) = &self.at[v.0 as usize] {
+            return Ok(x.clone());
+        }
+        if let Some(leaf) = self.forward.parameters.of_value(v).and_then(|p| self.leaves.get(p)) {
+            return Ok(leaf.clone());
+        }
+        let value = self.forward.graph.value(v);
+        match self.forward.graph.constant(v) {
+            Some(t) if t.dtype().is_float() => {
+                Ok(backend::constant::<B>(backend::tensor::<B>(t.to_f32s(), t.shape(), self.forward.device)))
+            }
+            _ => Err(Error::unsupported(format!("'{}' holds no real numbers", value.name))
+                .cure("shapes and indices must be constants to train")),
+        }
+    }
+    fn take(&mut self, v: ValueId) -> Result<Var<B>> {
+        match self.at[v.0 as usize].take() {
+            Some(x) => Ok(x),
+            None => self.value(v),
+        }
+    }
+    /// The integers of a constant input.
+    fn integers(&self, node: &Node, i: usize) -> Result<Option<Vec<i64>>> {
+        let Some(v) = node.input(i) else { return Ok(None) };
+        let t = self.forward.graph.constant(v).ok_or_else(|| {
+            Error::unsupported(format!("input {i} is no constant")).cure("shapes must be constants to train")
+        })?;
+        t.to_i64s().map(Some)
+    }
+    fn batch_norm(&mut self, node: &Node, epsilon: f32) -> Result<Var<B>> {
+        let (x, gamma, beta) = (self.input(node, 0)?, self.input(node, 1)?, self.input(node, 2)?);
+        let shape = backend::dims::<B>(&x);
+        let channels = shape.get(1).copied().unwrap_or(0);
+        if shape.len() < 2 || [&gamma, &beta].iter().any(|t| backend::dims::<B>(t) != [channels]) {
+            return Err(Error::shape(format!(
+                "an input of shape {shape:?} with {:?} scales",
+                backend::dims::<B>(&gamma)
+            )));
+        }
+        let running = STATISTICS.map(|i| node.input(i));
+        let [Some(mean), Some(variance)] = running else { return Err(Error::malformed("it lacks its statistics")) };
+        let stored = |v: ValueId| match self.forward.parameters.statistics.get(&v) {
+            Some(t) => Ok(backend::constant::<B>(t.clone())),
+            None => self.value(v),
+        };
+        if !self.forward.live {
+            let (mean, variance) = (stored(mean)?, stored(variance)?);
+            return Ok(Autodiff::<B>::batch_norm(x, gamma, beta, mean, variance, f64::from(epsilon)));
+        }
+        let count = shape.iter().product::<usize>() / channels.max(1);
+        if count < 2 {
+            return Err(Error::shape(format!("batch statistics of {count} numbers for each channel"))
+                .cure("train with larger batches"));
+        }
+        let out = Autodiff::<B>::batch_norm_train(x, gamma, beta, f64::from(epsilon));
+        let unbiased = count as f64 / (count - 1) as f64;
+        let spread = B::float_mul_scalar(out.variance.into_primitive(), burn::backend::Scalar::Float(unbiased));
+        self.statistics.push((mean, out.mean.into_primitive()));
+        self.statistics.push((variance, spread));
+        Ok(out.output)
+    }
+}
+
+/// The error of an operator that cannot be differentiated here.
+fn no_gradient(node: &Node) -> Error {
+    Error::unsupported(format!("{} has no gradient here", node.op.name()))
+        .cure("quantize the network without training: nnq quantize")
+}

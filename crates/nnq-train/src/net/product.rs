@@ -1,0 +1,146 @@
+//! Products: their weights and biases are rounded as they are read.
+use super::{Values, shape};
+use crate::{
+    backend::{self, Kernels, Var},
+    conv,
+    fake::{Grid, composed},
+};
+use burn::backend::{
+    Autodiff,
+    ops::{ConvOptions, FloatTensorOps as _},
+};
+use nnq::{
+    Error, Result,
+    ir::{
+        Node, NodeId, Op,
+        op::{ConvAttrs, Window},
+    },
+};
+use std::sync::Arc;
+
+/// The largest code of a bias, as for the lowering.
+const BIAS_LIMIT: f32 = 1_073_741_824.0;
+
+/// Weights and bias of a product as it computes with them.
+fn constants<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) -> Result<(Var<B>, Option<Var<B>>)> {
+    let weight = values.input(node, 1)?;
+    let bias = if matches!(node.op, Op::MatMul) { None } else { values.optional(node, 2)? };
+    let Some(plan) = values.forward.plan.products.get(&id) else { return Ok((weight, bias)) };
+    let weight = values.rounded(weight, plan.weight, 1)?;
+    let bias = match (bias, plan.input) {
+        (Some(bias), Some(input)) => {
+            let scale =
+                B::float_mul(values.scale(input)?.into_primitive(), values.scale(plan.weight)?.into_primitive());
+            Some(bias_on_grid::<B>(bias, scale))
+        }
+        (bias, _) => bias,
+    };
+    Ok((weight, bias))
+}
+
+/// The bias as the accumulator holds it: a multiple of the product of both scales. The gradient passes as if it were not rounded; the scales learn
+/// nothing from it.
+fn bias_on_grid<B: Kernels>(bias: Var<B>, scale: burn::backend::tensor::FloatTensor<B>) -> Var<B> {
+    use burn::backend::TensorMetadata as _;
+    let real = bias.primitive().clone();
+    let groups = scale.shape().num_elements();
+    let n = real.shape().num_elements();
+    if groups != 1 && groups != n {
+        return bias;
+    }
+    let grid = Grid {
+        limits: Arc::new([[-BIAS_LIMIT, BIAS_LIMIT]]),
+        groups,
+        inner: if groups == 1 { n } else { 1 },
+        gain: 0.0,
+        estimator: crate::fake::Estimator::Ste,
+        rule: crate::fake::ScaleRule::Fixed,
+    };
+    let shift = B::float_sub(composed::fake::<B>(real.clone(), scale, &grid), real);
+    Autodiff::<B>::float_add(bias, backend::constant::<B>(shift))
+}
+
+pub(super) fn conv<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node, attrs: &ConvAttrs) -> Result<Var<B>> {
+    let x = values.input(node, 0)?;
+    let (weight, bias) = constants(values, id, node)?;
+    let (sx, sw) = (backend::dims::<B>(&x), backend::dims::<B>(&weight));
+    let rank = sx.len();
+    if !matches!(rank, 3 | 4) || sw.len() != rank {
+        return Err(Error::unsupported(format!("an input of shape {sx:?} and weights of shape {sw:?}"))
+            .cure("convolutions over one or two axes can be trained"));
+    }
+    let fits = attrs.group > 0 && sw[1].checked_mul(attrs.group) == Some(sx[1]) && sw[0].is_multiple_of(attrs.group);
+    if !fits || bias.as_ref().is_some_and(|b| backend::dims::<B>(b) != [sw[0]]) {
+        return Err(Error::shape(format!("input {sx:?}, weights {sw:?}, {} groups", attrs.group)));
+    }
+    let window = attrs.resolve(&sx[2..], &sw[2..])?;
+    let options = options(&window, attrs.group)?;
+    let (x, weight) = (shape::planes::<B>(x), shape::planes::<B>(weight));
+    let none = || backend::constant::<B>(backend::tensor::<B>(vec![0.0; sw[0]], &[sw[0]], values.forward.device));
+    Ok(shape::lines::<B>(conv::conv::<B>(x, weight, bias.unwrap_or_else(none), options), rank))
+}
+
+/// A window as burn's options, over two axes.
+fn options(window: &Window, groups: usize) -> Result<ConvOptions<2>> {
+    let last = window.kernel.len() - 1;
+    let two = |list: &[usize], first: usize| [if last == 0 { first } else { list[0] }, list[last]];
+    let pad = |list: &[i64], i: usize| match (last, i) {
+        (0, 0) => Ok(0),
+        _ => usize::try_from(list[if i == 0 { 0 } else { last }])
+            .map_err(|_| Error::unsupported("negative padding").cure("put a Slice before the convolution")),
+    };
+    let mut options = ConvOptions::new(two(&window.strides, 1), [0, 0], two(&window.dilations, 1), groups);
+    for i in 0..2 {
+        options.padding[i] = (pad(&window.begin, i)?, pad(&window.end, i)?);
+    }
+    Ok(options)
+}
+
+/// Gemm and MatMul.
+pub(super) fn matrix<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) -> Result<Var<B>> {
+    let mut a = values.input(node, 0)?;
+    let (mut b, c) = constants(values, id, node)?;
+    let (mut alpha, mut beta) = (1.0, 1.0);
+    if let Op::Gemm { alpha: x, beta: y, trans_a, trans_b } = node.op {
+        (alpha, beta) = (x, y);
+        if [&a, &b].iter().any(|t| backend::dims::<B>(t).len() != 2) {
+            return Err(Error::shape("Gemm multiplies matrices"));
+        }
+        a = if trans_a { Autodiff::<B>::float_swap_dims(a, 0, 1) } else { a };
+        b = if trans_b { Autodiff::<B>::float_swap_dims(b, 0, 1) } else { b };
+    }
+    let mut y = multiplied::<B>(a, b)?;
+    if alpha != 1.0 {
+        y = Autodiff::<B>::float_mul_scalar(y, backend::scalar(alpha));
+    }
+    if let Some(c) = c {
+        let c = if beta == 1.0 { c } else { Autodiff::<B>::float_mul_scalar(c, backend::scalar(beta)) };
+        let rows = backend::dims::<B>(&y);
+        let (y2, c2) = shape::aligned::<B>(y, c)?;
+        y = Autodiff::<B>::float_add(y2, c2);
+        if backend::dims::<B>(&y) != rows {
+            return Err(Error::shape("the bias is larger than the product"));
+        }
+    }
+    Ok(y)
+}
+
+/// A matrix product over the last two axes; a second factor that is a matrix is the same for all rows of the first.
+fn multiplied<B: Kernels>(a: Var<B>, b: Var<B>) -> Result<Var<B>> {
+    let (sa, sb) = (backend::dims::<B>(&a), backend::dims::<B>(&b));
+    let fault = || Error::shape(format!("shapes {sa:?} and {sb:?} cannot be multiplied"));
+    if sa.len() < 2 || sb.len() < 2 || sa[sa.len() - 1] != sb[sb.len() - 2] {
+        return Err(fault());
+    }
+    if sb.len() == 2 {
+        let k = sb[0];
+        let rows: usize = sa[..sa.len() - 1].iter().product();
+        let y = Autodiff::<B>::float_matmul(backend::reshaped::<B>(a, &[rows, k]), b);
+        return Ok(backend::reshaped::<B>(y, &[&sa[..sa.len() - 1], &sb[1..]].concat()));
+    }
+    // Batches must be equal here.
+    if sa.len() != sb.len() || sa[..sa.len() - 2] != sb[..sb.len() - 2] {
+        return Err(fault());
+    }
+    Ok(Autodiff::<B>::float_matmul(a, b))
+}

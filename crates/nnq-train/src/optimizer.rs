@@ -1,0 +1,207 @@
+//! Optimizers and schedules of burn over the parameters of a network.
+use crate::{
+    backend::{self, Kernels},
+    params::{Parameters, Role},
+};
+use burn::{
+    Tensor,
+    backend::{Bytes, Scalar, Shape, tensor::FloatTensor},
+    lr_scheduler::{
+        constant::ConstantLr, cosine::CosineAnnealingLrSchedulerConfig, linear::LinearLrSchedulerConfig,
+        module_lr_scheduler::ModuleLrScheduler, sequential::SequentialLrSchedulerConfig,
+    },
+    module::{Module, Param, ParamId},
+    optim::{
+        AdamWConfig, GradientsParams, ModuleOptimizer, SgdConfig, decay::WeightDecayConfig, momentum::MomentumConfig,
+    },
+};
+use nnq::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How gradients become steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Method {
+    /// Stochastic gradient descent with momentum.
+    Sgd {
+        /// What is kept of the last step.
+        momentum: f64,
+    },
+    /// Adam with decoupled weight decay.
+    AdamW,
+}
+
+/// How the learning rate goes over the steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schedule {
+    /// Down to 0 along half a cosine.
+    #[default]
+    Cosine,
+    /// Always the same.
+    Constant,
+}
+
+/// What is to be known of a step's size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Steps {
+    /// Gradients into steps.
+    pub method: Method,
+    /// The highest learning rate.
+    pub rate: f64,
+    /// L2 decay of weights; scales, biases and normalisation do not decay.
+    pub decay: f64,
+    /// The way of the learning rate.
+    pub schedule: Schedule,
+    /// Steps of its linear rise at the beginning.
+    pub warm_up: u64,
+    /// What the rate of scales is multiplied with.
+    pub scale_rate: f64,
+}
+
+/// Tensors in burn's form.
+#[derive(Module, Debug)]
+struct Bag {
+    list: Vec<Param<Tensor<1>>>,
+}
+
+/// The state of an optimizer over all parameters.
+pub struct Optimizer {
+    /// Weights; everything else; scales.
+    parts: [ModuleOptimizer; 3],
+    schedule: ModuleLrScheduler,
+    steps: Steps,
+}
+
+fn part(role: Role) -> usize {
+    match role {
+        Role::Weight => 0,
+        Role::Other => 1,
+        Role::Scale => 2,
+    }
+}
+
+impl Optimizer {
+    /// For `total` steps.
+    ///
+    /// # Errors
+    /// When the learning rate is not positive, or above 1.
+    pub fn new(steps: Steps, total: u64) -> Result<Self> {
+        let of = |decay: f64| match steps.method {
+            Method::Sgd { momentum } => {
+                let momentum = (momentum > 0.0)
+                    .then(|| MomentumConfig::new().with_momentum(momentum).with_dampening(0.0).with_nesterov(false));
+                let decay = (decay > 0.0).then(|| WeightDecayConfig::new(decay as f32));
+                SgdConfig::new().with_momentum(momentum).with_weight_decay(decay).init()
+            }
+            Method::AdamW => AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(decay as f32).init(),
+        };
+        let schedule = schedule(steps, total).map_err(|e| {
+            Error::usage(format!("learning rate {} over {total} steps: {e}", steps.rate))
+                .cure("use a rate above 0 and at most 1")
+        })?;
+        Ok(Self { parts: [of(steps.decay), of(0.0), of(0.0)], schedule, steps })
+    }
+    /// The learning rate of the next step.
+    pub fn next_rate(&mut self) -> f64 {
+        self.schedule.step().base()
+    }
+    /// Takes one step against the gradients, which are in the order of the parameters; `None` for what got none.
+    ///
+    /// # Errors
+    /// A defect of burn.
+    pub fn step<B: Kernels>(
+        &mut self,
+        rate: f64,
+        parameters: &mut Parameters<B>,
+        gradients: Vec<Option<FloatTensor<B>>>,
+    ) -> Result<()> {
+        for (p, optimizer) in self.parts.iter_mut().enumerate() {
+            let mine: Vec<usize> = (0..parameters.list.len())
+                .filter(|&i| part(parameters.list[i].role) == p && gradients[i].is_some())
+                .collect();
+            let mut grads = GradientsParams::new();
+            let mut list = Vec::with_capacity(mine.len());
+            for &i in &mine {
+                // Names of parameters in checkpoints: their place in the list.
+                let id = ParamId::from(i as u64);
+                if let Some(g) = &gradients[i] {
+                    grads.register(id, B::lift(g.clone()));
+                }
+                list.push(Param::initialized(id, B::lift(parameters.values[i].clone())));
+            }
+            if mine.is_empty() {
+                continue;
+            }
+            let rate = if p == part(Role::Scale) { rate * self.steps.scale_rate } else { rate };
+            let bag = optimizer.step(rate, Bag { list }, grads);
+            for (&i, param) in mine.iter().zip(bag.list) {
+                let shape = Shape::from(parameters.list[i].shape.clone());
+                let new = B::float_reshape(B::lower(param.into_value())?, shape);
+                let new = if parameters.list[i].role == Role::Scale {
+                    positive::<B>(new, parameters.values[i].clone())
+                } else {
+                    new
+                };
+                parameters.values[i] = new;
+            }
+        }
+        Ok(())
+    }
+    /// The state, for a checkpoint.
+    ///
+    /// # Errors
+    /// A defect of burn.
+    pub fn to_bytes(&self) -> Result<Vec<Vec<u8>>> {
+        let one = |o: &ModuleOptimizer| o.into_bytes().map(|b| b.to_vec());
+        self.parts
+            .iter()
+            .map(|o| one(o).map_err(|e| Error::internal(format!("state of the optimizer: {e:?}"))))
+            .collect()
+    }
+    /// Takes over the state of a checkpoint after `done` steps.
+    ///
+    /// # Errors
+    /// When the bytes are no state.
+    pub fn resume(mut self, state: &[Vec<u8>], done: u64) -> Result<Self> {
+        if state.len() != self.parts.len() {
+            return Err(Error::malformed(format!("a state of {} parts", state.len())));
+        }
+        for (part, bytes) in self.parts.iter_mut().zip(state) {
+            let bytes = Bytes::from_bytes_vec(bytes.clone());
+            let loaded = part.clone().from_bytes(bytes);
+            *part = loaded.map_err(|e| Error::malformed(format!("state of the optimizer: {e:?}")))?;
+        }
+        for _ in 0..done {
+            self.schedule.step();
+        }
+        Ok(self)
+    }
+}
+
+/// Scales stay positive: one step halves them at most.
+fn positive<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>) -> FloatTensor<B> {
+    let half = B::float_mul_scalar(old, Scalar::Float(0.5));
+    let bools = burn::backend::get_or_init_device_settings::<B>(&backend::device_of::<B>(&half)).bool_dtype;
+    // What is no number fails the comparison, too.
+    let above = B::float_greater(new.clone(), half.clone(), bools);
+    B::float_mask_where(half, above, new)
+}
+
+fn schedule(steps: Steps, total: u64) -> std::result::Result<ModuleLrScheduler, String> {
+    let length = |n: u64| usize::try_from(n.max(1)).unwrap_or(usize::MAX);
+    let rise = steps.warm_up.min(total.saturating_sub(1));
+    let cosine = CosineAnnealingLrSchedulerConfig::new(steps.rate, length(total - rise));
+    match (steps.schedule, rise) {
+        _ if !(steps.rate > 0.0 && steps.rate <= 1.0) => Err("the rate is out of range".into()),
+        (Schedule::Cosine, 0) => cosine.init(),
+        (Schedule::Constant, 0) => Ok(ModuleLrScheduler::new(ConstantLr::from(steps.rate))),
+        (schedule, rise) => {
+            let first = steps.rate / rise as f64;
+            let up = LinearLrSchedulerConfig::new(first.min(steps.rate), steps.rate, length(rise));
+            let then = match schedule {
+                Schedule::Cosine => cosine.into(),
+                Schedule::Constant => LinearLrSchedulerConfig::new(steps.rate, steps.rate, 1).into(),
+            };
+            SequentialLrSchedulerConfig::new(vec![up.into(), then], vec![length(rise)]).init()
+        }
+    }
+}

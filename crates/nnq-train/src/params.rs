@@ -1,0 +1,141 @@
+//! What is trained: constants of the graph, and scales of grids.
+use crate::{
+    backend::{self, Device, Kernels, Var},
+    qat::Plan,
+};
+use burn::backend::tensor::FloatTensor;
+use nnq::{
+    Error, Result,
+    error::At as _,
+    ir::{DType, Graph, Node, Op, ValueId, op::Binary},
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// What a parameter does, which decides how it is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Multiplies: weights of products. Decays where decay is wanted.
+    Weight,
+    /// Everything else that is added or scales.
+    Other,
+    /// Scales of a grid: positive.
+    Scale,
+}
+
+/// What a parameter is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// A constant of the graph.
+    Constant(ValueId),
+    /// The scales of a grid of the plan.
+    Grid(usize),
+}
+
+/// One tensor that is trained.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// The constant's, or the grid's.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// What it is of.
+    pub of: Of,
+    /// Sizes of its axes.
+    pub shape: Vec<usize>,
+}
+
+/// All parameters of a network, and the running statistics of its batch normalisations.
+pub struct Parameters<B: Kernels> {
+    /// What they are, in a fixed order.
+    pub list: Vec<Parameter>,
+    /// Their numbers, in the same order.
+    pub values: Vec<FloatTensor<B>>,
+    /// Running means and variances, by the constant that holds them.
+    pub statistics: BTreeMap<ValueId, FloatTensor<B>>,
+    by_value: HashMap<ValueId, usize>,
+    by_grid: HashMap<usize, usize>,
+}
+
+/// Which inputs of an operator are parameters where they are constants, and whether they multiply.
+fn trained(node: &Node) -> &'static [(usize, Role)] {
+    match &node.op {
+        Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => &[(1, Role::Weight), (2, Role::Other)],
+        Op::MatMul => &[(0, Role::Weight), (1, Role::Weight)],
+        Op::BatchNormalization { .. } | Op::LayerNormalization { .. } => &[(1, Role::Other), (2, Role::Other)],
+        Op::Binary(Binary::PRelu) => &[(1, Role::Other)],
+        Op::Binary(Binary::Add | Binary::Sub) => &[(0, Role::Other), (1, Role::Other)],
+        _ => &[],
+    }
+}
+
+/// The running statistics of a batch normalisation: the inputs that hold mean and variance.
+pub const STATISTICS: [usize; 2] = [3, 4];
+
+impl<B: Kernels> Parameters<B> {
+    /// The parameters of a graph that is quantized by a plan, in the order of its nodes.
+    ///
+    /// # Errors
+    /// Names constants that are not finite.
+    pub fn new(graph: &Graph, plan: &Plan, device: &Device<B>) -> Result<Self> {
+        let mut all = Self {
+            list: Vec::new(),
+            values: Vec::new(),
+            statistics: BTreeMap::new(),
+            by_value: HashMap::new(),
+            by_grid: HashMap::new(),
+        };
+        for (_, node) in graph.nodes() {
+            for &(input, role) in trained(node) {
+                if let Some(v) = node.input(input).filter(|v| !all.by_value.contains_key(v)) {
+                    all.add_constant(graph, v, role, device)?;
+                }
+            }
+            if let Op::BatchNormalization { .. } = node.op {
+                for v in STATISTICS.iter().filter_map(|&i| node.input(i)) {
+                    if let Some(t) = graph.constant(v) {
+                        all.statistics.insert(v, backend::tensor::<B>(t.to_f32s(), t.shape(), device));
+                    }
+                }
+            }
+        }
+        for (g, grid) in plan.grids.iter().enumerate() {
+            let shape = vec![grid.params.scale.len()];
+            all.by_grid.insert(g, all.list.len());
+            all.values.push(backend::tensor::<B>(grid.params.scale.clone(), &shape, device));
+            all.list.push(Parameter { name: grid.name.clone(), role: Role::Scale, of: Of::Grid(g), shape });
+        }
+        Ok(all)
+    }
+    fn add_constant(&mut self, graph: &Graph, v: ValueId, role: Role, device: &Device<B>) -> Result<()> {
+        let value = graph.value(v);
+        let Some(t) = graph.constant(v).filter(|t| matches!(t.dtype(), DType::F32) && !t.is_empty()) else {
+            return Ok(());
+        };
+        let numbers = t.to_f32s();
+        if let Some(i) = numbers.iter().position(|x| !x.is_finite()) {
+            let cause = format!("element {i} is {}", numbers[i]);
+            return Err(Error::value(cause).cure("the model's weights are damaged: export it again"))
+                .at(|| format!("constant '{}'", value.name));
+        }
+        self.by_value.insert(v, self.list.len());
+        self.values.push(backend::tensor::<B>(numbers, t.shape(), device));
+        self.list.push(Parameter { name: value.name.clone(), role, of: Of::Constant(v), shape: t.shape().to_vec() });
+        Ok(())
+    }
+    /// A leaf to differentiate by for each parameter.
+    pub fn leaves(&self) -> Vec<Var<B>> {
+        self.values.iter().map(|x| backend::tracked::<B>(x.clone())).collect()
+    }
+    /// The parameter that a constant is.
+    pub fn of_value(&self, v: ValueId) -> Option<usize> {
+        self.by_value.get(&v).copied()
+    }
+    /// The parameter that the scales of a grid are.
+    pub fn of_grid(&self, grid: usize) -> Option<usize> {
+        self.by_grid.get(&grid).copied()
+    }
+    /// How many numbers are trained.
+    pub fn count(&self) -> u64 {
+        self.list.iter().map(|p| p.shape.iter().product::<usize>() as u64).sum()
+    }
+}

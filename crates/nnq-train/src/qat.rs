@@ -1,0 +1,159 @@
+//! Which values are rounded in training, on which grids, and how what was trained goes back into the graph.
+use crate::{
+    backend::{self, Kernels},
+    fake::{Estimator, ScaleRule},
+    params::{Of, Parameters},
+};
+use nnq::{
+    Error, Result,
+    ir::{Granularity, Graph, NodeId, QParams, ValueId},
+    quant::{ptq, recipe::Recipe, stats::Stats},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// A grid whose scales are learned.
+#[derive(Clone, Debug)]
+pub struct PlannedGrid {
+    /// Of what.
+    pub name: String,
+    /// As calibration found it.
+    pub params: QParams,
+    /// How gradients pass its values.
+    pub estimator: Estimator,
+    /// How its scales learn.
+    pub rule: ScaleRule,
+    /// The values on it; none for weights.
+    pub values: Vec<ValueId>,
+}
+
+/// A product that will compute in integers.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedProduct {
+    /// The grid of its weights.
+    pub weight: usize,
+    /// The grid of its input, where that is known.
+    pub input: Option<usize>,
+}
+
+/// What a network in training rounds. The default rounds nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// All grids: those of activations, then those of weights.
+    pub grids: Vec<PlannedGrid>,
+    /// The grid of each value that is held as codes.
+    pub of_value: HashMap<ValueId, usize>,
+    /// The products with codes as weights.
+    pub products: HashMap<NodeId, PlannedProduct>,
+}
+
+/// How values learn to be rounded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Rules {
+    /// For values.
+    pub estimator: Estimator,
+    /// For scales of activations; weights learn theirs as LSQ does, or not at all.
+    pub scales: ScaleRule,
+}
+
+/// A network that is to be trained with rounding.
+pub struct Quantizing {
+    start: ptq::Start,
+    /// Where it rounds.
+    pub plan: Plan,
+}
+
+impl Quantizing {
+    /// Places quantization as [`ptq::quantize`] does, for the same recipe.
+    ///
+    /// # Errors
+    /// As [`ptq::Start::new`]; and when the recipe has choices that training makes itself.
+    pub fn new(graph: &Arc<Graph>, stats: &Stats, recipe: &Recipe, rules: Rules) -> Result<Self> {
+        if recipe.layer_by_layer() {
+            return Err(Error::usage("training beside methods that round layer by layer or correct biases")
+                .cure("leave out compensate, correct_bias, reestimate and roundings other than nearest"));
+        }
+        if recipe.is_dynamic() {
+            return Err(
+                Error::usage("training with grids that are found at run time").cure("leave out the dynamic mode")
+            );
+        }
+        let start = ptq::Start::new(graph, stats, recipe)?;
+        let mut plan = Plan::default();
+        // Values that share a grid share its parameters.
+        let mut seen: BTreeMap<*const QParams, usize> = BTreeMap::new();
+        for (v, value) in start.graph().values() {
+            let Some(params) = &value.quant else { continue };
+            let grid = *seen.entry(Arc::as_ptr(params)).or_insert_with(|| {
+                plan.grids.push(PlannedGrid {
+                    name: value.name.clone(),
+                    params: QParams::clone(params),
+                    estimator: rules.estimator,
+                    rule: rules.scales,
+                    values: Vec::new(),
+                });
+                plan.grids.len() - 1
+            });
+            plan.grids[grid].values.push(v);
+            plan.of_value.insert(v, grid);
+        }
+        for id in &start.products {
+            let product = start.product(*id)?;
+            let params = start.fit(&product)?;
+            if let Granularity::Block { .. } = params.granularity {
+                return Err(Error::unsupported("training with a scale for each block of weights")
+                    .cure("use --granularity tensor or channel"));
+            }
+            let name = start.graph().value(product.w).name.clone();
+            let rule = if rules.scales == ScaleRule::Fixed { ScaleRule::Fixed } else { ScaleRule::Lsq };
+            let input = plan.of_value.get(&product.x).copied();
+            plan.products.insert(*id, PlannedProduct { weight: plan.grids.len(), input });
+            plan.grids.push(PlannedGrid { name, params, estimator: rules.estimator, rule, values: Vec::new() });
+        }
+        Ok(Self { start, plan })
+    }
+    /// The float network with the nodes that the quantized one has: what is trained.
+    pub fn graph(&self) -> &Arc<Graph> {
+        self.start.float()
+    }
+    /// The quantized network with what was trained.
+    ///
+    /// # Errors
+    /// Names a weight or scale that is no number.
+    pub fn finish<B: Kernels>(mut self, parameters: &Parameters<B>) -> Result<ptq::Quantized> {
+        let mut scales: HashMap<usize, Vec<f32>> = HashMap::new();
+        for (parameter, numbers) in parameters.list.iter().zip(&parameters.values) {
+            let numbers = backend::numbers::<B>(numbers.clone())?;
+            if let Some(x) = numbers.iter().find(|x| !x.is_finite()) {
+                return Err(
+                    Error::value(format!("'{}' became {x}", parameter.name)).cure("train with a smaller learning rate")
+                );
+            }
+            match parameter.of {
+                Of::Constant(v) => self.start.retrain(v, numbers)?,
+                Of::Grid(g) => {
+                    scales.insert(g, numbers);
+                }
+            }
+        }
+        let trained = |g: usize| -> Result<QParams> {
+            let grid = self.plan.grids.get(g).ok_or_else(|| Error::internal("no such grid"))?;
+            let scale = scales.get(&g).cloned().ok_or_else(|| Error::internal("a grid without scales"))?;
+            Ok(QParams { scale, ..grid.params.clone() })
+        };
+        for g in 0..self.plan.grids.len() {
+            if !self.plan.grids[g].values.is_empty() {
+                self.start.regrid(&self.plan.grids[g].values, &Arc::new(trained(g)?))?;
+            }
+        }
+        for id in self.start.products.clone() {
+            let product = self.start.product(id)?;
+            let planned = self.plan.products.get(&id).ok_or_else(|| Error::internal("a product without a plan"))?;
+            let rounded = self.start.round_on(&product, trained(planned.weight)?)?;
+            self.start.put(&product, rounded)?;
+        }
+        Ok(self.start.finish())
+    }
+}

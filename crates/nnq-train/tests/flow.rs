@@ -1,0 +1,249 @@
+//! Training from file to file, on the demo's network and pictures.
+use burn::backend::Flex;
+use nnq::{
+    ErrorKind,
+    data::Dataset,
+    demo::{self, Stream},
+    engine::{self, Engine, Kind},
+    eval::Labelled,
+    exec::lower::Profile,
+    formats::onnx::Pack,
+    ir::{QParams, Tensor},
+    quant::recipe::Recipe,
+    quantize::{self, Format, Samples},
+};
+use nnq_train::{
+    Event, Outcome,
+    augment::Augment,
+    backend::{self, Device},
+    job::{self, Job, Place, Settings, Source},
+    loss::Distill,
+    net::Forward,
+    optimizer::{Method, Schedule, Steps},
+    params::Parameters,
+    qat::{Quantizing, Rules},
+};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+fn pictures(stream: Stream, count: u64) -> Labelled {
+    let dataset: Dataset = demo::dataset(stream, count).unwrap();
+    Labelled { dataset: Arc::new(dataset), preprocess: demo::preprocess(), classes: None }
+}
+
+fn recipe(weight: u8, activation: u8) -> Recipe {
+    let mut recipe = Recipe { samples: 32, ..Recipe::default() };
+    (recipe.weight.bits, recipe.activation.bits) = (weight, activation);
+    recipe
+}
+
+fn settings(epochs: u64) -> Settings {
+    let steps = Steps {
+        method: Method::Sgd { momentum: 0.9 },
+        rate: 0.02,
+        decay: 1e-4,
+        schedule: Schedule::Cosine,
+        warm_up: 2,
+        scale_rate: 1.0,
+    };
+    Settings {
+        epochs,
+        batch: 16,
+        steps,
+        seed: 1,
+        augment: "crop:2".parse::<Augment>().unwrap(),
+        smoothing: 0.0,
+        rules: Rules::default(),
+        distill: None,
+    }
+}
+
+fn job(dir: &Path, out: &str, recipe: Option<Recipe>, settings: Settings) -> Job {
+    let model = dir.join("demo.onnx");
+    std::fs::write(&model, demo::MODEL).unwrap();
+    Job {
+        source: Source::File(model),
+        train: pictures(Stream::Train, 96),
+        eval: None,
+        recipe,
+        settings,
+        eval_every: 0,
+        checkpoint: None,
+        log: None,
+        format: Format::Qdq,
+        pack: Pack::default(),
+        out: dir.join(out),
+        threads: 2,
+        place: Place::Cpu,
+        cancel: None,
+    }
+}
+
+fn run(job: &Job) -> nnq::Result<Outcome> {
+    job::run(job, &mut |_| {})
+}
+
+/// The training forward pass computes what the integer engine computes of the network that is written: the same codes but where a binary32 sum in
+/// another order falls on the other side of a tie.
+#[test]
+fn the_forward_pass_is_the_integer_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("demo.onnx");
+    std::fs::write(&model, demo::MODEL).unwrap();
+    let (float, digest) = quantize::open(&model).unwrap();
+    let data = pictures(Stream::Train, 64);
+    let samples = Samples { dataset: data.dataset.clone(), preprocess: data.preprocess.clone() };
+    let input = data.dataset.first(&data.preprocess).unwrap();
+    let shape = [&[1], input.shape()].concat();
+    let input = Tensor::of(&shape, input.to_f32s());
+    for (w, a) in [(8, 8), (4, 4), (2, 3)] {
+        let recipe = recipe(w, a);
+        let stats = quantize::calibrate(&float, digest, &samples, &recipe, 1, None, &mut |_, _, _| {}).unwrap();
+        let quantizing = Quantizing::new(&float, &stats, &recipe, Rules::default()).unwrap();
+        let (graph, plan, device) = (quantizing.graph().clone(), quantizing.plan.clone(), Device::<Flex>::default());
+        let parameters = Parameters::<Flex>::new(&graph, &plan, &device).unwrap();
+        let x = backend::tensor::<Flex>(input.to_f32s(), &shape, &device);
+        let leaves = parameters.leaves();
+        let forward = Forward { graph: &graph, plan: &plan, parameters: &parameters, live: false, device: &device };
+        let ours = backend::numbers::<Flex>(forward.run(x, &leaves).unwrap().output.into_primitive()).unwrap();
+        let quantized = Arc::new(quantizing.finish::<Flex>(&parameters).unwrap().graph);
+        let options = engine::Options { kind: Kind::Int, profile: Profile::Onnx, threads: 1 };
+        let theirs = Engine::open(quantized, options).unwrap().run(vec![input.clone()]).unwrap().remove(0).to_f32s();
+        let size = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // A code that differs by one moves a logit by far less than this.
+        assert!(far <= 0.02 * size, "w{w}a{a}: {far} of {size}\n{ours:?}\n{theirs:?}");
+        assert!(ours.iter().zip(&theirs).filter(|(a, b)| (*a - *b).abs() < 1e-4 * size).count() >= 5, "w{w}a{a}");
+    }
+}
+
+/// Before the first step nothing differs from quantization without training.
+#[test]
+fn training_of_no_consequence_gives_the_file_of_nnq_quantize() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(1);
+    settings.steps.rate = 1e-30;
+    settings.steps.decay = 0.0;
+    let job = job(dir.path(), "trained.onnx", Some(recipe(4, 4)), settings);
+    run(&job).unwrap();
+    let samples = Samples { dataset: job.train.dataset.clone(), preprocess: job.train.preprocess.clone() };
+    let (float, digest) = quantize::open(&dir.path().join("demo.onnx")).unwrap();
+    let recipe = recipe(4, 4);
+    let stats = quantize::calibrate(&float, digest, &samples, &recipe, 2, None, &mut |_, _, _| {}).unwrap();
+    let quantized = quantize::annotate(&float, &stats, &recipe).unwrap();
+    let plain = dir.path().join("plain.onnx");
+    quantize::export(&quantized.graph, Format::Qdq, Pack::default(), &plain).unwrap();
+    assert!(std::fs::read(&job.out).unwrap() == std::fs::read(plain).unwrap());
+}
+
+/// At few bits, a little training wins back much of what rounding lost.
+#[test]
+fn training_repairs_few_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let test = pictures(Stream::Test, 200);
+    let mut settings = settings(4);
+    settings.distill = Some(Distill::default());
+    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w2.onnx", Some(recipe(2, 2)), settings) };
+    job.train = pictures(Stream::Train, 256);
+    let outcome = run(&job).unwrap();
+    let after = outcome.after.unwrap().top1;
+    job.settings.steps.rate = 1e-30;
+    job.settings.epochs = 1;
+    let without = run(&job).unwrap().after.unwrap().top1;
+    assert!(after > without + 0.1, "{without} without, {after} with training; loss {:?}", outcome.epochs);
+    // Scales were learned, weights stand on 2 bits.
+    let graph = engine::load(&job.out).unwrap();
+    let grids: Vec<Arc<QParams>> = graph.values().filter_map(|(_, v)| v.quant.clone()).collect();
+    assert!(grids.iter().any(|q| q.qtype.bits == 2));
+}
+
+/// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at.
+#[test]
+fn a_run_that_was_stopped_ends_with_the_same_bytes() {
+    for (name, recipe) in [("float", None), ("quantized", Some(recipe(4, 4)))] {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = job(dir.path(), "whole.onnx", recipe.clone(), settings(2));
+        run(&whole).unwrap();
+        for stop in [1, 6, 8] {
+            let cancel = Arc::new(AtomicBool::new(false));
+            let checkpoint = dir.path().join(format!("run{stop}.checkpoint"));
+            let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings(2));
+            parts.checkpoint = Some((checkpoint, 4));
+            parts.cancel = Some(cancel.clone());
+            let stopped = job::run(&parts, &mut |event| {
+                if let Event::Step(step) = event
+                    && step.step == stop
+                {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            });
+            assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
+            assert!(!parts.out.exists());
+            cancel.store(false, Ordering::Relaxed);
+            let outcome = run(&parts).unwrap();
+            assert_eq!(outcome.steps, 12);
+            let same = std::fs::read(&whole.out).unwrap() == std::fs::read(&parts.out).unwrap();
+            assert!(same, "{name}, stopped after {stop}");
+        }
+        // A checkpoint of another run is refused.
+        let mut other = job(dir.path(), "other.onnx", recipe, settings(3));
+        other.checkpoint = Some((dir.path().join("run8.checkpoint"), 4));
+        assert_eq!(run(&other).unwrap_err().kind(), ErrorKind::Usage);
+    }
+}
+
+#[test]
+fn a_network_of_the_zoo_learns_from_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(3);
+    settings.steps.rate = 0.05;
+    let mut job = job(dir.path(), "resnet8.onnx", None, settings);
+    job.source = Source::Zoo("resnet8".into());
+    job.log = Some(dir.path().join("log.jsonl"));
+    let outcome = run(&job).unwrap();
+    let losses: Vec<f64> = outcome.epochs.iter().map(|e| e.loss).collect();
+    assert!(losses[2] < losses[0], "{losses:?}");
+    let log = std::fs::read_to_string(dir.path().join("log.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 3);
+    // The running statistics were trained, too: the file is no longer what the zoo builds.
+    let graph = engine::read(&job.out).unwrap();
+    let fresh = nnq::zoo::build(nnq::zoo::find("resnet8").unwrap(), 1).unwrap();
+    let mean = |g: &nnq::ir::Graph| g.constant(g.find("bn1.running_mean").unwrap()).unwrap().to_f32s();
+    assert_ne!(mean(&graph), mean(&fresh));
+}
+
+#[test]
+fn jobs_that_make_no_sense_are_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    let usual = || job(dir.path(), "never.onnx", Some(recipe(4, 4)), settings(1));
+    let mut none = usual();
+    none.settings.batch = 1000;
+    let mut zoo = usual();
+    zoo.source = Source::Zoo("resnet8".into());
+    let mut rate = usual();
+    rate.settings.steps.rate = -1.0;
+    let mut layers = usual();
+    layers.recipe.as_mut().unwrap().compensate = true;
+    let mut wild = usual();
+    wild.settings.steps.rate = 1.0;
+    wild.settings.steps.warm_up = 0;
+    wild.settings.epochs = 30;
+    wild.recipe = None;
+    wild.settings.steps.decay = 1000.0;
+    for (job, cause) in [
+        (none, "batches of 1000"),
+        (zoo, "floating point first"),
+        (rate, "learning rate -1"),
+        (layers, "compensate"),
+        (wild, "smaller learning rate"),
+    ] {
+        let e = run(&job).unwrap_err().to_string();
+        assert!(e.contains(cause), "{cause}: {e}");
+        assert!(!job.out.exists());
+    }
+}
