@@ -215,7 +215,10 @@ fn the_zoo_lists_and_writes() {
     };
     let list = json(&["zoo", "--json"]);
     let names: Vec<_> = list.as_array().unwrap().iter().map(|a| a["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["resnet18", "resnet34", "resnet50", "mobilenetv2"]);
+    assert_eq!(
+        names,
+        ["resnet18", "resnet34", "resnet50", "mobilenetv2", "resnet8", "resnet20", "resnet32", "resnet44", "resnet56"]
+    );
     let file = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
     for (out, seed) in [("a.onnx", "0"), ("b.onnx", "0"), ("c.onnx", "1")] {
         let report = json(&["zoo", "mobilenetv2", "-o", out, "--seed", seed, "--json"]);

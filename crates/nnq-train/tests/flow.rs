@@ -162,7 +162,7 @@ fn training_repairs_few_bits() {
     assert!(grids.iter().any(|q| q.qtype.bits == 2));
 }
 
-/// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at.
+/// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at, and with other threads.
 #[test]
 fn a_run_that_was_stopped_ends_with_the_same_bytes() {
     for (name, recipe) in [("float", None), ("quantized", Some(recipe(4, 4)))] {
@@ -175,6 +175,7 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
             let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings(2));
             parts.checkpoint = Some((checkpoint, 4));
             parts.cancel = Some(cancel.clone());
+            parts.threads = stop as usize % 4;
             let stopped = job::run(&parts, &mut |event| {
                 if let Event::Step(step) = event
                     && step.step == stop

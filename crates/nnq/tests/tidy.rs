@@ -44,6 +44,14 @@ const ANY: &[&str] = &[
     "judge", "quantize", "run", "search", "staging", "machine", "tune", "zoo",
 ];
 
+/// Which crates of the workspace (and burn, which only training knows) each crate may name.
+const CRATES: &[(&str, &[&str])] = &[
+    ("crates/nnq-kernels/", &[]),
+    ("crates/nnq/", &["nnq_kernels"]),
+    ("crates/nnq-train/", &["nnq", "nnq_kernels", "burn"]),
+    ("crates/nnq-cli/", &["nnq", "nnq_train"]),
+];
+
 /// Files besides `nnq-kernels/src/round.rs` that round, and why that is no quantization.
 const ROUNDERS: &[(&str, &str)] = &[
     ("crates/nnq/src/ir/infer/resize.rs", "ONNX Resize rounds sizes half up"),
@@ -281,6 +289,30 @@ fn imports_go_down_only() {
 }
 
 #[test]
+fn crates_import_down_only() {
+    let mut bad = Vec::new();
+    for (name, text) in files() {
+        let Some((own, allowed)) = CRATES.iter().find(|(dir, _)| name.starts_with(dir)) else { continue };
+        let itself = own.trim_start_matches("crates/").trim_end_matches('/').replace('-', "_");
+        for (n, line) in code(&text).lines().enumerate() {
+            for other in ["nnq", "nnq_kernels", "nnq_train", "burn"] {
+                let word = |i: usize| {
+                    let before = line[..i].chars().next_back();
+                    let path = line[i + other.len()..].starts_with("::");
+                    path && !before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == ':')
+                };
+                let named = line.match_indices(other).any(|(i, _)| word(i));
+                // Tests of a library call it by its name.
+                if named && other != itself && !allowed.contains(&other) {
+                    bad.push(format!("{name}:{}: {own} may not import {other}", n + 1));
+                }
+            }
+        }
+    }
+    assert!(bad.is_empty(), "\n{}", bad.join("\n"));
+}
+
+#[test]
 fn the_floors_are_what_they_say() {
     for (own, path, want) in [
         ("ir::pass::view", "exec::float::eval", false),
@@ -314,8 +346,10 @@ fn only_the_kernels_are_unsafe() {
         }
     }
     assert!(bad.is_empty(), "unsafe code outside of nnq-kernels:\n{}", bad.join("\n"));
-    let lib = fs::read_to_string(root().join("crates/nnq/src/lib.rs")).unwrap();
-    assert!(lib.contains("#![forbid(unsafe_code)]"));
+    for crate_ in ["nnq", "nnq-train"] {
+        let lib = fs::read_to_string(root().join(format!("crates/{crate_}/src/lib.rs"))).unwrap();
+        assert!(lib.contains("#![forbid(unsafe_code)]"), "{crate_}");
+    }
 }
 
 /// Does this line round to an integer? Printing and `floor` alone do not.
