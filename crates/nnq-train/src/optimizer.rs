@@ -126,7 +126,8 @@ impl Optimizer {
                 if let Some(g) = &gradients[i] {
                     grads.register(id, B::lift(g.clone()));
                 }
-                list.push(Param::initialized(id, B::lift(parameters.values[i].clone())));
+                // burn's optimizers take parameters as its automatic differentiation has them.
+                list.push(Param::initialized(id, Tensor::from_inner(B::lift(parameters.values[i].clone()))));
             }
             if mine.is_empty() {
                 continue;
@@ -135,7 +136,7 @@ impl Optimizer {
             let bag = optimizer.step(rate, Bag { list }, grads);
             for (&i, param) in mine.iter().zip(bag.list) {
                 let shape = Shape::from(parameters.list[i].shape.clone());
-                let new = B::float_reshape(B::lower(param.into_value())?, shape);
+                let new = B::float_reshape(B::lower(param.into_value().inner())?, shape);
                 let new = if parameters.list[i].role == Role::Scale {
                     positive::<B>(new, parameters.values[i].clone())
                 } else {

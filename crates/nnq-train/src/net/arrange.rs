@@ -120,10 +120,10 @@ fn slice<B: Kernels>(values: &Values<B>, node: &Node, mut x: Var<B>, s: &[usize]
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
         return Err(Error::shape("starts, ends, axes and steps differ in number"));
     }
-    if steps.iter().any(|&step| step != 1) {
-        return Err(Error::unsupported("steps other than 1 have no gradient here"));
+    if steps.iter().any(|&step| step < 1) {
+        return Err(Error::unsupported("steps backwards have no gradient here"));
     }
-    for ((start, end), axis) in starts.into_iter().zip(ends).zip(axes) {
+    for (((start, end), axis), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
         let axis = shape::axis(axis, s.len())?;
         let size = s[axis] as i64;
         let place = |x: i64| (if x < 0 { x.saturating_add(size) } else { x }).clamp(0, size) as usize;
@@ -132,7 +132,9 @@ fn slice<B: Kernels>(values: &Values<B>, node: &Node, mut x: Var<B>, s: &[usize]
             return Err(Error::shape(format!("nothing is left of axis {axis}")));
         }
         let now = backend::dims::<B>(&x);
-        x = A::<B>::float_slice(x, &along(&now, axis, from..to));
+        let mut slices = along(&now, axis, from..to);
+        slices[axis].step = isize::try_from(step).unwrap_or(isize::MAX);
+        x = A::<B>::float_slice(x, &slices);
     }
     Ok(x)
 }

@@ -216,6 +216,25 @@ fn batch_normalisation_frozen_and_live() {
     }
 }
 
+/// The shortcut without weights of the first residual networks: every other pixel, and channels of zeros.
+#[test]
+fn slices_with_steps_and_pads() {
+    let graph = network("N, 3, 5, 6", |b, x| {
+        let bias = constant(b, "bias", &[3, 1, 1]);
+        let x = b.op("add", Op::Binary(Binary::Add), &[x, bias]);
+        let ends = [("from", [0, 1]), ("to", [i64::MAX, -1]), ("axes", [2, 3]), ("steps", [2, 2])];
+        let ends = ends.map(|(name, x)| b.ints(name, &x));
+        let y = b.op("slice", Op::Slice, &[x, ends[0], ends[1], ends[2], ends[3]]);
+        let pads = b.ints("pads", &[0, 1, 0, 0, 0, 2, 0, 0]);
+        let y = b.op("pad", Op::Pad { mode: nnq::ir::op::PadMode::Constant }, &[y, pads]);
+        b.op("tanh", Op::Unary(Unary::Tanh), &[y])
+    });
+    let x = noise(2 * 90, 8);
+    let setting = setting(graph);
+    setting.check_forward(&x, &[2, 3, 5, 6]);
+    setting.check_gradients(&x, &[2, 3, 5, 6], false);
+}
+
 #[test]
 fn what_has_no_gradient_is_an_error_with_its_node() {
     let graph = network("N, 3, 4, 4", |b, x| {
