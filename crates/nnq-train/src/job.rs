@@ -118,7 +118,7 @@ pub struct Job {
     pub eval_every: u64,
     /// A file that keeps the state after each so many steps, and where to go on from.
     pub checkpoint: Option<(PathBuf, u64)>,
-    /// A file for a line of JSON for each epoch.
+    /// A file for a line of JSON for each epoch and every tenth step.
     pub log: Option<PathBuf>,
     /// How a quantized network is written.
     pub format: Format,
@@ -245,7 +245,19 @@ fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event)
     let total = job.settings.epochs * trainer.steps_of_epoch();
     let mut epochs: Vec<EpochReport> = Vec::new();
     while trainer.step < total {
-        let Epoch { loss, accuracy, seconds, images_per_second } = trainer.epoch(tell).at(|| place.clone())?;
+        let mut failed = None;
+        let mut heard = |event: Event| {
+            if let (Event::Step(step), Some(path)) = (&event, &job.log)
+                && step.step.is_multiple_of(LOGGED)
+            {
+                failed = failed.take().or(log(path, step, step.step == LOGGED).err());
+            }
+            tell(event);
+        };
+        let Epoch { loss, accuracy, seconds, images_per_second } = trainer.epoch(&mut heard).at(|| place.clone())?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
         let epoch = trainer.step / trainer.steps_of_epoch().max(1);
         let due = job.eval_every > 0 && epoch.is_multiple_of(job.eval_every) && trainer.step < total;
         let eval = match due {
@@ -259,7 +271,7 @@ fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event)
         let report =
             EpochReport { epoch, epochs: job.settings.epochs, step, loss, accuracy, eval, seconds, images_per_second };
         if let Some(path) = &job.log {
-            log(path, &report, epochs.is_empty() && epoch == 1)?;
+            log(path, &report, epoch == 1 && trainer.step < LOGGED)?;
         }
         tell(Event::Epoch(&report));
         epochs.push(report);
@@ -333,8 +345,11 @@ fn key(job: &Job, digest: [u8; 32]) -> Result<[u8; 32]> {
     Ok(all.finalize().into())
 }
 
+/// Steps between two lines of the log.
+const LOGGED: u64 = 10;
+
 /// Adds a line to the log; the first line of a run begins it anew.
-fn log(path: &Path, report: &EpochReport, first: bool) -> Result<()> {
+fn log(path: &Path, report: &impl Serialize, first: bool) -> Result<()> {
     let io = |e| Error::io(path, e);
     let line = serde_json::to_string(report).map_err(|e| Error::internal(format!("a line of the log: {e}")))?;
     let mut options = std::fs::File::options();

@@ -181,6 +181,7 @@ impl Optimizer {
 /// Scales stay positive: one step halves them at most.
 fn positive<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>) -> FloatTensor<B> {
     let half = B::float_mul_scalar(old, Scalar::Float(0.5));
+    let half = B::float_clamp_min(half, Scalar::Float(1e-12));
     let bools = burn::backend::get_or_init_device_settings::<B>(&backend::device_of::<B>(&half)).bool_dtype;
     // What is no number fails the comparison, too.
     let above = B::float_greater(new.clone(), half.clone(), bools);

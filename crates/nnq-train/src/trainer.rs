@@ -99,6 +99,10 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let With { settings, teacher, keep, threads, cancel } = with;
         let parameters = Parameters::new(graph, plan, &device)?;
         let steps = settings.epochs * (data.dataset.len() / settings.batch.max(1)) as u64;
+        if steps == 0 {
+            return Err(Error::usage(format!("{} samples and batches of {}", data.dataset.len(), settings.batch))
+                .cure("give more training data or smaller batches"));
+        }
         let optimizer = Optimizer::new(settings.steps, steps)?;
         let mut trainer = Self {
             graph,

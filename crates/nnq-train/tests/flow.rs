@@ -148,8 +148,12 @@ fn training_repairs_few_bits() {
     let test = pictures(Stream::Test, 200);
     let mut settings = settings(4);
     settings.distill = Some(Distill::default());
-    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w2.onnx", Some(recipe(2, 2)), settings) };
-    job.train = pictures(Stream::Train, 256);
+    settings.steps.rate = 0.001;
+    let mut few = recipe(2, 3);
+    few.activation.range = nnq::quant::range::RangeMethod::Mse { p: 2.0 };
+    few.weight.range = nnq::quant::weights::WeightRange::Mse { p: 2.0 };
+    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w2.onnx", Some(few), settings) };
+    job.train = pictures(Stream::Train, 512);
     let outcome = run(&job).unwrap();
     let after = outcome.after.unwrap().top1;
     job.settings.steps.rate = 1e-30;
@@ -210,7 +214,7 @@ fn a_network_of_the_zoo_learns_from_nothing() {
     let losses: Vec<f64> = outcome.epochs.iter().map(|e| e.loss).collect();
     assert!(losses[2] < losses[0], "{losses:?}");
     let log = std::fs::read_to_string(dir.path().join("log.jsonl")).unwrap();
-    assert_eq!(log.lines().count(), 3);
+    assert_eq!(log.lines().count(), 4);
     // The running statistics were trained, too: the file is no longer what the zoo builds.
     let graph = engine::read(&job.out).unwrap();
     let fresh = nnq::zoo::build(nnq::zoo::find("resnet8").unwrap(), 1).unwrap();

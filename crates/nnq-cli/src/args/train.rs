@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
   nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --epochs 10 -o tuned.onnx
-  nnq train --zoo resnet20 --data cifar --preprocess cifar10 --epochs 30 --lr 0.1 --augment crop,flip -o resnet20.onnx
+  nnq train --zoo resnet20 --data cifar --preprocess cifar10 --epochs 30 --augment crop,flip -o resnet20.onnx
 
 With --bits or --recipe values are rounded in training as they will be in the quantized network, which is written; without, the network is
 trained in floating point. Stop it at any time: with --checkpoint it goes on where it stopped, and ends with the same bytes.")]
@@ -36,9 +36,9 @@ pub struct Train {
     /// Samples of a step
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: u32,
-    /// The highest learning rate
-    #[arg(long, value_name = "RATE", default_value = "0.01")]
-    pub lr: f64,
+    /// The highest learning rate [default: 0.001, which suits trained networks with folded normalisation; 0.1 with --zoo]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
     /// What the learning rate of the grids' scales is multiplied with
     #[arg(long, value_name = "FACTOR", default_value = "1")]
     pub scale_lr: f64,
@@ -84,7 +84,7 @@ pub struct Train {
     /// Measure accuracy after each so many epochs; 0: at the end only
     #[arg(long, value_name = "N", default_value = "1")]
     pub eval_every: u64,
-    /// A file that gets a line of JSON for each epoch
+    /// A file that gets a line of JSON for each epoch and every tenth step
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// How a quantized network is written

@@ -31,7 +31,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
                 Optimizer::Sgd => Method::Sgd { momentum: args.momentum },
                 Optimizer::Adamw => Method::AdamW,
             },
-            rate: args.lr,
+            rate: args.lr.unwrap_or(if args.zoo.is_some() { 0.1 } else { 0.001 }),
             decay: args.weight_decay,
             schedule: match args.schedule {
                 Schedule::Cosine => optimizer::Schedule::Cosine,

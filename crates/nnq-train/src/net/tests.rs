@@ -192,7 +192,8 @@ fn normalised() -> Arc<Graph> {
         let [gamma, beta, mean] = names.map(|n| constant(b, n, &[3]));
         let variance = b.constant("variance", Tensor::of(&[3], vec![0.5f32, 1.0, 2.0]));
         let y = b.op("bn", Op::BatchNormalization { epsilon: 1e-5 }, &[x, gamma, beta, mean, variance]);
-        b.op("relu", Op::Unary(Unary::Relu), &[y])
+        // Smooth, so that differences are derivatives.
+        b.op("tanh", Op::Unary(Unary::Tanh), &[y])
     })
 }
 
