@@ -3,8 +3,12 @@
 #[path = "args/no_train.rs"]
 mod train;
 #[cfg(feature = "train")]
+mod reconstruct;
+#[cfg(feature = "train")]
 mod train;
 
+#[cfg(feature = "train")]
+pub use reconstruct::*;
 pub use train::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -33,6 +37,9 @@ pub enum Command {
     /// Train a network, with quantization in the loop or without
     #[cfg_attr(not(feature = "train"), doc = "(not built in)")]
     Train(Box<Train>),
+    /// Quantize a network part by part, learning on samples without labels
+    #[cfg_attr(not(feature = "train"), doc = "(not built in)")]
+    Reconstruct(Box<Reconstruct>),
     /// Say where accuracy goes when a model is quantized, why, and which option repairs it
     Analyze(Analyze),
     /// Measure the accuracy of a model

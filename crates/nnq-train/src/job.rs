@@ -306,7 +306,7 @@ fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event)
     })
 }
 
-fn open(graph: Arc<Graph>, kind: Kind, threads: usize) -> Result<Engine> {
+pub(crate) fn open(graph: Arc<Graph>, kind: Kind, threads: usize) -> Result<Engine> {
     Engine::open(graph, engine::Options { kind, profile: Profile::default(), threads })
 }
 

@@ -4,7 +4,7 @@
 //! nnq's graph ([`net`]) with a fake quantizer ([`fake`]) behind every value that the lowering will hold as codes, on the same grid. What was
 //! trained goes back into the graph as annotations, so that exporter and integer engine see nothing new.
 //!
-//! [`job::run`] is the whole flow, behind `nnq train`.
+//! [`job::run`] is the whole flow behind `nnq train`, [`reconstruct::run`] that behind `nnq reconstruct`.
 #![forbid(unsafe_code)]
 
 pub mod augment;
@@ -19,6 +19,7 @@ pub mod net;
 pub mod optimizer;
 pub mod params;
 pub mod qat;
+pub mod reconstruct;
 mod report;
 mod trainer;
 mod written;

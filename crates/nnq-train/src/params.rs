@@ -122,6 +122,11 @@ impl<B: Kernels> Parameters<B> {
         self.list.push(Parameter { name: value.name.clone(), role, of: Of::Constant(v), shape: t.shape().to_vec() });
         Ok(())
     }
+    /// Parameters of no graph, for an optimizer.
+    pub fn loose(each: impl Iterator<Item = (Parameter, FloatTensor<B>)>) -> Self {
+        let (list, values) = each.unzip();
+        Self { list, values, statistics: BTreeMap::new(), by_value: HashMap::new(), by_grid: HashMap::new() }
+    }
     /// A leaf to differentiate by for each parameter.
     pub fn leaves(&self) -> Vec<Var<B>> {
         self.values.iter().map(|x| backend::tracked::<B>(x.clone())).collect()

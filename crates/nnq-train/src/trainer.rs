@@ -214,6 +214,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             plan: self.plan,
             parameters: &self.parameters,
             live: true,
+            soft: None,
             device: &self.device,
         };
         let run = forward.run(input, &leaves)?;

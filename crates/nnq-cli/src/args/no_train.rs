@@ -1,4 +1,4 @@
-//! The command line of `nnq train` where training is not built in.
+//! The command line of `nnq train` and `nnq reconstruct` where training is not built in.
 use clap::Args;
 
 /// Arguments of `nnq train`.
@@ -9,3 +9,6 @@ pub struct Train {
     #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
     pub rest: Vec<String>,
 }
+
+/// Arguments of `nnq reconstruct`.
+pub type Reconstruct = Train;

@@ -13,6 +13,8 @@ mod run;
 #[path = "no_train.rs"]
 mod train;
 #[cfg(feature = "train")]
+mod reconstruct;
+#[cfg(feature = "train")]
 mod train;
 mod zoo;
 
@@ -50,8 +52,10 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Quantize(args) => quantize::run(args, interrupt),
         #[cfg(feature = "train")]
         Command::Train(args) => train::run(args, interrupt),
+        #[cfg(feature = "train")]
+        Command::Reconstruct(args) => reconstruct::run(args, interrupt),
         #[cfg(not(feature = "train"))]
-        Command::Train(args) => train::run(args),
+        Command::Train(args) | Command::Reconstruct(args) => train::run(args),
         Command::Analyze(args) => analyze::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),
         Command::Compile(args) => compile::run(args),

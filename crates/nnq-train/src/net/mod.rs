@@ -17,12 +17,18 @@ use crate::{
     params::{Parameters, STATISTICS},
     qat::Plan,
 };
-use burn::backend::{Autodiff, ops::ModuleOps as _, tensor::FloatTensor};
+use burn::backend::{
+    Autodiff,
+    ops::{FloatTensorOps as _, ModuleOps as _},
+    tensor::FloatTensor,
+};
 use nnq::{
     Error, Result,
+    data::mix,
     error::At as _,
     ir::{Graph, Node, NodeId, Op, ValueId},
 };
+use std::collections::HashMap;
 
 /// How a network is run forward.
 pub struct Forward<'a, B: Kernels> {
@@ -34,8 +40,43 @@ pub struct Forward<'a, B: Kernels> {
     pub parameters: &'a Parameters<B>,
     /// Batch normalisation by the batch's own statistics, as in training.
     pub live: bool,
+    /// What is rounded otherwise, while it is reconstructed.
+    pub soft: Option<&'a Soft<B>>,
     /// Where to compute.
     pub device: &'a Device<B>,
+}
+
+/// How values are rounded while a part of a network is reconstructed.
+pub struct Soft<B: Kernels> {
+    /// Weights, by their grid: as they are given.
+    pub weights: HashMap<usize, Var<B>>,
+    /// Values: some elements are left real.
+    pub drop: Option<Drop>,
+}
+
+/// Elements of values are left real at random (Wei et al., 2022, "QDrop", arXiv:2203.05740).
+#[derive(Clone, Copy, Debug)]
+pub struct Drop {
+    /// The share that is rounded.
+    pub rounded: f32,
+    /// Stands for seed, part and step.
+    pub key: u64,
+}
+
+impl Drop {
+    /// 1 for each element that is rounded, 0 for the others; `value` has a stream of its own.
+    pub fn mask(&self, value: u64, elements: usize) -> Vec<f32> {
+        let key = mix(self.key, value);
+        let limit = (f64::from(self.rounded) * f64::from(1u32 << 16)) as u64;
+        let mut all = Vec::with_capacity(elements + 4);
+        for i in 0..elements.div_ceil(4) as u64 {
+            // Four elements from each number.
+            let bits = mix(key, i);
+            all.extend((0..4).map(|k| if (bits >> (16 * k)) & 0xffff < limit { 1.0 } else { 0.0 }));
+        }
+        all.truncate(elements);
+        all
+    }
 }
 
 /// What a run answers.
@@ -85,6 +126,32 @@ impl<B: Kernels> Forward<'_, B> {
         }
         let output = values.take(y)?;
         Ok(Run { output, statistics: values.statistics })
+    }
+}
+
+impl<B: Kernels> Forward<'_, B> {
+    /// Runs some nodes, from the one value that they are computed from (the batch first) to the one that is wanted. `round`: the value that
+    /// they begin with is still to be rounded.
+    ///
+    /// # Errors
+    /// As [`Forward::run`].
+    pub fn part(
+        &self,
+        (from, input, round): (ValueId, Var<B>, bool),
+        nodes: &[NodeId],
+        to: ValueId,
+        leaves: &[Var<B>],
+    ) -> Result<Var<B>> {
+        let samples = backend::dims::<B>(&input).first().copied().unwrap_or(1);
+        let at = vec![None; self.graph.value_count()];
+        let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples };
+        let input = if round { values.on_grid(from, input)? } else { input };
+        values.at[from.0 as usize] = Some(input);
+        for &id in nodes {
+            let node = self.graph.node(id);
+            values.node(id, node).at(|| format!("node '{}' ({})", node.name, node.op.name()))?;
+        }
+        values.take(to)
     }
 }
 
@@ -149,10 +216,14 @@ impl<B: Kernels> Values<'_, B> {
     }
     /// `y` on the grid of the value `v`, where it has one.
     fn on_grid(&self, v: ValueId, y: Var<B>) -> Result<Var<B>> {
-        match self.forward.plan.of_value.get(&v) {
-            Some(&g) => self.rounded(y, g, self.samples),
-            None => Ok(y),
-        }
+        let Some(&grid) = self.forward.plan.of_value.get(&v) else { return Ok(y) };
+        let rounded = self.rounded(y.clone(), grid, self.samples)?;
+        let Some(drop) = self.forward.soft.and_then(|s| s.drop) else { return Ok(rounded) };
+        let shape = backend::dims::<B>(&y);
+        let mask = drop.mask(v.0.into(), shape.iter().product());
+        let mask = backend::constant::<B>(backend::tensor::<B>(mask, &shape, self.forward.device));
+        let difference = Autodiff::<B>::float_mul(Autodiff::<B>::float_sub(rounded, y.clone()), mask);
+        Ok(Autodiff::<B>::float_add(y, difference))
     }
     /// `x` on a grid of the plan; `samples`: 1 for weights.
     fn rounded(&self, x: Var<B>, grid: usize, samples: usize) -> Result<Var<B>> {

@@ -26,7 +26,10 @@ fn constants<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) -> Result<
     let weight = values.input(node, 1)?;
     let bias = if matches!(node.op, Op::MatMul) { None } else { values.optional(node, 2)? };
     let Some(plan) = values.forward.plan.products.get(&id) else { return Ok((weight, bias)) };
-    let weight = values.rounded(weight, plan.weight, 1)?;
+    let weight = match values.forward.soft.and_then(|s| s.weights.get(&plan.weight)) {
+        Some(soft) => soft.clone(),
+        None => values.rounded(weight, plan.weight, 1)?,
+    };
     let bias = match (bias, plan.input) {
         (Some(bias), Some(input)) => {
             let scale =

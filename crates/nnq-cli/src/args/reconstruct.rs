@@ -1,0 +1,65 @@
+//! The command line of `nnq reconstruct`.
+use super::{Choice, Format, Output, Pack, Reading, Threads};
+use clap::Args;
+use nnq_train::reconstruct::Unit;
+use std::path::PathBuf;
+
+/// Arguments of `nnq reconstruct`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  nnq reconstruct net.onnx --data pictures --eval val --preprocess imagenet --samples 1024 --bits w4a4 --range mse --weight-range mse -o net.int4.onnx
+
+Rounding of weights, biases and scales are learned part by part, so that each answers as in the float network (BRECQ, QDrop). Labels are not looked
+at. A run that is stopped goes on after the last part that was done (OUT.onnx.unfinished), with the same bytes.")]
+pub struct Reconstruct {
+    /// The float network, ONNX
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Samples: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Labelled data to measure accuracy on; nothing is chosen by it
+    #[arg(long, value_name = "DIR")]
+    pub eval: Option<PathBuf>,
+    #[command(flatten)]
+    pub reading: Reading,
+    #[command(flatten)]
+    pub choice: Choice,
+    /// How much is learned at once: part (single layers, residual blocks), block (up to three layers in a row) or network
+    #[arg(long, value_name = "WHAT", default_value = "block")]
+    pub unit: Unit,
+    /// Steps for each of them: more is better and slower
+    #[arg(long, value_name = "N", default_value = "2000", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub steps: u64,
+    /// Samples of a step
+    #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub batch: u32,
+    /// Learning rate of roundings and biases
+    #[arg(long, value_name = "RATE", default_value = "0.003")]
+    pub lr: f64,
+    /// What the learning rate of the scales of activations is multiplied with; 0: they stay as calibrated
+    #[arg(long, value_name = "FACTOR", default_value = "0.04")]
+    pub scale_lr: f64,
+    /// The share of elements that are rounded while learning (QDrop); 1: all of them (BRECQ)
+    #[arg(long, value_name = "SHARE", default_value = "0.5")]
+    pub rounded: f32,
+    /// How much roundings are made to decide
+    #[arg(long, value_name = "LAMBDA", default_value = "0.01")]
+    pub strength: f32,
+    /// How the network is written
+    #[arg(long, value_name = "FORMAT", default_value = "qdq")]
+    pub format: Format,
+    /// The narrowest element type of weights of few bits: int4 (opset 21), int2 (opset 25), or never less than a byte
+    #[arg(long, value_name = "TYPE", default_value = "int4")]
+    pub pack: Pack,
+    /// Where to compute: cpu, or cuda[:N] and wgpu where they are built in
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: String,
+    #[command(flatten)]
+    pub threads: Threads,
+    /// The network to write
+    #[arg(short, long, value_name = "OUT.onnx")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub output: Output,
+}

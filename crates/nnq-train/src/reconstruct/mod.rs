@@ -1,0 +1,322 @@
+//! Block reconstruction: part after part of a network is made to answer as the float network does, on samples without labels (Li et al., 2021, "BRECQ",
+//! arXiv:2102.05426; Wei et al., 2022, "QDrop", arXiv:2203.05740).
+//!
+//! For each part in turn: the rounding of its weights ([`rounding`]), its biases and the scales of its activations are learned by gradients of
+//! `sum over channels |y - z|^2`, the mean over samples and pixels, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
+//! in, and every value that is rounded inside, is real in some elements and rounded in others, at random. Then decisions are made, and the next part sees
+//! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
+mod blocks;
+mod cache;
+mod part;
+mod rounding;
+
+pub use blocks::{Block, Unit, blocks};
+pub use part::BlockReport;
+
+use crate::{
+    backend::{Device, Kernels},
+    checkpoint::Checkpoint,
+    job::{self, Place},
+    params::Parameters,
+    qat::{Plan, Quantizing, Rules},
+    report::Event,
+};
+use burn::backend::Flex;
+use cache::{Cache, Filling};
+use nnq::{
+    Error, ErrorKind, Result,
+    data::{Choice, Loader, paired_difference, subset},
+    engine::{self, Kind},
+    error::At as _,
+    eval::{self, EvalReport, Labelled},
+    formats::onnx,
+    ir::Graph,
+    quant::recipe::Recipe,
+    quantize::{self, Format, Means, Samples},
+    staging::Staging,
+};
+use part::Work;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// Samples that run at once where nothing is learned.
+const BATCH: usize = 32;
+
+/// Every number of a run; the same settings give the same bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// What is reconstructed at once.
+    pub unit: Unit,
+    /// Steps for each part.
+    pub steps: u64,
+    /// Samples of a step.
+    pub batch: usize,
+    /// Learning rate of roundings and biases.
+    pub rate: f64,
+    /// What the rate of the scales of activations is multiplied with.
+    pub scale_rate: f64,
+    /// The share of elements that are rounded while learning.
+    pub rounded: f32,
+    /// Strength of the term that makes roundings decide.
+    pub strength: f32,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+/// What to do.
+#[derive(Clone)]
+pub struct Job {
+    /// The float network.
+    pub model: PathBuf,
+    /// Samples; labels are not looked at.
+    pub samples: Samples,
+    /// Labelled samples to measure accuracy on. Nothing is chosen by them.
+    pub eval: Option<Labelled>,
+    /// How to quantize.
+    pub recipe: Recipe,
+    /// Every number.
+    pub settings: Settings,
+    /// A file that keeps the parts that are done.
+    pub checkpoint: Option<PathBuf>,
+    /// How the network is written.
+    pub format: Format,
+    /// What becomes of codes that need less than a byte.
+    pub pack: onnx::Pack,
+    /// The file to write.
+    pub out: PathBuf,
+    /// 0: one per core.
+    pub threads: usize,
+    /// Where to compute.
+    pub place: Place,
+    /// Set by others to stop.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The float network.
+    pub model: String,
+    /// The file that was written.
+    pub out: String,
+    /// Samples that were learned from.
+    pub samples: usize,
+    /// The parts, in order; those of an earlier run are not among them.
+    pub blocks: Vec<BlockReport>,
+    /// Seconds of learning.
+    pub seconds: f64,
+    /// Accuracy of the float network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<EvalReport>,
+    /// Accuracy of the written file, on the engine that runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<EvalReport>,
+    /// The paired difference of both and its 95 % interval, in shares of 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<[f64; 3]>,
+    /// What a user should know.
+    pub messages: Vec<String>,
+}
+
+/// Runs the job.
+///
+/// # Errors
+/// Whatever a stage answers, with file, node or value. Nothing is left at `out` then; a checkpoint stays.
+pub fn run(job: &Job, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build();
+    let pool = pool.map_err(|e| Error::new(ErrorKind::Io, format!("threads cannot be started: {e}")))?;
+    pool.install(|| match job.place {
+        Place::Cpu => run_on::<Flex>(job, Device::<Flex>::default(), tell),
+        #[cfg(feature = "cuda")]
+        Place::Cuda(n) => run_on::<burn::backend::Cube>(job, burn::backend::cuda::CudaDevice::new(n).into(), tell),
+        #[cfg(feature = "wgpu")]
+        Place::Wgpu => run_on::<burn::backend::Cube>(job, burn::backend::wgpu::WgpuDevice::default().into(), tell),
+    })
+}
+
+fn check(s: &Settings) -> Result<()> {
+    let share = |x: f32| (0.0..=1.0).contains(&x);
+    if s.steps == 0 || s.batch == 0 || !(s.rate > 0.0 && s.rate <= 1.0) || !(s.scale_rate >= 0.0) || !share(s.rounded) {
+        return Err(Error::usage(format!(
+            "{} steps of {} samples at rate {}, {} of the elements rounded",
+            s.steps, s.batch, s.rate, s.rounded
+        ))
+        .cure("use one step or more, a rate above 0 and at most 1, a share of elements from 0 to 1"));
+    }
+    Ok(())
+}
+
+fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
+    let place = || job.model.display();
+    let staging = Staging::new(&job.out)?;
+    check(&job.settings)?;
+    let (float, digest) = quantize::open(&job.model)?;
+    if engine::is_quantized(&float) {
+        return Err(Error::usage("the network is quantized already").at(place()).cure("start from the float network"));
+    }
+    if let Some(data) = &job.eval {
+        eval::check(&float, data).at(place)?;
+    }
+    let mut messages = Vec::new();
+    let means = Means { threads: job.threads, cancel: job.cancel.as_ref(), ..Means::default() };
+    let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
+    let balanced = quantize::balanced(&float, &job.recipe, Some(&job.samples), means, &mut progress, &mut messages)?;
+    let (threads, cancel) = (job.threads, job.cancel.clone());
+    let stats =
+        quantize::calibrate(&balanced, digest, &job.samples, &job.recipe, threads, cancel, &mut progress).at(place)?;
+    let rules = Rules::default();
+    let quantizing = Quantizing::new(&balanced, &stats, &job.recipe, rules).at(place)?;
+    let (graph, plan) = (quantizing.graph().clone(), quantizing.plan.clone());
+    let clock = Instant::now();
+    let (parameters, blocks, samples) = reconstruct::<B>(job, &graph, &plan, digest, &device, tell).at(place)?;
+    let seconds = clock.elapsed().as_secs_f64();
+    let quantized = quantize::noted(quantizing.finish::<B>(&parameters).at(place)?, &job.recipe)?;
+    messages.extend(quantized.messages);
+    let file = staging.path();
+    quantize::export(&quantized.graph, job.format, job.pack, &file).map_err(|e| staging.error(e))?;
+    let mut evaluate = |graph: Arc<Graph>, what: &str| -> Result<Option<EvalReport>> {
+        let Some(data) = &job.eval else { return Ok(None) };
+        let kind = Kind::for_graph(&graph);
+        let mut engine = job::open(graph, kind, job.threads)?;
+        let options = eval::Options { threads: job.threads, cancel: job.cancel.clone(), ..Default::default() };
+        eval::evaluate(&mut engine, data, &options, &mut |done, of| tell(Event::Stage(what, done, of))).map(Some)
+    };
+    let before = evaluate(float, "evaluating float")?;
+    let after = evaluate(engine::load(&file)?, "evaluating quantized")?;
+    let difference = match (&before, &after) {
+        (Some(a), Some(b)) => paired_difference(&a.correct, &b.correct).map(|(d, lo, hi)| Some([d, lo, hi]))?,
+        _ => None,
+    };
+    staging.finish()?;
+    if let Some(path) = &job.checkpoint {
+        // It has done its work.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(Outcome {
+        model: place().to_string(),
+        out: job.out.display().to_string(),
+        samples,
+        blocks,
+        seconds,
+        before,
+        after,
+        difference,
+        messages,
+    })
+}
+
+/// The samples, as the network reads them.
+fn read(job: &Job, tell: &mut dyn FnMut(Event)) -> Result<Cache> {
+    let data = &job.samples.dataset;
+    let count = usize::try_from(job.recipe.samples).unwrap_or(usize::MAX);
+    let indices = subset(data.len(), count, job.recipe.seed, Choice::Stratified, |i| data.label(i));
+    let total = indices.len() as u64;
+    let settings = nnq::data::Settings {
+        batch: BATCH,
+        threads: job.threads,
+        skip_corrupt: false,
+        cancel: job.cancel.clone(),
+    };
+    let mut filling = Filling::new()?;
+    let mut done = 0;
+    for batch in Loader::new(data.clone(), job.samples.preprocess.clone(), indices, settings)? {
+        let input = batch?.input;
+        filling.add(input.as_slice::<f32>()?, input.shape())?;
+        done += input.shape().first().copied().unwrap_or(0) as u64;
+        tell(Event::Stage("reading samples", done, total));
+    }
+    let cache = filling.finish()?;
+    if cache.len() < job.settings.batch {
+        return Err(Error::usage(format!("{} samples and steps of {}", cache.len(), job.settings.batch))
+            .cure("give more samples or smaller steps"));
+    }
+    Ok(cache)
+}
+
+/// Parameters that were learned, what became of each part, and the number of samples.
+fn reconstruct<B: Kernels>(
+    job: &Job,
+    graph: &Graph,
+    plan: &Plan,
+    digest: [u8; 32],
+    device: &Device<B>,
+    tell: &mut dyn FnMut(Event),
+) -> Result<(Parameters<B>, Vec<BlockReport>, usize)> {
+    let settings = job.settings;
+    let parts = blocks(graph, &|id| plan.products.contains_key(&id), settings.unit)?;
+    let mut x = read(job, tell)?;
+    let samples = x.len();
+    let mut work = Work::<B> {
+        graph,
+        plan,
+        real: Parameters::new(graph, &Plan::default(), device)?,
+        parameters: Parameters::new(graph, plan, device)?,
+        device,
+        settings,
+        cancel: job.cancel.as_deref(),
+    };
+    let key = key(job, digest)?;
+    let mut done = 0;
+    if let Some(path) = &job.checkpoint
+        && let Some(found) = Checkpoint::read(path, key)?
+    {
+        work.restore(&found.values)?;
+        done = usize::try_from(found.step).unwrap_or(usize::MAX);
+    }
+    let mut quantized: Option<Cache> = None;
+    let mut reports = Vec::new();
+    let total = parts.len() as u64 * settings.steps;
+    for (i, part) in parts.iter().enumerate() {
+        let target = work.real(part, &x)?;
+        if i >= done {
+            let mut tick = |step: u64| tell(Event::Stage("reconstructing", i as u64 * settings.steps + step, total));
+            reports.push(work.learn(i as u64, part, &x, quantized.as_ref(), &target, &mut tick)?);
+            if let Some(path) = &job.checkpoint {
+                let (statistics, optimizer) = (Vec::new(), Vec::new());
+                let (step, values) = (i as u64 + 1, work.numbers()?);
+                Checkpoint { key, step, epoch_sums: (0.0, 0), values, statistics, optimizer }.write(path)?;
+            }
+        }
+        let next = work.rounded(part, &x, quantized.as_ref())?;
+        (x, quantized) = (target, Some(next));
+    }
+    Ok((work.parameters, reports, samples))
+}
+
+/// An error once somebody asked to stop.
+fn stop(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(c) if c.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "stopped on request")),
+        _ => Ok(()),
+    }
+}
+
+/// Stands for everything that the result depends on.
+fn key(job: &Job, digest: [u8; 32]) -> Result<[u8; 32]> {
+    let json = serde_json::to_vec(&job.settings).map_err(|e| Error::internal(format!("settings: {e}")))?;
+    let data = format!("{}\n{}", job.samples.dataset.len(), job.samples.preprocess.to_toml()?);
+    let recipe = job.recipe.to_toml()?;
+    let mut all = Sha256::new();
+    for part in
+        [b"reconstruct", env!("CARGO_PKG_VERSION").as_bytes(), &digest, &json, recipe.as_bytes(), data.as_bytes()]
+    {
+        all.update((part.len() as u64).to_le_bytes());
+        all.update(part);
+    }
+    Ok(all.finalize().into())
+}
+
+/// The file beside a result that keeps parts that are done.
+pub fn unfinished(out: &Path) -> PathBuf {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".unfinished");
+    name.into()
+}
