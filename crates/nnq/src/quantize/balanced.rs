@@ -46,9 +46,12 @@ pub fn balanced(
             .cure("give --data, or use --equalize, which needs none"));
         }
         graph = measure(&graph, &wanted, recipe, (samples, means), progress)?;
-        let balance::Smoothed { graph: new, links, clips, .. } = balance::smooth(&graph, alpha)?;
+        let balance::Smoothed { graph: new, links, clips, bounds, .. } = balance::smooth(&graph, alpha)?;
         messages.push(match links {
             0 => "smoothing: no activation comes from a layer that can take a scale of each channel".into(),
+            n if bounds > 0 => {
+                format!("smoothing scaled the channels of {n} activations; {bounds} clips got another bound{}", opened(clips))
+            }
             n => format!("smoothing scaled the channels of {n} activations{}", opened(clips)),
         });
         graph = Arc::new(new);

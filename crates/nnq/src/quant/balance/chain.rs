@@ -37,6 +37,21 @@ impl Link {
     pub fn known<'g>(&self, graph: &'g Graph) -> Option<&'g Arc<Channels>> {
         graph.value(graph.node(self.first).output(0)?).channels.as_ref()
     }
+    /// The bound of the clip between them, where it is the last thing and the only clip.
+    pub fn last_clip(&self, graph: &Graph) -> Option<f64> {
+        let clips = self.between.iter().filter(|&&id| matches!(graph.node(id).op, Op::Clip)).count();
+        let last = graph.node(*self.between.last()?);
+        let bound = graph.constant(last.input(2)?)?.to_f32s()[0];
+        (clips == 1 && matches!(last.op, Op::Clip)).then_some(f64::from(bound))
+    }
+    /// Gives the last thing between them, a clip, another bound.
+    pub fn set_last_clip(&self, graph: &mut Graph, bound: f64) {
+        if let Some(&id) = self.between.last() {
+            let name = format!("{}.bound", graph.node(id).name);
+            let constant = graph.add_constant(&name, Arc::new(Tensor::of(&[], vec![bound as f32])));
+            graph.node_mut(id).inputs[2] = Some(constant);
+        }
+    }
     /// Makes clips between them ReLU, since their bound would differ from channel to channel; answers how many.
     pub fn open_clips(&self, graph: &mut Graph) -> usize {
         let mut clips = 0;

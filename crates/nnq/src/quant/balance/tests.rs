@@ -310,6 +310,44 @@ fn smoothing_is_that_of_the_paper() {
 }
 
 #[test]
+fn levelled_channels_keep_their_clip() {
+    let mut b = GraphBuilder::new("net");
+    let x = b.input("x", DType::F32, "1, 4, 5, 5");
+    let small: Vec<f32> = numbers(16, 1).iter().map(|w| w / 20.0).collect();
+    let w = b.constant("a.w", Tensor::of(&[4, 4, 1, 1], small));
+    let bias = b.constant("a.b", Tensor::of(&[4], vec![0.4f32, -0.1, 0.1, 0.0]));
+    let v = b.op("a", Op::Conv(ConvAttrs { group: 1, ..ConvAttrs::default() }), &[x, w, bias]);
+    let inputs = [v, b.scalar("low", 0.0), b.scalar("high", 6.0)];
+    let f = b.op("a.f", Op::Clip, &inputs);
+    let w = b.constant("b.w", Tensor::of(&[4, 1, 3, 3], numbers(36, 2)));
+    let y = b.op("b", Op::Conv(ConvAttrs { group: 4, pads: vec![1; 4], ..ConvAttrs::default() }), &[f, w]);
+    b.output(y);
+    // One at the bound, one below it, one too small to count, one that is never seen.
+    let largest = vec![6.0, 1.5, 0.01, 0.0];
+    b.graph().value_mut(f).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
+    let g = b.finish().unwrap();
+    let done = smooth(&g, 1.0).unwrap();
+    assert_eq!((done.links, done.bounds, done.clips), (1, 1, 0));
+    let of = |g: &Graph, name: &str| g.constant(g.find(name).unwrap()).unwrap().to_f32s();
+    let (before, after) = (of(&g, "a.b"), of(&done.graph, "a.b"));
+    for (c, scale) in [6.0, 1.5, 0.375, 0.375].into_iter().enumerate() {
+        assert!((before[c] - scale * after[c]).abs() < 1e-6, "channel {c}");
+    }
+    // Inputs so small that no channel passes what the samples reached: the same function.
+    same(&g, &done.graph);
+    // The bound is one now, which is the old one where the channel reached it.
+    let clip = done.graph.nodes().find(|(_, n)| matches!(n.op, Op::Clip)).unwrap().1;
+    assert_eq!(done.graph.constant(clip.input(2).unwrap()).unwrap().to_f32s(), [1.0]);
+    // Half the way, the bounds of two channels that reach it differ.
+    let mut g = g;
+    let read = g.nodes().find(|(_, n)| matches!(n.op, Op::Clip)).unwrap().1.output(0).unwrap();
+    let largest = vec![6.0, 6.0, 0.01, 0.0];
+    g.value_mut(read).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
+    let half = smooth(&g, 0.5).unwrap();
+    assert_eq!((half.bounds, half.clips), (0, 1));
+}
+
+#[test]
 fn smoothing_goes_into_normalisations() {
     let mut b = GraphBuilder::new("net");
     let x = b.input("x", DType::F32, "2, 5, 8");
