@@ -107,7 +107,13 @@ impl Tap for Seen {
 ///
 /// # Errors
 /// As running the samples; names the value whose statistics are missing.
-pub fn choose(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, threads: usize, feed: &mut Feed) -> Result<Recipe> {
+pub fn choose(
+    graph: &Arc<Graph>,
+    statistics: &Stats,
+    recipe: &Recipe,
+    threads: usize,
+    feed: &mut Feed,
+) -> Result<Recipe> {
     let plan = Plan::new(graph, recipe)?;
     let graph = &*plan.float;
     let (producers, consumers) = (graph.producers(), graph.consumers());
@@ -134,7 +140,9 @@ pub fn choose(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, threads: 
             for &(node, place) in &consumers[v.0 as usize] {
                 let node = graph.node(node);
                 // What rounds once more has a grid of its own.
-                if !(matches!(node.op, Op::Identity) && node.output(0).is_some_and(|v| streams::source(graph, &producers, v) != v)) {
+                if !(matches!(node.op, Op::Identity)
+                    && node.output(0).is_some_and(|v| streams::source(graph, &producers, v) != v))
+                {
                     watched.push((seen.choices.len(), choice.readers.len()));
                     choice.readers.push(Reader::of(graph, node, place, choice.grids.len())?);
                 }
@@ -179,7 +187,7 @@ mod tests {
     use crate::{
         data::mix,
         ir::{DType, GraphBuilder},
-        quant::observer::{ObserverKind, Observer},
+        quant::observer::{Observer, ObserverKind},
     };
 
     const ROWS: usize = 500;

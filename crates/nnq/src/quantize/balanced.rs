@@ -50,7 +50,10 @@ pub fn balanced(
         messages.push(match links {
             0 => "smoothing: no activation comes from a layer that can take a scale of each channel".into(),
             n if bounds > 0 => {
-                format!("smoothing scaled the channels of {n} activations; {bounds} clips got another bound{}", opened(clips))
+                format!(
+                    "smoothing scaled the channels of {n} activations; {bounds} clips got another bound{}",
+                    opened(clips)
+                )
             }
             n => format!("smoothing scaled the channels of {n} activations{}", opened(clips)),
         });

@@ -1,5 +1,8 @@
 //! Balancing: the function stays, and weights become those of a program written from the papers (`tools/golden_balance.py`).
-use super::{chain::links, *};
+use super::{
+    chain::{Kinds, largest, links},
+    *,
+};
 use crate::{
     data::mix,
     exec::float,
@@ -61,14 +64,11 @@ fn same(before: &Graph, after: &Graph) {
 /// Ranges of the channels between each layer and those that read it.
 #[track_caller]
 fn meets(g: &Graph) {
-    let (links, weights) = links(g, false);
+    let (links, weights) = links(g, Kinds::default());
     for link in &links {
-        let mut columns = weights[&link.seconds[0]].largest(false);
-        for second in &link.seconds[1..] {
-            columns.iter_mut().zip(weights[second].largest(false)).for_each(|(a, b)| *a = a.max(b));
-        }
-        for (r1, r2) in weights[&link.first].largest(true).iter().zip(columns) {
-            assert!((r1 / r2 - 1.0).abs() < 0.02, "{r1} and {r2} behind '{}'", g.node(link.first).name);
+        let columns = largest(&weights, &link.seconds, false);
+        for (r1, r2) in largest(&weights, &link.firsts, true).iter().zip(columns) {
+            assert!((r1 / r2 - 1.0).abs() < 0.02, "{r1} and {r2} behind '{}'", g.node(link.firsts[0]).name);
         }
     }
 }
@@ -345,6 +345,52 @@ fn levelled_channels_keep_their_clip() {
     g.value_mut(read).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
     let half = smooth(&g, 0.5).unwrap();
     assert_eq!((half.bounds, half.clips), (0, 1));
+}
+
+#[test]
+fn a_stream_of_sums_is_scaled_as_a_whole() {
+    let mut b = GraphBuilder::new("net");
+    let x = b.input("x", DType::F32, "1, 2, 6, 6");
+    let mut v = conv(&mut b, "stem", x, [6, 2, 1, 1], 1, 0);
+    for block in ["one", "two"] {
+        let inner = conv(&mut b, &format!("{block}.a"), v, [4, 6, 1, 1], 1, 0);
+        let inner = b.op(&format!("{block}.f"), RELU, &[inner]);
+        let inner = conv(&mut b, &format!("{block}.b"), inner, [6, 4, 3, 3], 1, 1);
+        v = b.op(&format!("{block}.sum"), Op::Binary(Binary::Add), &[inner, v]);
+    }
+    let y = conv(&mut b, "head", v, [3, 6, 1, 1], 1, 0);
+    b.output(y);
+    let g = Arc::new(b.finish().unwrap());
+    let measured = |g: &Arc<Graph>, values: &[ValueId]| {
+        let x = Tensor::of(&[1, 2, 6, 6], numbers(72, 5));
+        crate::quant::channels::measure(g, values, 1, &mut |to| to(x.clone())).unwrap()
+    };
+    let (links, _) = links(&g, Kinds { norms: true, sums: true });
+    let stream = &links[0];
+    let names = |ids: &[NodeId]| ids.iter().map(|&id| g.node(id).name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&stream.firsts), ["stem", "one.b", "two.b"]);
+    assert_eq!(names(&stream.between), ["one.sum", "two.sum"]);
+    assert_eq!(names(&stream.seconds), ["one.a", "two.a", "head"]);
+    // The two inner ones, and no others.
+    assert_eq!(links.len(), 3);
+    assert_eq!(super::chain::links(&g, Kinds::default()).0.len(), 2);
+    let known = measured(&g, &super::smooth::unknown(&g));
+    let done = smooth(&known, 1.0).unwrap();
+    assert_eq!((done.links, done.unknown), (3, 0));
+    same(&g, &done.graph);
+    let after = Arc::new(done.graph);
+    let reads = ["one.a", "two.a", "head"].map(|name| {
+        let node = after.nodes().find(|(_, n)| n.name == name).unwrap().1;
+        node.input(0).unwrap()
+    });
+    let after = measured(&after, &reads);
+    let most =
+        |c: usize| reads.iter().map(|&v| after.value(v).channels.as_ref().unwrap().largest[c]).fold(0.0, f64::max);
+    // Weights of three sizes made channels differ by hundreds.
+    for c in 0..6 {
+        assert!(most(c) > 0.06 && most(c) < 1.0 + 1e-5, "channel {c}: {}", most(c));
+    }
+    assert!((0..6).filter(|&c| most(c) > 1.0 - 1e-5).count() > 1);
 }
 
 #[test]

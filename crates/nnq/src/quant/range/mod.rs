@@ -220,8 +220,10 @@ pub fn choose(method: RangeMethod, sketch: &Sketch, scheme: Scheme) -> Result<Ra
         RangeMethod::Norm => norm::choose(&sketch.segments(), lo, hi, scheme),
         RangeMethod::Aciq => analytic::choose(sketch, lo, hi, scheme),
         RangeMethod::Output => {
-            return Err(Error::usage("range \"output\" looks at the layers that read a value, on samples, and there are none")
-                .cure("give --data, or use another method, such as norm or mse"));
+            return Err(Error::usage(
+                "range \"output\" looks at the layers that read a value, on samples, and there are none",
+            )
+            .cure("give --data, or use another method, such as norm or mse"));
         }
     };
     Ok(range)
