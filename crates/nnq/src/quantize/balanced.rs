@@ -11,8 +11,8 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Samples that run at once: sums are in the same order for any number of threads.
-const TOGETHER: usize = 32;
+/// Samples that run at once: few, so that their activations take little memory. Sums are in the order of the samples in any case.
+const TOGETHER: usize = 8;
 
 /// The network balanced as the recipe says (equalized or smoothed, high biases absorbed), with what is known of its channels beside it; messages say
 /// what was done and what was left alone.

@@ -185,7 +185,7 @@ fn by_output(
     progress: &mut Progress,
 ) -> Result<Recipe> {
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples.min(JUDGING), recipe.seed);
-    let batch = fixed.unwrap_or(KEPT).max(1);
+    let batch = fixed.unwrap_or(BATCH).max(1);
     let settings = Settings { batch, threads: means.threads, skip_corrupt: false, cancel: means.cancel.cloned() };
     let total = indices.len() as u64;
     outputs::choose(graph, stats, recipe, means.threads, &mut |to| {

@@ -5,7 +5,11 @@ use super::{
 };
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// What range selection needs to know about a stream of binary32 values: counts, exact extremes, exact sums, and a
 /// histogram with fixed bins.
@@ -136,6 +140,19 @@ impl Pages {
     }
 }
 
+/// With a counter of this thread's, empty before and after.
+fn with_counter<T>(f: impl FnOnce(&mut Counter) -> T) -> T {
+    thread_local! {
+        static COUNTER: RefCell<Counter> = RefCell::default();
+    }
+    COUNTER.with(|counter| f(&mut counter.borrow_mut()))
+}
+
+fn lock(shared: &Mutex<Sketch>) -> MutexGuard<'_, Sketch> {
+    // Counts are complete or absent whenever the lock is free.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Default for Sketch {
     fn default() -> Self {
         Self::new()
@@ -186,22 +203,31 @@ impl Sketch {
         self.extremes_of(index, &seen);
         Ok(())
     }
-    /// Adds a part of a sample, through a counter that nothing else uses until [`Sketch::end_sample`].
+    /// Adds values of calibration sample `index` to a sketch that several threads share; it is locked for moments only.
     ///
     /// # Errors
     /// Like [`Sketch::observe`].
-    pub fn observe_part(&mut self, counter: &mut Counter, data: &[f32]) -> Result<()> {
-        self.room(data.len() as u64)?;
-        counter.add(data, self.pages.count(self.mantissa));
-        Ok(())
+    pub fn observe_shared(shared: &Mutex<Self>, index: u64, data: &[f32]) -> Result<()> {
+        with_counter(|counter| {
+            Self::observe_part(shared, counter, data);
+            Self::end_sample(shared, counter, index)
+        })
     }
-    /// Adds what the counter holds: the rest of calibration sample `index`.
+    /// Adds a part of a sample to a shared sketch, through a counter that nothing else uses until [`Sketch::end_sample`].
+    pub fn observe_part(shared: &Mutex<Self>, counter: &mut Counter, data: &[f32]) {
+        counter.add(data, |key, cells| {
+            let this = &mut *lock(shared);
+            this.pages.count(this.mantissa)(key, cells);
+        });
+    }
+    /// Adds what the counter holds to a shared sketch: the rest of calibration sample `index`.
     ///
     /// # Errors
     /// Like [`Sketch::observe`].
-    pub fn end_sample(&mut self, counter: &mut Counter, index: u64) -> Result<()> {
-        let seen = self.end(counter)?;
-        self.extremes_of(index, &seen);
+    pub fn end_sample(shared: &Mutex<Self>, counter: &mut Counter, index: u64) -> Result<()> {
+        let this = &mut *lock(shared);
+        let seen = this.end(counter)?;
+        this.extremes_of(index, &seen);
         Ok(())
     }
     fn extremes_of(&mut self, index: u64, seen: &count::Summary) {
@@ -210,12 +236,9 @@ impl Sketch {
         }
     }
     fn add(&mut self, data: &[f32]) -> Result<count::Summary> {
-        thread_local! {
-            static COUNTER: RefCell<Counter> = RefCell::default();
-        }
-        COUNTER.with(|counter| {
-            let counter = &mut counter.borrow_mut();
-            self.observe_part(counter, data)?;
+        self.room(data.len() as u64)?;
+        with_counter(|counter| {
+            counter.add(data, self.pages.count(self.mantissa));
             self.end(counter)
         })
     }
