@@ -410,7 +410,7 @@ pub struct Choice {
     #[command(flatten)]
     pub samples: Samples,
     /// How a value's range follows from its statistics: minmax, moving-average[:C], percentile[:P], entropy, mse[:P],
-    /// norm [default: as the recipe says]
+    /// norm, aciq, output (for each value the one that harms the layers behind it least) [default: as the recipe says]
     #[arg(long, value_name = "METHOD")]
     pub range: Option<nnq::quant::range::RangeMethod>,
     #[command(flatten)]

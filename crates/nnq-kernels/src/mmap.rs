@@ -42,21 +42,25 @@ pub fn map(path: &Path) -> io::Result<bytes::Bytes> {
     Ok(bytes::Bytes::from_owner(Owner(map)))
 }
 
-/// The pages of `bytes` leave the memory of this process if they are of a file that [`map`] mapped; they come back when
-/// somebody reads them. Other bytes stay as they are, and so does everything where the system cannot do it.
+/// The pages of `bytes`, and those around them that the system brought along, leave the memory of this process if they are of a file that [`map`] mapped; they come
+/// back when somebody reads them. Other bytes stay as they are, and so does everything where the system cannot do it.
 pub fn release(bytes: &[u8]) {
     let start = bytes.as_ptr() as usize;
     let maps = MAPS.lock().unwrap_or_else(PoisonError::into_inner);
     for map in maps.iter().filter_map(Weak::upgrade) {
         let Some(at) = start.checked_sub(map.as_ptr() as usize) else { continue };
         if at + bytes.len() <= map.len() {
+            let (from, to) = (at.saturating_sub(AROUND), (at + bytes.len() + AROUND).min(map.len()));
             #[cfg(unix)]
             // SAFETY: a private read-only map of a file holds no bytes of its own: pages that are dropped are read from the file
             // again. An error leaves them where they are.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, at, bytes.len()) };
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, to - from) };
         }
     }
 }
+
+/// Linux maps so many bytes around a page that is missing (`fault_around_bytes`).
+const AROUND: usize = 64 << 10;
 
 /// Gives back to the system what the allocator holds without need, where it can be asked to: after work that took much in many
 /// small pieces.

@@ -4,29 +4,31 @@ use crate::{
     exec::float::{self, Interest, Tap},
     ir::{DType, Graph, Node, Op, Tensor, ValueId},
     quant::{
-        observer::{Counter, Observer, ObserverKind, Statistics},
+        observer::{Counter, Sketch, Statistics},
         place,
     },
 };
 use rayon::prelude::*;
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap},
     ops::Range,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-/// Collects statistics of a graph's values. Memory does not grow with the number of samples, apart from eight bytes for each
-/// value and sample.
+/// Collects statistics of a graph's values. Memory does not grow with the number of samples.
 pub struct Calibrator {
     session: float::Session,
-    /// Merging is exact, so the number of workers changes nothing.
+    sketches: Arc<Sketches>,
     workers: Vec<Worker>,
 }
 
-/// The observers of one thread.
+/// What is known of each value. All threads share it, and lock a value once a sample: counting is exact, so their order changes nothing.
+type Sketches = HashMap<ValueId, Mutex<Sketch>>;
+
+/// What one thread counts.
 struct Worker {
     graph: Arc<Graph>,
-    observers: HashMap<ValueId, Statistics>,
+    sketches: Arc<Sketches>,
     /// The samples of the batch by their index in the data set, and those that are running.
     samples: Arc<[u64]>,
     running: Range<usize>,
@@ -38,7 +40,7 @@ struct Worker {
 impl Worker {
     /// Sees a share (counted in parts of `of`) of each sample of a value.
     fn observe(&mut self, value: ValueId, tensor: &Tensor, share: usize, of: usize) -> Result<()> {
-        let Some(statistics) = self.observers.get_mut(&value) else { return Ok(()) };
+        let Some(sketch) = self.sketches.get(&value) else { return Ok(()) };
         let place = || format!("value '{}'", self.graph.value(value).name);
         let data = tensor.as_slice::<f32>().at(place)?;
         let ids = &self.samples[self.running.clone()];
@@ -50,12 +52,12 @@ impl Worker {
         let each = data.len() / ids.len();
         for (i, &id) in ids.iter().enumerate() {
             let part = &data[i * each + each * share / of..i * each + each * (share + 1) / of];
-            statistics.observe(id, &[part.len()], part).at(place)?;
+            Sketch::observe_shared(sketch, id, part).at(place)?;
         }
         Ok(())
     }
     fn interest(&self, value: ValueId) -> Interest {
-        if self.observers.contains_key(&value) { Interest::Elements } else { Interest::Nothing }
+        if self.sketches.contains_key(&value) { Interest::Elements } else { Interest::Nothing }
     }
 }
 
@@ -78,16 +80,18 @@ impl Tap for Worker {
             self.open.push((value, sample, self.spare.pop().unwrap_or_default()));
             self.open.len() - 1
         });
-        let Some(Statistics::Tensor(sketch)) = self.observers.get_mut(&value) else { return Ok(()) };
-        sketch.observe_part(&mut self.open[i].2, elements)
+        if let Some(sketch) = self.sketches.get(&value) {
+            Sketch::observe_part(sketch, &mut self.open[i].2, elements);
+        }
+        Ok(())
     }
     fn seen(&mut self, value: ValueId) -> Result<()> {
         let Some(i) = self.open.iter().position(|o| o.0 == value) else { return Ok(()) };
         let (_, sample, mut counter) = self.open.swap_remove(i);
-        if let Some(Statistics::Tensor(sketch)) = self.observers.get_mut(&value) {
+        if let Some(sketch) = self.sketches.get(&value) {
             let index = self.samples.get(self.running.start + sample).copied();
             let index = index.ok_or_else(|| Error::internal(format!("sample {sample} of {:?}", self.running)))?;
-            sketch.end_sample(&mut counter, index)?;
+            Sketch::end_sample(sketch, &mut counter, index)?;
         }
         self.spare.push(counter);
         Ok(())
@@ -144,23 +148,24 @@ impl Calibrator {
             finite(&graph, node).at(|| format!("node '{}'", node.name))?;
         }
         let placement = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], true);
-        let observers: HashMap<ValueId, Statistics> = placement
+        let sketches: Sketches = placement
             .groups
             .iter()
             .flat_map(|g| &g.values)
             .filter(|v| graph.value(**v).dtype == Some(DType::F32))
-            .map(|&v| (v, ObserverKind::Tensor.start()))
+            .map(|&v| (v, Mutex::default()))
             .collect();
         let session = float::Session::new(graph.clone(), &float::Options { threads })?;
+        let sketches = Arc::new(sketches);
         let worker = |_| Worker {
             graph: graph.clone(),
-            observers: observers.clone(),
+            sketches: sketches.clone(),
             samples: Arc::from([]),
             running: 0..0,
             open: Vec::new(),
             spare: Vec::new(),
         };
-        Ok(Self { workers: (0..session.threads()).map(worker).collect(), session })
+        Ok(Self { workers: (0..session.threads()).map(worker).collect(), sketches, session })
     }
     /// Threads that compute.
     pub fn threads(&self) -> usize {
@@ -184,16 +189,15 @@ impl Calibrator {
     /// The statistics by the name of the value.
     ///
     /// # Errors
-    /// When counts overflow.
+    /// When a worker is still at work, which is a defect.
     pub fn finish(self) -> Result<BTreeMap<String, Statistics>> {
         let graph = self.session.graph().clone();
-        let mut all: HashMap<ValueId, Statistics> = HashMap::new();
-        for (v, statistics) in self.workers.into_iter().flat_map(|w| w.observers) {
-            match all.entry(v) {
-                Entry::Vacant(e) => drop(e.insert(statistics)),
-                Entry::Occupied(mut e) => e.get_mut().merge(&statistics)?,
-            }
-        }
-        Ok(all.into_iter().map(|(v, statistics)| (graph.value(v).name.clone(), statistics)).collect())
+        drop(self.workers);
+        let sketches = Arc::into_inner(self.sketches).ok_or_else(|| Error::internal("calibration goes on"))?;
+        let named = sketches.into_iter().map(|(v, sketch)| {
+            let sketch = sketch.into_inner().unwrap_or_else(PoisonError::into_inner);
+            (graph.value(v).name.clone(), Statistics::Tensor(sketch))
+        });
+        Ok(named.collect())
     }
 }

@@ -6,6 +6,7 @@ pub mod channels;
 pub mod expect;
 pub mod moments;
 pub mod observer;
+pub mod outputs;
 pub mod place;
 pub mod ptq;
 pub mod range;

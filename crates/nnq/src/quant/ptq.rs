@@ -8,8 +8,8 @@ use crate::{
     quant::{
         expect,
         moments::Known,
-        observer::Observer,
-        place::{self, Group, Mode},
+        observer::{Observer, Statistics},
+        place::{self, Group, Mode, Placement},
         range,
         recipe::{ActivationMode, BiasCorrection, LayerRecipe, Logits, Position, Recipe, SumOperands},
         rounder::{Task, from_rows, to_rows},
@@ -89,18 +89,9 @@ impl Start {
     /// # Errors
     /// As [`quantize`].
     pub fn new(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Result<Self> {
-        let mut layers = Layers::new(graph, recipe)?;
-        let float =
-            match streams::split(graph, recipe, &layers.modes, |v| layers.of(&graph.producers(), v).activation.bits)? {
-                Some(split) => {
-                    layers = Layers::new(&split, recipe)?;
-                    Arc::new(split)
-                }
-                None => graph.clone(),
-            };
+        let Plan { float, layers, placement } = Plan::new(graph, recipe)?;
         let graph = &*float;
         let mut out = Quantized { graph: graph.clone(), float: float.clone(), messages: Vec::new() };
-        let placement = place::place(graph, &layers.modes, recipe.logits == Logits::Int8);
         if placement.products.is_empty() {
             return Err(Error::usage("no layer of the model can be quantized").cure(
                 "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
@@ -109,7 +100,8 @@ impl Start {
         let (producers, consumers) = (graph.producers(), graph.consumers());
         for group in &placement.groups {
             let name = &graph.value(group.sources.first().copied().unwrap_or(group.values[0])).name;
-            let params = activation(graph, &producers, &consumers, group, statistics, &layers)
+            let params = Wanted::of(graph, (&producers, &consumers), group, statistics, &layers)
+                .and_then(|w| w.params(w.method))
                 .at(|| format!("value '{name}'"))?;
             let params = Arc::new(params);
             for &v in &group.values {
@@ -253,7 +245,7 @@ impl Start {
 }
 
 /// The recipe, resolved for every node.
-struct Layers {
+pub(super) struct Layers {
     nodes: Vec<LayerRecipe>,
     modes: Vec<Mode>,
     general: LayerRecipe,
@@ -298,34 +290,74 @@ impl Layers {
     }
 }
 
-/// The grid of a group of values, from the merged statistics of its sources.
-fn activation(
-    graph: &Graph,
-    producers: &[Option<NodeId>],
-    consumers: &[Vec<(NodeId, usize)>],
-    group: &Group,
-    statistics: &Stats,
-    layers: &Layers,
-) -> Result<QParams> {
-    let mut sources = group.sources.iter();
-    let first = *sources.next().ok_or_else(|| Error::internal("a group of values without a source"))?;
-    let seen = |v: ValueId| statistics.get(&graph.value(streams::source(graph, producers, v)).name);
-    let mut all = seen(first)?.clone();
-    for &v in sources {
-        all.merge(seen(v)?)?;
+/// Which values get which kind of grid.
+pub(super) struct Plan {
+    /// The float network, with an `Identity` more where a value is rounded twice.
+    pub float: Arc<Graph>,
+    pub layers: Layers,
+    pub placement: Placement,
+}
+
+impl Plan {
+    /// # Errors
+    /// When the recipe makes no sense for a node.
+    pub fn new(graph: &Arc<Graph>, recipe: &Recipe) -> Result<Self> {
+        let mut layers = Layers::new(graph, recipe)?;
+        let bits = |v| layers.of(&graph.producers(), v).activation.bits;
+        let float = match streams::split(graph, recipe, &layers.modes, bits)? {
+            Some(split) => {
+                layers = Layers::new(&split, recipe)?;
+                Arc::new(split)
+            }
+            None => graph.clone(),
+        };
+        let placement = place::place(&float, &layers.modes, recipe.logits == Logits::Int8);
+        Ok(Self { float, layers, placement })
     }
-    let mut wanted = layers.of(producers, streams::source(graph, producers, first)).activation;
-    let wide = |node: &Node| streams::is_sum(node) || matches!(node.op, Op::Identity);
-    let summed = group.values.iter().all(|v| consumers[v.0 as usize].iter().all(|(node, _)| wide(graph.node(*node))));
-    if layers.sum_operands == SumOperands::EightBit && summed {
-        wanted.bits = wanted.bits.max(8);
+}
+
+/// What a group of values is to get.
+pub(super) struct Wanted {
+    /// How its range is chosen: by its extremes where it is an output of the network.
+    pub method: range::RangeMethod,
+    scheme: range::Scheme,
+    /// The merged statistics of its sources.
+    statistics: Statistics,
+}
+
+impl Wanted {
+    /// For a group of `graph`, given who makes and who reads each value.
+    pub fn of(
+        graph: &Graph,
+        (producers, consumers): (&[Option<NodeId>], &[Vec<(NodeId, usize)>]),
+        group: &Group,
+        statistics: &Stats,
+        layers: &Layers,
+    ) -> Result<Self> {
+        let mut sources = group.sources.iter();
+        let first = *sources.next().ok_or_else(|| Error::internal("a group of values without a source"))?;
+        let seen = |v: ValueId| statistics.get(&graph.value(streams::source(graph, producers, v)).name);
+        let mut all = seen(first)?.clone();
+        for &v in sources {
+            all.merge(seen(v)?)?;
+        }
+        let mut wanted = layers.of(producers, streams::source(graph, producers, first)).activation;
+        let wide = |node: &Node| streams::is_sum(node) || matches!(node.op, Op::Identity);
+        let summed =
+            group.values.iter().all(|v| consumers[v.0 as usize].iter().all(|(node, _)| wide(graph.node(*node))));
+        if layers.sum_operands == SumOperands::EightBit && summed {
+            wanted.bits = wanted.bits.max(8);
+        }
+        // Logits are never clipped: their order is the answer.
+        let output = group.values.iter().any(|v| graph.outputs.contains(v));
+        let method = if output { range::RangeMethod::MinMax } else { wanted.range };
+        Ok(Self { method, scheme: wanted.scheme(), statistics: all })
     }
-    // Logits are never clipped: their order is the answer.
-    let output = group.values.iter().any(|v| graph.outputs.contains(v));
-    let method = if output { range::RangeMethod::MinMax } else { wanted.range };
-    let scheme = wanted.scheme();
-    let (scale, zero) = range::params(range::choose(method, all.tensor()?, scheme)?, scheme);
-    Ok(QParams::tensor(scheme.qtype, scale, zero))
+    /// The grid by `method`.
+    pub fn params(&self, method: range::RangeMethod) -> Result<QParams> {
+        let (scale, zero) = range::params(range::choose(method, self.statistics.tensor()?, self.scheme)?, self.scheme);
+        Ok(QParams::tensor(self.scheme.qtype, scale, zero))
+    }
 }
 
 /// What rounding a product came to.

@@ -430,6 +430,11 @@ fn set<T>(to: &mut T, from: Option<T>) {
 }
 
 impl Override {
+    /// About the node called so, and no other.
+    pub fn named(name: &str) -> Self {
+        let escaped = name.chars().flat_map(|c| if "*?[]{}\\".contains(c) { vec!['\\', c] } else { vec![c] });
+        Self { name: Some(escaped.collect()), ..Self::default() }
+    }
     fn matcher(&self) -> Result<Option<GlobMatcher>> {
         let Some(pattern) = &self.name else { return Ok(None) };
         // A separator is a character like any other: node names have slashes and dots at will.
@@ -562,6 +567,11 @@ impl Recipe {
             || self.reestimate
             || self.weight.rounding.needs_data()
             || self.layers.iter().any(change)
+    }
+    /// Whether the range of any value is to be chosen by the error of the layers that read it.
+    pub fn by_output(&self) -> bool {
+        let change = |o: &Override| o.activation.and_then(|a| a.range) == Some(RangeMethod::Output);
+        self.activation.range == RangeMethod::Output || self.layers.iter().any(change)
     }
     /// Whether any layer finds the grid of its input at run time.
     pub fn is_dynamic(&self) -> bool {

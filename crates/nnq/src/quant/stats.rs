@@ -18,7 +18,7 @@ use std::{
 
 const MAGIC: [u8; 8] = *b"NNQSTATS";
 /// Version of the file's layout.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 const HEADER: usize = 8 + 4 + 8 + 32;
 
 /// A set of sample indices as ranges.

@@ -11,8 +11,8 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Samples that run at once: sums are in the same order for any number of threads.
-const TOGETHER: usize = 32;
+/// Samples that run at once: few, so that their activations take little memory. Sums are in the order of the samples in any case.
+const TOGETHER: usize = 8;
 
 /// The network balanced as the recipe says (equalized or smoothed, high biases absorbed), with what is known of its channels beside it; messages say
 /// what was done and what was left alone.
@@ -46,9 +46,15 @@ pub fn balanced(
             .cure("give --data, or use --equalize, which needs none"));
         }
         graph = measure(&graph, &wanted, recipe, (samples, means), progress)?;
-        let balance::Smoothed { graph: new, links, clips, .. } = balance::smooth(&graph, alpha)?;
+        let balance::Smoothed { graph: new, links, clips, bounds, .. } = balance::smooth(&graph, alpha)?;
         messages.push(match links {
             0 => "smoothing: no activation comes from a layer that can take a scale of each channel".into(),
+            n if bounds > 0 => {
+                format!(
+                    "smoothing scaled the channels of {n} activations; {bounds} clips got another bound{}",
+                    opened(clips)
+                )
+            }
             n => format!("smoothing scaled the channels of {n} activations{}", opened(clips)),
         });
         graph = Arc::new(new);

@@ -5,7 +5,7 @@ use crate::{
     engine,
     error::{At, Error, ErrorKind, Result},
     ir::Graph,
-    quant::{calibrate::Calibrator, ptq, recipe::Recipe, reconstruct, resume::Log, stats::Stats},
+    quant::{calibrate::Calibrator, outputs, ptq, recipe::Recipe, reconstruct, resume::Log, stats::Stats},
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -144,6 +144,14 @@ pub fn annotate_with(
     means: Means,
     progress: &mut Progress,
 ) -> Result<ptq::Quantized> {
+    let chosen;
+    let recipe = match samples.filter(|_| recipe.by_output()) {
+        Some(samples) => {
+            chosen = by_output(graph, stats, recipe, samples, means, progress)?;
+            &chosen
+        }
+        None => recipe,
+    };
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
     let Means { threads, cancel, deadline, resume } = means;
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
@@ -168,6 +176,34 @@ pub fn annotate_with(
         tick: &mut |done, of| progress("rounding layers", done as u64, of as u64),
     };
     noted(reconstruct::quantize(graph, stats, recipe, how)?, recipe)
+}
+
+/// The recipe with a range method for each value that it leaves to the layers that read it.
+fn by_output(
+    graph: &Arc<Graph>,
+    stats: &Stats,
+    recipe: &Recipe,
+    samples: &Samples,
+    means: Means,
+    progress: &mut Progress,
+) -> Result<Recipe> {
+    let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples.min(JUDGING), recipe.seed);
+    let batch = fixed.unwrap_or(BATCH).max(1);
+    let settings = Settings { batch, threads: means.threads, skip_corrupt: false, cancel: means.cancel.cloned() };
+    let total = indices.len() as u64;
+    outputs::choose(graph, stats, recipe, means.threads, &mut |to| {
+        let mut done = 0;
+        for b in Loader::new(samples.dataset.clone(), samples.preprocess.clone(), indices.clone(), settings.clone())? {
+            let b = b?;
+            done += b.indices.len() as u64;
+            if b.indices.len() == batch || fixed.is_none() {
+                in_time(means.deadline)?;
+                to(b.input)?;
+            }
+            progress("choosing ranges", done, total);
+        }
+        Ok(())
+    })
 }
 
 /// Stands for everything that the layers of a run depend on: the version, the statistics (and with them the model), the recipe, the samples.
@@ -216,6 +252,9 @@ pub(crate) fn fixed_batch(graph: &Graph) -> Option<usize> {
 
 /// The most bytes of samples that are kept at a value inside a network.
 const INSIDE: u64 = 320 << 20;
+
+/// Samples that ranges are chosen on by the layers that read them.
+const JUDGING: u64 = 64;
 
 /// Samples that run at once while layers are rounded.
 const KEPT: usize = 32;

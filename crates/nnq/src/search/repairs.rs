@@ -56,6 +56,7 @@ pub fn general(recipe: &Recipe) -> Vec<Repair> {
                 way("--range norm", &|r| r.activation.range = RangeMethod::Norm),
                 way("--range mse", &|r| r.activation.range = RangeMethod::Mse { p: 2.4 }),
                 way("--range percentile:99.99", &|r| r.activation.range = RangeMethod::Percentile { p: 99.99 }),
+                way("--range output", &|r| r.activation.range = RangeMethod::Output),
                 way("--range minmax", &|r| r.activation.range = RangeMethod::MinMax),
             ],
         ),
@@ -86,7 +87,7 @@ impl Spare {
     pub fn apply(self, recipe: &Recipe, layers: &[String]) -> Recipe {
         let mut new = recipe.clone();
         new.layers.extend(layers.iter().map(|name| {
-            let mut change = Override { name: Some(escaped(name)), ..Override::default() };
+            let mut change = Override::named(name);
             match self {
                 Self::Float => change.keep_float = Some(true),
                 Self::EightBit => {
@@ -110,11 +111,6 @@ impl Spare {
             [] => what.into(),
         }
     }
-}
-
-/// A name as a pattern that matches it alone.
-fn escaped(name: &str) -> String {
-    name.chars().flat_map(|c| if "*?[]{}\\".contains(c) { vec!['\\', c] } else { vec![c] }).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! High-bias absorption (Nagel et al., 2019, "Data-free quantization through weight equalization and bias correction", section 4.1.3).
-use super::chain::{Link, links};
+use super::chain::{Kinds, Link, links};
 use crate::{
     error::Result,
     ir::{
@@ -38,9 +38,10 @@ pub struct Absorbed {
 /// When a bias leaves binary32.
 pub fn absorb(graph: &Graph) -> Result<Absorbed> {
     let mut out = Absorbed { graph: graph.clone(), ..Absorbed::default() };
-    let (links, mut weights) = links(graph, false);
+    let (links, mut weights) = links(graph, Kinds::default());
     let mut touched = BTreeSet::new();
     for link in &links {
+        let Some(only) = link.only_first() else { continue };
         match fitness(graph, link) {
             Fitness::Fits => {}
             Fitness::Padded => {
@@ -52,7 +53,7 @@ pub fn absorb(graph: &Graph) -> Result<Absorbed> {
                 continue;
             }
         }
-        let channels = weights[&link.first].outputs();
+        let channels = weights[&only].outputs();
         let Some(known) = link.known(&out.graph).filter(|k| k.mean.len() == channels && k.deviation.len() == channels)
         else {
             out.unknown += 1;
@@ -66,7 +67,7 @@ pub fn absorb(graph: &Graph) -> Result<Absorbed> {
         }
         out.layers += 1;
         out.channels += moved;
-        if let Some(first) = weights.get_mut(&link.first) {
+        if let Some(first) = weights.get_mut(&only) {
             let bias = first.bias.get_or_insert_with(|| vec![0.0; channels]);
             bias.iter_mut().zip(&shift).for_each(|(b, c)| *b -= c);
         }
@@ -80,7 +81,7 @@ pub fn absorb(graph: &Graph) -> Result<Absorbed> {
                 bias.iter_mut().zip(more).for_each(|(b, more)| *b += more);
             }
         }
-        touched.extend(link.seconds.iter().chain([&link.first]).copied());
+        touched.extend(link.seconds.iter().copied().chain([only]));
         let down: Vec<f64> = shift.iter().map(|c| -c).collect();
         link.note(&mut out.graph, &vec![1.0; channels], &down);
     }
@@ -93,9 +94,9 @@ pub fn absorb(graph: &Graph) -> Result<Absorbed> {
 
 /// The outputs whose distribution [`absorb`] wants to know and does not.
 pub(crate) fn unknown(graph: &Graph) -> Vec<ValueId> {
-    let (links, _) = links(graph, false);
+    let (links, _) = links(graph, Kinds::default());
     let open = links.iter().filter(|l| matches!(fitness(graph, l), Fitness::Fits) && l.known(graph).is_none());
-    open.filter_map(|l| graph.node(l.first).output(0)).collect()
+    open.filter_map(|l| graph.node(l.only_first()?).output(0)).collect()
 }
 
 enum Fitness {
@@ -116,7 +117,7 @@ fn fitness(graph: &Graph, link: &Link) -> Fitness {
     };
     if relus == 0
         || !link.between.iter().all(|&id| shifts(&graph.node(id).op))
-        || !takes(link.first)
+        || !link.only_first().is_some_and(takes)
         || !link.seconds.iter().all(|&id| takes(id))
     {
         return Fitness::Bent;

@@ -6,55 +6,130 @@ use crate::{
         op::{Binary, Reduction, Unary},
     },
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
-/// A layer, and all that read its output through functions `f` with `f(s x) = s f(x)` for `s > 0`, one channel at a time.
+/// Values whose channels can be scaled together: made by layers, changed only by functions `f` with `f(s x) = s f(x)` for `s > 0`, one channel at a
+/// time, and by sums of each other, and read by products.
 pub(super) struct Link {
-    pub first: NodeId,
-    /// Between them, in order.
+    /// The layers that make them, in order.
+    pub firsts: Vec<NodeId>,
+    /// What lies between, in order.
     pub between: Vec<NodeId>,
-    /// Products.
+    /// The products that read them, in order.
     pub seconds: Vec<NodeId>,
+    /// What these read.
+    pub reads: Vec<ValueId>,
 }
 
 impl Link {
-    /// The value that the seconds read.
-    pub fn read(&self, graph: &Graph) -> Option<ValueId> {
-        graph.node(*self.between.last().unwrap_or(&self.first)).output(0)
-    }
-    /// Notes on the channels: the first's output was multiplied and shifted, what follows is no longer known.
+    /// Notes on the channels: what the firsts make was multiplied and shifted, what follows is no longer known.
     pub fn note(&self, graph: &mut Graph, scale: &[f64], shift: &[f64]) {
         let forget: Vec<ValueId> = self.between.iter().filter_map(|&id| graph.node(id).output(0)).collect();
         for v in forget {
             graph.value_mut(v).channels = None;
         }
-        if let Some(v) = graph.node(self.first).output(0) {
-            let value = graph.value_mut(v);
-            value.channels = value.channels.take().map(|c| Arc::new(c.affine(scale, shift)));
+        for &first in &self.firsts {
+            if let Some(v) = graph.node(first).output(0) {
+                let value = graph.value_mut(v);
+                value.channels = value.channels.take().map(|c| Arc::new(c.affine(scale, shift)));
+            }
         }
     }
-    /// What is known of the first's output.
+    /// Divides what the firsts make by `scale`, which the seconds make up for.
+    pub fn scale(&self, weights: &mut HashMap<NodeId, Weights>, scale: &[f64]) {
+        for first in &self.firsts {
+            if let Some(first) = weights.get_mut(first) {
+                first.scale(true, |i| 1.0 / scale[i]);
+            }
+        }
+        for second in &self.seconds {
+            if let Some(second) = weights.get_mut(second) {
+                second.scale(false, |i| scale[i]);
+            }
+        }
+    }
+    /// The only first.
+    pub fn only_first(&self) -> Option<NodeId> {
+        if let [first] = self.firsts[..] { Some(first) } else { None }
+    }
+    /// What is known of the only first's output.
     pub fn known<'g>(&self, graph: &'g Graph) -> Option<&'g Arc<Channels>> {
-        graph.value(graph.node(self.first).output(0)?).channels.as_ref()
+        graph.value(graph.node(self.only_first()?).output(0)?).channels.as_ref()
+    }
+    fn clips<'a>(&'a self, graph: &'a Graph) -> impl Iterator<Item = NodeId> + 'a {
+        self.between.iter().copied().filter(|&id| matches!(graph.node(id).op, Op::Clip))
+    }
+    /// Whether a clip lies between.
+    pub fn has_clip(&self, graph: &Graph) -> bool {
+        self.clips(graph).next().is_some()
+    }
+    /// The only clip between, where it makes all that the seconds read, with its bound.
+    pub fn last_clip(&self, graph: &Graph) -> Option<(NodeId, f64)> {
+        let clip = self.clips(graph).next().filter(|_| self.clips(graph).count() == 1)?;
+        let node = graph.node(clip);
+        let bound = graph.constant(node.input(2)?)?.to_f32s()[0];
+        (node.output(0) == Some(self.reads[0]) && self.reads.len() == 1).then_some((clip, f64::from(bound)))
     }
     /// Makes clips between them ReLU, since their bound would differ from channel to channel; answers how many.
     pub fn open_clips(&self, graph: &mut Graph) -> usize {
-        let mut clips = 0;
-        for &id in &self.between {
+        let clips: Vec<NodeId> = self.clips(graph).collect();
+        for &id in &clips {
             let node = graph.node_mut(id);
-            if matches!(node.op, Op::Clip) {
-                node.op = Op::Unary(Unary::Relu);
-                node.inputs.truncate(1);
-                clips += 1;
-            }
+            node.op = Op::Unary(Unary::Relu);
+            node.inputs.truncate(1);
         }
-        clips
+        clips.len()
     }
 }
 
-/// The links of a graph, in order, with the weights that they mention. Layers whose output something else reads as well are left alone: a
-/// sum (a residual connection), an output of the graph, a function that does not let scales through. With `norms`, normalisations are firsts too.
-pub(super) fn links(graph: &Graph, norms: bool) -> (Vec<Link>, HashMap<NodeId, Weights>) {
+/// The largest magnitude of each output (or input) channel in the weights of all these layers.
+pub(super) fn largest(weights: &HashMap<NodeId, Weights>, layers: &[NodeId], output: bool) -> Vec<f64> {
+    let each = layers.iter().filter_map(|id| weights.get(id)).map(|w| w.largest(output));
+    let most = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(&b).map(|(a, b)| a.max(*b)).collect();
+    each.reduce(most).unwrap_or_default()
+}
+
+/// Gives a clip another upper bound.
+pub(super) fn set_bound(graph: &mut Graph, clip: NodeId, bound: f64) {
+    let name = graph.fresh_name(&format!("{}.bound", graph.node(clip).name));
+    let constant = graph.add_constant(&name, Arc::new(Tensor::of(&[], vec![bound as f32])));
+    graph.node_mut(clip).inputs[2] = Some(constant);
+}
+
+/// What links may contain.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Kinds {
+    /// Normalisations as firsts.
+    pub norms: bool,
+    /// Sums (residual connections) between: all that a stream of sums carries is one link.
+    pub sums: bool,
+}
+
+/// Values that are scaled together.
+struct Sets(Vec<u32>);
+
+impl Sets {
+    fn find(&mut self, v: u32) -> u32 {
+        let mut root = v;
+        while self.0[root as usize] != root {
+            root = self.0[root as usize];
+        }
+        self.0[v as usize] = root;
+        root
+    }
+    fn join(&mut self, a: ValueId, b: ValueId) {
+        let (a, b) = (self.find(a.0), self.find(b.0));
+        // The earliest value stands for all.
+        self.0[a.max(b) as usize] = a.min(b);
+    }
+}
+
+/// The links of a graph, in the order of their first layers, with the weights that they mention. Values are left alone where anything else makes or reads one of
+/// them: an input or output of the graph, a function that does not let scales through, a sum (unless these are wanted).
+pub(super) fn links(graph: &Graph, kinds: Kinds) -> (Vec<Link>, HashMap<NodeId, Weights>) {
     let consumers = graph.consumers();
     // Constants that several nodes read are no layer's own.
     let own = |v: &ValueId| consumers[v.0 as usize].len() == 1 && graph.constant(*v).is_some();
@@ -66,32 +141,71 @@ pub(super) fn links(graph: &Graph, norms: bool) -> (Vec<Link>, HashMap<NodeId, W
             weights.insert(id, w);
         }
     }
-    let product = |id: NodeId| weights.get(&id).is_some_and(|w| !w.norm);
-    let mut links = Vec::new();
-    for (first, node) in graph.nodes() {
-        let Some(channels) = weights.get(&first).filter(|w| norms || !w.norm).map(Weights::outputs) else { continue };
-        let (mut v, mut between) = (node.output(0), Vec::new());
-        let mut rows =
-            !matches!(node.op, Op::Conv(_) | Op::BatchNormalization { .. }) || v.is_some_and(|v| flat(graph, v));
-        while let Some(value) = v.filter(|v| !graph.outputs.contains(v)) {
-            let readers = &consumers[value.0 as usize];
-            let fits = |id: NodeId| {
-                product(id) && weights[&id].inputs() == channels && rows != matches!(graph.node(id).op, Op::Conv(_))
-            };
-            if !readers.is_empty() && readers.iter().all(|&(id, place)| place == 0 && fits(id)) {
-                links.push(Link { first, between, seconds: readers.iter().map(|r| r.0).collect() });
-                break;
-            }
-            let &[(reader, 0)] = &readers[..] else { break };
-            if !lets_scales_through(graph, reader, rows) {
-                break;
-            }
-            between.push(reader);
-            v = graph.node(reader).output(0);
-            rows |= v.is_some_and(|v| flat(graph, v));
+    let count = consumers.len();
+    let mut sets = Sets((0..count as u32).collect());
+    let (mut rows, mut alone) = (vec![false; count], vec![false; count]);
+    graph.inputs.iter().chain(&graph.outputs).for_each(|v| alone[v.0 as usize] = true);
+    for (id, node) in graph.nodes() {
+        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { continue };
+        let flat = flat(graph, y);
+        let w = weights.get(&id);
+        if let Some(w) = w {
+            rows[y.0 as usize] = flat || !matches!(node.op, Op::Conv(_) | Op::BatchNormalization { .. });
+            alone[y.0 as usize] |= w.norm && !kinds.norms;
+            let read = !w.norm && rows[x.0 as usize] != matches!(node.op, Op::Conv(_));
+            alone[x.0 as usize] |= !read;
+            continue;
+        }
+        rows[y.0 as usize] = rows[x.0 as usize] || flat;
+        let other = node.input(1).filter(|_| kinds.sums && sums_alike(graph, node));
+        if let Some(other) = other.filter(|o| rows[o.0 as usize] == rows[x.0 as usize]) {
+            sets.join(x, other);
+            sets.join(x, y);
+        } else if lets_scales_through(graph, id, rows[x.0 as usize]) {
+            sets.join(x, y);
+        } else {
+            node.inputs.iter().chain(&node.outputs).flatten().for_each(|v| alone[v.0 as usize] = true);
         }
     }
+    let mut by_root: BTreeMap<u32, Link> = BTreeMap::new();
+    let mut left: HashSet<u32> = (0..count as u32).filter(|&v| alone[v as usize]).map(|v| sets.find(v)).collect();
+    let empty = || Link { firsts: Vec::new(), between: Vec::new(), seconds: Vec::new(), reads: Vec::new() };
+    for (id, node) in graph.nodes() {
+        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { continue };
+        let (from, to) = (sets.find(x.0), sets.find(y.0));
+        let Some(w) = weights.get(&id) else {
+            if from == to {
+                by_root.entry(to).or_insert_with(empty).between.push(id);
+            }
+            continue;
+        };
+        by_root.entry(to).or_insert_with(empty).firsts.push(id);
+        if !w.norm {
+            let link = by_root.entry(from).or_insert_with(empty);
+            link.seconds.push(id);
+            if !link.reads.contains(&x) {
+                link.reads.push(x);
+            }
+        }
+    }
+    for (&root, link) in &by_root {
+        let channels = link.firsts.first().map(|id| weights[id].outputs());
+        let fits = link.firsts.iter().all(|id| Some(weights[id].outputs()) == channels)
+            && link.seconds.iter().all(|id| Some(weights[id].inputs()) == channels);
+        if !fits || link.firsts.is_empty() || link.seconds.is_empty() {
+            left.insert(root);
+        }
+    }
+    let mut links: Vec<Link> = by_root.into_iter().filter(|(root, _)| !left.contains(root)).map(|l| l.1).collect();
+    links.sort_by_key(|l| l.firsts[0]);
     (links, weights)
+}
+
+/// A sum or difference of two values of the same shape.
+fn sums_alike(graph: &Graph, node: &Node) -> bool {
+    let computed = |v: &ValueId| graph.constant(*v).is_none();
+    let same = shape(graph, node.input(0)).is_some() && shape(graph, node.input(0)) == shape(graph, node.input(1));
+    matches!(node.op, Op::Binary(Binary::Add | Binary::Sub)) && same && node.inputs.iter().flatten().all(computed)
 }
 
 /// Whether a value is a matrix: one row of channels for each sample.

@@ -1,5 +1,5 @@
 //! Cross-layer equalization (Nagel et al., 2019, "Data-free quantization through weight equalization and bias correction", section 4.1).
-use super::chain::links;
+use super::chain::{Kinds, largest, links};
 use crate::{error::Result, ir::Graph};
 use std::collections::BTreeSet;
 
@@ -27,16 +27,13 @@ pub struct Equalized {
 /// When balanced weights leave binary32.
 pub fn equalize(graph: &Graph) -> Result<Equalized> {
     let mut graph = graph.clone();
-    let (links, mut weights) = links(&graph, false);
-    let mut total: Vec<Vec<f64>> = links.iter().map(|l| vec![1.0; weights[&l.first].outputs()]).collect();
+    let (links, mut weights) = links(&graph, Kinds::default());
+    let mut total: Vec<Vec<f64>> = links.iter().map(|l| vec![1.0; weights[&l.firsts[0]].outputs()]).collect();
     for _ in 0..SWEEPS {
         let (mut moved, mut channels) = (0.0, 0);
         for (link, total) in links.iter().zip(&mut total) {
-            let rows = weights[&link.first].largest(true);
-            let mut columns = vec![0.0f64; rows.len()];
-            for id in &link.seconds {
-                columns.iter_mut().zip(weights[id].largest(false)).for_each(|(all, one)| *all = all.max(one));
-            }
+            let rows = largest(&weights, &link.firsts, true);
+            let columns = largest(&weights, &link.seconds, false);
             let scale: Vec<f64> = rows
                 .iter()
                 .zip(&columns)
@@ -45,20 +42,13 @@ pub fn equalize(graph: &Graph) -> Result<Equalized> {
             moved += scale.iter().map(|s| libm::log(*s).abs()).sum::<f64>();
             channels += scale.len();
             total.iter_mut().zip(&scale).for_each(|(t, s)| *t /= s);
-            if let Some(first) = weights.get_mut(&link.first) {
-                first.scale(true, |i| 1.0 / scale[i]);
-            }
-            for id in &link.seconds {
-                if let Some(second) = weights.get_mut(id) {
-                    second.scale(false, |i| scale[i]);
-                }
-            }
+            link.scale(&mut weights, &scale);
         }
         if moved <= STILL * channels as f64 {
             break;
         }
     }
-    let touched: BTreeSet<_> = links.iter().flat_map(|l| l.seconds.iter().chain([&l.first])).copied().collect();
+    let touched: BTreeSet<_> = links.iter().flat_map(|l| l.seconds.iter().chain(&l.firsts)).copied().collect();
     for id in touched {
         weights[&id].put(&mut graph, id)?;
     }

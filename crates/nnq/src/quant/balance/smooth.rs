@@ -1,5 +1,5 @@
 //! Migration of difficulty from activations to weights (Xiao et al., 2023, "SmoothQuant", section 4, equation 4).
-use super::chain::links;
+use super::chain::{Kinds, Link, largest, links, set_bound};
 use crate::{
     error::Result,
     ir::{Graph, ValueId},
@@ -14,61 +14,84 @@ pub struct Smoothed {
     pub links: usize,
     /// Clips (ReLU6) on the way that became ReLU, since their bound would differ from channel to channel.
     pub clips: usize,
+    /// Clips that stayed, with another bound.
+    pub bounds: usize,
     /// Activations left alone since nothing is known of their channels.
     pub unknown: usize,
 }
 
+/// Streams of sums are scaled as a whole: what blocks add and read.
+const KINDS: Kinds = Kinds { norms: true, sums: true };
 /// Below this a largest magnitude counts as this (the paper's code).
 const LEAST: f64 = 1e-5;
+/// A clip may come so much nearer than the largest magnitude on the samples: rounding of binary32.
+const SLACK: f64 = 1.0 + 1e-6;
+/// With `alpha = 1` a channel counts as at least this share of the largest one: what was small on the samples may be larger elsewhere.
+const SHARE: f64 = 1.0 / 16.0;
 
 /// Divides each channel `j` of an activation that products read by `s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)` and multiplies the columns of those products by
 /// it, `max|W_j|` being the largest of all of them: `Y = (X / s) (s W)`. The division goes into the layer that makes the activation: scale and
 /// shift of a normalisation, or rows and bias of a product with nothing but functions `f(s x) = s f(x)` in between, as in
-/// [`super::equalize`]. Where neither is there, or something else reads the activation too, it stays as it is. `max|X_j|` is that of
+/// [`super::equalize`]; what a stream of sums carries (the blocks of a residual network) is scaled as a whole. Where neither is there, or something else reads the activation too, it stays as it is. `max|X_j|` is that of
 /// [`crate::ir::Channels`], measured on samples. With `alpha = 0.5` both sides get the same largest magnitude `sqrt(max|X_j| max|W_j|)`.
+///
+/// With `alpha = 1` all channels of the activation get one range, as if each had a grid of its own, and the weights say nothing: what a depthwise convolution with a scale for each
+/// channel wants. A channel counts as at least 1/16 of the largest there.
+///
+/// A clip `min(x, B)` just before those products would get a bound `B / s_j` in each channel. Where one bound `b` for all lies between what the samples
+/// reach and that, `max|X_j| / s_j <= b <= B / s_j`, it stays a clip, with this bound: on the samples nothing changes, beyond them a channel is cut off where its grid ends. This is so
+/// with `alpha = 1`. Elsewhere it becomes a ReLU.
 ///
 /// # Errors
 /// When scaled weights leave binary32.
 pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
-    let mut out = Smoothed { graph: graph.clone(), links: 0, clips: 0, unknown: 0 };
-    let (links, mut weights) = links(graph, true);
+    let mut out = Smoothed { graph: graph.clone(), links: 0, clips: 0, bounds: 0, unknown: 0 };
+    let (links, mut weights) = links(graph, KINDS);
     let mut touched = BTreeSet::new();
     // All scales first: a product's columns belong to one link and its rows to another, and neither should see what the other did.
     let mut scales = Vec::new();
     for link in &links {
-        let channels = weights[&link.first].outputs();
-        let known = link.read(graph).and_then(|v| graph.value(v).channels.as_ref());
-        let Some(known) = known.filter(|k| k.largest.len() == channels) else {
+        let Some(reached) = reached(graph, link).filter(|r| r.len() == weights[&link.firsts[0]].outputs()) else {
             out.unknown += 1;
             continue;
         };
-        let mut columns = vec![0.0f64; channels];
-        for id in &link.seconds {
-            columns.iter_mut().zip(weights[id].largest(false)).for_each(|(all, one)| *all = all.max(one));
-        }
+        let columns = largest(&weights, &link.seconds, false);
+        let floor = if alpha == 1.0 { SHARE * reached.iter().copied().fold(0.0, f64::max) } else { LEAST };
         let of = |(&x, &w): (&f64, &f64)| {
+            if alpha == 1.0 {
+                return if floor > 0.0 { x.max(floor) } else { 1.0 };
+            }
             // What is always zero, or never read, has nothing to balance.
             if x == 0.0 || w == 0.0 {
                 return 1.0;
             }
-            (libm::pow(x.max(LEAST), alpha) / libm::pow(w.max(LEAST), 1.0 - alpha)).max(LEAST)
+            (libm::pow(x.max(floor), alpha) / libm::pow(w.max(LEAST), 1.0 - alpha)).max(LEAST)
         };
-        scales.push((link, known.largest.iter().zip(&columns).map(of).collect::<Vec<f64>>()));
+        let scale: Vec<f64> = reached.iter().zip(&columns).map(of).collect();
+        let bound = link.last_clip(graph).and_then(|(clip, bound)| {
+            let needed = reached.iter().zip(&scale).map(|(x, s)| x / s).fold(0.0, f64::max);
+            let nearest = scale.iter().map(|s| bound / s).fold(f64::INFINITY, f64::min);
+            (needed > 0.0 && needed <= nearest * SLACK).then_some((clip, needed))
+        });
+        // Nothing is gained by opening a clip where weights do not matter.
+        if alpha == 1.0 && bound.is_none() && link.has_clip(graph) {
+            continue;
+        }
+        scales.push((link, scale, bound));
     }
-    for (link, scale) in scales {
-        if let Some(first) = weights.get_mut(&link.first) {
-            first.scale(true, |i| 1.0 / scale[i]);
-        }
-        for id in &link.seconds {
-            if let Some(second) = weights.get_mut(id) {
-                second.scale(false, |i| scale[i]);
-            }
-        }
-        touched.extend(link.seconds.iter().chain([&link.first]).copied());
+    for (link, scale, bound) in scales {
+        link.scale(&mut weights, &scale);
+        touched.extend(link.seconds.iter().chain(&link.firsts).copied());
         out.links += 1;
         let inverse: Vec<f64> = scale.iter().map(|s| 1.0 / s).collect();
         link.note(&mut out.graph, &inverse, &vec![0.0; inverse.len()]);
-        out.clips += link.open_clips(&mut out.graph);
+        match bound {
+            Some((clip, bound)) => {
+                set_bound(&mut out.graph, clip, bound);
+                out.bounds += 1;
+            }
+            None => out.clips += link.open_clips(&mut out.graph),
+        }
     }
     for id in touched {
         weights[&id].put(&mut out.graph, id)?;
@@ -77,8 +100,19 @@ pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
     Ok(out)
 }
 
+/// The largest magnitude of each channel of what a link's seconds read, where it is known.
+fn reached(graph: &Graph, link: &Link) -> Option<Vec<f64>> {
+    let mut all: Vec<f64> = Vec::new();
+    for &v in &link.reads {
+        let known = graph.value(v).channels.as_ref().filter(|c| !c.largest.is_empty())?;
+        all.resize(known.largest.len(), 0.0);
+        all.iter_mut().zip(&known.largest).for_each(|(all, one)| *all = all.max(*one));
+    }
+    Some(all)
+}
+
 /// The activations whose largest magnitudes [`smooth`] wants to know and does not.
 pub(crate) fn unknown(graph: &Graph) -> Vec<ValueId> {
-    let read = links(graph, true).0.into_iter().filter_map(|l| l.read(graph));
+    let read = links(graph, KINDS).0.into_iter().flat_map(|l| l.reads);
     read.filter(|&v| graph.value(v).channels.as_ref().is_none_or(|c| c.largest.is_empty())).collect()
 }

@@ -1,5 +1,8 @@
 //! Balancing: the function stays, and weights become those of a program written from the papers (`tools/golden_balance.py`).
-use super::{chain::links, *};
+use super::{
+    chain::{Kinds, largest, links},
+    *,
+};
 use crate::{
     data::mix,
     exec::float,
@@ -61,14 +64,11 @@ fn same(before: &Graph, after: &Graph) {
 /// Ranges of the channels between each layer and those that read it.
 #[track_caller]
 fn meets(g: &Graph) {
-    let (links, weights) = links(g, false);
+    let (links, weights) = links(g, Kinds::default());
     for link in &links {
-        let mut columns = weights[&link.seconds[0]].largest(false);
-        for second in &link.seconds[1..] {
-            columns.iter_mut().zip(weights[second].largest(false)).for_each(|(a, b)| *a = a.max(b));
-        }
-        for (r1, r2) in weights[&link.first].largest(true).iter().zip(columns) {
-            assert!((r1 / r2 - 1.0).abs() < 0.02, "{r1} and {r2} behind '{}'", g.node(link.first).name);
+        let columns = largest(&weights, &link.seconds, false);
+        for (r1, r2) in largest(&weights, &link.firsts, true).iter().zip(columns) {
+            assert!((r1 / r2 - 1.0).abs() < 0.02, "{r1} and {r2} behind '{}'", g.node(link.firsts[0]).name);
         }
     }
 }
@@ -307,6 +307,90 @@ fn smoothing_is_that_of_the_paper() {
         equal(&done.graph, want, 1e-6);
         same(&g, &done.graph);
     }
+}
+
+#[test]
+fn levelled_channels_keep_their_clip() {
+    let mut b = GraphBuilder::new("net");
+    let x = b.input("x", DType::F32, "1, 4, 5, 5");
+    let small: Vec<f32> = numbers(16, 1).iter().map(|w| w / 20.0).collect();
+    let w = b.constant("a.w", Tensor::of(&[4, 4, 1, 1], small));
+    let bias = b.constant("a.b", Tensor::of(&[4], vec![0.4f32, -0.1, 0.1, 0.0]));
+    let v = b.op("a", Op::Conv(ConvAttrs { group: 1, ..ConvAttrs::default() }), &[x, w, bias]);
+    let inputs = [v, b.scalar("low", 0.0), b.scalar("high", 6.0)];
+    let f = b.op("a.f", Op::Clip, &inputs);
+    let w = b.constant("b.w", Tensor::of(&[4, 1, 3, 3], numbers(36, 2)));
+    let y = b.op("b", Op::Conv(ConvAttrs { group: 4, pads: vec![1; 4], ..ConvAttrs::default() }), &[f, w]);
+    b.output(y);
+    // One at the bound, one below it, one too small to count, one that is never seen.
+    let largest = vec![6.0, 1.5, 0.01, 0.0];
+    b.graph().value_mut(f).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
+    let g = b.finish().unwrap();
+    let done = smooth(&g, 1.0).unwrap();
+    assert_eq!((done.links, done.bounds, done.clips), (1, 1, 0));
+    let of = |g: &Graph, name: &str| g.constant(g.find(name).unwrap()).unwrap().to_f32s();
+    let (before, after) = (of(&g, "a.b"), of(&done.graph, "a.b"));
+    for (c, scale) in [6.0, 1.5, 0.375, 0.375].into_iter().enumerate() {
+        assert!((before[c] - scale * after[c]).abs() < 1e-6, "channel {c}");
+    }
+    // Inputs so small that no channel passes what the samples reached: the same function.
+    same(&g, &done.graph);
+    // The bound is one now, which is the old one where the channel reached it.
+    let clip = done.graph.nodes().find(|(_, n)| matches!(n.op, Op::Clip)).unwrap().1;
+    assert_eq!(done.graph.constant(clip.input(2).unwrap()).unwrap().to_f32s(), [1.0]);
+    // Half the way, the bounds of two channels that reach it differ.
+    let mut g = g;
+    let read = g.nodes().find(|(_, n)| matches!(n.op, Op::Clip)).unwrap().1.output(0).unwrap();
+    let largest = vec![6.0, 6.0, 0.01, 0.0];
+    g.value_mut(read).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
+    let half = smooth(&g, 0.5).unwrap();
+    assert_eq!((half.bounds, half.clips), (0, 1));
+}
+
+#[test]
+fn a_stream_of_sums_is_scaled_as_a_whole() {
+    let mut b = GraphBuilder::new("net");
+    let x = b.input("x", DType::F32, "1, 2, 6, 6");
+    let mut v = conv(&mut b, "stem", x, [6, 2, 1, 1], 1, 0);
+    for block in ["one", "two"] {
+        let inner = conv(&mut b, &format!("{block}.a"), v, [4, 6, 1, 1], 1, 0);
+        let inner = b.op(&format!("{block}.f"), RELU, &[inner]);
+        let inner = conv(&mut b, &format!("{block}.b"), inner, [6, 4, 3, 3], 1, 1);
+        v = b.op(&format!("{block}.sum"), Op::Binary(Binary::Add), &[inner, v]);
+    }
+    let y = conv(&mut b, "head", v, [3, 6, 1, 1], 1, 0);
+    b.output(y);
+    let g = Arc::new(b.finish().unwrap());
+    let measured = |g: &Arc<Graph>, values: &[ValueId]| {
+        let x = Tensor::of(&[1, 2, 6, 6], numbers(72, 5));
+        crate::quant::channels::measure(g, values, 1, &mut |to| to(x.clone())).unwrap()
+    };
+    let (links, _) = links(&g, Kinds { norms: true, sums: true });
+    let stream = &links[0];
+    let names = |ids: &[NodeId]| ids.iter().map(|&id| g.node(id).name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&stream.firsts), ["stem", "one.b", "two.b"]);
+    assert_eq!(names(&stream.between), ["one.sum", "two.sum"]);
+    assert_eq!(names(&stream.seconds), ["one.a", "two.a", "head"]);
+    // The two inner ones, and no others.
+    assert_eq!(links.len(), 3);
+    assert_eq!(super::chain::links(&g, Kinds::default()).0.len(), 2);
+    let known = measured(&g, &super::smooth::unknown(&g));
+    let done = smooth(&known, 1.0).unwrap();
+    assert_eq!((done.links, done.unknown), (3, 0));
+    same(&g, &done.graph);
+    let after = Arc::new(done.graph);
+    let reads = ["one.a", "two.a", "head"].map(|name| {
+        let node = after.nodes().find(|(_, n)| n.name == name).unwrap().1;
+        node.input(0).unwrap()
+    });
+    let after = measured(&after, &reads);
+    let most =
+        |c: usize| reads.iter().map(|&v| after.value(v).channels.as_ref().unwrap().largest[c]).fold(0.0, f64::max);
+    // Weights of three sizes made channels differ by hundreds.
+    for c in 0..6 {
+        assert!(most(c) > 0.06 && most(c) < 1.0 + 1e-5, "channel {c}: {}", most(c));
+    }
+    assert!((0..6).filter(|&c| most(c) > 1.0 - 1e-5).count() > 1);
 }
 
 #[test]

@@ -5,7 +5,11 @@ use super::{
 };
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 /// What range selection needs to know about a stream of binary32 values: counts, exact extremes, exact sums, and a
 /// histogram with fixed bins.
@@ -16,11 +20,15 @@ use std::{cell::RefCell, collections::BTreeMap};
 /// sum of all values. Merging adds integers and compares extremes; it is associative and commutative, and gives the
 /// same bits for any sharding and order.
 ///
+/// Far below the largest magnitude, more than 2^[`FINE`] times smaller, bins have [`COARSEST`] bits: on a grid of 16 bits that
+/// reaches the largest magnitude such values are less than a step. This bounds the memory by the shape of the distribution's
+/// top, rather than by how many values were seen: small magnitudes go on turning up for as long as one looks.
+///
 /// With the default of 7 bits a bin is at most 1/128 wide (relative). At 8 bits the step of a range `[0, t]` is
 /// `t / 255`, and the bins just below `t` are `t / 128` to `t / 256` wide: about one step there, half a step at
 /// `t / 2`, and so on. Wider bins than steps therefore only occur where the distribution within a bin is close to
 /// uniform, which is what [`crate::quant::range`] assumes between the exact means. One more bit would double the memory
-/// (now 2 KiB per sign and octave that occurs, 20 to 150 KiB for usual activations) for a second-order effect.
+/// (now 2 KiB per sign and octave that occurs, 35 to 70 KiB for usual activations) for a second-order effect.
 ///
 /// Derived from the bins and not exact: the sum of squares (within `2^-2(mantissa+1)` relative, usually far better),
 /// and quantiles (within one bin).
@@ -35,8 +43,7 @@ pub struct Sketch {
     nan: u64,
     pos_inf: u64,
     neg_inf: u64,
-    /// By sign (bit 8) and exponent (bits 0 to 7); present when something was counted.
-    pages: BTreeMap<u16, Vec<Bin>>,
+    pages: Pages,
     extremes: Extremes,
 }
 
@@ -73,19 +80,77 @@ pub const COARSEST: u8 = 3;
 /// More values than this in one sketch are refused, so that no sum overflows: `2^43 * 2^(23-3) < 2^64`.
 pub const MAX_COUNT: u64 = 1 << 43;
 
-/// Adds cells of a counter to the bins.
-fn pages(pages: &mut BTreeMap<u16, Vec<Bin>>, mantissa: u8) -> impl FnMut(u16, &[(u64, u64); count::PER_PAGE]) + '_ {
-    move |key, cells| {
-        let page = pages.entry(key).or_insert_with(|| vec![Bin::default(); 1 << mantissa]);
-        let coarser = FINEST - mantissa;
-        for (i, &(count, low)) in cells.iter().enumerate() {
+/// Octaves below the largest magnitude that have the sketch's own resolution.
+pub const FINE: u16 = 16;
+
+/// The bins of a histogram, by octave.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Pages {
+    /// By sign (bit 8) and exponent (bits 0 to 7); present when something was counted. A page more than [`FINE`] octaves below
+    /// the top has `2^COARSEST` bins, any other as many as the sketch's resolution says.
+    by_key: BTreeMap<u16, Vec<Bin>>,
+    /// The largest exponent of a page.
+    top: u16,
+}
+
+impl Pages {
+    /// Bits that tell bins apart in the page `key`.
+    fn resolution(&self, key: u16, mantissa: u8) -> u8 {
+        if (key & (SIGN - 1)) + FINE < self.top { COARSEST } else { mantissa }
+    }
+    /// Adds bins of one page, given as `(count, sum of the fraction bits below)` at `2^bits` bins.
+    fn add(&mut self, key: u16, bits: u8, mantissa: u8, cells: impl Iterator<Item = (u64, u64)>) {
+        self.raise(key & (SIGN - 1));
+        let mine = self.resolution(key, mantissa);
+        let page = self.by_key.entry(key).or_insert_with(|| vec![Bin::default(); 1 << mine]);
+        let coarser = bits - mine;
+        for (i, (count, low)) in cells.enumerate() {
             // In a coarser bin the dropped key bits become leading fraction bits.
-            let dropped = (i as u64 & ((1 << coarser) - 1)) << 16;
+            let dropped = (i as u64 & ((1 << coarser) - 1)) << (23 - bits);
             let bin = &mut page[i >> coarser];
             bin.count += count;
             bin.low += low + dropped * count;
         }
     }
+    /// There is an exponent `top`: pages that are far below it now become coarse.
+    fn raise(&mut self, top: u16) {
+        if top <= self.top {
+            return;
+        }
+        self.top = top;
+        for (&key, page) in &mut self.by_key {
+            if (key & (SIGN - 1)) + FINE < top && page.len() > 1 << COARSEST {
+                let each = page.len() >> COARSEST;
+                let bits = page.len().trailing_zeros();
+                *page = page
+                    .chunks(each)
+                    .map(|bins| {
+                        bins.iter().enumerate().fold(Bin::default(), |sum, (i, b)| Bin {
+                            count: sum.count + b.count,
+                            low: sum.low + b.low + ((i as u64) << (23 - bits)) * b.count,
+                        })
+                    })
+                    .collect();
+            }
+        }
+    }
+    /// Adds the cells of a counter.
+    fn count(&mut self, mantissa: u8) -> impl FnMut(u16, &[(u64, u64); count::PER_PAGE]) + '_ {
+        move |key, cells| self.add(key, FINEST, mantissa, cells.iter().copied())
+    }
+}
+
+/// With a counter of this thread's, empty before and after.
+fn with_counter<T>(f: impl FnOnce(&mut Counter) -> T) -> T {
+    thread_local! {
+        static COUNTER: RefCell<Counter> = RefCell::default();
+    }
+    COUNTER.with(|counter| f(&mut counter.borrow_mut()))
+}
+
+fn lock(shared: &Mutex<Sketch>) -> MutexGuard<'_, Sketch> {
+    // Counts are complete or absent whenever the lock is free.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Sketch {
@@ -106,7 +171,7 @@ impl Sketch {
             nan: 0,
             pos_inf: 0,
             neg_inf: 0,
-            pages: BTreeMap::new(),
+            pages: Pages::default(),
             extremes: Extremes::default(),
         }
     }
@@ -138,22 +203,31 @@ impl Sketch {
         self.extremes_of(index, &seen);
         Ok(())
     }
-    /// Adds a part of a sample, through a counter that nothing else uses until [`Sketch::end_sample`].
+    /// Adds values of calibration sample `index` to a sketch that several threads share; it is locked for moments only.
     ///
     /// # Errors
     /// Like [`Sketch::observe`].
-    pub fn observe_part(&mut self, counter: &mut Counter, data: &[f32]) -> Result<()> {
-        self.room(data.len() as u64)?;
-        counter.add(data, pages(&mut self.pages, self.mantissa));
-        Ok(())
+    pub fn observe_shared(shared: &Mutex<Self>, index: u64, data: &[f32]) -> Result<()> {
+        with_counter(|counter| {
+            Self::observe_part(shared, counter, data);
+            Self::end_sample(shared, counter, index)
+        })
     }
-    /// Adds what the counter holds: the rest of calibration sample `index`.
+    /// Adds a part of a sample to a shared sketch, through a counter that nothing else uses until [`Sketch::end_sample`].
+    pub fn observe_part(shared: &Mutex<Self>, counter: &mut Counter, data: &[f32]) {
+        counter.add(data, |key, cells| {
+            let this = &mut *lock(shared);
+            this.pages.count(this.mantissa)(key, cells);
+        });
+    }
+    /// Adds what the counter holds to a shared sketch: the rest of calibration sample `index`.
     ///
     /// # Errors
     /// Like [`Sketch::observe`].
-    pub fn end_sample(&mut self, counter: &mut Counter, index: u64) -> Result<()> {
-        let seen = self.end(counter)?;
-        self.extremes_of(index, &seen);
+    pub fn end_sample(shared: &Mutex<Self>, counter: &mut Counter, index: u64) -> Result<()> {
+        let this = &mut *lock(shared);
+        let seen = this.end(counter)?;
+        this.extremes_of(index, &seen);
         Ok(())
     }
     fn extremes_of(&mut self, index: u64, seen: &count::Summary) {
@@ -162,17 +236,14 @@ impl Sketch {
         }
     }
     fn add(&mut self, data: &[f32]) -> Result<count::Summary> {
-        thread_local! {
-            static COUNTER: RefCell<Counter> = RefCell::default();
-        }
-        COUNTER.with(|counter| {
-            let counter = &mut counter.borrow_mut();
-            self.observe_part(counter, data)?;
+        self.room(data.len() as u64)?;
+        with_counter(|counter| {
+            counter.add(data, self.pages.count(self.mantissa));
             self.end(counter)
         })
     }
     fn end(&mut self, counter: &mut Counter) -> Result<count::Summary> {
-        let seen = counter.end(pages(&mut self.pages, self.mantissa));
+        let seen = counter.end(self.pages.count(self.mantissa));
         self.room(seen.finite + seen.nan + seen.pos_inf + seen.neg_inf)?;
         self.min = self.min.min(seen.min);
         self.max = self.max.max(seen.max);
@@ -202,18 +273,11 @@ impl Sketch {
             )));
         }
         self.room(other.count())?;
-        for (key, theirs) in &other.pages {
-            match self.pages.entry(*key) {
-                std::collections::btree_map::Entry::Vacant(v) => {
-                    v.insert(theirs.clone());
-                }
-                std::collections::btree_map::Entry::Occupied(mut o) => {
-                    for (a, b) in o.get_mut().iter_mut().zip(theirs) {
-                        a.count += b.count;
-                        a.low += b.low;
-                    }
-                }
-            }
+        self.pages.raise(other.pages.top);
+        for (&key, theirs) in &other.pages.by_key {
+            // At least as fine as this sketch's, whose top is at least as high now.
+            let bits = theirs.len().trailing_zeros() as u8;
+            self.pages.add(key, bits, self.mantissa, theirs.iter().map(|b| (b.count, b.low)));
         }
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -260,7 +324,8 @@ impl Sketch {
     }
     /// Bytes of memory in use, roughly.
     pub fn memory(&self) -> usize {
-        size_of::<Self>() + self.pages.len() * (size_of::<Bin>() << self.mantissa) + self.extremes.len() * 8
+        let bins: usize = self.pages.by_key.values().map(Vec::len).sum();
+        size_of::<Self>() + bins * size_of::<Bin>() + self.extremes.len() * 8
     }
     /// Sum of the finite values: exact integers, converted to binary64 by page and added in a fixed order.
     pub fn sum(&self) -> f64 {
@@ -272,11 +337,12 @@ impl Sketch {
     }
     #[allow(clippy::cast_precision_loss)]
     fn page_sums(&self) -> impl Iterator<Item = (u16, f64)> + '_ {
-        self.pages.iter().map(|(&key, bins)| {
+        self.pages.by_key.iter().map(|(&key, bins)| {
+            let bits = self.pages.resolution(key, self.mantissa);
             let total: u128 = bins
                 .iter()
                 .enumerate()
-                .map(|(i, b)| u128::from(b.count) * u128::from(self.edge(key, i)) + u128::from(b.low))
+                .map(|(i, b)| u128::from(b.count) * u128::from(edge(key, bits, i)) + u128::from(b.low))
                 .sum();
             (key, total as f64 * unit(key))
         })
@@ -291,22 +357,18 @@ impl Sketch {
         self.segments().iter().map(|s| s.count * (s.mean().powi(2) + (s.hi - s.lo).powi(2) / 12.0)).sum()
     }
 
-    /// Lower edge of a bin in units of the last place of its page.
-    fn edge(&self, key: u16, i: usize) -> u64 {
-        let implicit = if key & (SIGN - 1) == 0 { 0 } else { 1 << 23 };
-        implicit + ((i as u64) << (23 - self.mantissa))
-    }
     /// The histogram in ascending order.
     ///
     /// A bin that holds a single value, or several whose mean lies on the bin's edge, gives that value exactly (powers
     /// of two, the 6 of a Relu6, the ends of a sigmoid). Any other bin gives an even spread around its exact mean, as
     /// wide as the bin and the exact extremes allow.
     pub fn segments(&self) -> Vec<Segment> {
-        let mut out = Vec::with_capacity(self.pages.len() << self.mantissa);
-        for (&key, bins) in self.pages.range(SIGN..).rev() {
+        let pages = &self.pages.by_key;
+        let mut out = Vec::with_capacity(pages.values().map(Vec::len).sum());
+        for (&key, bins) in pages.range(SIGN..).rev() {
             out.extend(bins.iter().enumerate().rev().filter_map(|(i, b)| self.segment(key, i, *b)));
         }
-        for (&key, bins) in self.pages.range(..SIGN) {
+        for (&key, bins) in pages.range(..SIGN) {
             out.extend(bins.iter().enumerate().filter_map(|(i, b)| self.segment(key, i, *b)));
         }
         out
@@ -316,10 +378,11 @@ impl Sketch {
         if bin.count == 0 {
             return None;
         }
-        let (unit, edge) = (unit(key), self.edge(key, i) as f64);
+        let bits = self.pages.resolution(key, self.mantissa);
+        let (unit, edge) = (unit(key), edge(key, bits, i) as f64);
         let mean = (edge + bin.low as f64 / bin.count as f64) * unit;
         // The greatest value of the bin, not the next bin's edge.
-        let last = (edge + ((1u64 << (23 - self.mantissa)) - 1) as f64) * unit;
+        let last = (edge + ((1u64 << (23 - bits)) - 1) as f64) * unit;
         let (mean, mut lo, mut hi) =
             if key & SIGN == 0 { (mean, edge * unit, last) } else { (-mean, -last, -edge * unit) };
         lo = lo.max(self.min.into());
@@ -368,6 +431,12 @@ fn walk(mut segments: impl Iterator<Item = Segment>, q: f64, n: u64) -> Option<f
         .or(last)
 }
 
+/// Lower edge of a bin of a page of `2^bits` bins, in units of the page's last place.
+fn edge(key: u16, bits: u8, i: usize) -> u64 {
+    let implicit = if key & (SIGN - 1) == 0 { 0 } else { 1 << 23 };
+    implicit + ((i as u64) << (23 - bits))
+}
+
 /// The weight of the last place in a page.
 fn unit(key: u16) -> f64 {
     let exponent = i32::from((key & (SIGN - 1)).max(1));
@@ -392,7 +461,7 @@ impl From<Sketch> for Wire {
             min: s.min,
             max: s.max,
             counts: [s.finite, s.zeros, s.nan, s.neg_inf, s.pos_inf],
-            pages: s.pages.into_iter().collect(),
+            pages: s.pages.by_key.into_iter().collect(),
             extremes: s.extremes,
         }
     }
@@ -419,9 +488,12 @@ impl TryFrom<Wire> for Sketch {
         }
         let mut total = 0u64;
         let mut previous = None;
+        let top = w.pages.iter().map(|(key, _)| key & (SIGN - 1)).max().unwrap_or_default();
+        let mut pages = Pages { by_key: BTreeMap::new(), top };
         for (key, bins) in &w.pages {
             let sorted = previous.is_none_or(|p| p < *key);
-            if !sorted || *key >= 2 * SIGN || *key & 255 == 255 || bins.len() != 1 << w.mantissa {
+            let bits = pages.resolution(*key, w.mantissa);
+            if !sorted || *key >= 2 * SIGN || *key & 255 == 255 || bins.len() != 1 << bits {
                 return Err("a sketch's histogram has impossible pages");
             }
             let before = total;
@@ -429,7 +501,7 @@ impl TryFrom<Wire> for Sketch {
                 // Within MAX_COUNT neither sum overflows.
                 total =
                     total.checked_add(b.count).filter(|t| *t <= finite).ok_or("a sketch's bins exceed its count")?;
-                if b.low > b.count * ((1 << (23 - w.mantissa)) - 1) {
+                if b.low > b.count * ((1 << (23 - bits)) - 1) {
                     return Err("a sketch's bin has an impossible sum");
                 }
             }
@@ -441,7 +513,7 @@ impl TryFrom<Wire> for Sketch {
         if total != finite {
             return Err("a sketch's bins do not add up to its count");
         }
-        let pages = w.pages.into_iter().collect();
+        pages.by_key = w.pages.into_iter().collect();
         let s = Self {
             mantissa: w.mantissa,
             min: w.min,

@@ -12,6 +12,7 @@
 //! | `mse` | least mean `|error|^p` on the grid as deployed | any width, first choice at 6 and below |
 //! | `norm` | least mean square error, every zero point tried | any width |
 //! | `aciq` | closed forms for Laplace and Gauss | a fast start |
+//! | `output` | for each value whichever of these does least harm to the layers that read it ([`crate::quant::outputs`]) | 6 bits and below |
 mod analytic;
 mod entropy;
 mod loss;
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
 /// How to choose a range. Written as `minmax`, `moving-average[:c]`, `percentile[:p]`, `entropy`, `mse[:p]`, `norm`,
-/// `aciq`.
+/// `aciq`, `output`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
@@ -66,6 +67,8 @@ pub enum RangeMethod {
     /// The clip that is optimal for a Laplace or Gauss distribution (whichever fits better) of the same mean and spread
     /// (Banner et al. 2019).
     Aciq,
+    /// For each value one of the others, by the error of what the layers that read it make, on samples: [`crate::quant::outputs`] replaces it.
+    Output,
 }
 
 impl fmt::Display for RangeMethod {
@@ -78,6 +81,7 @@ impl fmt::Display for RangeMethod {
             Self::Mse { p } => write!(f, "mse:{p}"),
             Self::Norm => f.write_str("norm"),
             Self::Aciq => f.write_str("aciq"),
+            Self::Output => f.write_str("output"),
         }
     }
 }
@@ -109,8 +113,9 @@ impl FromStr for RangeMethod {
             "mse" => Ok(Self::Mse { p: number(2.4, |p| (1.0..=8.0).contains(&p), "an exponent from 1 to 8")? }),
             "norm" => plain(Self::Norm),
             "aciq" => plain(Self::Aciq),
+            "output" => plain(Self::Output),
             _ => Err(Error::usage(format!("'{s}' is no range method"))
-                .cure("use minmax, moving-average, percentile, entropy, mse, norm or aciq")),
+                .cure("use minmax, moving-average, percentile, entropy, mse, norm, aciq or output")),
         }
     }
 }
@@ -214,6 +219,12 @@ pub fn choose(method: RangeMethod, sketch: &Sketch, scheme: Scheme) -> Result<Ra
         RangeMethod::Mse { p } => mse::choose(p, &sketch.segments(), lo, hi, scheme),
         RangeMethod::Norm => norm::choose(&sketch.segments(), lo, hi, scheme),
         RangeMethod::Aciq => analytic::choose(sketch, lo, hi, scheme),
+        RangeMethod::Output => {
+            return Err(Error::usage(
+                "range \"output\" looks at the layers that read a value, on samples, and there are none",
+            )
+            .cure("give --data, or use another method, such as norm or mse"));
+        }
     };
     Ok(range)
 }
