@@ -1,9 +1,9 @@
 //! The command line. Each command's help ends with an example.
+#[cfg(feature = "train")]
+mod reconstruct;
 #[cfg(not(feature = "train"))]
 #[path = "args/no_train.rs"]
 mod train;
-#[cfg(feature = "train")]
-mod reconstruct;
 #[cfg(feature = "train")]
 mod train;
 

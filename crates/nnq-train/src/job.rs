@@ -161,7 +161,7 @@ struct Prepared {
     graph: Arc<Graph>,
     plan: Plan,
     /// To quantize again with what was trained.
-    quantizing: Option<(Arc<Graph>, Stats)>,
+    quantizing: Option<(Arc<Graph>, Stats, Recipe)>,
     digest: [u8; 32],
     messages: Vec<String>,
 }
@@ -192,20 +192,21 @@ fn prepare(job: &Job, tell: &mut Tell) -> Result<Prepared> {
     let balanced = quantize::balanced(&float, recipe, Some(&samples), means, &mut progress, &mut messages)?;
     let stats =
         quantize::calibrate(&balanced, digest, &samples, recipe, job.threads, job.cancel.clone(), &mut progress)?;
-    let first = Quantizing::new(&balanced, &stats, recipe, job.settings.rules)?;
+    let recipe = quantize::resolved(&balanced, &stats, recipe, &samples, means, &mut progress)?;
+    let first = Quantizing::new(&balanced, &stats, &recipe, job.settings.rules)?;
     let (graph, plan) = (first.graph().clone(), first.plan);
-    Ok(Prepared { float, graph, plan, quantizing: Some((balanced, stats)), digest, messages })
+    Ok(Prepared { float, graph, plan, quantizing: Some((balanced, stats, recipe)), digest, messages })
 }
 
 /// The network as it would be written, with what was trained: for the engine, and the messages of quantization.
 fn finished<B: Kernels>(job: &Job, of: &Prepared, trained: &Parameters<B>) -> Result<(Arc<Graph>, Vec<String>)> {
-    match (&job.recipe, &of.quantizing) {
-        (Some(recipe), Some((balanced, stats))) => {
+    match &of.quantizing {
+        Some((balanced, stats, recipe)) => {
             let quantizing = Quantizing::new(balanced, stats, recipe, job.settings.rules)?;
             let quantized = quantize::noted(quantizing.finish::<B>(trained)?, recipe)?;
             Ok((Arc::new(quantized.graph), quantized.messages))
         }
-        _ => Ok((Arc::new(written::float::<B>(&of.graph, trained)?), Vec::new())),
+        None => Ok((Arc::new(written::float::<B>(&of.graph, trained)?), Vec::new())),
     }
 }
 

@@ -109,7 +109,8 @@ fn the_forward_pass_is_the_integer_engine() {
         let parameters = Parameters::<Flex>::new(&graph, &plan, &device).unwrap();
         let x = backend::tensor::<Flex>(input.to_f32s(), &shape, &device);
         let leaves = parameters.leaves();
-        let forward = Forward { graph: &graph, plan: &plan, parameters: &parameters, live: false, soft: None, device: &device };
+        let forward =
+            Forward { graph: &graph, plan: &plan, parameters: &parameters, live: false, soft: None, device: &device };
         let ours = backend::numbers::<Flex>(forward.run(x, &leaves).unwrap().output.into_primitive()).unwrap();
         let quantized = Arc::new(quantizing.finish::<Flex>(&parameters).unwrap().graph);
         let options = engine::Options { kind: Kind::Int, profile: Profile::Onnx, threads: 1 };

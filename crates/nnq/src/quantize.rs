@@ -5,7 +5,7 @@ mod prepare;
 
 pub use balanced::balanced;
 pub(crate) use prepare::{Drawn, calibrated, check, fixed_batch, in_time};
-pub use prepare::{Means, annotate, annotate_with, calibrate, noted, open};
+pub use prepare::{Means, annotate, annotate_with, calibrate, noted, open, resolved};
 
 use crate::search::{self, Found, Target};
 use crate::staging::Staging;

@@ -8,12 +8,12 @@ mod eval;
 mod explain;
 mod inspect;
 mod quantize;
+#[cfg(feature = "train")]
+mod reconstruct;
 mod run;
 #[cfg(not(feature = "train"))]
 #[path = "no_train.rs"]
 mod train;
-#[cfg(feature = "train")]
-mod reconstruct;
 #[cfg(feature = "train")]
 mod train;
 mod zoo;

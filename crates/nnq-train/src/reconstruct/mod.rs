@@ -144,7 +144,13 @@ pub fn run(job: &Job, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
 
 fn check(s: &Settings) -> Result<()> {
     let share = |x: f32| (0.0..=1.0).contains(&x);
-    if s.steps == 0 || s.batch == 0 || !(s.rate > 0.0 && s.rate <= 1.0) || !(s.scale_rate >= 0.0) || !share(s.rounded) {
+    if s.steps == 0
+        || s.batch == 0
+        || !(s.rate > 0.0 && s.rate <= 1.0)
+        || s.scale_rate.is_nan()
+        || s.scale_rate < 0.0
+        || !share(s.rounded)
+    {
         return Err(Error::usage(format!(
             "{} steps of {} samples at rate {}, {} of the elements rounded",
             s.steps, s.batch, s.rate, s.rounded
@@ -173,12 +179,13 @@ fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event)
     let stats =
         quantize::calibrate(&balanced, digest, &job.samples, &job.recipe, threads, cancel, &mut progress).at(place)?;
     let rules = Rules::default();
-    let quantizing = Quantizing::new(&balanced, &stats, &job.recipe, rules).at(place)?;
+    let recipe = quantize::resolved(&balanced, &stats, &job.recipe, &job.samples, means, &mut progress).at(place)?;
+    let quantizing = Quantizing::new(&balanced, &stats, &recipe, rules).at(place)?;
     let (graph, plan) = (quantizing.graph().clone(), quantizing.plan.clone());
     let clock = Instant::now();
     let (parameters, blocks, samples) = reconstruct::<B>(job, &graph, &plan, digest, &device, tell).at(place)?;
     let seconds = clock.elapsed().as_secs_f64();
-    let quantized = quantize::noted(quantizing.finish::<B>(&parameters).at(place)?, &job.recipe)?;
+    let quantized = quantize::noted(quantizing.finish::<B>(&parameters).at(place)?, &recipe)?;
     messages.extend(quantized.messages);
     let file = staging.path();
     quantize::export(&quantized.graph, job.format, job.pack, &file).map_err(|e| staging.error(e))?;
@@ -219,12 +226,8 @@ fn read(job: &Job, tell: &mut dyn FnMut(Event)) -> Result<Cache> {
     let count = usize::try_from(job.recipe.samples).unwrap_or(usize::MAX);
     let indices = subset(data.len(), count, job.recipe.seed, Choice::Stratified, |i| data.label(i));
     let total = indices.len() as u64;
-    let settings = nnq::data::Settings {
-        batch: BATCH,
-        threads: job.threads,
-        skip_corrupt: false,
-        cancel: job.cancel.clone(),
-    };
+    let settings =
+        nnq::data::Settings { batch: BATCH, threads: job.threads, skip_corrupt: false, cancel: job.cancel.clone() };
     let mut filling = Filling::new()?;
     let mut done = 0;
     for batch in Loader::new(data.clone(), job.samples.preprocess.clone(), indices, settings)? {

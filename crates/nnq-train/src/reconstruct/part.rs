@@ -25,6 +25,9 @@ const FREE: f64 = 0.2;
 /// The exponent of the deciding term, from and to.
 const EXPONENT: [f64; 2] = [20.0, 2.0];
 
+/// The stream of what goes in, apart from those of values.
+const INPUT: u64 = 1 << 40;
+
 /// What became of a part.
 #[derive(Clone, Debug, Serialize)]
 pub struct BlockReport {
@@ -71,7 +74,9 @@ impl<B: Kernels> Work<'_, B> {
         let fits = values.len() == self.parameters.list.len()
             && values.iter().zip(&self.parameters.list).all(|(v, p)| v.len() == p.shape.iter().product::<usize>());
         if !fits {
-            return Err(Error::malformed("the checkpoint holds other parameters than the network has").cure("remove it"));
+            return Err(
+                Error::malformed("the checkpoint holds other parameters than the network has").cure("remove it")
+            );
         }
         for (i, numbers) in values.iter().enumerate() {
             self.put(i, numbers.clone());
@@ -253,7 +258,7 @@ impl<B: Kernels> Work<'_, B> {
         let mut numbers = x.rows(some);
         if let Some(quantized) = quantized {
             // Elements of what goes in are dropped, too.
-            let mask = drop.mask(u64::MAX, numbers.len());
+            let mask = drop.mask(INPUT, numbers.len());
             for ((x, q), m) in numbers.iter_mut().zip(quantized.rows(some)).zip(mask) {
                 *x = if m > 0.0 { q } else { *x };
             }
@@ -293,5 +298,3 @@ impl<B: Kernels> Work<'_, B> {
         Ok(out)
     }
 }
-
-

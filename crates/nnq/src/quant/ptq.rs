@@ -316,6 +316,9 @@ impl Plan {
     }
 }
 
+/// The nodes that read a value, and as which input.
+type Readers = Vec<(NodeId, usize)>;
+
 /// What a group of values is to get.
 pub(super) struct Wanted {
     /// How its range is chosen: by its extremes where it is an output of the network.
@@ -329,7 +332,7 @@ impl Wanted {
     /// For a group of `graph`, given who makes and who reads each value.
     pub fn of(
         graph: &Graph,
-        (producers, consumers): (&[Option<NodeId>], &[Vec<(NodeId, usize)>]),
+        (producers, consumers): (&[Option<NodeId>], &[Readers]),
         group: &Group,
         statistics: &Stats,
         layers: &Layers,

@@ -145,9 +145,9 @@ pub fn annotate_with(
     progress: &mut Progress,
 ) -> Result<ptq::Quantized> {
     let chosen;
-    let recipe = match samples.filter(|_| recipe.by_output()) {
+    let recipe = match samples {
         Some(samples) => {
-            chosen = by_output(graph, stats, recipe, samples, means, progress)?;
+            chosen = resolved(graph, stats, recipe, samples, means, progress)?;
             &chosen
         }
         None => recipe,
@@ -178,8 +178,11 @@ pub fn annotate_with(
     noted(reconstruct::quantize(graph, stats, recipe, how)?, recipe)
 }
 
-/// The recipe with a range method for each value that it leaves to the layers that read it.
-fn by_output(
+/// The recipe with a range method for each value that it leaves to the layers that read it ([`outputs::choose`]).
+///
+/// # Errors
+/// As [`outputs::choose`].
+pub fn resolved(
     graph: &Arc<Graph>,
     stats: &Stats,
     recipe: &Recipe,
@@ -187,6 +190,9 @@ fn by_output(
     means: Means,
     progress: &mut Progress,
 ) -> Result<Recipe> {
+    if !recipe.by_output() {
+        return Ok(recipe.clone());
+    }
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples.min(JUDGING), recipe.seed);
     let batch = fixed.unwrap_or(BATCH).max(1);
     let settings = Settings { batch, threads: means.threads, skip_corrupt: false, cancel: means.cancel.cloned() };

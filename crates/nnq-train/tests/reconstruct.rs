@@ -1,0 +1,131 @@
+//! Block reconstruction from file to file, on the demo's network and pictures.
+use nnq::{
+    ErrorKind,
+    data::Dataset,
+    demo::{self, Stream},
+    engine::{self, Engine, Kind},
+    eval::Labelled,
+    exec::lower::Profile,
+    formats::onnx::Pack,
+    quant::recipe::Recipe,
+    quantize::{Format, Samples},
+};
+use nnq_train::{
+    Event,
+    job::Place,
+    reconstruct::{self, Job, Settings, Unit},
+};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+fn pictures(stream: Stream, count: u64) -> Labelled {
+    let dataset: Dataset = demo::dataset(stream, count).unwrap();
+    Labelled { dataset: Arc::new(dataset), preprocess: demo::preprocess(), classes: None }
+}
+
+fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
+    let model = dir.join("demo.onnx");
+    std::fs::write(&model, demo::MODEL).unwrap();
+    let data = pictures(Stream::Train, 96);
+    let text = "samples = 64\n[activation]\nbits = 3\nrange = \"mse\"\n[weight]\nbits = 3\nrange = \"mse\"\n";
+    Job {
+        model,
+        samples: Samples { dataset: data.dataset, preprocess: data.preprocess },
+        eval: None,
+        recipe: Recipe::from_toml(text).unwrap(),
+        settings: Settings {
+            unit,
+            steps,
+            batch: 16,
+            rate: 0.01,
+            scale_rate: 0.04,
+            rounded: 0.5,
+            strength: 0.01,
+            seed: 3,
+        },
+        checkpoint: None,
+        format: Format::Qdq,
+        pack: Pack::default(),
+        out: dir.join(out),
+        threads: 2,
+        place: Place::Cpu,
+        cancel: None,
+    }
+}
+
+#[test]
+fn parts_come_closer_to_the_float_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut job = job(dir.path(), "w3.onnx", Unit::Block, 60);
+    job.eval = Some(pictures(Stream::Test, 200));
+    let outcome = reconstruct::run(&job, &mut |_| {}).unwrap();
+    assert!(outcome.blocks.len() > 2);
+    let (before, after) =
+        outcome.blocks.iter().fold((0.0, 0.0), |s, b| (s.0 + b.before, s.1 + if b.kept { b.after } else { b.before }));
+    assert!(outcome.blocks.iter().all(|b| b.kept == (b.after <= b.before)));
+    assert!(after < 0.95 * before, "{:?}", outcome.blocks);
+    // What was learned stands in the file: weights of 3 bits, and simulator and engine agree on it.
+    let graph = engine::load(&job.out).unwrap();
+    assert!(graph.values().any(|(_, v)| v.quant.as_ref().is_some_and(|q| q.qtype.bits == 3)));
+    let data = pictures(Stream::Test, 8);
+    let x = data.dataset.first(&data.preprocess).unwrap();
+    let shape = [&[1], x.shape()].concat();
+    let answers = [Kind::Sim, Kind::Int].map(|kind| {
+        let options = engine::Options { kind, profile: Profile::default(), threads: 1 };
+        let mut engine = Engine::open(graph.clone(), options).unwrap();
+        engine.run(vec![nnq::ir::Tensor::of(&shape, x.to_f32s())]).unwrap()[0].to_f32s()
+    });
+    assert_eq!(answers[0], answers[1]);
+    // The same samples rounded to nearest do worse on pictures that nobody saw.
+    let plain =
+        Job { settings: Settings { steps: 1, rate: 1e-9, ..job.settings }, out: dir.path().join("n.onnx"), ..job };
+    let plain = reconstruct::run(&plain, &mut |_| {}).unwrap();
+    let (learned, nearest) = (outcome.after.unwrap().top1, plain.after.unwrap().top1);
+    assert!(learned > nearest, "{learned} learned, {nearest} to nearest");
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = job(dir.path(), "whole.onnx", Unit::Part, 4);
+    let outcome = reconstruct::run(&whole, &mut |_| {}).unwrap();
+    let parts = outcome.blocks.len();
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut stopped = job(dir.path(), "parts.onnx", Unit::Part, 4);
+    stopped.checkpoint = Some(reconstruct::unfinished(&stopped.out));
+    stopped.cancel = Some(cancel.clone());
+    stopped.threads = 1;
+    let error = reconstruct::run(&stopped, &mut |event| {
+        // In the middle of the third part.
+        if let Event::Stage("reconstructing", 10, _) = event {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Interrupted);
+    assert!(!stopped.out.exists());
+    // Other settings do not go on from it.
+    let mut other = stopped.clone();
+    cancel.store(false, Ordering::Relaxed);
+    other.settings.rate = 0.02;
+    assert!(reconstruct::run(&other, &mut |_| {}).unwrap_err().to_string().contains("another run"));
+    let rest = reconstruct::run(&stopped, &mut |_| {}).unwrap();
+    assert_eq!(rest.blocks.len(), parts - 2);
+    assert!(std::fs::read(&whole.out).unwrap() == std::fs::read(&stopped.out).unwrap());
+    assert!(!reconstruct::unfinished(&stopped.out).exists());
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bad = job(dir.path(), "x.onnx", Unit::Network, 4);
+    bad.settings.rounded = 1.5;
+    assert_eq!(reconstruct::run(&bad, &mut |_| {}).unwrap_err().kind(), ErrorKind::Usage);
+    let mut bad = job(dir.path(), "x.onnx", Unit::Network, 4);
+    bad.settings.batch = 100;
+    assert!(reconstruct::run(&bad, &mut |_| {}).unwrap_err().to_string().contains("64 samples"));
+}
