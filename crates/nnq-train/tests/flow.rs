@@ -150,10 +150,10 @@ fn training_repairs_few_bits() {
     let mut settings = settings(4);
     settings.distill = Some(Distill::default());
     settings.steps.rate = 0.001;
-    let mut few = recipe(2, 3);
+    let mut few = recipe(3, 3);
     few.activation.range = nnq::quant::range::RangeMethod::Mse { p: 2.0 };
     few.weight.range = nnq::quant::weights::WeightRange::Mse { p: 2.0 };
-    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w2.onnx", Some(few), settings) };
+    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w3.onnx", Some(few), settings) };
     job.train = pictures(Stream::Train, 512);
     let outcome = run(&job).unwrap();
     let after = outcome.after.unwrap().top1;
@@ -161,10 +161,10 @@ fn training_repairs_few_bits() {
     job.settings.epochs = 1;
     let without = run(&job).unwrap().after.unwrap().top1;
     assert!(after > without + 0.1, "{without} without, {after} with training; loss {:?}", outcome.epochs);
-    // Scales were learned, weights stand on 2 bits.
+    // Weights stand on 3 bits.
     let graph = engine::load(&job.out).unwrap();
     let grids: Vec<Arc<QParams>> = graph.values().filter_map(|(_, v)| v.quant.clone()).collect();
-    assert!(grids.iter().any(|q| q.qtype.bits == 2));
+    assert!(grids.iter().any(|q| q.qtype.bits == 3));
 }
 
 /// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at, and with other threads.
