@@ -23,7 +23,7 @@ BITS = ["w8a8", "w6a6", "w4a8", "w4a4", "w3a3"]
 # With more bits, draws differ by less than test sets tell.
 FEW = ["w4a4", "w3a3"]
 WIDE = 'version = 1\nfirst = "8bit"\nlast = "8bit"\nsum_operands = "8bit"\n'
-BEST = ["--smooth=1", "--range", "output", "--weight-range", "mse", "--rounding", "descent", "--compensate", "--correct-bias"]
+LAYERS = ["--weight-range", "mse", "--rounding", "descent", "--compensate", "--correct-bias"]
 
 
 def networks(data, cifar):
@@ -41,13 +41,16 @@ def networks(data, cifar):
     }
 
 
-def recipes(bits, wide):
+def recipes(bits, wide, smooth):
     """Name: flags, whether samples are looked at again."""
+    # One range for all channels of an activation costs weights, of which 4 bits have none to spare.
+    few = bits.startswith(("w4", "w3"))
+    ranges = ["--smooth=1", "--range", "output"] if smooth and not few else ["--range", "mse" if bits in FEW else "norm"]
     return {
         "minmax": (["--range", "minmax"], False),
         "percentile": (["--range", "percentile:99.99"], False),
         "histogram": (["--range", "norm"], False),
-        "best": (["--recipe", str(wide), *BEST], True),
+        "best": (["--recipe", str(wide), *ranges, *LAYERS], True),
     }
 
 
@@ -78,7 +81,7 @@ def main():
         wanted = [
             (f"{name} {bits} {recipe}", bits, flags, again)
             for bits in BITS
-            for recipe, (flags, again) in recipes(bits, wide).items()
+            for recipe, (flags, again) in recipes(bits, wide, samples == IMAGENETTE).items()
             if all(word in f"{name} {bits} {recipe}".split() for word in args.only.split(",") if word)
         ]
         evaluate = ["--data", test, "--preprocess", preprocess, *more]
@@ -110,7 +113,7 @@ def main():
     for name in nets:
         float_ = done.get(f"{name} float")
         for bits in BITS:
-            cells = [done.get(f"{name} {bits} {r}") for r in recipes(bits, wide)]
+            cells = [done.get(f"{name} {bits} {r}") for r in recipes(bits, wide, False)]
             if all(c is None for c in cells):
                 continue
             lost = f"{100 * (float_ - cells[-1]):.2f}" if isinstance(cells[-1], float) else "-"
