@@ -245,13 +245,17 @@ fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event)
         Trainer::<B>::new(&prepared.graph, &prepared.plan, &job.train, device, with).at(|| place.clone())?;
     let total = job.settings.epochs * trainer.steps_of_epoch();
     let mut epochs: Vec<EpochReport> = Vec::new();
+    // A run that goes on adds to what it has said.
+    if let Some(path) = job.log.as_deref().filter(|_| trainer.step == 0) {
+        std::fs::File::create(path).map_err(|e| Error::io(path, e))?;
+    }
     while trainer.step < total {
         let mut failed = None;
         let mut heard = |event: Event| {
             if let (Event::Step(step), Some(path)) = (&event, &job.log)
                 && step.step.is_multiple_of(LOGGED)
             {
-                failed = failed.take().or(log(path, step, step.step == LOGGED).err());
+                failed = failed.take().or(log(path, step).err());
             }
             tell(event);
         };
@@ -272,7 +276,7 @@ fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event)
         let report =
             EpochReport { epoch, epochs: job.settings.epochs, step, loss, accuracy, eval, seconds, images_per_second };
         if let Some(path) = &job.log {
-            log(path, &report, epoch == 1 && trainer.step < LOGGED)?;
+            log(path, &report)?;
         }
         tell(Event::Epoch(&report));
         epochs.push(report);
@@ -349,12 +353,10 @@ fn key(job: &Job, digest: [u8; 32]) -> Result<[u8; 32]> {
 /// Steps between two lines of the log.
 const LOGGED: u64 = 10;
 
-/// Adds a line to the log; the first line of a run begins it anew.
-fn log(path: &Path, report: &impl Serialize, first: bool) -> Result<()> {
+/// Adds a line to the log.
+fn log(path: &Path, report: &impl Serialize) -> Result<()> {
     let io = |e| Error::io(path, e);
     let line = serde_json::to_string(report).map_err(|e| Error::internal(format!("a line of the log: {e}")))?;
-    let mut options = std::fs::File::options();
-    let options = if first { options.write(true).truncate(true) } else { options.append(true) };
-    let mut file = options.create(true).open(path).map_err(io)?;
+    let mut file = std::fs::File::options().append(true).create(true).open(path).map_err(io)?;
     writeln!(file, "{line}").map_err(io)
 }
