@@ -160,5 +160,5 @@ fn pad<B: Kernels>(values: &Values<B>, node: &Node, x: Var<B>, s: &[usize]) -> R
         };
         each[axis] = (side(i)?, side(i + axes.len())?);
     }
-    Ok(A::<B>::float_pad(x, &each, BurnPad::Constant(fill.into())))
+    Ok(A::<B>::float_pad(x, &each, BurnPad::Constant(fill)))
 }

@@ -51,7 +51,7 @@ fn plane<B: Kernels>(x: Var<B>, attrs: &PoolAttrs, fill: Option<f32>) -> Result<
                 .cure("pad the same on both sides, or count the padding")
         })?;
         let of = |i: usize| (begin[i], end[i]);
-        x = A::<B>::float_pad(x, &[(0, 0), (0, 0), of(0), of(1)], PadMode::Constant(fill.into()));
+        x = A::<B>::float_pad(x, &[(0, 0), (0, 0), of(0), of(1)], PadMode::Constant(fill));
         pads = [0, 0];
     }
     Ok(Plane { x, kernel, strides: two(&strides), dilations: two(&dilations), pads, output, rank })
