@@ -15,7 +15,7 @@ mod tests;
 pub use channel::ChannelSketch;
 pub use count::Counter;
 pub use extremes::Extremes;
-pub use sketch::{COARSEST, FINEST, MAX_COUNT, Segment, Sketch};
+pub use sketch::{COARSEST, FINE, FINEST, MAX_COUNT, Segment, Sketch};
 
 pub(crate) use sketch::magnitudes;
 
