@@ -1,11 +1,12 @@
-//! `cargo xtask lint`: formatting, clippy, documentation.
+//! `cargo xtask lint`: formatting, clippy, the command without training, documentation.
 use crate::{Result, cargo, root, step};
 
-/// Runs all three, the last error wins.
+/// Runs all of them, then says which failed.
 pub fn run() -> Result {
     let mut checks = vec![
         step(cargo().args(["fmt", "--all", "--check"])),
         step(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+        step(cargo().args(["check", "--package", "nnq-cli", "--no-default-features"])),
         step(cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings")),
     ];
     // The fuzz targets are a workspace of their own.
