@@ -37,7 +37,13 @@ impl Checkpoint {
         let body = postcard::to_stdvec(self).map_err(|e| Error::internal(format!("a checkpoint: {e}")))?;
         let io = |e| Error::io(path, e);
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".checkpoint").tempfile_in(folder).map_err(io)?;
+        let mut builder = tempfile::Builder::new();
+        // What an ordinary new file would get; the process's mask applies.
+        #[cfg(unix)]
+        let ordinary = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
+        #[cfg(unix)]
+        builder.permissions(ordinary);
+        let mut file = builder.prefix(".checkpoint").tempfile_in(folder).map_err(io)?;
         let digest = Sha256::digest(&body);
         for part in [&MAGIC[..], &VERSION.to_le_bytes(), digest.as_slice(), &body] {
             file.write_all(part).map_err(io)?;
