@@ -6,8 +6,12 @@ use crate::{
 };
 use nnq::{
     Error, Result,
-    ir::{Granularity, Graph, NodeId, QParams, ValueId},
-    quant::{ptq, recipe::Recipe, stats::Stats},
+    ir::{Graph, NodeId, QParams, ValueId},
+    quant::{
+        ptq,
+        recipe::{Recipe, WeightGranularity},
+        stats::Stats,
+    },
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -102,8 +106,8 @@ impl Quantizing {
         for id in &start.products {
             let product = start.product(*id)?;
             let params = start.fit(&product)?;
-            if let Granularity::Block { .. } = params.granularity {
-                return Err(Error::unsupported("training with a scale for each block of weights")
+            if let WeightGranularity::Block(_) | WeightGranularity::Group(_) = product.recipe.weight.granularity {
+                return Err(Error::unsupported("training with scales for blocks of weights or groups of channels")
                     .cure("use --granularity tensor or channel"));
             }
             let name = start.graph().value(product.w).name.clone();
