@@ -28,6 +28,16 @@ pub struct Checkpoint {
     pub optimizer: Vec<Vec<u8>>,
 }
 
+/// Stands for everything that a result depends on.
+pub fn key(parts: &[&[u8]]) -> [u8; 32] {
+    let mut all = Sha256::new();
+    for part in [env!("CARGO_PKG_VERSION").as_bytes()].iter().chain(parts) {
+        all.update((part.len() as u64).to_le_bytes());
+        all.update(part);
+    }
+    all.finalize().into()
+}
+
 impl Checkpoint {
     /// Writes the file.
     ///

@@ -2,6 +2,7 @@
 use crate::{
     augment::Augment,
     backend::{Device, Kernels},
+    checkpoint,
     loss::Distill,
     optimizer::Steps,
     params::Parameters,
@@ -338,16 +339,9 @@ fn check(job: &Job) -> Result<()> {
 /// Stands for everything that the result depends on.
 fn key(job: &Job, digest: [u8; 32]) -> Result<[u8; 32]> {
     let json = |x: &Settings| serde_json::to_vec(x).map_err(|e| Error::internal(format!("settings: {e}")));
-    let mut all = Sha256::new();
     let recipe = job.recipe.as_ref().map(Recipe::to_toml).transpose()?.unwrap_or_default();
     let data = format!("{}\n{}", job.train.dataset.len(), job.train.preprocess.to_toml()?);
-    for part in
-        [env!("CARGO_PKG_VERSION").as_bytes(), &digest, &json(&job.settings)?, recipe.as_bytes(), data.as_bytes()]
-    {
-        all.update((part.len() as u64).to_le_bytes());
-        all.update(part);
-    }
-    Ok(all.finalize().into())
+    Ok(checkpoint::key(&[&digest, &json(&job.settings)?, recipe.as_bytes(), data.as_bytes()]))
 }
 
 /// Steps between two lines of the log.

@@ -8,7 +8,7 @@ use nnq::{
     exec::lower::Profile,
     formats::onnx::Pack,
     quant::recipe::Recipe,
-    quantize::{Format, Samples},
+    quantize::{self, Format, Samples},
 };
 use nnq_train::{
     Event,
@@ -97,7 +97,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
     let parts = outcome.blocks.len();
     let cancel = Arc::new(AtomicBool::new(false));
     let mut stopped = job(dir.path(), "parts.onnx", Unit::Part, 4);
-    stopped.checkpoint = Some(reconstruct::unfinished(&stopped.out));
+    stopped.checkpoint = Some(quantize::unfinished(&stopped.out));
     stopped.cancel = Some(cancel.clone());
     stopped.threads = 1;
     let error = reconstruct::run(&stopped, &mut |event| {
@@ -116,7 +116,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
     let rest = reconstruct::run(&stopped, &mut |_| {}).unwrap();
     assert_eq!(rest.blocks.len(), parts - 2);
     assert!(std::fs::read(&whole.out).unwrap() == std::fs::read(&stopped.out).unwrap());
-    assert!(!reconstruct::unfinished(&stopped.out).exists());
+    assert!(!quantize::unfinished(&stopped.out).exists());
 }
 
 #[test]

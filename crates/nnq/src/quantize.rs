@@ -4,8 +4,8 @@ mod balanced;
 mod prepare;
 
 pub use balanced::balanced;
-pub(crate) use prepare::{Drawn, calibrated, check, fixed_batch, in_time};
-pub use prepare::{Means, annotate, annotate_with, calibrate, noted, open, resolved};
+pub(crate) use prepare::{Drawn, calibrated, fixed_batch, in_time};
+pub use prepare::{Means, annotate, annotate_with, calibrate, check, noted, open, resolved};
 
 use crate::search::{self, Found, Target};
 use crate::staging::Staging;
@@ -300,7 +300,7 @@ pub struct Prepared {
 }
 
 /// Where layers that are done are kept until the whole is: `OUT.unfinished`.
-fn unfinished(out: &Path) -> PathBuf {
+pub fn unfinished(out: &Path) -> PathBuf {
     let mut name = out.as_os_str().to_owned();
     name.push(".unfinished");
     name.into()

@@ -30,7 +30,7 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             seed: recipe.seed,
         },
         recipe,
-        checkpoint: Some(reconstruct::unfinished(&args.out)),
+        checkpoint: Some(nnq::quantize::unfinished(&args.out)),
         format: args.format.into(),
         pack: args.pack.into(),
         out: args.out.clone(),

@@ -15,7 +15,7 @@ pub use part::BlockReport;
 
 use crate::{
     backend::{Device, Kernels},
-    checkpoint::Checkpoint,
+    checkpoint::{self, Checkpoint},
     job::{self, Place},
     params::Parameters,
     qat::{Plan, Quantizing, Rules},
@@ -37,13 +37,9 @@ use nnq::{
 };
 use part::Work;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::{
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
 
@@ -294,32 +290,10 @@ fn reconstruct<B: Kernels>(
     Ok((work.parameters, reports, samples))
 }
 
-/// An error once somebody asked to stop.
-fn stop(cancel: Option<&AtomicBool>) -> Result<()> {
-    match cancel {
-        Some(c) if c.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Interrupted, "stopped on request")),
-        _ => Ok(()),
-    }
-}
-
 /// Stands for everything that the result depends on.
 fn key(job: &Job, digest: [u8; 32]) -> Result<[u8; 32]> {
     let json = serde_json::to_vec(&job.settings).map_err(|e| Error::internal(format!("settings: {e}")))?;
     let data = format!("{}\n{}", job.samples.dataset.len(), job.samples.preprocess.to_toml()?);
     let recipe = job.recipe.to_toml()?;
-    let mut all = Sha256::new();
-    for part in
-        [b"reconstruct", env!("CARGO_PKG_VERSION").as_bytes(), &digest, &json, recipe.as_bytes(), data.as_bytes()]
-    {
-        all.update((part.len() as u64).to_le_bytes());
-        all.update(part);
-    }
-    Ok(all.finalize().into())
-}
-
-/// The file beside a result that keeps parts that are done.
-pub fn unfinished(out: &Path) -> PathBuf {
-    let mut name = out.as_os_str().to_owned();
-    name.push(".unfinished");
-    name.into()
+    Ok(checkpoint::key(&[b"reconstruct", &digest, &json, recipe.as_bytes(), data.as_bytes()]))
 }

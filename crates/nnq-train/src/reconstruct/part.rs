@@ -1,5 +1,5 @@
 //! One part of a network, learned.
-use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, rounding::Rounding, stop};
+use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, rounding::Rounding};
 use crate::{
     backend::{self, Device, Kernels, Var, scalar},
     fake::Grid,
@@ -13,6 +13,7 @@ use nnq::{
     Error, Result,
     data::mix,
     ir::{Graph, ValueId},
+    quantize::check,
 };
 use serde::Serialize;
 use std::{
@@ -119,7 +120,7 @@ impl<B: Kernels> Work<'_, B> {
         let mut filling = Filling::new()?;
         let all: Vec<usize> = (0..x.len()).collect();
         for some in all.chunks(BATCH) {
-            stop(self.cancel)?;
+            check(self.cancel)?;
             let input = backend::constant::<B>(backend::tensor::<B>(x.rows(some), &x.batch(some.len()), self.device));
             let y = forward.part((part.from, input, round), &part.nodes, part.to, &leaves)?;
             let shape = backend::dims::<B>(&y);
@@ -205,7 +206,7 @@ impl<B: Kernels> Work<'_, B> {
         let mut optimizer = Optimizer::new(how, steps)?;
         let key = mix(seed ^ 0x626c_6f63_6b00_0000, index);
         for step in 0..steps {
-            stop(self.cancel)?;
+            check(self.cancel)?;
             let key = mix(key, step);
             let some: Vec<usize> = (0..batch as u64).map(|i| (mix(key, i) % x.len() as u64) as usize).collect();
             let gradients = self.gradients(part, (&learned, &loose), (x, quantized, target), &some, step, key)?;

@@ -318,7 +318,10 @@ pub(crate) fn calibrated(
 }
 
 /// An error once somebody asked to stop.
-pub(crate) fn check(cancel: Option<&AtomicBool>) -> Result<()> {
+///
+/// # Errors
+/// Then.
+pub fn check(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
         Some(c) if c.load(std::sync::atomic::Ordering::Relaxed) => {
             Err(Error::new(ErrorKind::Interrupted, "stopped on request"))
