@@ -2,8 +2,13 @@
 use serde_json::Value;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 11] =
-    ["demo", "inspect", "calibrate", "quantize", "analyze", "eval", "compile", "run", "bench", "zoo", "explain"];
+const COMMANDS: &[&str] = &[
+    "demo", "inspect", "calibrate", "quantize", "analyze", "eval", "compile", "run", "bench", "zoo", "explain",
+    #[cfg(feature = "train")]
+    "train",
+    #[cfg(feature = "train")]
+    "reconstruct",
+];
 
 fn nnq(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nnq")).args(args).output().expect("nnq starts")

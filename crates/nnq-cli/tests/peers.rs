@@ -1,5 +1,4 @@
 //! `nnq bench --peers` from outside, with made-up engines that talk like `tools/peers.py`.
-#![cfg(unix)]
 use serde_json::{Value, json};
 use std::{
     fs,

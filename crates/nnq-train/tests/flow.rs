@@ -2,10 +2,8 @@
 use burn::backend::Flex;
 use nnq::{
     ErrorKind,
-    data::Dataset,
     demo::{self, Stream},
     engine::{self, Engine, Kind},
-    eval::Labelled,
     exec::lower::Profile,
     formats::onnx::Pack,
     ir::{QParams, Tensor},
@@ -23,6 +21,7 @@ use nnq_train::{
     params::Parameters,
     qat::{Quantizing, Rules},
 };
+use super::pictures;
 use std::{
     path::Path,
     sync::{
@@ -30,11 +29,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-
-fn pictures(stream: Stream, count: u64) -> Labelled {
-    let dataset: Dataset = demo::dataset(stream, count).unwrap();
-    Labelled { dataset: Arc::new(dataset), preprocess: demo::preprocess(), classes: None }
-}
 
 fn recipe(weight: u8, activation: u8) -> Recipe {
     let mut recipe = Recipe { samples: 32, ..Recipe::default() };

@@ -1,10 +1,8 @@
 //! Block reconstruction from file to file, on the demo's network and pictures.
 use nnq::{
     ErrorKind,
-    data::Dataset,
     demo::{self, Stream},
     engine::{self, Engine, Kind},
-    eval::Labelled,
     exec::lower::Profile,
     formats::onnx::Pack,
     quant::recipe::Recipe,
@@ -15,6 +13,7 @@ use nnq_train::{
     job::Place,
     reconstruct::{self, Job, Settings, Unit},
 };
+use super::pictures;
 use std::{
     path::Path,
     sync::{
@@ -22,11 +21,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
-
-fn pictures(stream: Stream, count: u64) -> Labelled {
-    let dataset: Dataset = demo::dataset(stream, count).unwrap();
-    Labelled { dataset: Arc::new(dataset), preprocess: demo::preprocess(), classes: None }
-}
 
 fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
     let model = dir.join("demo.onnx");

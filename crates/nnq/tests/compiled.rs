@@ -1,9 +1,7 @@
 //! A compiled plan gives the bits of the model it was made from, and a damaged one gives an error.
-#![allow(clippy::print_stdout)]
-mod networks;
 
 use bytes::Bytes;
-use networks::{Network, bits, part, program};
+use crate::networks::{Network, bits, part, program};
 use nnq::exec::{int, lower::Profile};
 use nnq_kernels::{
     Isa,

@@ -1,8 +1,7 @@
 //! Dynamic quantization: files that ONNX Runtime's `quantize_dynamic` wrote (tools/ort_dynamic.py) and files that nnq writes, node by node in
 //! the float executor, simulated, and on the integer engine.
-#![allow(clippy::print_stdout)]
-mod networks;
 
+use crate::networks::{self, python};
 use nnq::{
     data::NpyArray,
     engine,
@@ -192,7 +191,7 @@ fn compiled_plans_hold_it() {
 
 /// A network quantized dynamically, as a file, in ONNX Runtime without its optimisations.
 fn in_onnx_runtime(network: Option<networks::Network>) {
-    let (Some(python), Some(network)) = (networks::python(), network) else { return };
+    let (Some(python), Some(network)) = (python(), network) else { return };
     let mut recipe = Recipe::default();
     recipe.activation.mode = ActivationMode::Dynamic;
     let graph = annotate(&network.graph, &Stats::new([0; 32], String::new()), &recipe).unwrap().graph;

@@ -4,7 +4,6 @@
 //! The tests lie in the PyPI package `onnx` 1.17 under `onnx/backend/test/data/node`; the environment variable
 //! `NNQ_ONNX_NODE_TESTS` names that folder. With `NNQ_WRITE_NODE_LIST=1` the list is written anew: reasons that stand in it are
 //! kept for tests that still fail.
-#![allow(clippy::print_stderr)]
 use nnq::{
     Error, Result,
     exec::float::{Options, Session},

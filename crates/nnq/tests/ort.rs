@@ -1,9 +1,7 @@
 //! Whole networks against ONNX Runtime: the files that nnq writes, the files that ONNX Runtime's quantizer writes, and float.
 //! Needs NNQ_PYTHON.
-#![allow(clippy::print_stdout)]
-mod networks;
 
-use networks::{Job, Network, Record, bits, data, explicit, ort_values, program, python, run, scratch, tool};
+use crate::networks::{Job, Network, Record, bits, data, explicit, ort_values, program, python, run, scratch, tool};
 use nnq::{
     ErrorKind,
     data::save_npy,

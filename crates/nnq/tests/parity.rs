@@ -1,9 +1,7 @@
 //! Whole networks: simulator and integer engine give the same bits, for both profiles, on every instruction set, with any
 //! number of threads and any batch, from the graph in memory and from the files written from it.
-#![allow(clippy::print_stdout)]
-mod networks;
 
-use networks::{Network, bits, part, program, simulate};
+use crate::networks::{Network, bits, part, program, simulate};
 use nnq::{
     engine,
     exec::{

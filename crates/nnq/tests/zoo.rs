@@ -1,8 +1,6 @@
 //! The networks of the zoo: sizes as published, sane activations, and the files that are written from them.
-#![allow(clippy::print_stdout)]
-mod networks;
 
-use networks::{Job, ort_values, python, scratch};
+use crate::networks::{Job, ort_values, python, scratch};
 use nnq::{
     engine::{self, Engine, Kind},
     exec::lower::Profile,

@@ -1,5 +1,5 @@
 //! `.npy` and `.npz`.
-use crate::util::{all_ok, refused};
+use super::util::{all_ok, refused};
 use half::f16;
 use nnq::{
     data::{Dataset, NpyArray, Options, Sample, save_npy, save_npz},

@@ -1,5 +1,5 @@
 //! Image folders and lists.
-use crate::util::{golden, refused};
+use super::util::{golden, refused};
 use nnq::data::{Dataset, Options, Preprocess};
 use std::{
     fs,

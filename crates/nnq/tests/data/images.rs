@@ -1,5 +1,5 @@
 //! Decoding, against Pillow (`tools/golden_images.py`), and broken files.
-use crate::util::{all_ok, golden};
+use super::util::{all_ok, golden};
 use nnq::data::{Image, MAX_PIXELS};
 
 fn reference(name: &str) -> Image {

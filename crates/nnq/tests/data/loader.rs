@@ -1,5 +1,5 @@
 //! The parallel loader: order, errors, bounds, cancelling.
-use crate::util::golden;
+use super::util::golden;
 use nnq::{
     ErrorKind,
     data::{Batch, Dataset, Image, Loader, Options, Preprocess, Settings, subset},

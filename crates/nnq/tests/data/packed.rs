@@ -1,5 +1,5 @@
 //! CIFAR-10 batches and IDX files.
-use crate::util::{image_of, refused};
+use super::util::{image_of, refused};
 use flate2::{Compression, write::GzEncoder};
 use nnq::data::{Dataset, Options, Preprocess, Split};
 use std::{fs, io::Write, path::Path};

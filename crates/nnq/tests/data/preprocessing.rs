@@ -1,5 +1,5 @@
 //! Presets against Pillow and NumPy, the TOML form, and the check against a model's input.
-use crate::util::{all_ok, golden, picture, sha};
+use super::util::{all_ok, golden, picture, sha};
 use nnq::{
     data::{Color, Dataset, Filter, Image, Layout, Preprocess, Resize, Sample},
     ir::{Dim, Shape, Tensor},

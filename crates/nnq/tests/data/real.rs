@@ -1,5 +1,5 @@
 //! Real data sets, where they are installed.
-use crate::util::{image_of, real, sha};
+use super::util::{image_of, real, sha};
 use nnq::data::{ClassMap, Dataset, Loader, Options, Preprocess, Settings, read_classes};
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
 //! Resizing equals Pillow's, bit for bit (`tools/golden_resize.py`).
-use crate::util::{all_ok, golden, picture, sha};
+use super::util::{all_ok, golden, picture, sha};
 use nnq::data::{Filter, Image, resize};
 
 fn fields(line: &str) -> Vec<&str> {

@@ -1,5 +1,5 @@
 //! Trained networks with their data, quantized, for the tests of whole models. Each test program uses a part of this.
-#![allow(dead_code, clippy::print_stdout)]
+#![allow(dead_code)]
 use nnq::{
     data::{Dataset, Loader, NpyArray, Options, Preprocess, Settings, save_npy},
     demo, engine,

@@ -1,5 +1,4 @@
 //! Tests of `nnq::data` against Pillow, NumPy, real data sets, and hostile files.
-#![allow(clippy::print_stdout)]
 
 mod arrays;
 mod folders;

@@ -2,7 +2,6 @@
 //! place, the cause and where possible the cure; never with a panic, never with half a file left behind.
 //!
 //! To add a case: one [`Row`] in the table of its kind.
-#![allow(clippy::print_stderr)]
 
 mod analyze;
 mod commands;

@@ -1,5 +1,4 @@
 //! The IR: inference, verifier, text form, rewrites.
-#![allow(clippy::print_stdout)]
 
 mod eval;
 mod fold;

@@ -1,0 +1,6 @@
+//! The command from outside.
+#![allow(clippy::print_stderr)]
+mod cli;
+mod hostile;
+#[cfg(unix)]
+mod peers;

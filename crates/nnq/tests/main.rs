@@ -1,0 +1,21 @@
+//! All whole-model tests in one program: one link and one file on disk, not one of each for every topic.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+mod analyze;
+mod balance;
+mod compiled;
+mod data;
+mod demo;
+mod dynamic;
+mod float;
+mod ir;
+mod narrow;
+mod networks;
+mod numbers;
+mod onnx_node;
+mod ort;
+mod parity;
+mod reconstruct;
+mod search;
+mod tidy;
+mod zoo;
