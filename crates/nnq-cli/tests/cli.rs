@@ -3,7 +3,17 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 const COMMANDS: &[&str] = &[
-    "demo", "inspect", "calibrate", "quantize", "analyze", "eval", "compile", "run", "bench", "zoo", "explain",
+    "demo",
+    "inspect",
+    "calibrate",
+    "quantize",
+    "analyze",
+    "eval",
+    "compile",
+    "run",
+    "bench",
+    "zoo",
+    "explain",
     #[cfg(feature = "train")]
     "train",
     #[cfg(feature = "train")]
@@ -23,7 +33,7 @@ fn help_names_every_command() {
     let output = nnq(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = text(&output.stdout);
-    for command in COMMANDS {
+    for &command in COMMANDS {
         assert!(help.lines().any(|l| l.trim_start().starts_with(command)), "{command} is missing in\n{help}");
     }
 }
@@ -32,7 +42,7 @@ fn help_names_every_command() {
 #[test]
 fn every_help_has_an_example_that_parses() {
     let folder = tempfile::tempdir().unwrap();
-    for command in COMMANDS {
+    for &command in COMMANDS {
         let output = nnq(&[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         let help = text(&output.stdout);

@@ -1,4 +1,5 @@
 //! Training from file to file, on the demo's network and pictures.
+use super::pictures;
 use burn::backend::Flex;
 use nnq::{
     ErrorKind,
@@ -21,7 +22,6 @@ use nnq_train::{
     params::Parameters,
     qat::{Quantizing, Rules},
 };
-use super::pictures;
 use std::{
     path::Path,
     sync::{

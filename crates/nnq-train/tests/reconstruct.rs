@@ -1,4 +1,5 @@
 //! Block reconstruction from file to file, on the demo's network and pictures.
+use super::pictures;
 use nnq::{
     ErrorKind,
     demo::{self, Stream},
@@ -13,7 +14,6 @@ use nnq_train::{
     job::Place,
     reconstruct::{self, Job, Settings, Unit},
 };
-use super::pictures;
 use std::{
     path::Path,
     sync::{
