@@ -68,7 +68,7 @@ def main():
     done = json.loads(path.read_text()) if path.exists() else {}
 
     def nnq(*words):
-        out = subprocess.run([str(args.nnq), *map(str, words), "--json"], capture_output=True, text=True)
+        out = subprocess.run([str(args.nnq.resolve()), *map(str, words), "--json"], capture_output=True, text=True)
         if out.returncode:
             return {"error": out.stderr.strip()}
         return json.loads(out.stdout)

@@ -42,6 +42,7 @@ pub mod layout;
 pub mod mmap;
 pub mod peak;
 pub mod pool;
+pub mod resize;
 pub mod round;
 mod simd;
 pub mod tape;

@@ -8,6 +8,7 @@ use crate::{
     conv::BoundConv,
     depthwise::BoundDepthwise,
     pool::{AvgSpec, BoundAvg},
+    resize::BoundResize,
 };
 
 /// A kernel's prepared part.
@@ -24,6 +25,7 @@ pub(super) enum Bound {
     },
     Depthwise(BoundDepthwise),
     Average(BoundAvg),
+    Resize(BoundResize),
 }
 
 impl Bound {
@@ -54,6 +56,7 @@ impl Bound {
                 };
                 Bound::Average(BoundAvg::new(isa, geom, &spec))
             }
+            Kernel::Resize { resize, .. } => Bound::Resize(BoundResize::new(isa, resize.clone())),
             _ => Bound::None,
         }
     }

@@ -68,6 +68,10 @@ impl Kernel {
                 })?;
                 moves.repeats.iter().try_for_each(|r| bounded(&[r.times, r.src_step.max(r.dst_step)]))
             }
+            Kernel::Resize { y, resize: r, .. } => {
+                bounded(&[r.batch, r.in_h, r.in_w, r.c, size_of::<i32>()])?;
+                bounded(&[r.batch, r.rows.len(), r.columns.len(), y.pitch])
+            }
             Kernel::Add { .. } | Kernel::Mul { .. } | Kernel::Lut { .. } => Ok(()),
         }
     }
@@ -185,6 +189,14 @@ impl Kernel {
             Kernel::Move { x, y, moves, .. } => {
                 moves.check(x.len, y.len)?;
                 limits.apart(&[*x], y.range())
+            }
+            Kernel::Resize { x, y, resize: r } => {
+                if !r.is_whole() {
+                    return Err("a resizing whose parts do not fit each other".into());
+                }
+                limits.size(x.len, r.batch * r.in_h * r.in_w * r.c)?;
+                let y = limits.strided(*y, r.lines() * r.columns.len(), r.c)?;
+                limits.apart(&[*x], y)
             }
         }
     }

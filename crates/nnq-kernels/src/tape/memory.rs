@@ -100,6 +100,7 @@ pub(super) struct Local {
     pub(super) block: Vec<u8>,
     pub(super) floats: Vec<f32>,
     pub(super) sums: Vec<f64>,
+    pub(super) ints: Vec<i32>,
 }
 
 /// A buffer of real numbers of the caller's.

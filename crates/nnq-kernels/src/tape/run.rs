@@ -192,6 +192,11 @@ pub(super) unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, me
                 }
                 moves.run(memory, x.at, y.at, units);
             }
+            Kernel::Resize { x, y, .. } => {
+                let Bound::Resize(resize) = &step.bound else { unreachable!("bound when the tape was made") };
+                let x = memory.read(x.at, x.len + SLACK);
+                resize.run_part(x, units, memory.start(y.at), y.pitch, &mut local.ints);
+            }
         }
     }
 }
@@ -212,7 +217,7 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
     // SAFETY: the caller's; real buffers to write and the arena hold every output, as was checked.
     unsafe {
         let x = memory.read(p.x.at, p.x.len + SLACK);
-        let Local { scratch, block, floats, sums } = local;
+        let Local { scratch, block, floats, sums, .. } = local;
         // A range that is none has been noted when the inputs were quantized.
         let live = p.found.map(|found| memory.found(found).grid().unwrap_or((1.0, 0)));
         let live = live.map(|(scale, zero)| Live { scale, zero });

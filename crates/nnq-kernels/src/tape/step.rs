@@ -4,6 +4,7 @@ use crate::{
     conv::{ConvGeom, Epilogue, Requant},
     eltwise::{AddSpec, MulSpec},
     pool::PoolGeom,
+    resize::Resize,
     round::ScalarRequant,
 };
 use serde::{Deserialize, Serialize};
@@ -250,6 +251,8 @@ pub enum Kernel {
     AvgPool { x: Span, y: Strided, geom: PoolGeom, average: Average },
     /// Codes from place to place; first `y` is filled where a code is given.
     Move { x: Span, y: Span, moves: Moves, fill: Option<u8> },
+    /// Linear or cubic resizing.
+    Resize { x: Span, y: Strided, resize: Arc<Resize> },
 }
 
 /// Work (in bytes that pass an element-wise kernel) below which a second thread brings less than it costs: about two
@@ -277,6 +280,7 @@ impl Kernel {
             Kernel::Add { y, .. } | Kernel::Mul { y, .. } | Kernel::Lut { y, .. } => y.len.div_ceil(UNIT),
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels(),
             Kernel::Move { moves, .. } => moves.units(),
+            Kernel::Resize { resize, .. } => resize.lines(),
         }
     }
 
@@ -305,6 +309,7 @@ impl Kernel {
             // Filling and copying go together only in one piece.
             Kernel::Move { fill: Some(_), .. } => 0,
             Kernel::Move { y, moves, .. } => y.len + 16 * moves.runs(),
+            Kernel::Resize { resize: r, .. } => r.lines() * (r.columns.len() + r.in_w) * r.c * 2,
         }
     }
 }

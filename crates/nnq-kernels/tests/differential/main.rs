@@ -9,6 +9,7 @@ mod elements;
 mod model;
 mod pool;
 mod product;
+mod resize;
 mod spec;
 mod tape;
 
@@ -89,6 +90,11 @@ fn depthwise_products() {
 #[test]
 fn pools() {
     explore("pools", 400, pool::case);
+}
+
+#[test]
+fn resizes() {
+    explore("resizes", 300, resize::case);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The steps of a tape by the formulas, on a model of its memory.
-use crate::spec::{self, Grid, Operands, windows};
+use crate::{
+    resize,
+    spec::{self, Grid, Operands, windows},
+};
 use nnq_kernels::{
     round::{Dyadic, ScalarRequant},
     tape::{Code, Found, Kernel, Moves, Product, ProductOut, Requantize, Span},
@@ -84,6 +87,11 @@ impl Memory {
                 for (i, window) in windows(geom, &x).enumerate() {
                     let mean = spec::mean(&window, a.x_zero, a.count_include_pad, &a.requants, to);
                     self.arena[y.at + i / geom.c * y.pitch + i % geom.c] = mean;
+                }
+            }
+            Kernel::Resize { x, y, resize: of } => {
+                for (i, code) in resize::formula(of, &self.span(*x)).into_iter().enumerate() {
+                    self.arena[y.at + i / of.c * y.pitch + i % of.c] = code;
                 }
             }
             Kernel::Move { x, y, moves, fill } => {

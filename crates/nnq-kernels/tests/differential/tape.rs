@@ -6,7 +6,7 @@ use crate::{
     model::Memory,
     pool,
     product::{Parts, Requants},
-    same,
+    resize, same,
     spec::Grid,
 };
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl Plan {
     /// A step that touches at most `most` bytes of each operand.
     fn step(&mut self, draw: &mut Draw, most: usize) {
         let len = draw.within(0..=most);
-        let kernel = match draw.within(0..=16) {
+        let kernel = match draw.within(0..=17) {
             14..=16 => return self.dynamic(draw, most),
             0..=5 => self.product(draw, most),
             6 => {
@@ -94,6 +94,12 @@ impl Plan {
                 }
             }
             10 => self.moves(draw, most),
+            17 => {
+                let of = resize::resize(draw, most);
+                let x = self.source(draw, of.batch * of.in_h * of.in_w * of.c);
+                let y = self.pixels(draw, of.lines() * of.columns.len(), of.c);
+                Kernel::Resize { x, y, resize: Arc::new(of) }
+            }
             11 => {
                 let planes = Self::planes(draw, most);
                 let x = self.source(draw, planes.len());

@@ -42,7 +42,7 @@ pub(super) fn choose(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<La
     for step in &program.steps {
         let spatial = match &step.kind {
             StepKind::Product(p) => matches!(p.form, Form::Conv(_)),
-            StepKind::MaxPool { .. } | StepKind::AveragePool { .. } => true,
+            StepKind::MaxPool { .. } | StepKind::AveragePool { .. } | StepKind::Resize { .. } => true,
             _ => false,
         };
         if spatial {

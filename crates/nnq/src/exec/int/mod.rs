@@ -395,6 +395,7 @@ fn describe(step: &Step) -> String {
         StepKind::Pointwise(_) | StepKind::Regrid(_) => "table".into(),
         StepKind::MaxPool { .. } => "max pool".into(),
         StepKind::AveragePool { .. } => "average pool".into(),
+        StepKind::Resize { .. } => "resize".into(),
         StepKind::Concat { .. } => "concat".into(),
         StepKind::Move(_) => "move".into(),
         StepKind::Float(op) => {

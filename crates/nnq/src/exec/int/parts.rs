@@ -100,6 +100,7 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
         | StepKind::Pointwise(_)
         | StepKind::Regrid(_)
         | StepKind::MaxPool { .. }
+        | StepKind::Resize { .. }
         | StepKind::AveragePool { .. } => slots().all(|s| !is_constant(s)),
         // Operands of fewer axes would be repeated along the samples.
         StepKind::Add { .. } | StepKind::Mul { .. } => {

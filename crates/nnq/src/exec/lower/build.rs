@@ -1,12 +1,12 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product,
+    AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product, resize,
 };
 use crate::{
     error::{At, Error, Result},
     ir::{
         Graph, Node, NodeId, Op, ValueId,
-        op::{Binary, Unary},
+        op::{Binary, ResizeAttrs, Unary},
     },
 };
 use nnq_kernels::round::AddDyadic;
@@ -224,6 +224,7 @@ impl Builder {
                 self.pool(id, node, StepKind::AveragePool { window: None, count_include_pad: false })?
             }
             Op::Concat { axis } => self.concat(id, node, *axis)?,
+            Op::Resize(a) if !node.op.is_move() => self.resize(id, node, a)?,
             op if op.is_move() => self.movement(id, node)?,
             _ => false,
         };
@@ -340,6 +341,19 @@ impl Builder {
             let slot = self.produce(y, to);
             self.step(&[id], kind, vec![input], vec![Some(slot)]);
         }
+        Ok(true)
+    }
+
+    fn resize(&mut self, id: NodeId, node: &Node, a: &ResizeAttrs) -> Result<bool> {
+        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        let (Some(from), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
+        if from.qtype.bits > 8 || to.qtype.bits > 8 {
+            return Ok(false);
+        }
+        let Some((rows, columns)) = resize::lines(&self.p.graph, node, a)? else { return Ok(false) };
+        let input = self.code(x)?;
+        let slot = self.produce(y, to);
+        self.step(&[id], StepKind::Resize { rows, columns }, vec![input], vec![Some(slot)]);
         Ok(true)
     }
 

@@ -4,6 +4,7 @@
 //! about numbers on its own.
 mod build;
 mod product;
+mod resize;
 
 pub use build::lower;
 pub use product::bias_code;
@@ -260,6 +261,13 @@ pub enum StepKind {
         /// The padding counts.
         count_include_pad: bool,
     },
+    /// Linear or cubic resizing of codes `[n, c, (h,) w]`.
+    Resize {
+        /// Weights of the rows; one row where there is no such axis.
+        rows: Arc<nnq_kernels::resize::Line>,
+        /// Weights of the columns.
+        columns: Arc<nnq_kernels::resize::Line>,
+    },
     /// Concatenation of codes that share one grid.
     Concat {
         /// Axis as in the operator.
@@ -342,7 +350,7 @@ impl Program {
         let float = self.steps.iter().filter(|s| matches!(s.kind, StepKind::Float(_))).count();
         (self.steps.len() - float, float)
     }
-    /// The multiplier of a mean over `count` codes from `from` to `to`.
+    /// The multiplier of a mean over `count` codes (of a sum, of which `count` stands for 1) from `from` to `to`.
     ///
     /// # Errors
     /// When the ratio of the scales has no dyadic form.

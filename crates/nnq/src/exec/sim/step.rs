@@ -10,7 +10,10 @@ use crate::{
         op::{PoolAttrs, Window},
     },
 };
-use nnq_kernels::round::{Dyadic, dynamic_grid, dynamic_real, requantize_dyadic, requantize_onnx};
+use nnq_kernels::{
+    resize::{Line, UNIT},
+    round::{Dyadic, dynamic_grid, dynamic_real, requantize_dyadic, requantize_onnx},
+};
 use rayon::prelude::*;
 
 /// Weights as real integers `qw - zw`: binary32 when every sum stays below 2^24 and is therefore exact, binary64 otherwise.
@@ -106,6 +109,7 @@ pub(super) fn run(
         StepKind::AveragePool { window, count_include_pad } => {
             one(average(p, input(0)?, window.as_ref(), *count_include_pad, from(0)?, to()?)?)
         }
+        StepKind::Resize { rows, columns } => one(resize(p, input(0)?, [rows, columns], from(0)?, to()?)?),
         StepKind::Concat { axis } => eval(&Op::Concat { axis: *axis }, x, 1, ctx),
         StepKind::Move(op) => {
             let g = from(0)?;
@@ -280,6 +284,36 @@ fn average(
     let mut dims = shape[..2].to_vec();
     dims.extend(&w.output);
     Ok(Tensor::of(&dims, out))
+}
+
+/// `rows` and `columns` over the last two axes, or the last one (numerics section 7).
+fn resize(p: &Program, x: &Tensor, [rows, columns]: [&Line; 2], from: Grid, to: Grid) -> Result<Tensor> {
+    let (shape, data) = (x.shape(), x.as_slice::<f32>()?);
+    let (w, h) = (shape[shape.len() - 1], if shape.len() == 4 { shape[2] } else { 1 });
+    let rule = p.mean_rule(from, to, UNIT)?;
+    let full = to.full();
+    let mut out = Vec::with_capacity(shape[0] * shape[1] * rows.len() * columns.len());
+    for plane in data.chunks(h * w) {
+        for i in 0..rows.len() {
+            for j in 0..columns.len() {
+                let mut acc = 0i64;
+                for &(y, a) in rows.taps(i) {
+                    for &(x, b) in columns.taps(j) {
+                        acc += i64::from(a)
+                            * i64::from(b)
+                            * (plane[y as usize * w + x as usize] as i64 - i64::from(from.zero));
+                    }
+                }
+                let acc = i32::try_from(acc).map_err(|_| Error::internal("a resizing beyond 32 bits"))?;
+                out.push(match rule {
+                    Scalar::Onnx(m) => requantize_onnx(acc, m, to.zero, full.lo, full.hi),
+                    Scalar::Dyadic(m) => requantize_dyadic(acc, m, to.zero, full.lo, full.hi),
+                } as f32);
+            }
+        }
+    }
+    let spatial = if shape.len() == 4 { vec![rows.len(), columns.len()] } else { vec![columns.len()] };
+    Ok(Tensor::of(&[&shape[..2], &spatial].concat(), out))
 }
 
 /// The sum of `q - z` over the window of output position `i`, and how many positions count: those inside the input, and with

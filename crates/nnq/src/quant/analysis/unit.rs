@@ -64,7 +64,8 @@ pub fn units(float: &Graph, program: &Program) -> Result<Vec<Unit>> {
                 | StepKind::Mul { .. }
                 | StepKind::Pointwise(_)
                 | StepKind::Regrid(_)
-                | StepKind::AveragePool { .. },
+                | StepKind::AveragePool { .. }
+                | StepKind::Resize { .. },
                 _,
             ) => false,
             _ => continue,

@@ -18,11 +18,19 @@ pub(super) struct Line {
 }
 
 /// The samples of each element of the result, concatenated.
-pub(super) struct Taps {
+pub(crate) struct Taps {
     /// Element `i` has the samples `ends[i - 1] .. ends[i]`; none: it lies outside and gets the extrapolation value.
     pub ends: Vec<usize>,
     /// Index and weight.
     pub samples: Vec<(usize, f32)>,
+}
+
+impl Taps {
+    /// Index and weight of the samples of each element.
+    pub fn elements(&self) -> impl Iterator<Item = &[(usize, f32)]> {
+        let mut start = 0;
+        self.ends.iter().map(move |&end| &self.samples[std::mem::replace(&mut start, end)..end])
+    }
 }
 
 impl Line {

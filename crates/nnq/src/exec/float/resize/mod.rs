@@ -14,14 +14,15 @@ use crate::{
         op::{AspectPolicy, CoordMode, ResizeAttrs, ResizeMode},
     },
 };
-use line::{Line, Taps};
+use line::Line;
+pub(crate) use line::Taps;
 use rayon::prelude::*;
 
 /// Nearest moves elements of any type. The other modes work on f32, one axis after the other, the last one first; other numeric types are
 /// computed in f32 and cast back (integers drop the fraction).
 pub(super) fn run(a: &ResizeAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let t = args::need(x, 0, "X")?;
-    let lines = lines(a, t, x)?;
+    let lines = lines(a, t.shape(), x)?;
     let shape: Vec<usize> = lines.iter().map(|l| l.output).collect();
     if args::room(&shape)? == 0 {
         return Tensor::new(shape, args::blank(t.dtype(), 0, ctx));
@@ -60,9 +61,15 @@ pub(super) fn run(a: &ResizeAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     }
 }
 
+/// Of each axis of a value of this shape that is resized by weights (`None`: it stays as it is), the samples of each element of the result. `x`
+/// are the operator's inputs; the first one is not looked at.
+pub(crate) fn weights(a: &ResizeAttrs, shape: &[usize], x: &Inputs) -> Result<Vec<Option<Taps>>> {
+    let of = |l: &Line| if l.is_same(a.coord) { Ok(None) } else { l.taps(a).map(Some) };
+    lines(a, shape, x)?.iter().map(of).collect()
+}
+
 /// Sizes and scales of all axes, from the inputs roi, scales and sizes.
-fn lines(a: &ResizeAttrs, t: &Tensor, x: &Inputs) -> Result<Vec<Line>> {
-    let shape = t.shape();
+fn lines(a: &ResizeAttrs, shape: &[usize], x: &Inputs) -> Result<Vec<Line>> {
     let axes = match a.axes.is_empty() {
         true => (0..shape.len()).collect(),
         false => args::axes(&a.axes, shape.len())?,
@@ -149,10 +156,7 @@ fn pass(t: &Tensor, axis: usize, line: &Line, a: &ResizeAttrs, ctx: &Ctx) -> Res
 
 /// One line of rows of `inner` elements.
 fn one(src: &[f32], out: &mut [f32], inner: usize, taps: &Taps, outside: f32) {
-    let mut start = 0;
-    for (row, &end) in out.chunks_mut(inner).zip(&taps.ends) {
-        let samples = &taps.samples[start..end];
-        start = end;
+    for (row, samples) in out.chunks_mut(inner).zip(taps.elements()) {
         match samples {
             [] => row.fill(outside),
             _ if inner == 1 => {

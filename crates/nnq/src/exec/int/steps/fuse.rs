@@ -79,7 +79,7 @@ pub(in crate::exec::int) fn find(program: &Program, shapes: &[Option<Vec<usize>>
         for slot in step.inputs.iter().flatten() {
             let writes_pixels = producer[*slot].is_some_and(|i| match &program.steps[i].kind {
                 StepKind::Product(p) => matches!(p.form, Form::Conv(_)) && !fusing.sums.contains_key(&i),
-                StepKind::MaxPool { .. } | StepKind::AveragePool { .. } => true,
+                StepKind::MaxPool { .. } | StepKind::AveragePool { .. } | StepKind::Resize { .. } => true,
                 StepKind::Add { .. } => fusing.skipped.contains(&i),
                 _ => false,
             });

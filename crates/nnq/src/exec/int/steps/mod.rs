@@ -17,9 +17,11 @@ use crate::{
 use fuse::Mean;
 use nnq_kernels::{
     eltwise::{AddMode, AddSpec, MulMode, MulSpec},
+    resize::{self, Line, Resize},
     round::{Dyadic, ScalarRequant},
     tape::{Average, Code, Kernel, Planes, Product, ProductOut, Residual, Span},
 };
+use std::sync::Arc;
 
 /// The first of a step's operands or results.
 fn first(slots: &[Option<Slot>]) -> Result<Slot> {
@@ -36,6 +38,7 @@ pub(super) fn plan(p: &mut Planner, i: usize, step: &Step) -> Result<()> {
         StepKind::Pointwise(_) | StepKind::Regrid(_) => p.table(i, step),
         StepKind::MaxPool { window } => p.pool(step, window.as_ref(), None),
         StepKind::AveragePool { window, count_include_pad } => p.pool(step, window.as_ref(), Some(*count_include_pad)),
+        StepKind::Resize { rows, columns } => p.resize(step, rows, columns),
         StepKind::Concat { axis } => p.concat(step, *axis),
         StepKind::Move(op) => p.movement(step, op),
         StepKind::Float(_) => Err(Error::internal("a step in floating point among kernels")),
@@ -234,14 +237,40 @@ impl Planner<'_> {
         let (s, x_zero) = (Stored::full(to), Stored::full(from).zero);
         let mut requants = Vec::new();
         for count in geom.counts(count_include_pad) {
-            let rule = match self.program.mean_rule(from, to, count)? {
-                Scalar::Onnx(m) => ScalarRequant::Onnx(m),
-                Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
-            };
-            requants.push((count, rule));
+            requants.push((count, self.mean_rule(from, to, count)?));
         }
         let average = Average { x_zero, count_include_pad, requants, zero: s.zero, lo: s.lo, hi: s.hi };
         self.push(Kernel::AvgPool { x: x_span, y: y_span, geom, average });
+        Ok(())
+    }
+
+    fn mean_rule(&self, from: Grid, to: Grid, count: usize) -> Result<ScalarRequant> {
+        Ok(match self.program.mean_rule(from, to, count)? {
+            Scalar::Onnx(m) => ScalarRequant::Onnx(m),
+            Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
+        })
+    }
+
+    fn resize(&mut self, step: &Step, rows: &Arc<Line>, columns: &Arc<Line>) -> Result<()> {
+        let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
+        let px = self.place(x)?;
+        let py = self.produce(y)?;
+        let (batch, c, in_h, in_w) = match px.shape[..] {
+            [n, c, h, w] => (n, c, h, w),
+            [n, c, w] => (n, c, 1, w),
+            _ => return Err(Error::unsupported(format!("resizing of a shape {:?}", px.shape))),
+        };
+        let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
+        let (s, x_zero) = (Stored::full(to), Stored::full(from).zero);
+        let requant = self.mean_rule(from, to, resize::UNIT)?;
+        let (rows, columns) = (rows.clone(), columns.clone());
+        let of = Resize { batch, in_h, in_w, c, rows, columns, requant, x_zero, zero: s.zero, lo: s.lo, hi: s.hi };
+        let made = [of.rows.len(), of.columns.len()];
+        if !of.is_whole() || made[4 - py.shape.len()..] != py.shape[2..] {
+            let (x, y) = (&px.shape, &py.shape);
+            return Err(Error::shape(format!("a resizing of {x:?} to {y:?} that was lowered for other sizes")));
+        }
+        self.push(Kernel::Resize { x: px.span(), y: py.strided(c), resize: Arc::new(of) });
         Ok(())
     }
 }
