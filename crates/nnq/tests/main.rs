@@ -16,6 +16,7 @@ mod onnx_node;
 mod ort;
 mod parity;
 mod reconstruct;
+mod resize;
 mod search;
 mod tidy;
 mod zoo;

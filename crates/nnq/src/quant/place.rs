@@ -3,9 +3,12 @@
 //! A value becomes codes when some integer step wants to read it: a product, or an operator on codes whose own result is
 //! wanted as codes. What only leads to outputs of the graph stays real, so that logits are never clipped or rounded; the
 //! last product answers real numbers straight from its accumulators.
-use crate::ir::{
-    DType, Graph, Node, NodeId, Op, ValueId,
-    op::{Binary, Unary},
+use crate::{
+    exec::lower::resizes,
+    ir::{
+        DType, Graph, Node, NodeId, Op, ValueId,
+        op::{Binary, Unary},
+    },
 };
 
 /// What a placement decided.
@@ -194,6 +197,8 @@ fn role(graph: &Graph, node: &Node) -> Role {
         // Between two grids: simplification leaves none but those that were put there.
         Op::Identity => Role::Compute,
         op if op.is_move() && (1..node.inputs.len()).all(constant) => Role::Share,
+        // What is resized in floating point would only lose by being rounded before and after.
+        Op::Resize(_) if resizes(graph, node) => Role::Compute,
         _ => Role::Float,
     }
 }

@@ -8,6 +8,7 @@ mod resize;
 
 pub use build::lower;
 pub use product::bias_code;
+pub(crate) use resize::resizes;
 
 use crate::{
     error::{Error, Result},

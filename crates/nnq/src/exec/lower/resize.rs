@@ -2,7 +2,7 @@
 use crate::{
     error::Result,
     exec::float::resize_weights,
-    ir::{Dim, Graph, Node, Shape, op::ResizeAttrs},
+    ir::{Dim, Graph, Node, Op, Shape, op::ResizeAttrs},
 };
 use nnq_kernels::resize::{Line, fit_together};
 use std::sync::Arc;
@@ -32,6 +32,11 @@ pub(super) fn lines(graph: &Graph, node: &Node, a: &ResizeAttrs) -> Result<Optio
     let rows = if shape.len() == 4 { lines.next().flatten() } else { Some(Line::same(1)) };
     let both = rows.zip(lines.next().flatten()).filter(|(rows, columns)| fit_together(rows, columns));
     Ok(both.map(|(rows, columns)| (Arc::new(rows), Arc::new(columns))))
+}
+
+/// Whether a node is a linear or cubic Resize that integers can do.
+pub(crate) fn resizes(graph: &Graph, node: &Node) -> bool {
+    matches!(&node.op, Op::Resize(a) if !node.op.is_move() && matches!(lines(graph, node, a), Ok(Some(_))))
 }
 
 /// The sizes of `[n, c, (h,) w]`; samples and channels, which stay as they are, may be unknown.
