@@ -19,4 +19,5 @@ mod reconstruct;
 mod resize;
 mod search;
 mod tidy;
+mod wide;
 mod zoo;

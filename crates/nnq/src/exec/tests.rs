@@ -1,6 +1,7 @@
 //! The simulator and the integer engine give the same bits, on every instruction set, for every profile and thread count.
 mod dynamic;
 mod resize;
+mod wide;
 
 use super::{int, lower, sim};
 use crate::ir::{

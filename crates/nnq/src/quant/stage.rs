@@ -9,7 +9,6 @@ use crate::{
     exec::{
         float, int,
         lower::{self, Profile},
-        sim,
     },
     ir::{Graph, NodeId, Patch, QParams, Tensor, ValueId},
 };
@@ -90,9 +89,6 @@ impl Stage {
             return Ok(Prefix::Here(graph.value(v).quant.clone()));
         }
         let program = Arc::new(lower::lower(&part(graph, self.at, v)?, Profile::default())?);
-        if !program.fits_bytes() {
-            return Ok(Prefix::Sim(Box::new(sim::Session::new(program, self.threads)?)));
-        }
         let options = int::Options { threads: self.threads, ..int::Options::default() };
         Ok(Prefix::Int(Box::new(int::Session::new(program, &options)?)))
     }
@@ -154,7 +150,6 @@ pub(super) enum Prefix {
     Here(Option<Arc<QParams>>),
     Float(Box<float::Session>),
     Int(Box<int::Session>),
-    Sim(Box<sim::Session>),
 }
 
 impl Prefix {
@@ -174,7 +169,6 @@ impl Prefix {
             }
             Self::Float(session) => session.run(vec![input.clone()])?,
             Self::Int(session) => session.run(vec![input.clone()])?,
-            Self::Sim(session) => session.run(vec![input.clone()])?,
         };
         all.pop().ok_or_else(|| Error::internal("a network without output"))
     }

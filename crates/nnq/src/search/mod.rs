@@ -279,7 +279,8 @@ impl Search<'_, '_> {
     /// Spares single layers: as few as reach the target, those first that bring most for what they cost.
     fn layers(&mut self, best: &mut Best, judge: &Judge, few: &Judge, target: f64) -> Result<()> {
         let narrow = best.recipe.weight.bits < 8 || best.recipe.activation.bits < 8;
-        let ways: &[Spare] = if narrow { &[Spare::EightBit, Spare::Float] } else { &[Spare::Float] };
+        let ways: &[Spare] =
+            if narrow { &[Spare::EightBit, Spare::Wide, Spare::Float] } else { &[Spare::Wide, Spare::Float] };
         for &spare in ways {
             let order = self.order(best, few, spare)?;
             // How many it takes: double until it is enough, then halve.

@@ -78,6 +78,8 @@ pub fn general(recipe: &Recipe) -> Vec<Repair> {
 pub enum Spare {
     /// 8 bits for its weights and what it makes.
     EightBit,
+    /// 16 bits for what it makes; what reads that runs in floating point here, and in integers on devices that have them.
+    Wide,
     /// Floating point.
     Float,
 }
@@ -90,6 +92,9 @@ impl Spare {
             let mut change = Override::named(name);
             match self {
                 Self::Float => change.keep_float = Some(true),
+                Self::Wide => {
+                    change.activation = Some(ActivationChange { bits: Some(16), ..ActivationChange::default() });
+                }
                 Self::EightBit => {
                     change.weight = Some(WeightChange { bits: Some(8), ..WeightChange::default() });
                     change.activation = Some(ActivationChange { bits: Some(8), ..ActivationChange::default() });
@@ -103,6 +108,7 @@ impl Spare {
     pub fn describe(self, layers: &[String]) -> String {
         let what = match self {
             Self::EightBit => "8 bits",
+            Self::Wide => "activations of 16 bits",
             Self::Float => "floating point",
         };
         match layers {

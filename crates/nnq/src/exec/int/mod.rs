@@ -115,22 +115,9 @@ impl Session {
     /// Packs the weights.
     ///
     /// # Errors
-    /// When `NNQ_ISA` names an instruction set that is unknown or missing here, when the program holds codes of more
-    /// than 8 bits, or the system gives no threads.
+    /// When `NNQ_ISA` names an instruction set that is unknown or missing here, or the system gives no threads.
     pub fn new(program: Arc<Program>, options: &Options) -> Result<Self> {
         let isa = chosen(options)?;
-        for value in &program.values {
-            if let super::lower::Repr::Code(g) = &value.repr
-                && g.qtype.bits > 8
-            {
-                let name = &program.graph.value(value.source).name;
-                return Err(Error::unsupported(format!(
-                    "value '{name}' has {} bits; the integer engine runs up to 8",
-                    g.qtype.bits
-                ))
-                .cure("run it with --engine sim"));
-            }
-        }
         // Pages of a model's file that were read before would lie beside those that are packed. They are let go again behind each step, and
         // at the end, since whoever reads a page brings back its neighbours.
         let release = || {

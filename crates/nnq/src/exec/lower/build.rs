@@ -1,6 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
     AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product, resize,
+    wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -100,12 +101,19 @@ impl Builder {
             outputs,
         });
     }
-    /// The per-tensor grid of a value that is held as codes.
+    /// The per-tensor grid of a value that is held as codes: one of 8 bits or fewer.
     pub(super) fn grid(&self, v: ValueId) -> Option<Grid> {
+        self.any_grid(v).filter(|g| g.qtype.bits <= 8)
+    }
+    /// The per-tensor grid of a value of 9 to 16 bits: it is rounded to it, and held as the real numbers that its codes stand for.
+    fn wide(&self, v: ValueId) -> Option<Grid> {
+        self.any_grid(v).filter(|g| (9..=16).contains(&g.qtype.bits))
+    }
+    fn any_grid(&self, v: ValueId) -> Option<Grid> {
         let value = self.p.graph.value(v);
-        let q = value.quant.as_ref()?;
+        let q = value.quant.as_ref().filter(|_| value.constant.is_none())?;
         let (scale, zero) = q.as_tensor()?;
-        (value.constant.is_none() && q.qtype.bits <= 16).then_some(Grid { qtype: q.qtype, scale, zero })
+        Some(Grid { qtype: q.qtype, scale, zero })
     }
     /// The slot that holds `v` as codes; only for values with a grid.
     fn code(&self, v: ValueId) -> Result<Slot> {
@@ -132,6 +140,10 @@ impl Builder {
     }
     /// `slot` holds the real result for `v`: quantizes it when `v` is annotated.
     fn settle(&mut self, v: ValueId, slot: Slot) -> Result<()> {
+        if let Some(grid) = self.wide(v) {
+            self.real[v.0 as usize] = Some(wide::round(&mut self.p, v, grid, slot)?);
+            return Ok(());
+        }
         let value = self.p.graph.value(v);
         match (self.grid(v), &value.quant) {
             (Some(grid), _) => {
@@ -233,6 +245,14 @@ impl Builder {
 
     fn product(&mut self, id: NodeId, node: &Node) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        if let Some(bits) = self.wide_product(node) {
+            let note = format!(
+                "'{}' runs in floating point: it has numbers of {bits} bits, and integers take 8 at most",
+                node.name
+            );
+            self.p.notes.push(note);
+            return Ok(false);
+        }
         let Some(from) = self.grid(x) else { return self.dynamic(id, node, x, y) };
         let target = self.target(y);
         let to = target.as_ref().map(|(_, grid, clamp, _)| (*grid, *clamp));
@@ -257,6 +277,12 @@ impl Builder {
             self.settle(y, slot)?;
         }
         Ok(true)
+    }
+
+    /// The bits of a product's input or weights where they are more than 8.
+    fn wide_product(&self, node: &Node) -> Option<u8> {
+        let bits = |i: usize| Some(self.p.graph.value(node.input(i)?).quant.as_ref()?.qtype.bits);
+        (0..2).filter_map(bits).find(|&bits| bits > 8)
     }
 
     /// A product of a value that is quantized as it comes.
@@ -284,9 +310,6 @@ impl Builder {
         let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else { return Ok(false) };
         let (Some(ga), Some(gb)) = (self.grid(a), self.grid(b)) else { return Ok(false) };
         let Some((v, grid, clamp, more)) = self.target(y) else { return Ok(false) };
-        if [ga, gb, grid].iter().any(|g| g.qtype.bits > 8) {
-            return Ok(false);
-        }
         let (sa, sb, sy) = (f64::from(ga.scale), f64::from(gb.scale), f64::from(grid.scale));
         let kind = if op == Binary::Mul {
             let rule = match self.p.profile {
@@ -313,10 +336,7 @@ impl Builder {
 
     fn pointwise(&mut self, id: NodeId, node: &Node, f: Pointwise) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-        let (Some(from), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
-        if from.qtype.bits > 8 {
-            return Ok(false);
-        }
+        let (Some(_), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
         let input = self.code(x)?;
         let slot = self.produce(y, to);
         self.step(&[id], StepKind::Pointwise(f), vec![input], vec![Some(slot)]);
@@ -346,10 +366,7 @@ impl Builder {
 
     fn resize(&mut self, id: NodeId, node: &Node, a: &ResizeAttrs) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-        let (Some(from), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
-        if from.qtype.bits > 8 || to.qtype.bits > 8 {
-            return Ok(false);
-        }
+        let (Some(_), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
         let Some((rows, columns)) = resize::lines(&self.p.graph, node, a)? else { return Ok(false) };
         let input = self.code(x)?;
         let slot = self.produce(y, to);

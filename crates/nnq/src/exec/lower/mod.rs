@@ -5,6 +5,7 @@
 mod build;
 mod product;
 mod resize;
+mod wide;
 
 pub use build::lower;
 pub use product::bias_code;
@@ -167,7 +168,7 @@ pub enum ProductOut {
 pub struct Product {
     /// Geometry.
     pub form: Form,
-    /// Weight codes in the layout of `form`: i8 or u8, i16 or u16 for more than 8 bits.
+    /// Weight codes in the layout of `form`: i8 or u8.
     pub weight: Arc<Tensor>,
     /// Grid of the weight codes.
     pub weight_qtype: QType,
@@ -320,12 +321,6 @@ impl Step {
 }
 
 impl Program {
-    /// Whether all codes, of values and of weights, have 8 bits at most: what the integer engine runs.
-    pub fn fits_bytes(&self) -> bool {
-        let value = |v: &ProgValue| !matches!(&v.repr, Repr::Code(g) if g.qtype.bits > 8);
-        let weight = |s: &Step| !matches!(&s.kind, StepKind::Product(p) if p.weight_qtype.bits > 8);
-        self.values.iter().all(value) && self.steps.iter().all(weight)
-    }
     /// The grid of a slot that holds codes.
     ///
     /// # Errors

@@ -55,9 +55,7 @@ impl Weights {
         Ok(match self.codes.data() {
             Data::I8(codes) => distances(codes, inner, &self.zero),
             Data::U8(codes) => distances(codes, inner, &self.zero),
-            Data::I16(codes) => distances(codes, inner, &self.zero),
-            Data::U16(codes) => distances(codes, inner, &self.zero),
-            _ => return Err(Error::internal("weight codes of more than 16 bits")),
+            _ => return Err(Error::internal("weight codes that are no bytes")),
         })
     }
 }
@@ -157,7 +155,7 @@ fn is_vector(t: &Tensor, channels: usize) -> bool {
 fn codes(graph: &Graph, v: ValueId) -> Option<(Arc<Tensor>, Arc<QParams>)> {
     let value = graph.value(v);
     let (t, q) = (value.constant.clone()?, value.quant.clone()?);
-    (t.dtype().is_int() && q.qtype.bits <= 16).then_some((t, q))
+    (t.dtype().is_int() && q.qtype.bits <= 8).then_some((t, q))
 }
 
 /// Bias codes at scale `sx * sw`. `None` when the bias is no constant or no vector over the channels.

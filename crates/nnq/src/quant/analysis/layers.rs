@@ -26,7 +26,6 @@ use crate::{
         float::{self, Ctx, Interest, Tap},
         int,
         lower::{Grid, Program},
-        sim,
     },
     ir::{Graph, Tensor, ValueId},
 };
@@ -114,17 +113,11 @@ impl UnitLoss {
 /// Measures units over samples.
 pub struct Layers {
     float: float::Session,
-    quantized: Quantized,
+    quantized: int::Session,
     pool: rayon::ThreadPool,
     losses: Vec<UnitLoss>,
     /// For each unit its constants in the quantized network: weights and bias.
     constants: Vec<[Option<Arc<Tensor>>; 2]>,
-}
-
-/// What runs the quantized network: the same numbers either way.
-enum Quantized {
-    Int(Box<int::Session>),
-    Sim(Box<sim::Session>),
 }
 
 /// Remembers the values called so.
@@ -166,12 +159,8 @@ impl Layers {
             };
             constants.push([real(1)?, real(2)?]);
         }
-        let quantized = if program.fits_bytes() {
-            let options = int::Options { threads, ..int::Options::default() };
-            Quantized::Int(Box::new(int::Session::new(program, &options)?))
-        } else {
-            Quantized::Sim(Box::new(sim::Session::new(program, threads)?))
-        };
+        let options = int::Options { threads, ..int::Options::default() };
+        let quantized = int::Session::new(program, &options)?;
         let new = |unit| UnitLoss {
             unit,
             total: Energy::default(),
@@ -199,15 +188,9 @@ impl Layers {
         let mut keep = Keep { graph: &graph, wanted: &wanted, kept: HashMap::new() };
         self.float.run_tapped(vec![input.clone()], &mut keep)?;
         let exact = keep.kept;
-        let twin = match &self.quantized {
-            Quantized::Int(s) => s.graph().clone(),
-            Quantized::Sim(s) => s.program().graph.clone(),
-        };
+        let twin = self.quantized.graph().clone();
         let mut keep = Keep { graph: &twin, wanted: &wanted, kept: HashMap::new() };
-        match &mut self.quantized {
-            Quantized::Int(s) => s.run_tapped(vec![input.clone()], &mut keep)?,
-            Quantized::Sim(s) => s.run_tapped(vec![input.clone()], &mut keep)?,
-        };
+        self.quantized.run_tapped(vec![input.clone()], &mut keep)?;
         let rounded = keep.kept;
         let Self { losses, constants, pool, .. } = self;
         pool.install(|| {
