@@ -27,6 +27,7 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
         fused: vec![false; graph.node_count()],
         code: vec![None; graph.value_count()],
         real: vec![None; graph.value_count()],
+        wide_products: Vec::new(),
         p: Program {
             graph: graph.clone(),
             profile,
@@ -51,6 +52,7 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
         let slot = b.real(v)?;
         b.p.outputs.push(slot);
     }
+    b.note_wide();
     Ok(b.p)
 }
 
@@ -86,6 +88,8 @@ pub(super) struct Builder {
     fused: Vec<bool>,
     code: Vec<Option<Slot>>,
     real: Vec<Option<Slot>>,
+    /// Products with numbers of more than 8 bits, and how many these have.
+    wide_products: Vec<(String, u8)>,
 }
 
 impl Builder {
@@ -246,11 +250,7 @@ impl Builder {
     fn product(&mut self, id: NodeId, node: &Node) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
         if let Some(bits) = self.wide_product(node) {
-            let note = format!(
-                "'{}' runs in floating point: it has numbers of {bits} bits, and integers take 8 at most",
-                node.name
-            );
-            self.p.notes.push(note);
+            self.wide_products.push((node.name.clone(), bits));
             return Ok(false);
         }
         let Some(from) = self.grid(x) else { return self.dynamic(id, node, x, y) };
@@ -283,6 +283,21 @@ impl Builder {
     fn wide_product(&self, node: &Node) -> Option<u8> {
         let bits = |i: usize| Some(self.p.graph.value(node.input(i)?).quant.as_ref()?.qtype.bits);
         (0..2).filter_map(bits).find(|&bits| bits > 8)
+    }
+
+    /// One note for all products with numbers of more than 8 bits.
+    fn note_wide(&mut self) {
+        let note = match &self.wide_products[..] {
+            [] => return,
+            [(name, bits)] => {
+                format!("'{name}' runs in floating point: it has numbers of {bits} bits, and integers take 8 at most")
+            }
+            [(first, bits), .., (last, _)] => format!(
+                "{} layers, '{first}' to '{last}', run in floating point: they have numbers of {bits} bits, and integers take 8 at most",
+                self.wide_products.len()
+            ),
+        };
+        self.p.notes.push(note);
     }
 
     /// A product of a value that is quantized as it comes.
