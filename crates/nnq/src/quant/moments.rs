@@ -9,7 +9,7 @@ use crate::{
         op::{ConvAttrs, Window},
     },
 };
-use nalgebra::{Cholesky, DMatrix};
+use nalgebra::{Cholesky, DMatrix, Dyn};
 use rayon::prelude::*;
 
 /// Columns of inputs that are multiplied at once.
@@ -89,7 +89,7 @@ impl Moments {
         }
     }
     /// What rounding looks at. With `centred` the layer's bias is free and takes up whatever error is the same at every position, so that moments
-    /// are those about the means. `damping` times the mean of the diagonal is added to it.
+    /// are those about the means. `damping` times the mean of the diagonal is added to it, or more where that is less than sums are off by.
     ///
     /// # Errors
     /// When there are no positions.
@@ -111,14 +111,38 @@ impl Moments {
             }
             let mean = (0..k).map(|i| sums.square[i * k + i]).sum::<f64>() / k as f64;
             // An input that is always the same has no say: any code will do.
-            let ridge = if mean > 0.0 { damping * mean } else { 1.0 };
+            let mut ridge = if mean > 0.0 { damping * mean } else { 1.0 };
             (0..k).for_each(|i| sums.square[i * k + i] += ridge);
-            (sums, ridge)
+            // Means far beyond the variances leave the rounding of binary32 sums where the variances were. As much as makes it definite is how large that is, and a
+            // hundred times as much drowns it.
+            let factored = |sums: &Sums| Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square));
+            let (mut factor, first) = (factored(&sums), ridge);
+            if factor.is_none() {
+                if !sums.square.iter().all(|v| v.is_finite()) {
+                    return Err(Error::value("the layer's inputs are too large or not finite"));
+                }
+                ridge = ridge.max(mean.abs() * 1e-6).max(f64::MIN_POSITIVE);
+                let least = sums.square.clone();
+                let damped = |ridge: f64, sums: &mut Sums| {
+                    (0..k).for_each(|i| sums.square[i * k + i] = least[i * k + i] + ridge)
+                };
+                while factor.is_none() {
+                    ridge *= 10.0;
+                    damped(ridge, &mut sums);
+                    factor = factored(&sums);
+                }
+                ridge *= 100.0;
+                damped(ridge, &mut sums);
+                factor = factored(&sums);
+                ridge += first;
+            }
+            let factor = factor.ok_or_else(|| Error::internal("a damped matrix that is not definite"))?;
+            Ok(Ready { sums, ridge, factor })
         });
-        let groups: Vec<(Sums, f64)> = groups.collect();
+        let groups = groups.collect::<Result<Vec<Ready>>>()?;
         let curvature = Curvature {
             depth: k,
-            groups: groups.iter().map(|(s, _)| Group { h: s.square.iter().map(|&v| v as f32).collect() }).collect(),
+            groups: groups.iter().map(|r| Group { h: r.sums.square.iter().map(|&v| v as f32).collect() }).collect(),
         };
         Ok(Known { curvature, groups, centred })
     }
@@ -156,21 +180,25 @@ fn products(a: &[f32], b: &[f32], n: usize, to: &mut [f64]) -> Result<()> {
 pub struct Known {
     /// What rounding looks at.
     pub curvature: Curvature,
-    groups: Vec<(Sums, f64)>,
+    groups: Vec<Ready>,
     centred: bool,
+}
+
+/// One group of channels: its moments, what was added to their diagonal, and the factor of both.
+struct Ready {
+    sums: Sums,
+    ridge: f64,
+    factor: Cholesky<f64, Dyn>,
 }
 
 impl Known {
     /// The real weights `v`, `[rows][depth]`, whose outputs on the quantized inputs are nearest to those wanted: the least
     /// `E |t - v y|^2 + r |v - w|^2` with the damping `r`, which is `v = (E t y^T + r w) (E y y^T + r)^-1`.
-    ///
-    /// # Errors
-    /// When the moments are not positive definite.
-    pub fn compensated(&self, weights: &[f32]) -> Result<Vec<f32>> {
+    pub fn compensated(&self, weights: &[f32]) -> Vec<f32> {
         let k = self.curvature.depth;
         let per_group = weights.len() / k.max(1) / self.groups.len().max(1);
         let mut out = Vec::with_capacity(weights.len());
-        for (g, (sums, ridge)) in self.groups.iter().enumerate() {
+        for (g, Ready { sums, ridge, factor }) in self.groups.iter().enumerate() {
             let w = &weights[g * per_group * k..][..per_group * k];
             // Column-major: each column is a row of weights.
             let target = DMatrix::from_iterator(
@@ -178,18 +206,14 @@ impl Known {
                 per_group,
                 sums.cross.iter().zip(w).map(|(cross, &w)| cross + ridge * f64::from(w)),
             );
-            let factor = Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square)).ok_or_else(|| {
-                Error::value("the moments of the layer's inputs are not positive definite")
-                    .cure("calibrate on more samples")
-            })?;
             out.extend(factor.solve(&target).iter().map(|&v| v as f32));
         }
-        Ok(out)
+        out
     }
     /// What the bias has to be so that outputs are right on average: `E t - v E y` for each row; `None` where the bias is not free.
     pub fn bias(&self, v: &[f32]) -> Option<Vec<f64>> {
         let k = self.curvature.depth;
-        let wanted = self.groups.iter().flat_map(|(sums, _)| sums.wanted.iter().map(move |t| (t, &sums.seen)));
+        let wanted = self.groups.iter().flat_map(|Ready { sums, .. }| sums.wanted.iter().map(move |t| (t, &sums.seen)));
         let row = |((t, seen), v): ((&f64, &Vec<f64>), &[f32])| {
             t - v.iter().zip(seen).map(|(&v, seen)| f64::from(v) * seen).sum::<f64>()
         };
@@ -204,7 +228,7 @@ impl Known {
         let k = self.curvature.depth;
         let per_group = v.len() / k.max(1) / self.groups.len().max(1);
         let row = |(i, v): (usize, &[f32])| {
-            let (sums, ridge) = &self.groups[i / per_group.max(1)];
+            let Ready { sums, ridge, .. } = &self.groups[i / per_group.max(1)];
             let r = i % per_group.max(1);
             let wide = |i: usize| f64::from(v[i]);
             let line = |i: usize| (0..k).map(|j| sums.square[i * k + j] * wide(j)).sum::<f64>() - ridge * wide(i);
@@ -416,12 +440,12 @@ mod tests {
             let x = numbers(depth * positions, 3);
             let w = numbers(30 * depth, 4);
             // The same inputs: nothing to make up for.
-            let same = known(&w, &x, &x, depth, false, 0.01).compensated(&w).unwrap();
+            let same = known(&w, &x, &x, depth, false, 0.01).compensated(&w);
             assert!(same.iter().zip(&w).all(|(a, b)| (a - b).abs() < 1e-4));
             // Half of them and 0.1: twice the weights, and a bias for what is always the same.
             let y: Vec<f32> = x.iter().map(|x| 0.5 * x + 0.1).collect();
             let k = known(&w, &x, &y, depth, true, 0.0);
-            let v = k.compensated(&w).unwrap();
+            let v = k.compensated(&w);
             assert!(v.iter().zip(&w).all(|(v, w)| (v - 2.0 * w).abs() < 1e-3), "{v:?} {w:?}");
             let bias = k.bias(&v).unwrap();
             for (row, b) in w.chunks(depth).zip(bias) {
@@ -431,5 +455,15 @@ mod tests {
             assert!(known(&w, &x, &y, depth, false, 0.0).bias(&v).is_none());
         }
         assert!(Moments::new(1, 2, 1).finish(false, 0.01).is_err());
+    }
+
+    #[test]
+    fn inputs_that_hardly_vary_leave_weights_as_they_are() {
+        // Variances of a ten-millionth of the squares, below what sums in binary32 tell.
+        let (depth, positions) = (300, 4096);
+        let x: Vec<f32> = numbers(depth * positions, 5).iter().map(|v| 100.0 + 0.03 * v).collect();
+        let w = numbers(8 * depth, 6);
+        let v = known(&w, &x, &x, depth, true, 0.01).compensated(&w);
+        assert!(v.iter().zip(&w).all(|(v, w)| (v - w).abs() < 0.5 * w.abs() + 0.05), "{v:?}");
     }
 }

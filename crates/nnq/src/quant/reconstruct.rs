@@ -111,7 +111,7 @@ fn layer(
         )
     });
     let rows = to_rows(&product.real, &product.shape, product.axis);
-    let rows = if recipe.compensate { known.compensated(&rows)? } else { rows };
+    let rows = if recipe.compensate { known.compensated(&rows) } else { rows };
     let target = from_rows(rows, &product.shape, product.axis);
     let mut rounded = start.round(product, &target, Some(&known))?;
     rounded.messages.extend(few);
