@@ -3,12 +3,15 @@
 //! One rule file per operator family, as in the float executor. Small integer tensors (shapes, axes, positions) are followed
 //! element by element, so that a `Reshape` whose target is computed from a `Shape` keeps its symbols.
 mod arrange;
+mod attention;
 mod binary;
+mod einsum;
 pub(crate) mod fact;
 mod norm;
 mod pool;
 mod product;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
 mod select;
@@ -141,12 +144,17 @@ fn rule(op: &Op, x: &Args) -> Result<Vec<Fact>> {
         Op::ConvTranspose(a) => product::conv_transpose(a, x),
         Op::Gemm { trans_a, trans_b, .. } => product::gemm(*trans_a, *trans_b, x),
         Op::MatMul => product::matmul(x),
+        Op::Recurrent(a) => recurrent::run(a, x),
+        Op::Attention(a) => attention::attention(a, x),
+        Op::RotaryEmbedding { heads, .. } => attention::rotary(*heads, x),
+        Op::Einsum { equation } => einsum::run(equation, x),
         Op::BatchNormalization { .. } | Op::InstanceNormalization { .. } | Op::GroupNormalization { .. } => {
             norm::per_channel(x)
         }
         Op::LayerNormalization { axis, .. } => norm::layer(*axis, x),
+        Op::RmsNormalization { axis, .. } => norm::rms(*axis, x),
         Op::Lrn { .. } => norm::lrn(x),
-        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } => norm::softmax(*axis, *flat, x),
+        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => norm::softmax(*axis, *flat, x),
         Op::Unary(u) => unary::run(*u, x),
         Op::Clip => unary::clip(x),
         Op::Cast { to, .. } => unary::cast(*to, x),
@@ -183,7 +191,11 @@ fn rule(op: &Op, x: &Args) -> Result<Vec<Fact>> {
         Op::Gather { axis } => select::gather(*axis, x),
         Op::GatherElements { axis } => select::gather_elements(*axis, x),
         Op::GatherNd { batch_dims } => select::gather_nd(*batch_dims, x),
-        Op::ScatterElements { axis } => select::scatter_elements(*axis, x),
+        Op::ScatterElements { axis, .. } => select::scatter_elements(*axis, x),
+        Op::ScatterNd { .. } => select::scatter_nd(x),
+        Op::NonZero => select::non_zero(x),
+        Op::Compress { axis } => select::compress(*axis, x),
+        Op::ReverseSequence { batch_axis, time_axis } => select::reverse_sequence(*batch_axis, *time_axis, x),
         Op::OneHot { axis } => select::one_hot(*axis, x),
         Op::Resize(a) => resize::run(a, x),
         Op::QuantizeLinear { out, .. } => quantized::quantize(*out, x),

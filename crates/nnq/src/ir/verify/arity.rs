@@ -2,7 +2,7 @@
 use super::broken;
 use crate::{
     error::Result,
-    ir::{Node, Op},
+    ir::{Node, Op, op::Cell},
 };
 
 const ANY: usize = usize::MAX;
@@ -12,6 +12,11 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
     match op {
         Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => (2, 3, 1, 1),
         Op::MatMul | Op::Binary(_) => (2, 2, 1, 1),
+        Op::Recurrent(r) if matches!(r.cell, Cell::Lstm { .. }) => (3, 8, 0, 3),
+        Op::Recurrent(_) => (3, 6, 0, 2),
+        Op::Attention(_) => (3, 7, 0, 4),
+        Op::RotaryEmbedding { .. } => (3, 4, 1, 1),
+        Op::RmsNormalization { .. } => (2, 2, 1, 1),
         Op::BatchNormalization { .. } => (5, 5, 1, 1),
         Op::InstanceNormalization { .. } | Op::GroupNormalization { .. } => (3, 3, 1, 1),
         Op::LayerNormalization { .. } => (2, 3, 1, 3),
@@ -20,6 +25,8 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
         | Op::Cast { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
+        | Op::Hardmax { .. }
+        | Op::NonZero
         | Op::ArgMax { .. }
         | Op::ArgMin { .. }
         | Op::AveragePool { .. }
@@ -35,14 +42,16 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
         | Op::Shape { .. }
         | Op::Size
         | Op::ConstantOfShape { .. } => (1, 1, 1, 1),
-        Op::Variadic(_) | Op::Concat { .. } => (1, ANY, 1, 1),
+        Op::Variadic(_) | Op::Concat { .. } | Op::Einsum { .. } => (1, ANY, 1, 1),
         Op::Clip => (1, 3, 1, 1),
-        Op::Where | Op::Range | Op::OneHot { .. } | Op::ScatterElements { .. } => (3, 3, 1, 1),
+        Op::Where | Op::Range | Op::OneHot { .. } | Op::ScatterElements { .. } | Op::ScatterNd { .. } => (3, 3, 1, 1),
         Op::Reduce { .. } | Op::Squeeze | Op::Trilu { .. } => (1, 2, 1, 1),
         Op::CumSum { .. }
         | Op::Gather { .. }
         | Op::GatherElements { .. }
         | Op::GatherNd { .. }
+        | Op::Compress { .. }
+        | Op::ReverseSequence { .. }
         | Op::Reshape { .. }
         | Op::Unsqueeze
         | Op::Expand

@@ -100,7 +100,7 @@ fn cast_like(op: &mut Op, a: &mut Attrs) -> Result<()> {
 
 /// Before opset 13 softmax runs over everything from `axis` on, afterwards over one axis.
 fn softmax(op: &mut Op, a: &mut Attrs) -> Result<()> {
-    let (Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat }) = op else { return wrong(op) };
+    let (Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat }) = op else { return wrong(op) };
     let old = a.opset < 13;
     let rank = a.rank(0).map(|r| r as i64);
     let last = |axis: i64| axis == -1 || rank.is_some_and(|r| axis == r - 1);
@@ -195,6 +195,7 @@ pub(super) const ROWS: &[Row] = &[
     row("Cast", 6, X, || Op::Cast { to: DType::F32, saturate: true }, cast),
     row("CastLike", 15, &[req("X"), req("target_type")], || Op::Cast { to: DType::F32, saturate: true }, cast_like),
     row("Softmax", 1, X, || Op::Softmax { axis: -1, flat: false }, softmax),
+    row("Hardmax", 1, X, || Op::Hardmax { axis: -1, flat: false }, softmax),
     row("LogSoftmax", 1, X, || Op::LogSoftmax { axis: -1, flat: false }, softmax),
 ];
 
