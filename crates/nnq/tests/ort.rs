@@ -141,7 +141,7 @@ impl Share {
 }
 
 fn run_sim(p: &Arc<Program>, x: &Tensor) -> Tensor {
-    networks::simulate(p, x)
+    crate::networks::simulate(p, x)
 }
 
 fn run_int(p: &Arc<Program>, x: &Tensor) -> Tensor {
