@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-const TESTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0";
+const TESTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0 h5py==3.16.0";
 const PEERS: &str = "onnxruntime==1.31.1 openvino==2026.4.1 nncf==3.4.0 onnx==1.23.2 numpy==2.4.6";
 
 /// Where the tests' environment has its parts.

@@ -157,6 +157,8 @@ impl Dice {
                 Op::Compress { axis: Some(axis) },
                 Op::ReverseSequence { batch_axis: axis, time_axis: 0 },
                 Op::Hardmax { axis, flat: false },
+                Op::Softmax { axis, flat: true },
+                Op::LayerNormalization { axis, epsilon: 1e-5 },
                 Op::RmsNormalization { axis, epsilon: 1e-5 },
             ]),
             32 => {

@@ -152,7 +152,7 @@ fn layer_of<T: Real>(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx)
     let t = args::need(x, 0, "X")?;
     let at = args::axis(axis, t.shape().len())?;
     let (outer, inner) = t.shape().split_at(at);
-    let n = count(inner)?;
+    let n = args::room(inner)?;
     let full = |t: &Tensor| -> Result<Vec<T>> { expand(t, inner) };
     let scale = full(args::need(x, 1, "Scale")?)?;
     let shift = match args::optional(x, 2) {
@@ -189,7 +189,7 @@ pub(super) fn rms(axis: i64, eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> 
 fn rms_of<T: Real>(axis: i64, eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let t = args::need(x, 0, "X")?;
     let inner = &t.shape()[args::axis(axis, t.shape().len())?..];
-    let (n, scale) = (count(inner)?, expand::<T>(args::need(x, 1, "scale")?, inner)?);
+    let (n, scale) = (args::room(inner)?, expand::<T>(args::need(x, 1, "scale")?, inner)?);
     rows::<T>(t, n.max(1), ctx, |_, x, y| {
         let inverse = T::from_f64(1.0 / (sum(x, |x| x * x) / n as f64 + f64::from(eps)).sqrt());
         for ((y, &x), &scale) in y.iter_mut().zip(x).zip(&scale) {
@@ -256,9 +256,11 @@ pub(super) fn softmax(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -
 
 /// How many numbers go together, and how many such groups lie interleaved.
 fn groups(axis: i64, flat: bool, shape: &[usize]) -> Result<(usize, usize)> {
-    Ok(match &shape[args::axis(axis, shape.len())?..] {
+    let tail = &shape[args::axis(axis, shape.len())?..];
+    let all = args::room(tail)?;
+    Ok(match tail {
         [] => (1, 1),
-        tail if flat => (count(tail)?, 1),
+        _ if flat => (all, 1),
         [n, rest @ ..] => (*n, count(rest)?),
     })
 }
