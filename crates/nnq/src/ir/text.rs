@@ -2,7 +2,7 @@
 use crate::{
     ir::{
         DType, Granularity, Graph, Node, Op, QParams, Tensor, Value, ValueId,
-        op::{AutoPad, Binary, Cell, ConvAttrs, PoolAttrs, Scatter, Scores, Unary},
+        op::{AutoPad, Binary, Cell, Control, ConvAttrs, PoolAttrs, Scatter, Scores, Unary},
     },
     with_data,
 };
@@ -33,6 +33,12 @@ impl Display for Graph {
         }
         for (_, node) in self.nodes() {
             writeln!(f, "{}", line(self, node))?;
+            if let Op::Control(c) = &node.op {
+                for (name, graph) in c.graphs() {
+                    writeln!(f, "  {name}:")?;
+                    graph.to_string().lines().try_for_each(|l| writeln!(f, "    {l}"))?;
+                }
+            }
         }
         let outputs: Vec<String> = self.outputs.iter().map(|&v| name(&self.value(v).name)).collect();
         writeln!(f, "output {}", outputs.join(", "))
@@ -213,6 +219,12 @@ fn attributes(op: &Op) -> Attrs {
         Op::Unary(u) => unary(*u, a),
         Op::Binary(Binary::BitShift { left }) => a.put("left", left),
         Op::Binary(Binary::Mod { fmod }) => a.flag("fmod", *fmod),
+        Op::CastLike { saturate } => a.flag("wrap", !saturate),
+        Op::Control(c) => match c {
+            Control::If { .. } => a,
+            Control::Loop { carried, .. } => a.put("carried", carried),
+            Control::Scan { inputs, outputs, .. } => a.put("inputs", inputs).put("outputs", outputs),
+        },
         Op::Cast { to, saturate } => a.put("to", *to).flag("wrap", !saturate),
         Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => a.put("axis", axis).flag("flat", *flat),
         Op::Reduce { keepdims, noop_with_empty_axes, .. } => {

@@ -6,6 +6,7 @@ mod args;
 mod arrange;
 mod attention;
 mod binary;
+mod control;
 mod ctx;
 mod divide;
 mod einsum;
@@ -68,6 +69,10 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::Unary(u) => one(unary::run(*u, x, ctx)),
         Op::Clip => one(unary::clip(x, ctx)),
         Op::Cast { to, saturate } => one(unary::cast(*to, *saturate, x, ctx)),
+        Op::CastLike { saturate } => {
+            one(args::need(x, 1, "target_type").and_then(|like| unary::cast(like.dtype(), *saturate, &x[..1], ctx)))
+        }
+        Op::Control(c) => control::run(c, x, ctx),
         Op::Binary(b) => one(binary::run(*b, x, ctx)),
         Op::Variadic(v) => one(binary::variadic(*v, x, ctx)),
         Op::Where => one(binary::select(x, ctx)),

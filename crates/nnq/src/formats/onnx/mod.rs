@@ -1,4 +1,5 @@
 //! ONNX.
+mod control;
 mod external;
 mod packing;
 mod proto;

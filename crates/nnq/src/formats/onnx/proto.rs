@@ -114,8 +114,8 @@ pub struct AttributeProto {
     /// Boxed: it is large, and most attributes are none.
     #[prost(message, optional, boxed, tag = "5")]
     pub t: Option<Box<TensorProto>>,
-    #[prost(message, optional, tag = "6")]
-    pub g: Option<Present>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<Present>,
     #[prost(float, repeated, packed = "false", tag = "7")]

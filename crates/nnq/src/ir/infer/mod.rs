@@ -5,6 +5,7 @@
 mod arrange;
 mod attention;
 mod binary;
+mod control;
 mod einsum;
 pub(crate) mod fact;
 mod norm;
@@ -66,6 +67,11 @@ pub fn bind(graph: &Graph, binding: &Binding) -> Result<Graph> {
 
 /// What is known of every value, by id.
 pub(crate) fn facts(graph: &Graph) -> Result<Vec<Fact>> {
+    facts_from(graph, &[])
+}
+
+/// As [`facts`], with what is known of the inputs besides.
+fn facts_from(graph: &Graph, inputs: &[Fact]) -> Result<Vec<Fact>> {
     let mut facts: Vec<Fact> = graph
         .values()
         .map(|(_, v)| match &v.constant {
@@ -73,6 +79,11 @@ pub(crate) fn facts(graph: &Graph) -> Result<Vec<Fact>> {
             _ => Fact { dtype: v.dtype, shape: v.shape.clone(), ..Fact::default() },
         })
         .collect();
+    for (v, given) in graph.inputs.iter().zip(inputs) {
+        let declared = std::mem::take(&mut facts[v.0 as usize]);
+        let at = || format!("input '{}'", graph.value(*v).name);
+        facts[v.0 as usize] = merge(given.clone(), &declared).at(at)?;
+    }
     for (_, node) in graph.nodes() {
         let x: Vec<Option<Fact>> =
             node.inputs.iter().map(|v| v.and_then(|v| facts.get(v.0 as usize).cloned())).collect();
@@ -158,6 +169,8 @@ fn rule(op: &Op, x: &Args) -> Result<Vec<Fact>> {
         Op::Unary(u) => unary::run(*u, x),
         Op::Clip => unary::clip(x),
         Op::Cast { to, .. } => unary::cast(*to, x),
+        Op::CastLike { .. } => unary::cast_like(x),
+        Op::Control(c) => control::run(c, x),
         Op::Binary(b) => binary::run(*b, x),
         Op::Variadic(v) => binary::variadic(*v, x),
         Op::Where => binary::select(x),

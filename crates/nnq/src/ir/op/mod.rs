@@ -4,6 +4,7 @@
 //! Operators are kept in the form of the newest ONNX opset: what older opsets hold in attributes (axes of Squeeze, bounds
 //! of Clip, pads of Pad, ...) is an input here, usually a constant. Optional inputs that are absent are `None`.
 mod attention;
+mod control;
 mod einsum;
 mod kind;
 mod name;
@@ -11,6 +12,7 @@ mod recurrent;
 mod window;
 
 pub use attention::{AttentionAttrs, Scores};
+pub use control::Control;
 pub use einsum::{Equation, Label};
 pub use recurrent::{Cell, Direction, Gate, RecurrentAttrs};
 pub use window::{AutoPad, ConvAttrs, ConvTransposeAttrs, PoolAttrs, Window};
@@ -290,6 +292,10 @@ pub enum Op {
         to: DType,
         saturate: bool,
     },
+    /// To the element type of the second input, where that was not known when the model was read.
+    CastLike {
+        saturate: bool,
+    },
     /// Exponential normalisation along `axis`; `flat` is the rule before opset 13: everything from `axis` on at once.
     Softmax {
         axis: i64,
@@ -435,6 +441,8 @@ pub enum Op {
     Trilu {
         upper: bool,
     },
+    // control flow
+    Control(Control),
     // quantization
     /// Inputs X, scale, zero_point?. `out` holds the element type when no zero point gives it.
     QuantizeLinear {

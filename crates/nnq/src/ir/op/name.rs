@@ -1,5 +1,5 @@
 //! The ONNX name of each operator, for messages and dumps.
-use super::{Binary, Cell, Op, Reduction, Unary, Variadic};
+use super::{Binary, Cell, Control, Op, Reduction, Unary, Variadic};
 
 impl Unary {
     /// The ONNX operator name.
@@ -135,6 +135,12 @@ impl Op {
             Self::Clip => "Clip",
             Self::Where => "Where",
             Self::Cast { .. } => "Cast",
+            Self::CastLike { .. } => "CastLike",
+            Self::Control(c) => match c {
+                Control::If { .. } => "If",
+                Control::Loop { .. } => "Loop",
+                Control::Scan { .. } => "Scan",
+            },
             Self::Softmax { .. } => "Softmax",
             Self::LogSoftmax { .. } => "LogSoftmax",
             Self::Hardmax { .. } => "Hardmax",

@@ -2,7 +2,10 @@
 use super::broken;
 use crate::{
     error::Result,
-    ir::{Node, Op, op::Cell},
+    ir::{
+        Node, Op,
+        op::{Cell, Control},
+    },
 };
 
 const ANY: usize = usize::MAX;
@@ -14,6 +17,9 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
         Op::MatMul | Op::Binary(_) => (2, 2, 1, 1),
         Op::Recurrent(r) if matches!(r.cell, Cell::Lstm { .. }) => (3, 8, 0, 3),
         Op::Recurrent(_) => (3, 6, 0, 2),
+        Op::Control(Control::Loop { .. }) => (0, ANY - 1, 0, ANY),
+        Op::Control(_) => (1, ANY, 0, ANY),
+        Op::CastLike { .. } => (2, 2, 1, 1),
         Op::Attention(_) => (3, 7, 0, 4),
         Op::RotaryEmbedding { .. } => (3, 4, 1, 1),
         Op::RmsNormalization { .. } => (2, 2, 1, 1),

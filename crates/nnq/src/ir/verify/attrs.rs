@@ -1,7 +1,7 @@
 //! Attributes that are wrong whatever the inputs are. What depends on shapes is checked by inference.
 use super::broken;
 use crate::{
-    error::Result,
+    error::{At, Result},
     ir::{
         Op,
         op::{ConvAttrs, Gate, PoolAttrs, Unary},
@@ -142,6 +142,9 @@ pub(super) fn check(op: &Op) -> Result<()> {
         }
         Op::DepthToSpace { block, .. } | Op::SpaceToDepth { block } => rule(*block > 0, || "block size 0".into()),
         Op::ConstantOfShape { value } => rule(value.len() == 1, || format!("a fill value of {} elements", value.len())),
+        Op::Control(c) => {
+            c.graphs().into_iter().try_for_each(|(name, g)| super::verify(g).at(|| format!("in '{name}'")))
+        }
         Op::Attention(t) => {
             finite(&[("scale", t.scale.unwrap_or(1.0)), ("softcap", t.softcap)])?;
             let float = t.precision.is_none_or(crate::ir::DType::is_float);
@@ -156,6 +159,7 @@ pub(super) fn check(op: &Op) -> Result<()> {
         | Op::Clip
         | Op::Where
         | Op::Cast { .. }
+        | Op::CastLike { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
         | Op::Hardmax { .. }

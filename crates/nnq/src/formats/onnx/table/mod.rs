@@ -178,7 +178,9 @@ pub(super) fn name(op: &Op, opset: i64) -> &'static str {
         | Op::ScatterNd { .. }
         | Op::NonZero
         | Op::Compress { .. }
-        | Op::ReverseSequence { .. } => op.name(),
+        | Op::ReverseSequence { .. }
+        | Op::CastLike { .. }
+        | Op::Control(_) => op.name(),
         Op::BatchNormalization { .. } => "BatchNormalization",
         Op::InstanceNormalization { .. } => "InstanceNormalization",
         Op::GroupNormalization { .. } => "GroupNormalization",

@@ -246,8 +246,7 @@ fn every_row_names_itself() {
         assert!(seen.insert(row.name), "two rows are called {}", row.name);
         assert!(std::ptr::eq(find(row.name).expect("indexed"), row));
         let back = (row.since.max(OLDEST)..=row.until.min(NEWEST)).any(|n| name(&(row.make)(), n) == row.name);
-        // CastLike is read as a Cast and never written.
-        assert!(back || row.name == "CastLike", "{} is not written at any opset", row.name);
+        assert!(back, "{} is not written at any opset", row.name);
     }
 }
 
@@ -255,7 +254,8 @@ fn every_row_names_itself() {
 fn every_row_survives_the_file_at_every_opset() {
     let dump = std::env::var_os("NNQ_ONNX_DUMP").map(std::path::PathBuf::from);
     let mut written = std::collections::HashSet::new();
-    let ops: Vec<Op> = rows().map(|r| (r.make)()).chain(samples()).collect();
+    // CastLike is read as a Cast where the type is known, as it is here.
+    let ops: Vec<Op> = rows().filter(|r| r.name != "CastLike").map(|r| (r.make)()).chain(samples()).collect();
     for (k, op) in ops.iter().enumerate() {
         if matches!(op, Op::MaxPool { window, .. } | Op::AveragePool { window, .. } | Op::LpPool { window, .. } if window.kernel.is_empty())
         {
