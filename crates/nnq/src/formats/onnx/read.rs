@@ -2,7 +2,7 @@
 use super::{
     control,
     external::{External, map_file},
-    packing,
+    microsoft, packing,
     proto::{
         AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, attribute as kind,
     },
@@ -139,7 +139,9 @@ impl Reader<'_> {
             self.declare_outputs(node).at(|| place(node, name))?;
         }
         for (node, name) in proto.node.iter().zip(names) {
-            if !is_constant(node) {
+            if microsoft::knows(node) {
+                self.microsoft(node, &name).at(|| place(node, &name))?;
+            } else if !is_constant(node) {
                 let node = self.node(node, &name).at(|| place(node, &name))?;
                 self.graph.add_node(&node.name, node.op, node.inputs, node.outputs);
             }

@@ -47,7 +47,15 @@ pub(super) fn run(control: &Control, x: &Args) -> Result<Vec<Fact>> {
                 return Err(Error::shape(format!("a condition of {d}, expected bool")));
             }
             let inputs: Vec<Fact> = captured().collect();
-            let (a, b) = (within("then_branch", then_branch, &inputs)?, within("else_branch", else_branch, &inputs)?);
+            let (a, b) = match (
+                within("then_branch", then_branch, &inputs),
+                within("else_branch", else_branch, &inputs),
+            ) {
+                (Err(e), Err(_)) => return Err(e),
+                // A branch that cannot run for these shapes is not taken for them.
+                (Ok(a), Err(_)) | (Err(_), Ok(a)) => (a.clone(), a),
+                (Ok(a), Ok(b)) => (a, b),
+            };
             if a.len() != b.len() {
                 return Err(Error::shape(format!("branches of {} and {} outputs", a.len(), b.len())));
             }
