@@ -1,8 +1,8 @@
 //! The official ONNX node tests, run in the float executor. `onnx_node.txt` holds one line per test: `name pass`, or
 //! `name exclude: reason`. A test that is not listed, or whose flag is wrong either way, fails.
 //!
-//! The tests lie in the PyPI package `onnx` 1.17 under `onnx/backend/test/data/node`; the environment variable
-//! `NNQ_ONNX_NODE_TESTS` names that folder. With `NNQ_WRITE_NODE_LIST=1` the list is written anew: reasons that stand in it are
+//! `tools/node_tests.py` makes the tests from the PyPI package `onnx` 1.23; the environment variable `NNQ_ONNX_NODE_TESTS` names their
+//! folder. With `NNQ_WRITE_NODE_LIST=1` the list is written anew: reasons that stand in it are
 //! kept for tests that still fail.
 use crate::networks::{python, run as command, scratch, tool};
 use nnq::{

@@ -212,7 +212,9 @@ fn attributes(op: &Op) -> Attrs {
             a.flag("interleaved", *interleaved).put("heads", heads).put("size", size)
         }
         Op::Einsum { equation } => a.put("equation", equation),
-        Op::LayerNormalization { axis, epsilon } | Op::RmsNormalization { axis, epsilon } => a.put("axis", axis).put("epsilon", epsilon),
+        Op::LayerNormalization { axis, epsilon } | Op::RmsNormalization { axis, epsilon } => {
+            a.put("axis", axis).put("epsilon", epsilon)
+        }
         Op::Lrn { alpha, beta, bias, size } => {
             a.put("alpha", alpha).put("beta", beta).put("bias", bias).put("size", size)
         }
@@ -226,7 +228,9 @@ fn attributes(op: &Op) -> Attrs {
             Control::Scan { inputs, outputs, .. } => a.put("inputs", inputs).put("outputs", outputs),
         },
         Op::Cast { to, saturate } => a.put("to", *to).flag("wrap", !saturate),
-        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => a.put("axis", axis).flag("flat", *flat),
+        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => {
+            a.put("axis", axis).flag("flat", *flat)
+        }
         Op::Reduce { keepdims, noop_with_empty_axes, .. } => {
             a.flag("keepdims", *keepdims).flag("noop_with_empty_axes", *noop_with_empty_axes)
         }

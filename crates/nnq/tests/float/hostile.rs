@@ -147,7 +147,11 @@ impl Dice {
             27 => Op::Gather { axis },
             28 => {
                 let reduction = self.of(&[Scatter::Replace, Scatter::Add, Scatter::Min]);
-                self.of(&[Op::GatherElements { axis }, Op::ScatterElements { axis, reduction }, Op::ScatterNd { reduction }])
+                self.of(&[
+                    Op::GatherElements { axis },
+                    Op::ScatterElements { axis, reduction },
+                    Op::ScatterNd { reduction },
+                ])
             }
             29 => Op::GatherNd { batch_dims: self.of(&[0, 1, 2, usize::MAX]) },
             30 => Op::OneHot { axis },
@@ -162,8 +166,18 @@ impl Dice {
                 Op::RmsNormalization { axis, epsilon: 1e-5 },
             ]),
             32 => {
-                let equation =
-                    self.of(&["ij,jk->ik", "...ij,...jk", "ii", "i,i->", "...", "ij->ji", "ab,ab,ab->b", "i->j", "1", ",->"]);
+                let equation = self.of(&[
+                    "ij,jk->ik",
+                    "...ij,...jk",
+                    "ii",
+                    "i,i->",
+                    "...",
+                    "ij->ji",
+                    "ab,ab,ab->b",
+                    "i->j",
+                    "1",
+                    ",->",
+                ]);
                 Op::Einsum { equation: equation.into() }
             }
             33 | 34 => {

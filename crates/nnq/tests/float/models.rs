@@ -51,9 +51,8 @@ fn compare(folder: &Path, cases: &str) {
         let want: Vec<f64> = case["picked"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect();
         // Tens of layers, each within a few units in the last place, relative to the largest output.
         let top = case["largest"].as_f64().unwrap();
-        let worst = (0..want.len())
-            .map(|i| (f64::from(v[i * v.len() / want.len()]) - want[i]).abs() / top)
-            .fold(0.0, f64::max);
+        let worst =
+            (0..want.len()).map(|i| (f64::from(v[i * v.len() / want.len()]) - want[i]).abs() / top).fold(0.0, f64::max);
         println!("{}: {worst:.1e} of the largest output", path.display());
         assert!(worst <= 1e-5, "{}: {worst:e} of the largest output", path.display());
     }

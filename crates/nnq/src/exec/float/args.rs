@@ -155,10 +155,7 @@ pub(super) fn by_f32(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Tensor>) ->
 }
 
 /// As [`by_f32`] for an operator of several outputs.
-pub(super) fn by_f32_all(
-    x: &Inputs,
-    run: impl FnOnce(&Inputs) -> Result<Vec<Tensor>>,
-) -> Option<Result<Vec<Tensor>>> {
+pub(super) fn by_f32_all(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Vec<Tensor>>) -> Option<Result<Vec<Tensor>>> {
     let half = optional(x, 0)?.dtype();
     if !matches!(half, DType::F16 | DType::BF16) {
         return None;

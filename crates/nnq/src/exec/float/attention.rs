@@ -187,8 +187,9 @@ pub(super) fn attention(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec
     match args::need(x, 0, "Q")?.dtype() {
         DType::F32 => attention_of::<f32>(a, x, ctx),
         DType::F64 => attention_of::<f64>(a, x, ctx),
-        other => args::by_f32_all(x, |x| attention_of::<f32>(a, x, ctx))
-            .unwrap_or_else(|| args::not_on("attention", other)),
+        other => {
+            args::by_f32_all(x, |x| attention_of::<f32>(a, x, ctx)).unwrap_or_else(|| args::not_on("attention", other))
+        }
     }
 }
 
@@ -197,16 +198,9 @@ fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Ve
     let mask = Mask::new(&s, x)?;
     let new = s.total - s.past;
     let (mut q, _) = gathered::<T>(args::need(x, 0, "Q")?, None, [s.batch, s.q_heads, s.queries, s.size])?;
-    let (k, k_shape) = gathered::<T>(
-        args::need(x, 1, "K")?,
-        args::optional(x, 4),
-        [s.batch, s.kv_heads, new, s.size],
-    )?;
-    let (v, v_shape) = gathered::<T>(
-        args::need(x, 2, "V")?,
-        args::optional(x, 5),
-        [s.batch, s.kv_heads, new, s.v_size],
-    )?;
+    let (k, k_shape) = gathered::<T>(args::need(x, 1, "K")?, args::optional(x, 4), [s.batch, s.kv_heads, new, s.size])?;
+    let (v, v_shape) =
+        gathered::<T>(args::need(x, 2, "V")?, args::optional(x, 5), [s.batch, s.kv_heads, new, s.v_size])?;
     let scale = match a.scale {
         Some(scale) => T::from_f32(scale),
         None => T::from_f64(1.0 / (s.size.max(1) as f64).sqrt()),
@@ -280,11 +274,7 @@ fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Ve
 
 /// Pairs `(a, b)` of a head become `(a cos - b sin, a sin + b cos)` (Su et al. 2021).
 pub(super) fn rotary(interleaved: bool, n: usize, size: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
-    by_type(
-        x,
-        |x| rotary_of::<f32>(interleaved, n, size, x, ctx),
-        |x| rotary_of::<f64>(interleaved, n, size, x, ctx),
-    )
+    by_type(x, |x| rotary_of::<f32>(interleaved, n, size, x, ctx), |x| rotary_of::<f64>(interleaved, n, size, x, ctx))
 }
 
 fn rotary_of<T: Real>(interleaved: bool, n: usize, size: usize, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {

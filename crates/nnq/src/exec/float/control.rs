@@ -31,7 +31,8 @@ impl Body {
         if inputs.len() != expected {
             return Err(Error::shape(format!("'{}' has {expected} inputs, it is given {}", self.name, inputs.len())));
         }
-        let (outputs, _) = Walk::new(&self.plan, &self.ctx).run(inputs, &mut NoTap).at(|| format!("in '{}'", self.name))?;
+        let (outputs, _) =
+            Walk::new(&self.plan, &self.ctx).run(inputs, &mut NoTap).at(|| format!("in '{}'", self.name))?;
         Ok(outputs)
     }
 }
@@ -119,7 +120,13 @@ pub(super) fn run(control: &Control, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tensor
 }
 
 /// Tensors along a new axis. Of none the type and shape are those that the graph declares, with 0 for what it leaves open.
-fn stack(parts: &[Tensor], (axis, back): (i64, bool), graph: &Graph, v: crate::ir::ValueId, ctx: &Ctx) -> Result<Tensor> {
+fn stack(
+    parts: &[Tensor],
+    (axis, back): (i64, bool),
+    graph: &Graph,
+    v: crate::ir::ValueId,
+    ctx: &Ctx,
+) -> Result<Tensor> {
     let Some(first) = parts.first() else {
         let value = graph.value(v);
         let dims = value.shape.iter().flat_map(|s| &s.0).map(|d| d.fixed().unwrap_or(0));

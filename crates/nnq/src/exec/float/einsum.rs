@@ -80,8 +80,7 @@ impl Term {
     }
     /// Summed over the axes that nobody needs.
     fn without(self, needed: &[Label], ctx: &Ctx) -> Result<Self> {
-        let gone: Vec<i64> =
-            (0i64..).zip(&self.labels).filter(|(_, l)| !needed.contains(l)).map(|(i, _)| i).collect();
+        let gone: Vec<i64> = (0i64..).zip(&self.labels).filter(|(_, l)| !needed.contains(l)).map(|(i, _)| i).collect();
         if gone.is_empty() {
             return Ok(self);
         }
@@ -100,7 +99,9 @@ impl Term {
     }
     /// The product, summed over the axes that both have and nobody else needs.
     fn times(self, other: Self, needed: &[Label], ctx: &Ctx) -> Result<Self> {
-        let kept = |a: &Self, b: &Self| [&b.labels[..], needed].concat().iter().filter(|l| a.labels.contains(l)).copied().collect::<Vec<_>>();
+        let kept = |a: &Self, b: &Self| {
+            [&b.labels[..], needed].concat().iter().filter(|l| a.labels.contains(l)).copied().collect::<Vec<_>>()
+        };
         let (a_kept, b_kept) = (kept(&self, &other), kept(&other, &self));
         let (a, b) = (self.without(&a_kept, ctx)?, other.without(&b_kept, ctx)?);
         let shared = |wanted: bool| -> Vec<Label> {

@@ -53,9 +53,7 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::MatMul => one(product::matmul(x, ctx)),
         Op::Recurrent(a) => recurrent::run(a, x, ctx),
         Op::Attention(a) => attention::attention(a, x, ctx),
-        Op::RotaryEmbedding { interleaved, heads, size } => {
-            one(attention::rotary(*interleaved, *heads, *size, x, ctx))
-        }
+        Op::RotaryEmbedding { interleaved, heads, size } => one(attention::rotary(*interleaved, *heads, *size, x, ctx)),
         Op::Einsum { equation } => one(einsum::run(equation, x, ctx)),
         Op::RmsNormalization { axis, epsilon } => one(norm::rms(*axis, *epsilon, x, ctx)),
         Op::BatchNormalization { epsilon } => one(norm::batch(*epsilon, x, ctx)),
@@ -114,9 +112,7 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::ScatterNd { reduction } => one(scatter::nd(*reduction, x)),
         Op::NonZero => one(select::non_zero(x)),
         Op::Compress { axis } => one(select::compress(*axis, x, ctx)),
-        Op::ReverseSequence { batch_axis, time_axis } => {
-            one(select::reverse_sequence(*batch_axis, *time_axis, x))
-        }
+        Op::ReverseSequence { batch_axis, time_axis } => one(select::reverse_sequence(*batch_axis, *time_axis, x)),
         Op::OneHot { axis } => one(select::one_hot(*axis, x)),
         Op::Resize(a) => one(resize::run(a, x, ctx)),
         Op::QuantizeLinear { axis, block, saturate, out } => {

@@ -44,9 +44,8 @@ pub(super) fn nd(reduction: Scatter, x: &Inputs) -> Result<Tensor> {
 fn put(t: &Tensor, to: &[usize], slice: usize, updates: &Tensor, reduction: Scatter) -> Result<Tensor> {
     if reduction != Scatter::Replace {
         let x = [Some(t), Some(updates)];
-        let half = args::by_f32(&x, |x| {
-            put(args::need(x, 0, "data")?, to, slice, args::need(x, 1, "updates")?, reduction)
-        });
+        let half =
+            args::by_f32(&x, |x| put(args::need(x, 0, "data")?, to, slice, args::need(x, 1, "updates")?, reduction));
         return half.unwrap_or_else(|| combine(t, to, slice, updates, reduction));
     }
     let mut data = t.data().clone();

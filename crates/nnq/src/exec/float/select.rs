@@ -128,7 +128,11 @@ pub(super) fn non_zero(x: &Inputs) -> Result<Tensor> {
 pub(super) fn compress(axis: Option<i64>, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let (t, keep) = (args::need(x, 0, "input")?, args::need(x, 1, "condition")?);
     if keep.dtype() != DType::Bool || keep.shape().len() != 1 {
-        return Err(Error::shape(format!("a condition of {} {:?}, expected a list of bool", keep.dtype(), keep.shape())));
+        return Err(Error::shape(format!(
+            "a condition of {} {:?}, expected a list of bool",
+            keep.dtype(),
+            keep.shape()
+        )));
     }
     let picked: Vec<i64> = (0i64..).zip(keep.to_i64s()?).filter(|p| p.1 != 0).map(|p| p.0).collect();
     let picked = Tensor::of(&[picked.len()], picked);
@@ -312,7 +316,11 @@ mod tests {
         let big = ints(&[3, 3], &[0; 9]);
         assert!(gather_elements(1, &[Some(&t), Some(&big)]).is_err());
         assert!(gather_elements(1, &[Some(&t), Some(&ints(&[2], &[0, 0]))]).is_err());
-        assert!(elements(1, Scatter::Replace, &[Some(&t), Some(&ints(&[1, 1], &[0])), Some(&ints(&[1, 1], &[0]))]).is_err());
-        assert!(elements(1, Scatter::Replace, &[Some(&t), Some(&ints(&[1, 1], &[3])), Some(&counted(&[1, 1]))]).is_err());
+        assert!(
+            elements(1, Scatter::Replace, &[Some(&t), Some(&ints(&[1, 1], &[0])), Some(&ints(&[1, 1], &[0]))]).is_err()
+        );
+        assert!(
+            elements(1, Scatter::Replace, &[Some(&t), Some(&ints(&[1, 1], &[3])), Some(&counted(&[1, 1]))]).is_err()
+        );
     }
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::{At, Error, Result},
-    ir::{Graph, Node, Op, ValueId, op::Control},
+    ir::{Graph, Node, Op, Tensor, ValueId, op::Control},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -149,7 +149,9 @@ fn list(key: &'static str, n: usize, a: &mut Attrs, v: &mut Vec<i64>) -> Result<
 fn scan(control: &mut Control, own: usize, a: &mut Attrs) -> Result<()> {
     let Control::Scan { body, inputs, outputs } = control else { return Ok(()) };
     if a.is_reading() && a.opset < 9 {
-        return Err(Error::unsupported("Scan of opset 8, which has a batch").cure("export the model at opset 9 or newer"));
+        return Err(
+            Error::unsupported("Scan of opset 8, which has a batch").cure("export the model at opset 9 or newer")
+        );
     }
     let mut sequences = inputs.len();
     a.size("num_scan_inputs", None, &mut sequences)?;
@@ -173,14 +175,22 @@ fn scan(control: &mut Control, own: usize, a: &mut Attrs) -> Result<()> {
     Ok(())
 }
 
-/// A node with its inner graphs, for a file. `outer` has the names of what is around it.
+/// Names of what is around an inner graph, with the tensors of constants.
+pub(super) type Names = HashMap<String, Option<Arc<Tensor>>>;
+
+/// The names of a graph.
+pub(super) fn names(graph: &Graph) -> Names {
+    graph.values().map(|(_, v)| (v.name.clone(), v.constant.clone())).collect()
+}
+
+/// A node with its inner graphs, for a file, and the constants of `graph` that they read. `outer` has the names of what is around them.
 pub(super) fn write(
     graph: &Graph,
     node: &Node,
     control: &Control,
     opset: i64,
-    outer: &HashSet<String>,
-) -> Result<NodeProto> {
+    outer: &Names,
+) -> Result<(NodeProto, Vec<ValueId>)> {
     let captured = control.captured(node.inputs.len());
     let own = node.inputs.len() - captured;
     let name = |v: &Option<ValueId>| v.map_or_else(String::new, |v| graph.value(v).name.clone());
@@ -189,11 +199,14 @@ pub(super) fn write(
     let mut attrs = Attrs::writing(graph, opset, node.inputs.clone(), node.outputs.len());
     scan(&mut control, own, &mut attrs)?;
     let mut attribute = attrs.finish()?;
+    let mut shared = Vec::new();
     for (key, inner) in control.graphs() {
+        let (inner, constants) = inner_graph(inner, &around, opset, outer).at(|| format!("in '{key}'"))?;
+        shared.extend(constants.iter().filter_map(|name| graph.find(name)));
         attribute.push(AttributeProto {
             name: Some(key.into()),
             kind: Some(kind::GRAPH),
-            g: Some(Box::new(inner_graph(inner, &around, opset, outer).at(|| format!("in '{key}'"))?)),
+            g: Some(Box::new(inner)),
             ..AttributeProto::default()
         });
     }
@@ -201,46 +214,57 @@ pub(super) fn write(
     while input.last().is_some_and(String::is_empty) {
         input.pop();
     }
-    Ok(NodeProto {
+    let node = NodeProto {
         input,
         output: node.outputs.iter().map(name).collect(),
         name: Some(node.name.clone()),
         op_type: Some(node.op.name().into()),
         attribute,
         ..NodeProto::default()
-    })
+    };
+    Ok((node, shared))
 }
 
-/// The last inputs get the names that they have outside; nothing else has a name from there.
-fn inner_graph(graph: &Graph, around: &[String], opset: i64, outer: &HashSet<String>) -> Result<GraphProto> {
+/// The last inputs get the names that they have outside, and constants that are outside too stay there: their names come second. Nothing
+/// else has a name from there.
+fn inner_graph(graph: &Graph, around: &[String], opset: i64, outer: &Names) -> Result<(GraphProto, Vec<String>)> {
     let mut graph = graph.clone();
     graph.compact();
     let own = graph.inputs.len() - around.len();
     let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
+    let mut shared = HashSet::new();
     for id in ids {
-        let name = graph.value(id).name.clone();
-        if outer.contains(&name) {
-            let fresh = (1u32..).map(|i| format!("{name}_inner{i}")).find(|n| !outer.contains(n) && graph.find(n).is_none());
-            graph.rename(id, &fresh.unwrap_or_default());
+        let (name, own) = (graph.value(id).name.clone(), graph.value(id).constant.as_ref());
+        match (outer.get(&name), own) {
+            (None, _) => continue,
+            (Some(Some(a)), Some(b)) if Arc::ptr_eq(a, b) => drop(shared.insert(id)),
+            _ => {
+                let free = |n: &String| !outer.contains_key(n) && graph.find(n).is_none();
+                let fresh = (1u32..).map(|i| format!("{name}_inner{i}")).find(free);
+                graph.rename(id, &fresh.unwrap_or_default());
+            }
         }
     }
     for (&id, name) in graph.inputs.clone()[own..].iter().zip(around) {
         graph.rename(id, name);
     }
-    let mut names = outer.clone();
-    names.extend(graph.values().map(|(_, v)| v.name.clone()));
-    let (node, used) = inner_nodes(&graph, opset, &names)?;
-    let constants = graph.values().filter(|(id, v)| v.constant.is_some() && (used.contains(id) || graph.outputs.contains(id)));
-    let initializer = constants
+    let mut all = outer.clone();
+    all.extend(names(&graph));
+    let (node, used) = inner_nodes(&graph, opset, all)?;
+    let constants =
+        || graph.values().filter(|(id, v)| v.constant.is_some() && (used.contains(id) || graph.outputs.contains(id)));
+    let outside = constants().filter(|(id, _)| shared.contains(id)).map(|(_, v)| v.name.clone()).collect();
+    let initializer = constants()
+        .filter(|(id, _)| !shared.contains(id))
         .filter_map(|(_, v)| v.constant.as_ref().map(|t| tensor::to_proto(&v.name, t)))
         .collect();
-    Ok(GraphProto {
+    let proto = GraphProto {
         name: Some(if graph.name.is_empty() { "inner".into() } else { graph.name.clone() }),
         node,
         initializer,
         input: graph.inputs[..own].iter().map(|&v| value_info(graph.value(v))).collect(),
         output: graph.outputs.iter().map(|&v| value_info(graph.value(v))).collect(),
         ..GraphProto::default()
-    })
+    };
+    Ok((proto, outside))
 }
-

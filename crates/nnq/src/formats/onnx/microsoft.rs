@@ -1,10 +1,5 @@
 //! Fused operators of ONNX Runtime (domain com.microsoft), read as the standard operators that they stand for. They are never written.
-use super::{
-    external::External,
-    proto::NodeProto,
-    read::Reader,
-    table::Attrs,
-};
+use super::{external::External, proto::NodeProto, read::Reader, table::Attrs};
 use crate::{
     error::{Error, Result},
     ir::{
@@ -163,15 +158,7 @@ impl Reader<'_> {
 }
 
 fn attributes(op_type: &str, a: &mut Attrs) -> Result<Fused> {
-    let mut f = Fused {
-        axis: -1,
-        epsilon: 1e-12,
-        alpha: 1.0,
-        heads: 0,
-        scale: 0.0,
-        causal: false,
-        turned: [false; 2],
-    };
+    let mut f = Fused { axis: -1, epsilon: 1e-12, alpha: 1.0, heads: 0, scale: 0.0, causal: false, turned: [false; 2] };
     match op_type {
         "QuickGelu" => a.float("alpha", 1.702, &mut f.alpha)?,
         "FusedMatMul" => {
@@ -220,7 +207,9 @@ fn fused_matmul(f: &Fused, make: &mut Maker<'_, '_>, main: Option<ValueId>) -> R
 
 fn attention(f: &Fused, make: &mut Maker<'_, '_>) -> Result<()> {
     if make.input(4).is_some() {
-        return Err(Error::unsupported("a padding mask of keys").cure("export the model with attention as standard operators"));
+        return Err(
+            Error::unsupported("a padding mask of keys").cure("export the model with attention as standard operators")
+        );
     }
     make.none_from(3, usize::MAX)?;
     let mut parts = [make.input(0), make.input(1), make.input(2)];

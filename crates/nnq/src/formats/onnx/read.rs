@@ -250,11 +250,9 @@ impl Reader<'_> {
 
     fn node(&mut self, p: &NodeProto, name: &str) -> Result<Node> {
         let op_type = p.op_type.as_deref().unwrap_or_default();
-        if let Some(a) = p
-            .attribute
-            .iter()
-            .find(|a| (a.g.is_some() && !control::holds_graphs(p)) || !a.graphs.is_empty() || matches!(a.kind, Some(kind::GRAPHS)))
-        {
+        if let Some(a) = p.attribute.iter().find(|a| {
+            (a.g.is_some() && !control::holds_graphs(p)) || !a.graphs.is_empty() || matches!(a.kind, Some(kind::GRAPHS))
+        }) {
             return Err(Error::unsupported(format!(
                 "attribute '{}' holds a graph",
                 a.name.as_deref().unwrap_or_default()

@@ -334,18 +334,20 @@ fn dims(shape: &Shape) -> Vec<DimensionProto> {
 pub(super) fn inner_nodes(
     graph: &Graph,
     opset: i64,
-    names: &HashSet<String>,
+    names: control::Names,
 ) -> Result<(Vec<NodeProto>, HashSet<ValueId>)> {
     let mut nodes = Nodes::new(graph, opset);
-    nodes.names = Some(names.clone());
+    nodes.names = Some(names);
     if let Some((node, need)) = nodes.run()? {
         return Err(Error::unsupported(format!("{} cannot be expressed at opset {opset}", need.what))
             .cure(format!("write the model at opset {} or newer", need.opset))
             .at(format!("node '{}'", node.name)));
     }
     if nodes.filler.is_some() {
-        return Err(Error::unsupported("an operator that stands for an absent input by an empty one, in an inner graph")
-            .cure("write the model at opset 13 or newer"));
+        return Err(Error::unsupported(
+            "an operator that stands for an absent input by an empty one, in an inner graph",
+        )
+        .cure("write the model at opset 13 or newer"));
     }
     Ok((nodes.done, nodes.used))
 }
@@ -359,12 +361,19 @@ struct Nodes<'a> {
     /// The name of the empty tensor that stands for an absent input where an old opset wants one.
     filler: Option<String>,
     /// All names in use here and around.
-    names: Option<HashSet<String>>,
+    names: Option<control::Names>,
 }
 
 impl<'a> Nodes<'a> {
     fn new(graph: &'a Graph, opset: i64) -> Self {
-        Self { graph, opset, done: Vec::with_capacity(graph.node_count()), used: HashSet::new(), filler: None, names: None }
+        Self {
+            graph,
+            opset,
+            done: Vec::with_capacity(graph.node_count()),
+            used: HashSet::new(),
+            filler: None,
+            names: None,
+        }
     }
 
     /// Converts all nodes, or answers the first that needs a newer opset.
@@ -382,11 +391,10 @@ impl<'a> Nodes<'a> {
         let (graph, opset) = (self.graph, self.opset);
         if let Op::Control(c) = &node.op {
             node.inputs.iter().flatten().for_each(|v| _ = self.used.insert(*v));
-            let names = match &self.names {
-                Some(names) => names,
-                None => self.names.insert(graph.values().map(|(_, v)| v.name.clone()).collect()),
-            };
-            self.done.push(control::write(graph, node, c, opset, names)?);
+            let names = self.names.get_or_insert_with(|| control::names(graph));
+            let (node, constants) = control::write(graph, node, c, opset, names)?;
+            self.used.extend(constants);
+            self.done.push(node);
             return Ok(None);
         }
         let op_type = table::name(&node.op, opset);

@@ -2,10 +2,7 @@
 use super::fact::{Args, Fact, Int, one, same, show};
 use crate::{
     error::{Error, Result},
-    ir::{
-        DType, Dim,
-        op::AttentionAttrs,
-    },
+    ir::{DType, Dim, op::AttentionAttrs},
 };
 
 /// `d` cut into `n` equal parts.
@@ -43,9 +40,7 @@ pub(super) fn attention(a: &AttentionAttrs, x: &Args) -> Result<Vec<Fact>> {
     let (Some(q), Some(k), Some(v)) = (q, k, v) else {
         return Ok([dtype, dtype, value, dtype].map(|d| Fact::new(d, None)).to_vec());
     };
-    let differ = |what: &str, a: &Dim, b: &Dim| {
-        same(a, b).map_err(|_| Error::shape(format!("{what}: {a} and {b}")))
-    };
+    let differ = |what: &str, a: &Dim, b: &Dim| same(a, b).map_err(|_| Error::shape(format!("{what}: {a} and {b}")));
     let batch = differ("batches of queries and keys", &q[0], &k[0])?;
     let batch = differ("batches of keys and values", &batch, &v[0])?;
     differ("sizes of queries and keys", &q[3], &k[3])?;

@@ -47,15 +47,13 @@ pub(super) fn run(control: &Control, x: &Args) -> Result<Vec<Fact>> {
                 return Err(Error::shape(format!("a condition of {d}, expected bool")));
             }
             let inputs: Vec<Fact> = captured().collect();
-            let (a, b) = match (
-                within("then_branch", then_branch, &inputs),
-                within("else_branch", else_branch, &inputs),
-            ) {
-                (Err(e), Err(_)) => return Err(e),
-                // A branch that cannot run for these shapes is not taken for them.
-                (Ok(a), Err(_)) | (Err(_), Ok(a)) => (a.clone(), a),
-                (Ok(a), Ok(b)) => (a, b),
-            };
+            let (a, b) =
+                match (within("then_branch", then_branch, &inputs), within("else_branch", else_branch, &inputs)) {
+                    (Err(e), Err(_)) => return Err(e),
+                    // A branch that cannot run for these shapes is not taken for them.
+                    (Ok(a), Err(_)) | (Err(_), Ok(a)) => (a.clone(), a),
+                    (Ok(a), Ok(b)) => (a, b),
+                };
             if a.len() != b.len() {
                 return Err(Error::shape(format!("branches of {} and {} outputs", a.len(), b.len())));
             }
@@ -77,8 +75,7 @@ pub(super) fn run(control: &Control, x: &Args) -> Result<Vec<Fact>> {
                 if out.len() < 1 + carried {
                     return Err(Error::shape(format!("a body of {} outputs that carries {carried} values", out.len())));
                 }
-                let next: Vec<Fact> =
-                    states.iter().zip(&out[1..]).map(|(a, b)| either(a, b)).collect::<Result<_>>()?;
+                let next: Vec<Fact> = states.iter().zip(&out[1..]).map(|(a, b)| either(a, b)).collect::<Result<_>>()?;
                 let settled = next.iter().zip(&states).all(|(a, b)| a.shape == b.shape && a.dtype == b.dtype);
                 if settled {
                     let stacked = out[1 + carried..].iter().map(|f| stacked(f, 0, Dim::Unknown));

@@ -21,7 +21,10 @@ pub(super) fn run(equation: &str, x: &Args) -> Result<Vec<Fact>> {
                     (s, Dim::Fixed(1)) => s.clone(),
                     (Dim::Fixed(a), Dim::Fixed(b)) if a != b => {
                         let all: Vec<String> = dims_text(&ranks, x)?;
-                        return Err(Error::shape(format!("the equation '{equation}' for {}: sizes {a} and {b}", all.join(", "))));
+                        return Err(Error::shape(format!(
+                            "the equation '{equation}' for {}: sizes {a} and {b}",
+                            all.join(", ")
+                        )));
                     }
                     (s @ Dim::Fixed(_), _) => s.clone(),
                     (_, d @ Dim::Fixed(_)) => d.clone(),

@@ -165,7 +165,9 @@ fn rule(op: &Op, x: &Args) -> Result<Vec<Fact>> {
         Op::LayerNormalization { axis, .. } => norm::layer(*axis, x),
         Op::RmsNormalization { axis, .. } => norm::rms(*axis, x),
         Op::Lrn { .. } => norm::lrn(x),
-        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => norm::softmax(*axis, *flat, x),
+        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => {
+            norm::softmax(*axis, *flat, x)
+        }
         Op::Unary(u) => unary::run(*u, x),
         Op::Clip => unary::clip(x),
         Op::Cast { to, .. } => unary::cast(*to, x),

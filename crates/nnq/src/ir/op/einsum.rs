@@ -56,7 +56,9 @@ impl Equation {
             let (before, behind) = term(term_text)?;
             let named = before.len() + behind.as_ref().map_or(0, Vec::len);
             if named > rank || (behind.is_none() && named != rank) {
-                return Err(Error::shape(format!("'{term_text}' of the equation '{text}' for an operand of rank {rank}")));
+                return Err(Error::shape(format!(
+                    "'{term_text}' of the equation '{text}' for an operand of rank {rank}"
+                )));
             }
             let more = rank - named;
             hidden = hidden.max(more);
@@ -80,8 +82,11 @@ impl Equation {
             }
             None => {
                 let once = |l: &&Label| matches!(l, Label::Letter(_)) && all.iter().filter(|m| m == l).count() == 1;
-                let mut letters: Vec<char> =
-                    all.iter().filter(once).filter_map(|l| if let Label::Letter(c) = l { Some(*c) } else { None }).collect();
+                let mut letters: Vec<char> = all
+                    .iter()
+                    .filter(once)
+                    .filter_map(|l| if let Label::Letter(c) = l { Some(*c) } else { None })
+                    .collect();
                 letters.sort_unstable();
                 under().chain(letters.into_iter().map(Label::Letter)).collect()
             }

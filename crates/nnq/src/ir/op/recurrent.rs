@@ -96,14 +96,7 @@ pub struct RecurrentAttrs {
 impl RecurrentAttrs {
     /// A layer with default functions.
     pub fn new(cell: Cell) -> Self {
-        Self {
-            cell,
-            direction: Direction::Forward,
-            hidden: 0,
-            functions: Vec::new(),
-            clip: None,
-            batch_first: false,
-        }
+        Self { cell, direction: Direction::Forward, hidden: 0, functions: Vec::new(), clip: None, batch_first: false }
     }
     /// The functions of one direction.
     pub fn functions_of(&self, direction: usize) -> &[Gate] {

@@ -75,11 +75,7 @@ impl Sizes {
     }
     /// Where a state begins in `initial_h` and `Y_h`.
     fn state(&self, direction: usize, sample: usize) -> usize {
-        let at = if self.batch_first {
-            sample * self.directions + direction
-        } else {
-            direction * self.batch + sample
-        };
+        let at = if self.batch_first { sample * self.directions + direction } else { direction * self.batch + sample };
         at * self.hidden
     }
     /// Where a state begins in `Y`.
@@ -98,8 +94,9 @@ pub(super) fn run(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
     match args::need(x, 0, "X")?.dtype() {
         DType::F32 => typed::<f32>(a, x, ctx),
         DType::F64 => typed::<f64>(a, x, ctx),
-        other => args::by_f32_all(x, |x| typed::<f32>(a, x, ctx))
-            .unwrap_or_else(|| args::not_on("a recurrent layer", other)),
+        other => {
+            args::by_f32_all(x, |x| typed::<f32>(a, x, ctx)).unwrap_or_else(|| args::not_on("a recurrent layer", other))
+        }
     }
 }
 
@@ -123,7 +120,9 @@ fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
         (0..directions).map(one).collect()
     };
     let whole = |w: &[T]| -> Vec<Rows<T>> {
-        (0..directions).map(|d| Rows::pack(&w[d * rows * sizes.input..][..rows * sizes.input], rows, sizes.input)).collect()
+        (0..directions)
+            .map(|d| Rows::pack(&w[d * rows * sizes.input..][..rows * sizes.input], rows, sizes.input))
+            .collect()
     };
     let (wx, wr) = (ctx.keep(1, || whole(w)), ctx.keep(2, || pack(r, hidden)));
     let mut y = T::take(ctx, args::room(&sizes.output_shape())?);
@@ -184,6 +183,7 @@ fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
 fn lengths(sizes: &Sizes, x: &Inputs) -> Result<Vec<usize>> {
     let Some(t) = args::optional(x, 4) else { return Ok(vec![sizes.time; sizes.batch]) };
     let fits = |&n: &i64| usize::try_from(n).ok().filter(|&n| n <= sizes.time);
-    let one = |n: &i64| fits(n).ok_or_else(|| Error::value(format!("a sequence of length {n} of {} times", sizes.time)));
+    let one =
+        |n: &i64| fits(n).ok_or_else(|| Error::value(format!("a sequence of length {n} of {} times", sizes.time)));
     t.to_i64s().map_err(|e| e.at("sequence_lens"))?.iter().map(one).collect()
 }

@@ -99,7 +99,9 @@ fn cast_like(op: &mut Op, a: &mut Attrs) -> Result<()> {
 
 /// Before opset 13 softmax runs over everything from `axis` on, afterwards over one axis.
 fn softmax(op: &mut Op, a: &mut Attrs) -> Result<()> {
-    let (Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat }) = op else { return wrong(op) };
+    let (Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat }) = op else {
+        return wrong(op);
+    };
     let old = a.opset < 13;
     let rank = a.rank(0).map(|r| r as i64);
     let last = |axis: i64| axis == -1 || rank.is_some_and(|r| axis == r - 1);

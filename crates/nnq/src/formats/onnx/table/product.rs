@@ -180,12 +180,6 @@ pub(super) const ROWS: &[Row] = &[
         norm,
     )
     .outputs(1, 3),
-    row(
-        "RMSNormalization",
-        23,
-        &[req("X"), req("scale")],
-        || Op::RmsNormalization { axis: -1, epsilon: 1e-5 },
-        norm,
-    ),
+    row("RMSNormalization", 23, &[req("X"), req("scale")], || Op::RmsNormalization { axis: -1, epsilon: 1e-5 }, norm),
     row("LRN", 1, X, || Op::Lrn { alpha: 1e-4, beta: 0.75, bias: 1.0, size: 1 }, norm),
 ];

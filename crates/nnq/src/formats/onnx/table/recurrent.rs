@@ -8,23 +8,11 @@ use crate::{
     },
 };
 
-const STATE: &[In] =
-    &[req("X"), req("W"), req("R"), opt("B"), opt("sequence_lens"), opt("initial_h")];
-const STATES: &[In] = &[
-    req("X"),
-    req("W"),
-    req("R"),
-    opt("B"),
-    opt("sequence_lens"),
-    opt("initial_h"),
-    opt("initial_c"),
-    opt("P"),
-];
-const DIRECTIONS: &[(&str, Direction)] = &[
-    ("forward", Direction::Forward),
-    ("reverse", Direction::Reverse),
-    ("bidirectional", Direction::Bidirectional),
-];
+const STATE: &[In] = &[req("X"), req("W"), req("R"), opt("B"), opt("sequence_lens"), opt("initial_h")];
+const STATES: &[In] =
+    &[req("X"), req("W"), req("R"), opt("B"), opt("sequence_lens"), opt("initial_h"), opt("initial_c"), opt("P")];
+const DIRECTIONS: &[(&str, Direction)] =
+    &[("forward", Direction::Forward), ("reverse", Direction::Reverse), ("bidirectional", Direction::Bidirectional)];
 
 /// What the format knows of a function: its name, the default of alpha and of beta where it has them, and how it is made.
 type Known = (&'static str, Option<f32>, Option<f32>, fn(f32, f32) -> Gate);
@@ -128,14 +116,8 @@ fn recurrent(op: &mut Op, a: &mut Attrs) -> Result<()> {
 
 pub(super) const ROWS: &[Row] = &[
     row("RNN", 7, STATE, || Op::Recurrent(RecurrentAttrs::new(Cell::Rnn)), recurrent).outputs(1, 2),
-    row(
-        "GRU",
-        7,
-        STATE,
-        || Op::Recurrent(RecurrentAttrs::new(Cell::Gru { linear_before_reset: false })),
-        recurrent,
-    )
-    .outputs(1, 2),
+    row("GRU", 7, STATE, || Op::Recurrent(RecurrentAttrs::new(Cell::Gru { linear_before_reset: false })), recurrent)
+        .outputs(1, 2),
     row("LSTM", 7, STATES, || Op::Recurrent(RecurrentAttrs::new(Cell::Lstm { input_forget: false })), recurrent)
         .outputs(1, 3),
 ];
