@@ -1,6 +1,5 @@
 //! All whole-model tests in one program: one link and one file on disk, not one of each for every topic.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 mod analyze;
 mod balance;
 mod compiled;
