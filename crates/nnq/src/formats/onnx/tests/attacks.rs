@@ -375,7 +375,7 @@ fn graphs_within_nodes() {
     );
     refused(&branches(inner("nowhere")), &["node 'the_If' (If)", "'nowhere', which nothing produces"]);
     refused(&branches(node("Relu", &["inside"], &["inside"])), &["in 'then_branch'", "cycle"]);
-    refused(&branches(node("Magic", &["X"], &["inside"])), &["in 'then_branch'", "node 'Magic_0'", "Magic"]);
+    refused(&branches(node("Magic", &["X"], &["inside"])), &["in 'then_branch'", "node 'the_Magic' (Magic)"]);
     let mut deep = inner("X");
     for _ in 0..8 {
         let mut m = branches(deep);
