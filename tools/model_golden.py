@@ -1,7 +1,10 @@
-"""Writes crates/nnq/tests/golden/models.json: ONNX Runtime's outputs of real float networks on a fixed noise input.
+"""Writes what ONNX Runtime makes of real float networks on a fixed noise input: 32 numbers from all over the output of each.
 
-usage: model_golden.py FOLDER_WITH_MODELS [OUT]. Needs numpy and onnxruntime 1.31. The noise is the xorshift sequence that
-crates/nnq/tests/float/main.rs has too.
+usage: model_golden.py FOLDER OUT.json
+
+crates/nnq/tests/golden/models.json is of the data folder's `models`, crates/nnq/tests/golden/text.json of the folder that
+text_models.py writes. Needs numpy and onnxruntime 1.31. The noise is the xorshift sequence that crates/nnq/tests/float/mod.rs has too;
+tokens are the noise, scaled to 0..465. Symbolic sizes are 2, then 20.
 """
 import glob, json, os, sys
 import numpy as np
@@ -24,12 +27,16 @@ def noise(n, seed):
 cases = []
 for path in sorted(glob.glob(os.path.join(sys.argv[1], "*.onnx"))):
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or "gru" in path:  # nnq has no recurrent operators yet
-        continue
-    shape = [d if isinstance(d, int) else 2 for d in inputs[0].shape]
-    x = noise(int(np.prod(shape)), 11).reshape(shape)
-    y = session.run(None, {inputs[0].name: x})[0]
-    cases.append({"model": os.path.basename(path), "shape": shape, "output": list(y.shape), "first": [float(v) for v in y.ravel()[:32]]})
-with open(sys.argv[2] if len(sys.argv) > 2 else "crates/nnq/tests/golden/models.json", "w") as f:
+    (x,) = session.get_inputs()
+    free = iter([2, 20])
+    shape = [d if isinstance(d, int) else next(free) for d in x.shape]
+    data = noise(int(np.prod(shape)), 11).reshape(shape)
+    if x.type == "tensor(int64)":
+        data = np.floor((data.astype(np.float64) + 1) / 2 * 465).astype(np.int64)
+    y = session.run(None, {x.name: data})[0]
+    picked = [float(y.ravel()[i * y.size // 32]) for i in range(32)]
+    cases.append({
+        "model": os.path.basename(path), "shape": shape, "output": list(y.shape), "largest": float(abs(y).max()), "picked": picked,
+    })  # fmt: skip
+with open(sys.argv[2], "w") as f:
     f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")

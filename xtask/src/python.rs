@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-const TESTS: &str = "onnx==1.17.0 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0";
+const TESTS: &str = "onnx==1.23.2 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0 h5py==3.16.0";
 const PEERS: &str = "onnxruntime==1.31.1 openvino==2026.4.1 nncf==3.4.0 onnx==1.23.2 numpy==2.4.6";
 
 /// Where the tests' environment has its parts.
@@ -20,13 +20,17 @@ pub struct Python {
 /// The tests' environment.
 pub fn environment() -> Result<Python> {
     let (venv, python) = made(".venv", TESTS)?;
-    let script = "import onnx.backend.test, os; print(os.path.dirname(onnx.backend.test.__file__))";
-    let answer = Command::new(&python).args(["-c", script]).stderr(Stdio::inherit()).output();
-    let answer = answer.map_err(|e| format!("{}: {e}", python.display()))?;
-    let folder = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
-    let node_tests = folder.join("data/node");
-    if !answer.status.success() || !node_tests.is_dir() {
-        return Err(format!("{} holds no ONNX node tests (cure: remove the folder and run again)", venv.display()));
+    let node_tests = venv.join("node-tests");
+    if !node_tests.is_dir() {
+        // The folder gets its name when all of them are there.
+        let partial = venv.join("node-tests.partial");
+        let tool = root().join("tools/node_tests.py");
+        let status = Command::new(&python).arg(&tool).arg(&partial).stderr(Stdio::null()).status();
+        let status = status.map_err(|e| format!("{}: {e}", python.display()))?;
+        if !status.success() {
+            return Err(format!("{}: {status} (cure: remove {} and run again)", tool.display(), venv.display()));
+        }
+        std::fs::rename(&partial, &node_tests).map_err(|e| format!("{}: {e}", node_tests.display()))?;
     }
     Ok(Python { python, node_tests })
 }

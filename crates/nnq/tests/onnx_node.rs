@@ -1,20 +1,22 @@
 //! The official ONNX node tests, run in the float executor. `onnx_node.txt` holds one line per test: `name pass`, or
 //! `name exclude: reason`. A test that is not listed, or whose flag is wrong either way, fails.
 //!
-//! The tests lie in the PyPI package `onnx` 1.17 under `onnx/backend/test/data/node`; the environment variable
-//! `NNQ_ONNX_NODE_TESTS` names that folder. With `NNQ_WRITE_NODE_LIST=1` the list is written anew: reasons that stand in it are
+//! `tools/node_tests.py` makes the tests from the PyPI package `onnx` 1.23; the environment variable `NNQ_ONNX_NODE_TESTS` names their
+//! folder. With `NNQ_WRITE_NODE_LIST=1` the list is written anew: reasons that stand in it are
 //! kept for tests that still fail.
+use crate::networks::{python, run as command, scratch, tool};
 use nnq::{
     Error, Result,
     exec::float::{Options, Session},
-    formats::onnx::{read, read_tensor_file},
-    ir::{DType, Data, Tensor, ValueId},
+    formats::onnx::{Pack, WriteOptions, read, read_bytes, read_tensor_file, to_bytes},
+    ir::{DType, Data, Graph, Shape, Tensor, Value, ValueId, infer, verify},
 };
 use std::{
     collections::BTreeMap,
     fmt::Write,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    process::Command,
     sync::Arc,
 };
 
@@ -60,8 +62,31 @@ fn differs(y: &Tensor, want: &Tensor) -> Option<String> {
     Some(format!("element {at}: expected {}, found {}", want[at], y[at]))
 }
 
+/// Read, inferred and run; then written, read and run once more.
 fn attempt(test: &Path) -> Result<()> {
-    let graph = Arc::new(read(&test.join("model.onnx"))?);
+    let mut graph = read(&test.join("model.onnx"))?;
+    run(test, &graph)?;
+    infer(&mut graph).map_err(|e| e.at("inference"))?;
+    verify(&graph).map_err(|e| e.at("verifier"))?;
+    run(test, &graph).map_err(|e| e.at("inferred"))?;
+    let options = WriteOptions { pack: Pack::Never, ..WriteOptions::default() };
+    let again = to_bytes(&graph, &options).and_then(|b| read_bytes(b.into(), None)).map_err(|e| e.at("written"))?;
+    run(test, &again).map_err(|e| e.at("written"))
+}
+
+/// What is known of a value agrees with a tensor.
+fn agrees(value: &Value, t: &Tensor) -> Result<()> {
+    let fits = |s: &Shape| {
+        s.rank() == t.shape().len() && s.0.iter().zip(t.shape()).all(|(d, &n)| d.fixed().is_none_or(|d| d == n))
+    };
+    if value.dtype.is_none_or(|d| d == t.dtype()) && value.shape.as_ref().is_none_or(fits) {
+        return Ok(());
+    }
+    Err(Error::shape(format!("inferred {:?} {:?}, found {} {:?}", value.dtype, value.shape, t.dtype(), t.shape())))
+}
+
+fn run(test: &Path, graph: &Graph) -> Result<()> {
+    let graph = Arc::new(graph.clone());
     let mut session = Session::new(graph.clone(), &Options { threads: 1 })?;
     let sets: Vec<PathBuf> =
         (0..).map(|i| test.join(format!("test_data_set_{i}"))).take_while(|p| p.exists()).collect();
@@ -81,6 +106,7 @@ fn attempt(test: &Path) -> Result<()> {
         if let Some(difference) = y.iter().zip(&want).find_map(|(y, want)| differs(y, want)) {
             return Err(Error::value(difference));
         }
+        graph.outputs.iter().zip(&y).try_for_each(|(v, t)| agrees(graph.value(*v), t))?;
     }
     Ok(())
 }
@@ -89,7 +115,12 @@ fn attempt(test: &Path) -> Result<()> {
 fn outcome(test: &Path) -> Option<String> {
     match catch_unwind(AssertUnwindSafe(|| attempt(test))) {
         Ok(Ok(())) => None,
-        Ok(Err(e)) => Some(e.cause().replace('\n', " ")),
+        Ok(Err(e)) => {
+            let text = e.to_string();
+            let place = text.split(':').next().filter(|p| ["inference", "verifier", "inferred", "written"].contains(p));
+            let place = place.map_or_else(String::new, |p| format!("{p}: "));
+            Some(format!("{place}{}", e.cause().replace('\n', " ")))
+        }
         Err(_) => Some("PANIC".into()),
     }
 }
@@ -139,4 +170,18 @@ fn official_node_tests() {
     } else {
         assert!(faults.is_empty(), "{} of {} tests:\n{}", faults.len(), names.len(), faults.join("\n"));
     }
+}
+
+/// Nodes that the official tests have little of, against ONNX Runtime.
+#[test]
+fn nodes_of_onnx_runtime() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir_in(scratch()).unwrap();
+    command(Command::new(python).arg(tool("ort_nodes.py")).arg(dir.path()));
+    let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert!(names.len() > 90, "{} nodes", names.len());
+    let faults = names.iter().filter_map(|n| outcome(&dir.path().join(n)).map(|e| format!("{}: {e}", n.display())));
+    let faults: Vec<String> = faults.collect();
+    assert!(faults.is_empty(), "{} of {} nodes:\n{}", faults.len(), names.len(), faults.join("\n"));
 }

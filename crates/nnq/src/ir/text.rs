@@ -2,7 +2,7 @@
 use crate::{
     ir::{
         DType, Granularity, Graph, Node, Op, QParams, Tensor, Value, ValueId,
-        op::{AutoPad, Binary, ConvAttrs, PoolAttrs, Unary},
+        op::{AutoPad, Binary, Cell, Control, ConvAttrs, PoolAttrs, Scatter, Scores, Unary},
     },
     with_data,
 };
@@ -33,6 +33,12 @@ impl Display for Graph {
         }
         for (_, node) in self.nodes() {
             writeln!(f, "{}", line(self, node))?;
+            if let Op::Control(c) = &node.op {
+                for (name, graph) in c.graphs() {
+                    writeln!(f, "  {name}:")?;
+                    graph.to_string().lines().try_for_each(|l| writeln!(f, "    {l}"))?;
+                }
+            }
         }
         let outputs: Vec<String> = self.outputs.iter().map(|&v| name(&self.value(v).name)).collect();
         writeln!(f, "output {}", outputs.join(", "))
@@ -161,17 +167,70 @@ fn attributes(op: &Op) -> Attrs {
         Op::Gemm { alpha, beta, trans_a, trans_b } => {
             a.put("alpha", alpha).put("beta", beta).flag("trans_a", *trans_a).flag("trans_b", *trans_b)
         }
+        Op::Recurrent(r) => {
+            a.put("direction", r.direction);
+            if r.hidden > 0 {
+                a.put("hidden", r.hidden);
+            }
+            if let Some(clip) = r.clip {
+                a.put("clip", clip);
+            }
+            let a = match r.cell {
+                Cell::Rnn => a,
+                Cell::Gru { linear_before_reset } => a.flag("linear_before_reset", linear_before_reset),
+                Cell::Lstm { input_forget } => a.flag("input_forget", input_forget),
+            };
+            a.list("functions", &r.functions).flag("batch_first", r.batch_first)
+        }
         Op::BatchNormalization { epsilon } | Op::InstanceNormalization { epsilon } => a.put("epsilon", epsilon),
         Op::GroupNormalization { epsilon, groups } => a.put("epsilon", epsilon).put("groups", groups),
-        Op::LayerNormalization { axis, epsilon } => a.put("axis", axis).put("epsilon", epsilon),
+        Op::Attention(t) => {
+            a.flag("causal", t.causal);
+            for (key, n) in [("q_heads", t.q_heads), ("kv_heads", t.kv_heads)].into_iter().filter(|n| n.1 > 0) {
+                a.put(key, n);
+            }
+            if let Some(scale) = t.scale {
+                a.put("scale", scale);
+            }
+            if t.softcap != 0.0 {
+                a.put("softcap", t.softcap);
+            }
+            if let Some(dtype) = t.precision {
+                a.put("precision", dtype);
+            }
+            if t.scores != Scores::Products {
+                a.put("scores", t.scores);
+            }
+            for (key, n) in [("left", t.left), ("right", t.right)] {
+                if let Some(n) = n {
+                    a.put(key, n);
+                }
+            }
+            a
+        }
+        Op::RotaryEmbedding { interleaved, heads, size } => {
+            a.flag("interleaved", *interleaved).put("heads", heads).put("size", size)
+        }
+        Op::Einsum { equation } => a.put("equation", equation),
+        Op::LayerNormalization { axis, epsilon } | Op::RmsNormalization { axis, epsilon } => {
+            a.put("axis", axis).put("epsilon", epsilon)
+        }
         Op::Lrn { alpha, beta, bias, size } => {
             a.put("alpha", alpha).put("beta", beta).put("bias", bias).put("size", size)
         }
         Op::Unary(u) => unary(*u, a),
         Op::Binary(Binary::BitShift { left }) => a.put("left", left),
         Op::Binary(Binary::Mod { fmod }) => a.flag("fmod", *fmod),
+        Op::CastLike { saturate } => a.flag("wrap", !saturate),
+        Op::Control(c) => match c {
+            Control::If { .. } => a,
+            Control::Loop { carried, .. } => a.put("carried", carried),
+            Control::Scan { inputs, outputs, .. } => a.put("inputs", inputs).put("outputs", outputs),
+        },
         Op::Cast { to, saturate } => a.put("to", *to).flag("wrap", !saturate),
-        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } => a.put("axis", axis).flag("flat", *flat),
+        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => {
+            a.put("axis", axis).flag("flat", *flat)
+        }
         Op::Reduce { keepdims, noop_with_empty_axes, .. } => {
             a.flag("keepdims", *keepdims).flag("noop_with_empty_axes", *noop_with_empty_axes)
         }
@@ -188,9 +247,15 @@ fn attributes(op: &Op) -> Attrs {
         | Op::Split { axis }
         | Op::Gather { axis }
         | Op::GatherElements { axis }
-        | Op::ScatterElements { axis }
         | Op::Flatten { axis }
         | Op::OneHot { axis } => a.put("axis", axis),
+        Op::ScatterElements { axis, reduction } => scatter(*reduction, a.put("axis", axis)),
+        Op::ScatterNd { reduction } => scatter(*reduction, a),
+        Op::Compress { axis } => match axis {
+            Some(axis) => a.put("axis", axis),
+            None => a,
+        },
+        Op::ReverseSequence { batch_axis, time_axis } => a.put("batch_axis", batch_axis).put("time_axis", time_axis),
         Op::GatherNd { batch_dims } => a.put("batch_dims", batch_dims),
         Op::Pad { mode } => a.put("mode", mode),
         Op::Resize(r) => {
@@ -240,6 +305,7 @@ fn attributes(op: &Op) -> Attrs {
         | Op::GlobalMaxPool
         | Op::GlobalAveragePool
         | Op::Slice
+        | Op::NonZero
         | Op::Squeeze
         | Op::Unsqueeze
         | Op::Expand
@@ -253,6 +319,10 @@ fn attributes(op: &Op) -> Attrs {
         | Op::MatMulInteger => a,
     };
     all
+}
+
+fn scatter(reduction: Scatter, a: &mut Attrs) -> &mut Attrs {
+    if reduction == Scatter::Replace { a } else { a.put("reduction", reduction) }
 }
 
 fn unary(u: Unary, a: &mut Attrs) -> &mut Attrs {

@@ -3,7 +3,10 @@ use super::*;
 use half::{bf16, f16};
 use nnq::ir::{
     DType, count,
-    op::{AspectPolicy, Binary, CoordMode, NearestMode, PadMode, Reduction, ResizeAttrs, ResizeMode, Unary, Variadic},
+    op::{
+        AspectPolicy, AttentionAttrs, Binary, Cell, CoordMode, Direction, NearestMode, PadMode, RecurrentAttrs,
+        Reduction, ResizeAttrs, ResizeMode, Scatter, Unary, Variadic,
+    },
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -100,7 +103,7 @@ impl Dice {
 
     fn op(&mut self) -> Op {
         let axis = self.axis();
-        match self.below(32) {
+        match self.below(40) {
             0 => Op::Unary(self.of(&[Unary::Abs, Unary::Neg, Unary::Exp, Unary::Round, Unary::Not, Unary::IsNaN])),
             1 | 2 => {
                 let (left, fmod) = (self.coin(), self.coin());
@@ -142,9 +145,69 @@ impl Dice {
             25 => Op::Range,
             26 => Op::Trilu { upper: self.coin() },
             27 => Op::Gather { axis },
-            28 => self.of(&[Op::GatherElements { axis }, Op::ScatterElements { axis }]),
+            28 => {
+                let reduction = self.of(&[Scatter::Replace, Scatter::Add, Scatter::Min]);
+                self.of(&[
+                    Op::GatherElements { axis },
+                    Op::ScatterElements { axis, reduction },
+                    Op::ScatterNd { reduction },
+                ])
+            }
             29 => Op::GatherNd { batch_dims: self.of(&[0, 1, 2, usize::MAX]) },
             30 => Op::OneHot { axis },
+            31 => self.of(&[
+                Op::NonZero,
+                Op::Compress { axis: None },
+                Op::Compress { axis: Some(axis) },
+                Op::ReverseSequence { batch_axis: axis, time_axis: 0 },
+                Op::Hardmax { axis, flat: false },
+                Op::Softmax { axis, flat: true },
+                Op::LayerNormalization { axis, epsilon: 1e-5 },
+                Op::RmsNormalization { axis, epsilon: 1e-5 },
+            ]),
+            32 => {
+                let equation = self.of(&[
+                    "ij,jk->ik",
+                    "...ij,...jk",
+                    "ii",
+                    "i,i->",
+                    "...",
+                    "ij->ji",
+                    "ab,ab,ab->b",
+                    "i->j",
+                    "1",
+                    ",->",
+                ]);
+                Op::Einsum { equation: equation.into() }
+            }
+            33 | 34 => {
+                let cells = [
+                    Cell::Rnn,
+                    Cell::Gru { linear_before_reset: self.coin() },
+                    Cell::Lstm { input_forget: self.coin() },
+                ];
+                let directions = [Direction::Forward, Direction::Reverse, Direction::Bidirectional];
+                Op::Recurrent(RecurrentAttrs {
+                    direction: self.of(&directions),
+                    hidden: self.of(&[0, 1, 2, usize::MAX]),
+                    clip: self.of(&[None, Some(1.0)]),
+                    batch_first: self.coin(),
+                    ..RecurrentAttrs::new(self.of(&cells))
+                })
+            }
+            35 | 36 => Op::Attention(AttentionAttrs {
+                causal: self.coin(),
+                q_heads: self.of(&[0, 1, 2, usize::MAX]),
+                kv_heads: self.of(&[0, 1, 2]),
+                softcap: self.of(&[0.0, 1.0]),
+                left: self.of(&[None, Some(1), Some(usize::MAX)]),
+                ..AttentionAttrs::default()
+            }),
+            37 => Op::RotaryEmbedding {
+                interleaved: self.coin(),
+                heads: self.of(&[0, 1, 2, usize::MAX]),
+                size: self.of(&[0, 1, 2, usize::MAX]),
+            },
             _ => Op::Resize(ResizeAttrs {
                 mode: self.of(&[ResizeMode::Nearest, ResizeMode::Linear, ResizeMode::Cubic]),
                 coord: self.of(&[

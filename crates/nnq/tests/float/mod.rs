@@ -9,6 +9,7 @@ mod models;
 mod normalisation;
 mod pooling;
 mod quantized;
+mod recurrent;
 mod session;
 
 use nnq::{

@@ -151,6 +151,11 @@ pub(super) fn same(t: &Tensor, shape: Vec<usize>, ctx: &Ctx) -> Result<Tensor> {
 
 /// Half precision is computed in f32 and rounded back. Answers `None` when input 0 is not of half precision.
 pub(super) fn by_f32(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Tensor>) -> Option<Result<Tensor>> {
+    by_f32_all(x, |x| run(x).map(|y| vec![y])).map(|y| y.map(|mut y| y.swap_remove(0)))
+}
+
+/// As [`by_f32`] for an operator of several outputs.
+pub(super) fn by_f32_all(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Vec<Tensor>>) -> Option<Result<Vec<Tensor>>> {
     let half = optional(x, 0)?.dtype();
     if !matches!(half, DType::F16 | DType::BF16) {
         return None;
@@ -160,7 +165,7 @@ pub(super) fn by_f32(x: &Inputs, run: impl FnOnce(&Inputs) -> Result<Tensor>) ->
         .map(|t| t.map(|t| if t.dtype() == half { Tensor::of::<f32>(t.shape(), t.to_f32s()) } else { t.clone() }))
         .collect();
     let y = run(&wide.iter().map(Option::as_ref).collect::<Vec<_>>());
-    Some(y.map(|y| narrow(y, half)))
+    Some(y.map(|y| y.into_iter().map(|y| narrow(y, half)).collect()))
 }
 
 /// An f32 tensor in half precision; any other tensor as it is.

@@ -17,7 +17,7 @@ pub struct Ctx {
     serial: bool,
 }
 
-/// What was made of input `.1` of node `.0`.
+/// What was made of input `.1` of node `.0`; from 64 on, what a node has of its own.
 type Kept = HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>;
 
 /// Runs `task` for each of `0..n` on the threads of the session.
@@ -150,6 +150,26 @@ impl Ctx {
         let made = Arc::new(make());
         self.kept().insert((node, input), made.clone());
         made
+    }
+    /// Something that the running node has of its own, made once in a session.
+    ///
+    /// # Errors
+    /// What `make` answers.
+    pub(super) fn keep_own<T: Any + Send + Sync>(
+        &self,
+        slot: usize,
+        make: impl FnOnce() -> crate::error::Result<T>,
+    ) -> crate::error::Result<Arc<T>> {
+        let key = self.lock().node.map(|(node, _)| (node, 64 + slot));
+        let kept = key.and_then(|key| self.kept().get(&key).cloned());
+        if let Some(kept) = kept.and_then(|k| k.downcast::<T>().ok()) {
+            return Ok(kept);
+        }
+        let made = Arc::new(make()?);
+        if let Some(key) = key {
+            self.kept().insert(key, made.clone());
+        }
+        Ok(made)
     }
     /// The session says which node runs, and with a bit each which of its inputs are constants.
     pub(super) fn enter(&self, node: u32, constant: u64) {

@@ -69,6 +69,7 @@ fn keeps<'a>(graph: &Graph, node: &Node, shape: &impl Fn(ValueId) -> Option<&'a 
             let start = node.input(2).is_none_or(|c| flat(&c, 2));
             alone() && !trans_a && start
         }
+        Op::Recurrent(a) => a.batch_first && alone(),
         Op::MatMul => alone() && first.is_some_and(|r| r > 1) && node.input(1).and_then(rank).is_some_and(|r| r <= 2),
         Op::Binary(_) | Op::Variadic(_) => broadcast(),
         Op::Concat { axis } => inner(*axis) && node.inputs.iter().flatten().all(|v| graph.constant(*v).is_none()),

@@ -4,17 +4,22 @@
 //! the one dispatch; [`Session`] walks a graph.
 mod args;
 mod arrange;
+mod attention;
 mod binary;
+mod control;
 mod ctx;
 mod divide;
+mod einsum;
 mod fuse;
 mod last;
 mod norm;
 mod pool;
 mod product;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
+mod scatter;
 mod select;
 mod session;
 mod unary;
@@ -47,6 +52,11 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::ConvTranspose(a) => one(product::conv_transpose(a, x, ctx)),
         Op::Gemm { alpha, beta, trans_a, trans_b } => one(product::gemm(*alpha, *beta, *trans_a, *trans_b, x, ctx)),
         Op::MatMul => one(product::matmul(x, ctx)),
+        Op::Recurrent(a) => recurrent::run(a, x, ctx),
+        Op::Attention(a) => attention::attention(a, x, ctx),
+        Op::RotaryEmbedding { interleaved, heads, size } => one(attention::rotary(*interleaved, *heads, *size, x, ctx)),
+        Op::Einsum { equation } => one(einsum::run(equation, x, ctx)),
+        Op::RmsNormalization { axis, epsilon } => one(norm::rms(*axis, *epsilon, x, ctx)),
         Op::BatchNormalization { epsilon } => one(norm::batch(*epsilon, x, ctx)),
         Op::InstanceNormalization { epsilon } => one(norm::instance(*epsilon, x, ctx)),
         Op::GroupNormalization { epsilon, groups } => one(norm::group(*epsilon, *groups, x, ctx)),
@@ -54,9 +64,14 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::Lrn { alpha, beta, bias, size } => one(norm::lrn(*alpha, *beta, *bias, *size, x, ctx)),
         Op::Softmax { axis, flat } => one(norm::softmax(*axis, *flat, false, x, ctx)),
         Op::LogSoftmax { axis, flat } => one(norm::softmax(*axis, *flat, true, x, ctx)),
+        Op::Hardmax { axis, flat } => one(norm::hardmax(*axis, *flat, x, ctx)),
         Op::Unary(u) => one(unary::run(*u, x, ctx)),
         Op::Clip => one(unary::clip(x, ctx)),
         Op::Cast { to, saturate } => one(unary::cast(*to, *saturate, x, ctx)),
+        Op::CastLike { saturate } => {
+            one(args::need(x, 1, "target_type").and_then(|like| unary::cast(like.dtype(), *saturate, &x[..1], ctx)))
+        }
+        Op::Control(c) => control::run(c, x, ctx),
         Op::Binary(b) => one(binary::run(*b, x, ctx)),
         Op::Variadic(v) => one(binary::variadic(*v, x, ctx)),
         Op::Where => one(binary::select(x, ctx)),
@@ -94,7 +109,11 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::Gather { axis } => one(select::gather(*axis, x, ctx)),
         Op::GatherElements { axis } => one(select::gather_elements(*axis, x)),
         Op::GatherNd { batch_dims } => one(select::gather_nd(*batch_dims, x)),
-        Op::ScatterElements { axis } => one(select::scatter_elements(*axis, x)),
+        Op::ScatterElements { axis, reduction } => one(scatter::elements(*axis, *reduction, x)),
+        Op::ScatterNd { reduction } => one(scatter::nd(*reduction, x)),
+        Op::NonZero => one(select::non_zero(x)),
+        Op::Compress { axis } => one(select::compress(*axis, x, ctx)),
+        Op::ReverseSequence { batch_axis, time_axis } => one(select::reverse_sequence(*batch_axis, *time_axis, x)),
         Op::OneHot { axis } => one(select::one_hot(*axis, x)),
         Op::Resize(a) => one(resize::run(a, x, ctx)),
         Op::QuantizeLinear { axis, block, saturate, out } => {

@@ -152,7 +152,7 @@ fn layer_of<T: Real>(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx)
     let t = args::need(x, 0, "X")?;
     let at = args::axis(axis, t.shape().len())?;
     let (outer, inner) = t.shape().split_at(at);
-    let n = count(inner)?;
+    let n = args::room(inner)?;
     let full = |t: &Tensor| -> Result<Vec<T>> { expand(t, inner) };
     let scale = full(args::need(x, 1, "Scale")?)?;
     let shift = match args::optional(x, 2) {
@@ -179,6 +179,23 @@ fn layer_of<T: Real>(axis: i64, eps: f32, x: &Inputs, outputs: usize, ctx: &Ctx)
         results.truncate(outputs);
     }
     Ok(results)
+}
+
+/// `x / sqrt(mean(x^2) + eps) * scale` over the axes from `axis` on (Zhang and Sennrich 2019).
+pub(super) fn rms(axis: i64, eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    by_type(x, |x| rms_of::<f32>(axis, eps, x, ctx), |x| rms_of::<f64>(axis, eps, x, ctx))
+}
+
+fn rms_of<T: Real>(axis: i64, eps: f32, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = args::need(x, 0, "X")?;
+    let inner = &t.shape()[args::axis(axis, t.shape().len())?..];
+    let (n, scale) = (args::room(inner)?, expand::<T>(args::need(x, 1, "scale")?, inner)?);
+    rows::<T>(t, n.max(1), ctx, |_, x, y| {
+        let inverse = T::from_f64(1.0 / (sum(x, |x| x * x) / n as f64 + f64::from(eps)).sqrt());
+        for ((y, &x), &scale) in y.iter_mut().zip(x).zip(&scale) {
+            *y = x * inverse * scale;
+        }
+    })
 }
 
 /// `t` broadcast to `to`.
@@ -237,15 +254,42 @@ pub(super) fn softmax(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -
     by_type(x, |x| softmax_of::<f32>(axis, flat, log, x, ctx), |x| softmax_of::<f64>(axis, flat, log, x, ctx))
 }
 
+/// How many numbers go together, and how many such groups lie interleaved.
+fn groups(axis: i64, flat: bool, shape: &[usize]) -> Result<(usize, usize)> {
+    let tail = &shape[args::axis(axis, shape.len())?..];
+    let all = args::room(tail)?;
+    Ok(match tail {
+        [] => (1, 1),
+        _ if flat => (all, 1),
+        [n, rest @ ..] => (*n, count(rest)?),
+    })
+}
+
+/// 1 at the first of the largest, 0 elsewhere.
+pub(super) fn hardmax(axis: i64, flat: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    by_type(x, |x| hardmax_of::<f32>(axis, flat, x, ctx), |x| hardmax_of::<f64>(axis, flat, x, ctx))
+}
+
+fn hardmax_of<T: Real>(axis: i64, flat: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let t = args::need(x, 0, "X")?;
+    let (n, inner) = groups(axis, flat, t.shape())?;
+    rows::<T>(t, (n * inner).max(1), ctx, |_, x, y| {
+        y.fill(T::ZERO);
+        for i in 0..inner {
+            let mut top = i;
+            for at in (i..x.len()).step_by(inner) {
+                if x[at] > x[top] {
+                    top = at;
+                }
+            }
+            y[top] = T::from_f32(1.0);
+        }
+    })
+}
+
 fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let t = args::need(x, 0, "X")?;
-    let at = args::axis(axis, t.shape().len())?;
-    let tail = &t.shape()[at.min(t.shape().len())..];
-    let (n, inner) = match tail {
-        [] => (1, 1),
-        _ if flat => (count(tail)?, 1),
-        [n, rest @ ..] => (*n, count(rest)?),
-    };
+    let (n, inner) = groups(axis, flat, t.shape())?;
     rows::<T>(t, (n * inner).max(1), ctx, |_, x, y| {
         for i in 0..inner {
             let line = || x[i..].iter().step_by(inner);

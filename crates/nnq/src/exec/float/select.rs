@@ -35,7 +35,7 @@ pub(super) fn gather(axis: i64, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
 }
 
 /// For GatherElements and ScatterElements: where in `data` each element of `at` points.
-fn pointed(data: &Tensor, at: &Tensor, axis: i64) -> Result<Vec<usize>> {
+pub(super) fn pointed(data: &Tensor, at: &Tensor, axis: i64) -> Result<Vec<usize>> {
     let shape = data.shape();
     let axis = args::axis(axis, shape.len())?;
     let fits = at.shape().len() == shape.len() && (0..shape.len()).all(|i| i == axis || at.shape()[i] <= shape[i]);
@@ -69,24 +69,6 @@ pub(super) fn gather_elements(axis: i64, x: &Inputs) -> Result<Tensor> {
     Plan { shape: at.shape().to_vec(), base: 0, axes }.apply(t, None, &Ctx::new())
 }
 
-pub(super) fn scatter_elements(axis: i64, x: &Inputs) -> Result<Tensor> {
-    let (t, at) = (args::need(x, 0, "data")?, args::need(x, 1, "indices")?);
-    let updates = args::need(x, 2, "updates")?;
-    args::same_type(&[t, updates])?;
-    if at.shape() != updates.shape() {
-        return Err(Error::shape(format!("{:?} indices for {:?} updates", at.shape(), updates.shape())));
-    }
-    let targets = pointed(t, at, axis)?;
-    let mut data = t.data().clone();
-    by_width!(t.dtype(), T => {
-        let data: &mut [T] = bytemuck::cast_slice_mut(bytes_mut(&mut data));
-        let updates: &[T] = bytemuck::cast_slice(updates.data().as_bytes());
-        // In order: of two updates of one place the later stays.
-        targets.iter().zip(updates).for_each(|(&to, &u)| data[to] = u);
-    });
-    Tensor::new(t.shape().to_vec(), data)
-}
-
 pub(super) fn gather_nd(batch: usize, x: &Inputs) -> Result<Tensor> {
     let (t, at) = (args::need(x, 0, "data")?, args::need(x, 1, "indices")?);
     let (shape, ashape) = (t.shape(), at.shape());
@@ -104,11 +86,20 @@ pub(super) fn gather_nd(batch: usize, x: &Inputs) -> Result<Tensor> {
     if room(&out)? == 0 {
         return Tensor::new(out, blank(t.dtype(), 0, &Ctx::new()));
     }
+    let offsets = spots(shape, at, batch)?;
+    let axes = vec![Axis::Listed(offsets), Axis::even(shape[batch + depth..].iter().product(), 1)];
+    Plan { shape: out, base: 0, axes }.apply(t, None, &Ctx::new())
+}
+
+/// For GatherND and ScatterND: where in a tensor of this shape the slice of each index begins. The batch axes fit, and an index is no
+/// longer than the axes behind them.
+pub(super) fn spots(shape: &[usize], at: &Tensor, batch: usize) -> Result<Vec<usize>> {
+    let depth = at.shape().last().copied().unwrap_or(0).max(1);
     let strides = strides(shape);
     let batches: usize = shape[..batch].iter().product();
-    let per_batch = at.len() / depth / batches;
+    let per_batch = (at.len() / depth / batches.max(1)).max(1);
     let step = shape[batch..].iter().product::<usize>();
-    let mut offsets = Vec::with_capacity(batches * per_batch);
+    let mut offsets = Vec::with_capacity(at.len() / depth);
     for (k, index) in at.to_i64s().map_err(|e| e.at("indices"))?.chunks(depth).enumerate() {
         let mut offset = k / per_batch * step;
         for (j, &i) in index.iter().enumerate() {
@@ -121,8 +112,62 @@ pub(super) fn gather_nd(batch: usize, x: &Inputs) -> Result<Tensor> {
         }
         offsets.push(offset);
     }
-    let axes = vec![Axis::Listed(offsets), Axis::even(shape[batch + depth..].iter().product(), 1)];
-    Plan { shape: out, base: 0, axes }.apply(t, None, &Ctx::new())
+    Ok(offsets)
+}
+
+pub(super) fn non_zero(x: &Inputs) -> Result<Tensor> {
+    let t = args::need(x, 0, "X")?;
+    let set = args::need(&[Some(&unary::cast(DType::Bool, true, &[Some(t)], &Ctx::new())?)], 0, "X")?.to_i64s()?;
+    let hits: Vec<usize> = (0..set.len()).filter(|&i| set[i] != 0).collect();
+    let strides = strides(t.shape());
+    let rows = t.shape().iter().zip(&strides);
+    let places: Vec<i64> = rows.flat_map(|(&d, &s)| hits.iter().map(move |&i| (i / s % d) as i64)).collect();
+    Ok(Tensor::of(&[t.shape().len(), hits.len()], places))
+}
+
+pub(super) fn compress(axis: Option<i64>, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
+    let (t, keep) = (args::need(x, 0, "input")?, args::need(x, 1, "condition")?);
+    if keep.dtype() != DType::Bool || keep.shape().len() != 1 {
+        return Err(Error::shape(format!(
+            "a condition of {} {:?}, expected a list of bool",
+            keep.dtype(),
+            keep.shape()
+        )));
+    }
+    let picked: Vec<i64> = (0i64..).zip(keep.to_i64s()?).filter(|p| p.1 != 0).map(|p| p.0).collect();
+    let picked = Tensor::of(&[picked.len()], picked);
+    let (flat, axis) = match axis {
+        Some(axis) => (None, axis),
+        None => (Some(args::same(t, vec![t.len()], ctx)?), 0),
+    };
+    gather(axis, &[Some(flat.as_ref().unwrap_or(t)), Some(&picked)], ctx)
+}
+
+pub(super) fn reverse_sequence(batch: i64, time: i64, x: &Inputs) -> Result<Tensor> {
+    let (t, lengths) = (args::need(x, 0, "input")?, args::need(x, 1, "sequence_lens")?);
+    let rank = t.shape().len();
+    let (batch, time) = (args::axis(batch, rank)?, args::axis(time, rank)?);
+    if batch == time || lengths.shape() != [t.shape()[batch]] {
+        return Err(Error::shape(format!(
+            "axes {batch} (batch) and {time} (time) of {:?} with lengths of shape {:?}",
+            t.shape(),
+            lengths.shape()
+        )));
+    }
+    let strides = strides(t.shape());
+    let most = t.shape()[time] as i64;
+    let lengths = lengths.to_i64s().map_err(|e| e.at("sequence_lens"))?;
+    if let Some(n) = lengths.iter().find(|n| !(0..=most).contains(*n)) {
+        return Err(Error::value(format!("a sequence of length {n} of {most} times")));
+    }
+    let from: Vec<usize> = (0..t.len())
+        .map(|i| {
+            let (b, at) = (i / strides[batch] % t.shape()[batch], i / strides[time] % t.shape()[time]);
+            let n = lengths[b] as usize;
+            if at < n { i + (n - 1 - at) * strides[time] - at * strides[time] } else { i }
+        })
+        .collect();
+    Plan { shape: t.shape().to_vec(), base: 0, axes: vec![Axis::Listed(from)] }.apply(t, None, &Ctx::new())
 }
 
 pub(super) fn one_hot(axis: i64, x: &Inputs) -> Result<Tensor> {
@@ -159,6 +204,7 @@ pub(super) fn one_hot(axis: i64, x: &Inputs) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{exec::float::scatter::elements, ir::op::Scatter};
     use proptest::prelude::*;
 
     fn counted(shape: &[usize]) -> Tensor {
@@ -216,10 +262,10 @@ mod tests {
                 i[a] = picks[o] as usize;
                 prop_assert_eq!(v as usize, (i[0] * shape[1] + i[1]) * shape[2] + i[2]);
             }
-            let back = scatter_elements(axis, &[Some(&t), Some(&at), Some(&y)]).unwrap();
+            let back = elements(axis, Scatter::Replace, &[Some(&t), Some(&at), Some(&y)]).unwrap();
             prop_assert_eq!(back.as_slice::<i32>().unwrap(), t.as_slice::<i32>().unwrap());
             let marks = Tensor::of(&ashape, vec![-1i32; n]);
-            let marked = scatter_elements(axis - 3, &[Some(&t), Some(&at), Some(&marks)]).unwrap();
+            let marked = elements(axis - 3, Scatter::Replace, &[Some(&t), Some(&at), Some(&marks)]).unwrap();
             for (i, &v) in marked.as_slice::<i32>().unwrap().iter().enumerate() {
                 let hit = y.as_slice::<i32>().unwrap().contains(&(i as i32));
                 prop_assert_eq!(v, if hit { -1 } else { i as i32 });
@@ -270,7 +316,11 @@ mod tests {
         let big = ints(&[3, 3], &[0; 9]);
         assert!(gather_elements(1, &[Some(&t), Some(&big)]).is_err());
         assert!(gather_elements(1, &[Some(&t), Some(&ints(&[2], &[0, 0]))]).is_err());
-        assert!(scatter_elements(1, &[Some(&t), Some(&ints(&[1, 1], &[0])), Some(&ints(&[1, 1], &[0]))]).is_err());
-        assert!(scatter_elements(1, &[Some(&t), Some(&ints(&[1, 1], &[3])), Some(&counted(&[1, 1]))]).is_err());
+        assert!(
+            elements(1, Scatter::Replace, &[Some(&t), Some(&ints(&[1, 1], &[0])), Some(&ints(&[1, 1], &[0]))]).is_err()
+        );
+        assert!(
+            elements(1, Scatter::Replace, &[Some(&t), Some(&ints(&[1, 1], &[3])), Some(&counted(&[1, 1]))]).is_err()
+        );
     }
 }

@@ -48,16 +48,12 @@ pub(super) struct Plan {
     pub chains: Vec<Chain>,
 }
 
-/// Samples that one thread runs at once when a batch is divided: enough to read weights once for several, few enough for the
-/// cache.
-const TOGETHER: usize = 2;
-
-impl Session {
+impl Plan {
     /// Plans the order and the liveness of values.
     ///
     /// # Errors
     /// When a node reads a value that nothing produces, or a constant cannot be dequantized.
-    pub fn new(graph: Arc<Graph>, options: &Options) -> Result<Self> {
+    pub fn new(graph: Arc<Graph>) -> Result<Self> {
         let mut constants = vec![None; graph.value_count()];
         let mut known = vec![false; graph.value_count()];
         for v in &graph.inputs {
@@ -99,14 +95,30 @@ impl Session {
                 dying[node.0 as usize].push(ValueId(i as u32));
             }
         }
+        let chains = fuse::chains(&graph);
+        Ok(Self { graph, constants, dying, chains })
+    }
+}
+
+/// Samples that one thread runs at once when a batch is divided: enough to read weights once for several, few enough for the
+/// cache.
+const TOGETHER: usize = 2;
+
+impl Session {
+    /// A session.
+    ///
+    /// # Errors
+    /// When a node reads a value that nothing produces, or a constant cannot be dequantized.
+    pub fn new(graph: Arc<Graph>, options: &Options) -> Result<Self> {
+        let plan = Plan::new(graph)?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .build()
             .map_err(|e| Error::usage(format!("{} threads cannot be started: {e}", options.threads)))?;
         let ctx = Ctx::new();
         let beside = (0..pool.current_num_threads()).map(|_| ctx.beside()).collect();
-        let (divides, chains) = (divides(&graph), fuse::chains(&graph));
-        Ok(Self { plan: Plan { graph, constants, dying, chains }, ctx, beside, pool, divides, peak: 0 })
+        let divides = divides(&plan.graph);
+        Ok(Self { plan, ctx, beside, pool, divides, peak: 0 })
     }
     /// The graph.
     pub fn graph(&self) -> &Arc<Graph> {

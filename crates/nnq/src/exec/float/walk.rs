@@ -325,20 +325,8 @@ impl<'a> Walk<'a> {
                 item.map_or_else(|| "-".into(), |i| format!("{} {:?}", i.tensor.dtype(), i.shape()))
             })
             .collect();
-        format!("node '{}' ({}; inputs {})", node.name, op_name(&node.op), shapes.join(", "))
+        format!("node '{}' ({}; inputs {})", node.name, node.op.name(), shapes.join(", "))
     }
-}
-
-/// The first word of the operator's debug form, without the family around an element-wise function.
-fn op_name(op: &Op) -> String {
-    let text = match op {
-        Op::Unary(u) => format!("{u:?}"),
-        Op::Binary(b) => format!("{b:?}"),
-        Op::Variadic(v) => format!("{v:?}"),
-        Op::Reduce { kind, .. } => format!("Reduce{kind:?}"),
-        other => format!("{other:?}"),
-    };
-    text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default().to_owned()
 }
 
 fn bytes(t: &Tensor) -> usize {

@@ -1,5 +1,7 @@
 //! ONNX.
+mod control;
 mod external;
+mod microsoft;
 mod packing;
 mod proto;
 pub mod quantized;

@@ -93,6 +93,7 @@ pub mod attribute {
     pub const GRAPH: i32 = 5;
     pub const FLOATS: i32 = 6;
     pub const INTS: i32 = 7;
+    pub const STRINGS: i32 = 8;
     pub const GRAPHS: i32 = 10;
 }
 
@@ -113,14 +114,16 @@ pub struct AttributeProto {
     /// Boxed: it is large, and most attributes are none.
     #[prost(message, optional, boxed, tag = "5")]
     pub t: Option<Box<TensorProto>>,
-    #[prost(message, optional, tag = "6")]
-    pub g: Option<Present>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub g: Option<Box<GraphProto>>,
     #[prost(message, repeated, tag = "11")]
     pub graphs: Vec<Present>,
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
+    #[prost(bytes = "bytes", repeated, tag = "9")]
+    pub strings: Vec<Bytes>,
 }
 
 /// A message of which only the presence matters.

@@ -1,7 +1,8 @@
 //! ONNX to IR.
 use super::{
+    control,
     external::{External, map_file},
-    packing,
+    microsoft, packing,
     proto::{
         AttributeProto, Dimension, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, attribute as kind,
     },
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{At, Error, Result},
-    ir::{DType, Dim, Graph, Node, Shape, Tensor, ValueId},
+    ir::{DType, Dim, Graph, Node, Op, Shape, Tensor, ValueId},
 };
 use bytes::Bytes;
 use prost::Message;
@@ -55,7 +56,10 @@ pub fn read_bytes(bytes: Bytes, external_dir: Option<&Path>) -> Result<Graph> {
         .iter()
         .map(|m| (m.key.clone().unwrap_or_default(), m.value.clone().unwrap_or_default()))
         .collect();
-    Reader { graph, proto, opset, external: External::in_dir(external_dir) }.run()
+    let mut reader = Reader { graph, proto, opset, external: External::in_dir(external_dir), depth: 0 };
+    reader.begin()?;
+    reader.nodes()?;
+    Ok(reader.graph)
 }
 
 /// Says what a file is when it is one of the things people get instead of a model.
@@ -106,38 +110,48 @@ fn opset(model: &ModelProto) -> Result<i64> {
     Ok(version)
 }
 
-struct Reader<'a> {
-    graph: Graph,
-    proto: &'a GraphProto,
-    opset: i64,
-    external: External,
+/// A graph on its way in.
+pub(super) struct Reader<'a> {
+    pub graph: Graph,
+    pub proto: &'a GraphProto,
+    pub opset: i64,
+    pub external: External,
+    /// Graphs around it.
+    pub depth: usize,
 }
 
 impl Reader<'_> {
-    fn run(mut self) -> Result<Graph> {
+    /// Inputs and constants.
+    pub(super) fn begin(&mut self) -> Result<()> {
         let proto = self.proto;
         if let Some(s) = proto.sparse_initializer.first() {
             let name = s.values.as_ref().and_then(|v| v.name.as_deref()).unwrap_or_default();
             return Err(Error::unsupported(format!("sparse initializer '{name}'")).cure("store it as a dense tensor"));
         }
-        self.inputs_and_initializers()?;
+        self.inputs_and_initializers()
+    }
+
+    /// Everything else.
+    pub(super) fn nodes(&mut self) -> Result<()> {
+        let proto = self.proto;
         let names = node_names(&proto.node);
         for (node, name) in proto.node.iter().zip(&names) {
             self.declare_outputs(node).at(|| place(node, name))?;
         }
         for (node, name) in proto.node.iter().zip(names) {
-            if !is_constant(node) {
+            if microsoft::knows(node) {
+                self.microsoft(node, &name).at(|| place(node, &name))?;
+            } else if !is_constant(node) {
                 let node = self.node(node, &name).at(|| place(node, &name))?;
                 self.graph.add_node(&node.name, node.op, node.inputs, node.outputs);
             }
         }
         self.outputs()?;
-        self.graph.sort()?;
-        Ok(self.graph)
+        self.graph.sort()
     }
 
     /// Adds a value of the file, whose names are unique.
-    fn declare(&mut self, name: &str, dtype: Option<DType>, shape: Option<Shape>) -> Result<ValueId> {
+    pub(super) fn declare(&mut self, name: &str, dtype: Option<DType>, shape: Option<Shape>) -> Result<ValueId> {
         if self.graph.value_count() >= u32::MAX as usize {
             return Err(Error::malformed("more than 2^32 values"));
         }
@@ -159,8 +173,8 @@ impl Reader<'_> {
 
     fn inputs_and_initializers(&mut self) -> Result<()> {
         let proto = self.proto;
-        let read = proto.node.iter().flat_map(|n| &n.input).map(String::as_str);
-        let used: HashSet<&str> = read.chain(proto.output.iter().filter_map(|o| o.name.as_deref())).collect();
+        let mut used = HashSet::new();
+        mentioned(proto, &mut used);
         let mut initializers: HashMap<&str, &TensorProto> = HashMap::new();
         for t in &proto.initializer {
             let name = t.name.as_deref().unwrap_or_default();
@@ -180,8 +194,11 @@ impl Reader<'_> {
             if !initializers.contains_key(name) {
                 let at = || format!("graph input '{name}'");
                 let (dtype, shape) = value_type(input).at(at)?;
-                let dtype = dtype.ok_or_else(|| Error::malformed("it has no element type").at(at()))?;
-                let id = self.declare(name, Some(dtype), shape).at(at)?;
+                // Inner graphs need not say it.
+                if dtype.is_none() && self.depth == 0 {
+                    return Err(Error::malformed("it has no element type").at(at()));
+                }
+                let id = self.declare(name, dtype, shape).at(at)?;
                 self.graph.inputs.push(id);
             }
         }
@@ -233,16 +250,17 @@ impl Reader<'_> {
 
     fn node(&mut self, p: &NodeProto, name: &str) -> Result<Node> {
         let op_type = p.op_type.as_deref().unwrap_or_default();
-        if let Some(a) = p
-            .attribute
-            .iter()
-            .find(|a| a.g.is_some() || !a.graphs.is_empty() || matches!(a.kind, Some(kind::GRAPH | kind::GRAPHS)))
-        {
+        if let Some(a) = p.attribute.iter().find(|a| {
+            (a.g.is_some() && !control::holds_graphs(p)) || !a.graphs.is_empty() || matches!(a.kind, Some(kind::GRAPHS))
+        }) {
             return Err(Error::unsupported(format!(
-                "control flow: attribute '{}' holds a subgraph",
+                "attribute '{}' holds a graph",
                 a.name.as_deref().unwrap_or_default()
             ))
-            .cure("export the model without If, Loop and Scan, for example by tracing it"));
+            .cure("nnq knows graphs within If, Loop and Scan only"));
+        }
+        if is_default(p.domain.as_deref()) && control::holds_graphs(p) {
+            return self.control(p, name);
         }
         if !is_default(p.domain.as_deref()) {
             return Err(Error::unsupported(format!(
@@ -346,7 +364,7 @@ impl Reader<'_> {
         Ok((inputs, attributes))
     }
 
-    fn input(&self, name: &str) -> Option<Result<ValueId>> {
+    pub(super) fn input(&self, name: &str) -> Option<Result<ValueId>> {
         (!name.is_empty()).then(|| {
             self.graph.find(name).ok_or_else(|| {
                 Error::malformed(format!("it reads '{name}', which nothing produces"))
@@ -372,9 +390,30 @@ impl Reader<'_> {
             }
             value.dtype = value.dtype.or(dtype);
             value.shape = value.shape.take().or(shape);
+            // An inner graph may hand on a value twice.
+            let twice = self.depth > 0 && self.graph.outputs.contains(&id);
+            let id = if twice { self.copy(id)? } else { id };
             self.graph.outputs.push(id);
         }
         Ok(())
+    }
+
+    /// The same value again.
+    fn copy(&mut self, id: ValueId) -> Result<ValueId> {
+        let value = self.graph.value(id);
+        let (name, dtype, shape) = (self.graph.fresh_name(&value.name), value.dtype, value.shape.clone());
+        let copy = self.declare(&name, dtype, shape)?;
+        self.graph.add_node(&format!("copy of {name}"), Op::Identity, vec![Some(id)], vec![Some(copy)]);
+        Ok(copy)
+    }
+}
+
+/// Every name that a graph reads, or the graphs within it.
+fn mentioned<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
+    names.extend(graph.output.iter().filter_map(|o| o.name.as_deref()));
+    for node in &graph.node {
+        names.extend(node.input.iter().map(String::as_str));
+        node.attribute.iter().filter_map(|a| a.g.as_deref()).for_each(|g| mentioned(g, names));
     }
 }
 

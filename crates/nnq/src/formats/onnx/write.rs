@@ -1,5 +1,6 @@
 //! IR to ONNX.
 use super::{
+    control,
     packing::{self, Pack},
     proto::{
         AttributeProto, Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
@@ -10,7 +11,7 @@ use super::{
 };
 use crate::{
     error::{At, Error, Result},
-    ir::{DType, Dim, Graph, Node, Shape, Tensor, Value, ValueId},
+    ir::{DType, Dim, Graph, Node, Op, Shape, Tensor, Value, ValueId},
 };
 use prost::{Message, encoding};
 use std::{
@@ -305,7 +306,8 @@ fn value_info_of(graph: &Graph, id: ValueId) -> ValueInfoProto {
     value_info(graph.value(id))
 }
 
-fn value_info(v: &Value) -> ValueInfoProto {
+/// What a file says of a value.
+pub(super) fn value_info(v: &Value) -> ValueInfoProto {
     let tensor = |dtype: DType| TensorTypeProto {
         elem_type: Some(tensor::code(dtype)),
         shape: v.shape.as_ref().map(|s| TensorShapeProto { dim: dims(s) }),
@@ -325,6 +327,31 @@ fn dims(shape: &Shape) -> Vec<DimensionProto> {
     shape.0.iter().map(|d| DimensionProto { value: dim(d) }).collect()
 }
 
+/// The nodes of an inner graph, and the constants that they read.
+///
+/// # Errors
+/// When one needs a newer opset: it is not raised for the sake of an inner graph.
+pub(super) fn inner_nodes(
+    graph: &Graph,
+    opset: i64,
+    names: control::Names,
+) -> Result<(Vec<NodeProto>, HashSet<ValueId>)> {
+    let mut nodes = Nodes::new(graph, opset);
+    nodes.names = Some(names);
+    if let Some((node, need)) = nodes.run()? {
+        return Err(Error::unsupported(format!("{} cannot be expressed at opset {opset}", need.what))
+            .cure(format!("write the model at opset {} or newer", need.opset))
+            .at(format!("node '{}'", node.name)));
+    }
+    if nodes.filler.is_some() {
+        return Err(Error::unsupported(
+            "an operator that stands for an absent input by an empty one, in an inner graph",
+        )
+        .cure("write the model at opset 13 or newer"));
+    }
+    Ok((nodes.done, nodes.used))
+}
+
 /// The nodes of a graph at one opset.
 struct Nodes<'a> {
     graph: &'a Graph,
@@ -333,11 +360,20 @@ struct Nodes<'a> {
     used: HashSet<ValueId>,
     /// The name of the empty tensor that stands for an absent input where an old opset wants one.
     filler: Option<String>,
+    /// All names in use here and around.
+    names: Option<control::Names>,
 }
 
 impl<'a> Nodes<'a> {
     fn new(graph: &'a Graph, opset: i64) -> Self {
-        Self { graph, opset, done: Vec::with_capacity(graph.node_count()), used: HashSet::new(), filler: None }
+        Self {
+            graph,
+            opset,
+            done: Vec::with_capacity(graph.node_count()),
+            used: HashSet::new(),
+            filler: None,
+            names: None,
+        }
     }
 
     /// Converts all nodes, or answers the first that needs a newer opset.
@@ -353,6 +389,14 @@ impl<'a> Nodes<'a> {
 
     fn node(&mut self, node: &Node) -> Result<Option<Need>> {
         let (graph, opset) = (self.graph, self.opset);
+        if let Op::Control(c) = &node.op {
+            node.inputs.iter().flatten().for_each(|v| _ = self.used.insert(*v));
+            let names = self.names.get_or_insert_with(|| control::names(graph));
+            let (node, constants) = control::write(graph, node, c, opset, names)?;
+            self.used.extend(constants);
+            self.done.push(node);
+            return Ok(None);
+        }
         let op_type = table::name(&node.op, opset);
         let row = table::find(op_type).ok_or_else(|| Error::internal(format!("no row for '{op_type}'")))?;
         let need = |opset, what: String| Ok(Some(Need { opset, what }));

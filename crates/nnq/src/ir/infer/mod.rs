@@ -3,12 +3,16 @@
 //! One rule file per operator family, as in the float executor. Small integer tensors (shapes, axes, positions) are followed
 //! element by element, so that a `Reshape` whose target is computed from a `Shape` keeps its symbols.
 mod arrange;
+mod attention;
 mod binary;
+mod control;
+mod einsum;
 pub(crate) mod fact;
 mod norm;
 mod pool;
 mod product;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
 mod select;
@@ -63,6 +67,11 @@ pub fn bind(graph: &Graph, binding: &Binding) -> Result<Graph> {
 
 /// What is known of every value, by id.
 pub(crate) fn facts(graph: &Graph) -> Result<Vec<Fact>> {
+    facts_from(graph, &[])
+}
+
+/// As [`facts`], with what is known of the inputs besides.
+fn facts_from(graph: &Graph, inputs: &[Fact]) -> Result<Vec<Fact>> {
     let mut facts: Vec<Fact> = graph
         .values()
         .map(|(_, v)| match &v.constant {
@@ -70,6 +79,11 @@ pub(crate) fn facts(graph: &Graph) -> Result<Vec<Fact>> {
             _ => Fact { dtype: v.dtype, shape: v.shape.clone(), ..Fact::default() },
         })
         .collect();
+    for (v, given) in graph.inputs.iter().zip(inputs) {
+        let declared = std::mem::take(&mut facts[v.0 as usize]);
+        let at = || format!("input '{}'", graph.value(*v).name);
+        facts[v.0 as usize] = merge(given.clone(), &declared).at(at)?;
+    }
     for (_, node) in graph.nodes() {
         let x: Vec<Option<Fact>> =
             node.inputs.iter().map(|v| v.and_then(|v| facts.get(v.0 as usize).cloned())).collect();
@@ -141,15 +155,24 @@ fn rule(op: &Op, x: &Args) -> Result<Vec<Fact>> {
         Op::ConvTranspose(a) => product::conv_transpose(a, x),
         Op::Gemm { trans_a, trans_b, .. } => product::gemm(*trans_a, *trans_b, x),
         Op::MatMul => product::matmul(x),
+        Op::Recurrent(a) => recurrent::run(a, x),
+        Op::Attention(a) => attention::attention(a, x),
+        Op::RotaryEmbedding { heads, .. } => attention::rotary(*heads, x),
+        Op::Einsum { equation } => einsum::run(equation, x),
         Op::BatchNormalization { .. } | Op::InstanceNormalization { .. } | Op::GroupNormalization { .. } => {
             norm::per_channel(x)
         }
         Op::LayerNormalization { axis, .. } => norm::layer(*axis, x),
+        Op::RmsNormalization { axis, .. } => norm::rms(*axis, x),
         Op::Lrn { .. } => norm::lrn(x),
-        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } => norm::softmax(*axis, *flat, x),
+        Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat } => {
+            norm::softmax(*axis, *flat, x)
+        }
         Op::Unary(u) => unary::run(*u, x),
         Op::Clip => unary::clip(x),
         Op::Cast { to, .. } => unary::cast(*to, x),
+        Op::CastLike { .. } => unary::cast_like(x),
+        Op::Control(c) => control::run(c, x),
         Op::Binary(b) => binary::run(*b, x),
         Op::Variadic(v) => binary::variadic(*v, x),
         Op::Where => binary::select(x),
@@ -183,7 +206,11 @@ fn rule(op: &Op, x: &Args) -> Result<Vec<Fact>> {
         Op::Gather { axis } => select::gather(*axis, x),
         Op::GatherElements { axis } => select::gather_elements(*axis, x),
         Op::GatherNd { batch_dims } => select::gather_nd(*batch_dims, x),
-        Op::ScatterElements { axis } => select::scatter_elements(*axis, x),
+        Op::ScatterElements { axis, .. } => select::scatter_elements(*axis, x),
+        Op::ScatterNd { .. } => select::scatter_nd(x),
+        Op::NonZero => select::non_zero(x),
+        Op::Compress { axis } => select::compress(*axis, x),
+        Op::ReverseSequence { batch_axis, time_axis } => select::reverse_sequence(*batch_axis, *time_axis, x),
         Op::OneHot { axis } => select::one_hot(*axis, x),
         Op::Resize(a) => resize::run(a, x),
         Op::QuantizeLinear { out, .. } => quantized::quantize(*out, x),

@@ -40,6 +40,13 @@ pub(super) fn layer(a: i64, x: &Args) -> Result<Vec<Fact>> {
     Ok(vec![Fact::new(x.dtype(0), dims), stat.clone(), stat])
 }
 
+pub(super) fn rms(a: i64, x: &Args) -> Result<Vec<Fact>> {
+    layer(a, x).map(|mut out| {
+        out.truncate(1);
+        out
+    })
+}
+
 pub(super) fn lrn(x: &Args) -> Result<Vec<Fact>> {
     let dims = x.dims(0)?;
     if let Some(d) = dims.filter(|d| d.len() < 2) {

@@ -1,8 +1,8 @@
 //! Gather, scatter, one-hot.
-use super::fact::{Args, Fact, Int, axis, one};
+use super::fact::{Args, Fact, Int, axis, one, same, show};
 use crate::{
     error::{Error, Result},
-    ir::Dim,
+    ir::{DType, Dim},
 };
 
 pub(super) fn gather(a: i64, x: &Args) -> Result<Vec<Fact>> {
@@ -65,6 +65,54 @@ pub(super) fn gather_nd(batch: usize, x: &Args) -> Result<Vec<Fact>> {
 pub(super) fn scatter_elements(a: i64, x: &Args) -> Result<Vec<Fact>> {
     same_rank(a, x)?;
     one(x.same_dtype([0, 2])?, x.dims(0)?.map(<[Dim]>::to_vec))
+}
+
+pub(super) fn scatter_nd(x: &Args) -> Result<Vec<Fact>> {
+    let dtype = x.same_dtype([0, 2])?;
+    let (Some(d), Some(i)) = (x.dims(0)?, x.dims(1)?) else { return one(dtype, x.dims(0)?.map(<[Dim]>::to_vec)) };
+    let Some((last, lead)) = i.split_last() else { return Err(Error::shape("indices of rank 0")) };
+    if let Some(k) = last.fixed() {
+        if k > d.len() {
+            return Err(Error::shape(format!("{k} indices into data of rank {}", d.len())));
+        }
+        let want = [lead, &d[k..]].concat();
+        if let Some(u) = x.dims(2)?
+            && (u.len() != want.len() || u.iter().zip(&want).any(|(a, b)| same(a, b).is_err()))
+        {
+            return Err(Error::shape(format!("updates {}, expected {}", show(u), show(&want))));
+        }
+    }
+    one(dtype, Some(d.to_vec()))
+}
+
+pub(super) fn non_zero(x: &Args) -> Result<Vec<Fact>> {
+    let rank = x.dims(0)?.map_or(Dim::Unknown, |d| Dim::Fixed(d.len()));
+    one(Some(DType::I64), Some(vec![rank, Dim::Unknown]))
+}
+
+pub(super) fn compress(a: Option<i64>, x: &Args) -> Result<Vec<Fact>> {
+    let dims = match (x.dims(0)?, a) {
+        (_, None) => Some(vec![Dim::Unknown]),
+        (None, Some(_)) => None,
+        (Some(d), Some(a)) => {
+            let mut out = d.to_vec();
+            out[axis(a, d.len())?] = Dim::Unknown;
+            Some(out)
+        }
+    };
+    one(x.dtype(0), dims)
+}
+
+pub(super) fn reverse_sequence(batch: i64, time: i64, x: &Args) -> Result<Vec<Fact>> {
+    let dims = x.dims(0)?.map(<[Dim]>::to_vec);
+    if let Some(d) = &dims {
+        let (batch, time) = (axis(batch, d.len())?, axis(time, d.len())?);
+        if batch == time {
+            return Err(Error::shape(format!("axis {batch} is both batch and time")));
+        }
+        x.vector(1, "the list of lengths", &d[batch])?;
+    }
+    one(x.dtype(0), dims)
 }
 
 pub(super) fn one_hot(a: i64, x: &Args) -> Result<Vec<Fact>> {

@@ -40,3 +40,7 @@ pub(super) fn cast(to: DType, x: &Args) -> Result<Vec<Fact>> {
     let ints = f.ints.clone().filter(|v| wide && v.iter().all(small));
     Ok(vec![Fact::new(Some(to), f.dims().map(<[Dim]>::to_vec)).with_ints(ints)])
 }
+
+pub(super) fn cast_like(x: &Args) -> Result<Vec<Fact>> {
+    one(x.dtype(1), x.dims(0)?.map(<[Dim]>::to_vec))
+}

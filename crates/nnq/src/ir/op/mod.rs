@@ -3,10 +3,18 @@
 //!
 //! Operators are kept in the form of the newest ONNX opset: what older opsets hold in attributes (axes of Squeeze, bounds
 //! of Clip, pads of Pad, ...) is an input here, usually a constant. Optional inputs that are absent are `None`.
+mod attention;
+mod control;
+mod einsum;
 mod kind;
 mod name;
+mod recurrent;
 mod window;
 
+pub use attention::{AttentionAttrs, Scores};
+pub use control::Control;
+pub use einsum::{Equation, Label};
+pub use recurrent::{Cell, Direction, Gate, RecurrentAttrs};
 pub use window::{AutoPad, ConvAttrs, ConvTransposeAttrs, PoolAttrs, Window};
 
 use crate::ir::{DType, Tensor};
@@ -140,6 +148,17 @@ pub enum Reduction {
     SumSquare,
 }
 
+/// What becomes of the element that an update meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Scatter {
+    Replace,
+    Add,
+    Mul,
+    Max,
+    Min,
+}
+
 /// How Pad fills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -220,6 +239,22 @@ pub enum Op {
         trans_b: bool,
     },
     MatMul,
+    // recurrent layers
+    Recurrent(RecurrentAttrs),
+    // attention
+    Attention(AttentionAttrs),
+    /// Turns pairs of numbers by angles whose cosines and sines are given. Inputs X, cos, sin, positions?.
+    RotaryEmbedding {
+        /// Pairs are neighbours, not halves.
+        interleaved: bool,
+        /// Heads of an input of 3 axes.
+        heads: usize,
+        /// So many numbers of a head are turned; 0: all.
+        size: usize,
+    },
+    Einsum {
+        equation: String,
+    },
     // normalisation (inference forms)
     BatchNormalization {
         epsilon: f32,
@@ -232,6 +267,11 @@ pub enum Op {
         groups: usize,
     },
     LayerNormalization {
+        axis: i64,
+        epsilon: f32,
+    },
+    /// Inputs X, scale.
+    RmsNormalization {
         axis: i64,
         epsilon: f32,
     },
@@ -252,12 +292,21 @@ pub enum Op {
         to: DType,
         saturate: bool,
     },
+    /// To the element type of the second input, where that was not known when the model was read.
+    CastLike {
+        saturate: bool,
+    },
     /// Exponential normalisation along `axis`; `flat` is the rule before opset 13: everything from `axis` on at once.
     Softmax {
         axis: i64,
         flat: bool,
     },
     LogSoftmax {
+        axis: i64,
+        flat: bool,
+    },
+    /// 1 at the first of the largest along `axis`, 0 elsewhere; `flat` as for softmax.
+    Hardmax {
         axis: i64,
         flat: bool,
     },
@@ -328,6 +377,21 @@ pub enum Op {
     },
     ScatterElements {
         axis: i64,
+        reduction: Scatter,
+    },
+    ScatterNd {
+        reduction: Scatter,
+    },
+    /// Positions of what is not 0, one column each.
+    NonZero,
+    /// Inputs X, condition. Without an axis X is flat.
+    Compress {
+        axis: Option<i64>,
+    },
+    /// Inputs X, lengths.
+    ReverseSequence {
+        batch_axis: i64,
+        time_axis: i64,
     },
     /// Inputs X, pads, value?, axes?.
     Pad {
@@ -377,6 +441,8 @@ pub enum Op {
     Trilu {
         upper: bool,
     },
+    // control flow
+    Control(Control),
     // quantization
     /// Inputs X, scale, zero_point?. `out` holds the element type when no zero point gives it.
     QuantizeLinear {

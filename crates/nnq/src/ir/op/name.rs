@@ -1,5 +1,5 @@
 //! The ONNX name of each operator, for messages and dumps.
-use super::{Binary, Op, Reduction, Unary, Variadic};
+use super::{Binary, Cell, Control, Op, Reduction, Unary, Variadic};
 
 impl Unary {
     /// The ONNX operator name.
@@ -115,9 +115,18 @@ impl Op {
             Self::ConvTranspose(_) => "ConvTranspose",
             Self::Gemm { .. } => "Gemm",
             Self::MatMul => "MatMul",
+            Self::Recurrent(a) => match a.cell {
+                Cell::Rnn => "RNN",
+                Cell::Gru { .. } => "GRU",
+                Cell::Lstm { .. } => "LSTM",
+            },
             Self::BatchNormalization { .. } => "BatchNormalization",
             Self::InstanceNormalization { .. } => "InstanceNormalization",
             Self::GroupNormalization { .. } => "GroupNormalization",
+            Self::Attention(_) => "Attention",
+            Self::RotaryEmbedding { .. } => "RotaryEmbedding",
+            Self::Einsum { .. } => "Einsum",
+            Self::RmsNormalization { .. } => "RMSNormalization",
             Self::LayerNormalization { .. } => "LayerNormalization",
             Self::Lrn { .. } => "LRN",
             Self::Unary(u) => u.name(),
@@ -126,8 +135,15 @@ impl Op {
             Self::Clip => "Clip",
             Self::Where => "Where",
             Self::Cast { .. } => "Cast",
+            Self::CastLike { .. } => "CastLike",
+            Self::Control(c) => match c {
+                Control::If { .. } => "If",
+                Control::Loop { .. } => "Loop",
+                Control::Scan { .. } => "Scan",
+            },
             Self::Softmax { .. } => "Softmax",
             Self::LogSoftmax { .. } => "LogSoftmax",
+            Self::Hardmax { .. } => "Hardmax",
             Self::Reduce { kind, .. } => kind.name(),
             Self::ArgMax { .. } => "ArgMax",
             Self::ArgMin { .. } => "ArgMin",
@@ -146,6 +162,10 @@ impl Op {
             Self::GatherElements { .. } => "GatherElements",
             Self::GatherNd { .. } => "GatherND",
             Self::ScatterElements { .. } => "ScatterElements",
+            Self::ScatterNd { .. } => "ScatterND",
+            Self::NonZero => "NonZero",
+            Self::Compress { .. } => "Compress",
+            Self::ReverseSequence { .. } => "ReverseSequence",
             Self::Pad { .. } => "Pad",
             Self::Resize(_) => "Resize",
             Self::Reshape { .. } => "Reshape",

@@ -5,6 +5,7 @@ use crate::{
     ir::{
         DType, Graph, Node, Op, Patch, Shape, Tensor, ValueId, count,
         infer::{fact::Fact, facts},
+        op::Control,
     },
 };
 use std::{collections::HashMap, sync::Arc};
@@ -65,9 +66,15 @@ fn round(graph: &mut Graph, eval: &Eval) -> Result<usize> {
     Ok(edits)
 }
 
-/// Quantization must stay visible to whoever reads the graph.
+/// Quantization must stay visible to whoever reads the graph; what takes unknown time is left to those who run it.
 fn keeps(op: &Op) -> bool {
-    matches!(op, Op::QuantizeLinear { .. } | Op::DequantizeLinear { .. } | Op::DynamicQuantizeLinear)
+    matches!(
+        op,
+        Op::QuantizeLinear { .. }
+            | Op::DequantizeLinear { .. }
+            | Op::DynamicQuantizeLinear
+            | Op::Control(Control::Loop { .. } | Control::Scan { .. })
+    )
 }
 
 /// Whole numbers that inference knows already, mostly parts of shapes.

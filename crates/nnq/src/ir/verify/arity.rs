@@ -2,7 +2,10 @@
 use super::broken;
 use crate::{
     error::Result,
-    ir::{Node, Op},
+    ir::{
+        Node, Op,
+        op::{Cell, Control},
+    },
 };
 
 const ANY: usize = usize::MAX;
@@ -12,6 +15,14 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
     match op {
         Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => (2, 3, 1, 1),
         Op::MatMul | Op::Binary(_) => (2, 2, 1, 1),
+        Op::Recurrent(r) if matches!(r.cell, Cell::Lstm { .. }) => (3, 8, 0, 3),
+        Op::Recurrent(_) => (3, 6, 0, 2),
+        Op::Control(Control::Loop { .. }) => (0, ANY - 1, 0, ANY),
+        Op::Control(_) => (1, ANY, 0, ANY),
+        Op::CastLike { .. } => (2, 2, 1, 1),
+        Op::Attention(_) => (3, 7, 0, 4),
+        Op::RotaryEmbedding { .. } => (3, 4, 1, 1),
+        Op::RmsNormalization { .. } => (2, 2, 1, 1),
         Op::BatchNormalization { .. } => (5, 5, 1, 1),
         Op::InstanceNormalization { .. } | Op::GroupNormalization { .. } => (3, 3, 1, 1),
         Op::LayerNormalization { .. } => (2, 3, 1, 3),
@@ -20,6 +31,8 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
         | Op::Cast { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
+        | Op::Hardmax { .. }
+        | Op::NonZero
         | Op::ArgMax { .. }
         | Op::ArgMin { .. }
         | Op::AveragePool { .. }
@@ -35,14 +48,16 @@ fn arity(op: &Op) -> (usize, usize, usize, usize) {
         | Op::Shape { .. }
         | Op::Size
         | Op::ConstantOfShape { .. } => (1, 1, 1, 1),
-        Op::Variadic(_) | Op::Concat { .. } => (1, ANY, 1, 1),
+        Op::Variadic(_) | Op::Concat { .. } | Op::Einsum { .. } => (1, ANY, 1, 1),
         Op::Clip => (1, 3, 1, 1),
-        Op::Where | Op::Range | Op::OneHot { .. } | Op::ScatterElements { .. } => (3, 3, 1, 1),
+        Op::Where | Op::Range | Op::OneHot { .. } | Op::ScatterElements { .. } | Op::ScatterNd { .. } => (3, 3, 1, 1),
         Op::Reduce { .. } | Op::Squeeze | Op::Trilu { .. } => (1, 2, 1, 1),
         Op::CumSum { .. }
         | Op::Gather { .. }
         | Op::GatherElements { .. }
         | Op::GatherNd { .. }
+        | Op::Compress { .. }
+        | Op::ReverseSequence { .. }
         | Op::Reshape { .. }
         | Op::Unsqueeze
         | Op::Expand

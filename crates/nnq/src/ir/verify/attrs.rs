@@ -1,10 +1,10 @@
 //! Attributes that are wrong whatever the inputs are. What depends on shapes is checked by inference.
 use super::broken;
 use crate::{
-    error::Result,
+    error::{At, Result},
     ir::{
         Op,
-        op::{ConvAttrs, PoolAttrs, Unary},
+        op::{ConvAttrs, Gate, PoolAttrs, Unary},
     },
 };
 
@@ -106,6 +106,7 @@ pub(super) fn check(op: &Op) -> Result<()> {
         Op::Gemm { alpha, beta, .. } => finite(&[("alpha", *alpha), ("beta", *beta)]),
         Op::BatchNormalization { epsilon: e }
         | Op::InstanceNormalization { epsilon: e }
+        | Op::RmsNormalization { epsilon: e, .. }
         | Op::LayerNormalization { epsilon: e, .. } => epsilon(*e),
         Op::GroupNormalization { epsilon: e, groups } => {
             epsilon(*e)?;
@@ -116,6 +117,18 @@ pub(super) fn check(op: &Op) -> Result<()> {
             rule(*size > 0, || "a window of 0 channels".into())
         }
         Op::Unary(u) => unary(*u),
+        Op::Recurrent(r) => {
+            let want = r.cell.default_functions().len() * r.direction.count();
+            let have = r.functions.len();
+            rule(have == 0 || have == want, || format!("{have} functions, expected {want}"))?;
+            rule(r.clip.is_none_or(|c| c >= 0.0), || format!("clip is {:?}", r.clip))?;
+            r.functions.iter().try_for_each(|f| match *f {
+                Gate::Unary(u) => unary(u),
+                Gate::Affine { alpha, beta } | Gate::ScaledTanh { alpha, beta } => {
+                    finite(&[("alpha", alpha), ("beta", beta)])
+                }
+            })
+        }
         Op::MaxPool { window, .. } | Op::AveragePool { window, .. } => pool(window),
         Op::LpPool { window, p } => {
             pool(window)?;
@@ -129,6 +142,15 @@ pub(super) fn check(op: &Op) -> Result<()> {
         }
         Op::DepthToSpace { block, .. } | Op::SpaceToDepth { block } => rule(*block > 0, || "block size 0".into()),
         Op::ConstantOfShape { value } => rule(value.len() == 1, || format!("a fill value of {} elements", value.len())),
+        Op::Control(c) => {
+            c.graphs().into_iter().try_for_each(|(name, g)| super::verify(g).at(|| format!("in '{name}'")))
+        }
+        Op::Attention(t) => {
+            finite(&[("scale", t.scale.unwrap_or(1.0)), ("softcap", t.softcap)])?;
+            let float = t.precision.is_none_or(crate::ir::DType::is_float);
+            rule(float, || format!("softmax in {:?}", t.precision))
+        }
+        Op::RotaryEmbedding { size, .. } => rule(size % 2 == 0, || format!("pairs of {size} numbers")),
         Op::Shape { .. }
         | Op::Resize(_)
         | Op::MatMul
@@ -137,8 +159,11 @@ pub(super) fn check(op: &Op) -> Result<()> {
         | Op::Clip
         | Op::Where
         | Op::Cast { .. }
+        | Op::CastLike { .. }
         | Op::Softmax { .. }
         | Op::LogSoftmax { .. }
+        | Op::Hardmax { .. }
+        | Op::Einsum { .. }
         | Op::Reduce { .. }
         | Op::ArgMax { .. }
         | Op::ArgMin { .. }
@@ -153,6 +178,10 @@ pub(super) fn check(op: &Op) -> Result<()> {
         | Op::GatherElements { .. }
         | Op::GatherNd { .. }
         | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::NonZero
+        | Op::Compress { .. }
+        | Op::ReverseSequence { .. }
         | Op::Pad { .. }
         | Op::Reshape { .. }
         | Op::Flatten { .. }

@@ -15,7 +15,8 @@ use crate::{
     error::{Error, Result},
     ir::{Data, Tensor, op::Binary},
 };
-use number::{Number, Whole};
+pub(super) use number::Number;
+use number::Whole;
 use zip::Zip;
 
 pub(super) fn run(b: Binary, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {

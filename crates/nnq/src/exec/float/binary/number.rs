@@ -2,7 +2,7 @@
 use crate::ir::Element;
 
 /// What every numeric type can do.
-pub(super) trait Number: Element + PartialOrd {
+pub(in crate::exec::float) trait Number: Element + PartialOrd {
     /// Integers divide by zero only after it has been ruled out.
     const WHOLE: bool;
     fn add(self, b: Self) -> Self;

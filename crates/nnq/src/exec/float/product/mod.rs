@@ -11,8 +11,9 @@ mod tile;
 pub(super) use conv::{Sizes as ConvSizes, conv, run as conv_run};
 pub(super) use conv_transpose::conv_transpose;
 pub(super) use gemm::gemm;
-pub(super) use matmul::{Shapes as MatMulShapes, batched, matmul};
-pub(super) use tile::Real;
+pub(super) use matmul::{Shapes as MatMulShapes, batched, matmul, multiply};
+pub(super) use packed::Rows;
+pub(super) use tile::{Real, Strided};
 
 use super::{Inputs, args};
 use crate::{

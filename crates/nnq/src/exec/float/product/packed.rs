@@ -25,3 +25,48 @@ pub fn multiply<T: Real>(
     packed.run(&Place::matrix(m, k, n), x, &Epilogue::default(), out, ctx.tasks(m * k * n), &each);
     true
 }
+
+/// A matrix whose rows are multiplied with the rows of another: weights as recurrent layers have them.
+pub enum Rows<T> {
+    /// Binary32, for the kernels.
+    Kernel(PackedProduct),
+    /// As it stands.
+    Plain(Vec<T>),
+}
+
+impl<T: Real> Rows<T> {
+    /// `n` rows of `k` numbers.
+    pub fn pack(w: &[T], n: usize, k: usize) -> Self {
+        match T::singles(w) {
+            Some(w) => Self::Kernel(PackedProduct::pack(FloatIsa::best(), w, [n, 1, k], [k, 0, 1])),
+            None => Self::Plain(w.to_vec()),
+        }
+    }
+    /// `out[i, j] = start[j] + sum of x[i, ..] * row j`, for sizes `[m, k, n]`; each sum is one chain, in order.
+    pub fn run(&self, x: &[T], start: Option<&[T]>, out: &mut [T], [m, k, n]: [usize; 3], ctx: &Ctx) {
+        match self {
+            Self::Kernel(packed) if k > 0 => {
+                let (Some(x), Some(out)) = (T::singles(x), T::singles_mut(out)) else { return };
+                let epilogue = Epilogue { bias: start.and_then(T::singles), ..Epilogue::default() };
+                packed.run(&Place::matrix(m, k, n), x, &epilogue, out, ctx.tasks(m * k * n), &each);
+            }
+            Self::Kernel(_) => {
+                for row in out.chunks_mut(n.max(1)) {
+                    match start {
+                        Some(start) => row.copy_from_slice(start),
+                        None => row.fill(T::ZERO),
+                    }
+                }
+            }
+            Self::Plain(w) => {
+                for (i, row) in out.chunks_mut(n.max(1)).enumerate() {
+                    for (j, y) in row.iter_mut().enumerate() {
+                        let first = start.map_or(T::ZERO, |s| s[j]);
+                        let pairs = x[i * k..][..k].iter().zip(&w[j * k..][..k]);
+                        *y = pairs.fold(first, |sum, (&x, &w)| sum + x * w);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -39,6 +39,10 @@ pub trait Real:
     fn take(ctx: &Ctx, n: usize) -> Vec<Self>;
     /// Gives it back.
     fn give(ctx: &Ctx, v: Vec<Self>);
+    /// The numbers as binary32 when they are.
+    fn singles(x: &[Self]) -> Option<&[f32]>;
+    /// As [`Real::singles`], to change them.
+    fn singles_mut(x: &mut [Self]) -> Option<&mut [f32]>;
 }
 
 impl Real for f32 {
@@ -71,6 +75,12 @@ impl Real for f32 {
     fn give(ctx: &Ctx, v: Vec<Self>) {
         ctx.give(v);
     }
+    fn singles(x: &[Self]) -> Option<&[f32]> {
+        Some(x)
+    }
+    fn singles_mut(x: &mut [Self]) -> Option<&mut [f32]> {
+        Some(x)
+    }
 }
 
 impl Real for f64 {
@@ -101,6 +111,12 @@ impl Real for f64 {
         vec![0.0; n]
     }
     fn give(_: &Ctx, _: Vec<Self>) {}
+    fn singles(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+    fn singles_mut(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
 }
 
 /// The left matrix, repacked: panels of [`MR`] rows, within a panel `k` outermost; missing rows are zero.

@@ -11,6 +11,7 @@ pub(super) use clip::clip;
 use super::{
     Ctx, Inputs,
     args::{self, CHUNK},
+    product::Real,
     widest::widest,
 };
 use crate::{
@@ -72,6 +73,15 @@ pub(super) fn run_in_place(u: Unary, x: &mut [f32]) {
         apply(u, x);
     } else {
         x.par_chunks_mut(CHUNK).for_each(|x| apply(u, x));
+    }
+}
+
+/// Applies a function that [`is_real`] to numbers of either type, on this thread.
+pub(super) fn on_slice<T: Real>(u: Unary, x: &mut [T]) {
+    if let Some(x) = T::singles_mut(x) {
+        apply(u, x);
+    } else {
+        x.iter_mut().for_each(|x| *x = T::from_f64(wide::scalar(u, (*x).into())));
     }
 }
 

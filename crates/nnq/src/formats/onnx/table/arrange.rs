@@ -2,13 +2,24 @@
 use super::{Attrs, In, Old, Row, many, opt, plain, req, row, wrong};
 use crate::{
     error::{Error, Result},
-    ir::{Op, Tensor, op::PadMode},
+    ir::{
+        Op, Tensor,
+        op::{PadMode, Scatter},
+    },
 };
 use std::sync::Arc;
 
 const X: &[In] = &[req("X")];
 const INDEXED: &[In] = &[req("data"), req("indices")];
 const SCATTERED: &[In] = &[req("data"), req("indices"), req("updates")];
+
+const REDUCTIONS: &[(&str, Scatter)] = &[
+    ("none", Scatter::Replace),
+    ("add", Scatter::Add),
+    ("mul", Scatter::Mul),
+    ("max", Scatter::Max),
+    ("min", Scatter::Min),
+];
 
 const PAD: &[(&str, PadMode)] =
     &[("constant", PadMode::Constant), ("reflect", PadMode::Reflect), ("edge", PadMode::Edge), ("wrap", PadMode::Wrap)];
@@ -19,12 +30,26 @@ fn axis(op: &mut Op, a: &mut Attrs) -> Result<()> {
         Op::Gather { axis } | Op::GatherElements { axis } => a.int("axis", 0, axis),
         Op::Flatten { axis } => a.int("axis", 1, axis),
         Op::OneHot { axis } => a.int("axis", -1, axis),
-        Op::ScatterElements { axis } => {
+        Op::ScatterElements { axis, reduction } => {
             a.int("axis", 0, axis)?;
-            a.only_word("reduction", &["none"])
+            scatter(reduction, a)
+        }
+        Op::ScatterNd { reduction } => scatter(reduction, a),
+        Op::Compress { axis } => a.maybe_int("axis", axis),
+        Op::ReverseSequence { batch_axis, time_axis } => {
+            a.int("batch_axis", 1, batch_axis)?;
+            a.int("time_axis", 0, time_axis)
         }
         _ => wrong(op),
     }
+}
+
+fn scatter(reduction: &mut Scatter, a: &mut Attrs) -> Result<()> {
+    a.choice(("reduction", 16), Scatter::Replace, REDUCTIONS, reduction)?;
+    if matches!(reduction, Scatter::Max | Scatter::Min) {
+        a.needs(18, "scattering extremes");
+    }
+    Ok(())
 }
 
 fn gather_nd(op: &mut Op, a: &mut Attrs) -> Result<()> {
@@ -132,8 +157,18 @@ pub(super) const ROWS: &[Row] = &[
     row("Gather", 1, INDEXED, || Op::Gather { axis: 0 }, axis),
     row("GatherElements", 11, INDEXED, || Op::GatherElements { axis: 0 }, axis),
     row("GatherND", 11, INDEXED, || Op::GatherNd { batch_dims: 0 }, gather_nd),
-    row("Scatter", 9, SCATTERED, || Op::ScatterElements { axis: 0 }, axis).until(10),
-    row("ScatterElements", 11, SCATTERED, || Op::ScatterElements { axis: 0 }, axis),
+    row("Scatter", 9, SCATTERED, || Op::ScatterElements { axis: 0, reduction: Scatter::Replace }, axis).until(10),
+    row("ScatterElements", 11, SCATTERED, || Op::ScatterElements { axis: 0, reduction: Scatter::Replace }, axis),
+    row("ScatterND", 11, SCATTERED, || Op::ScatterNd { reduction: Scatter::Replace }, axis),
+    row("NonZero", 9, X, || Op::NonZero, plain),
+    row("Compress", 9, &[req("input"), req("condition")], || Op::Compress { axis: None }, axis),
+    row(
+        "ReverseSequence",
+        10,
+        &[req("input"), req("sequence_lens")],
+        || Op::ReverseSequence { batch_axis: 1, time_axis: 0 },
+        axis,
+    ),
     row(
         "Pad",
         2,

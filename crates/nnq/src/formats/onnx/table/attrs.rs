@@ -174,6 +174,50 @@ impl<'a> Attrs<'a> {
         }
         Ok(())
     }
+    /// A number that may be absent.
+    pub fn maybe_float(&mut self, key: impl Into<Key>, v: &mut Option<f32>) -> Result<()> {
+        let key = key.into();
+        if self.is_reading() {
+            *v = self.take(key.0).map(float).transpose().at(|| place(key.0))?;
+        } else if let Some(f) = *v {
+            self.put(key, &float_attr(f));
+        }
+        Ok(())
+    }
+    /// A list of numbers; empty when absent.
+    pub fn floats(&mut self, key: impl Into<Key>, v: &mut Vec<f32>) -> Result<()> {
+        let key = key.into();
+        if self.is_reading() {
+            let list = self.take(key.0).map(|a| floats(a).map(<[f32]>::to_vec)).transpose();
+            *v = list.at(|| place(key.0))?.unwrap_or_default();
+        } else if !v.is_empty() {
+            self.put(key, &floats_attr(v.clone()));
+        }
+        Ok(())
+    }
+    /// A list of words; empty when absent.
+    pub fn words(&mut self, key: impl Into<Key>, v: &mut Vec<String>) -> Result<()> {
+        let key = key.into();
+        if self.is_reading() {
+            *v = self.take(key.0).map(words).transpose().at(|| place(key.0))?.unwrap_or_default();
+        } else if !v.is_empty() {
+            let strings = v.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect();
+            self.put(key, &AttributeProto { kind: Some(kind::STRINGS), strings, ..AttributeProto::default() });
+        }
+        Ok(())
+    }
+    /// A text; without a default it must be there.
+    pub fn text(&mut self, key: impl Into<Key>, v: &mut String) -> Result<()> {
+        let key = key.into();
+        if self.is_reading() {
+            let a = self.take(key.0).ok_or_else(|| missing(key.0))?;
+            *v = string(a).at(|| place(key.0))?.to_owned();
+        } else {
+            let s = Some(Bytes::copy_from_slice(v.as_bytes()));
+            self.put(key, &AttributeProto { kind: Some(kind::STRING), s, ..AttributeProto::default() });
+        }
+        Ok(())
+    }
     /// A list of integers; empty when absent.
     pub fn ints(&mut self, key: impl Into<Key>, v: &mut Vec<i64>) -> Result<()> {
         let key = key.into();
@@ -336,6 +380,12 @@ pub(super) fn ints(a: &AttributeProto) -> Result<&[i64]> {
 /// The numbers of an attribute.
 pub(super) fn floats(a: &AttributeProto) -> Result<&[f32]> {
     expect(a, kind::FLOATS).map(|()| &*a.floats)
+}
+
+fn words(a: &AttributeProto) -> Result<Vec<String>> {
+    expect(a, kind::STRINGS)?;
+    let word = |s: &Bytes| std::str::from_utf8(s).map(str::to_owned);
+    a.strings.iter().map(word).collect::<Result<_, _>>().map_err(|_| Error::malformed("a word that is no text"))
 }
 
 fn string(a: &AttributeProto) -> Result<&str> {

@@ -87,20 +87,21 @@ fn cast(op: &mut Op, a: &mut Attrs) -> Result<()> {
 }
 
 fn cast_like(op: &mut Op, a: &mut Attrs) -> Result<()> {
-    let Op::Cast { to, saturate } = op else { return wrong(op) };
-    *to = a.dtype_of(1).ok_or_else(|| {
-        Error::unsupported("the element type of 'target_type' is not known when the file is read")
-            .cure("replace CastLike by Cast in the exporter")
-    })?;
-    a.inputs.truncate(1);
-    a.flag("saturate", true, saturate)?;
+    let Op::CastLike { saturate } = op else { return wrong(op) };
+    a.flag(("saturate", 19), true, saturate)?;
     a.ignore("round_mode");
+    if let Some(to) = a.dtype_of(1).filter(|_| a.is_reading()) {
+        *op = Op::Cast { to, saturate: *saturate };
+        a.inputs.truncate(1);
+    }
     Ok(())
 }
 
 /// Before opset 13 softmax runs over everything from `axis` on, afterwards over one axis.
 fn softmax(op: &mut Op, a: &mut Attrs) -> Result<()> {
-    let (Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat }) = op else { return wrong(op) };
+    let (Op::Softmax { axis, flat } | Op::LogSoftmax { axis, flat } | Op::Hardmax { axis, flat }) = op else {
+        return wrong(op);
+    };
     let old = a.opset < 13;
     let rank = a.rank(0).map(|r| r as i64);
     let last = |axis: i64| axis == -1 || rank.is_some_and(|r| axis == r - 1);
@@ -193,8 +194,9 @@ pub(super) const ROWS: &[Row] = &[
     row("Clip", 6, &[req("X"), opt("min").was(11, Old::Float), opt("max").was(11, Old::Float)], || Op::Clip, clip),
     row("Where", 9, &[req("condition"), req("X"), req("Y")], || Op::Where, plain),
     row("Cast", 6, X, || Op::Cast { to: DType::F32, saturate: true }, cast),
-    row("CastLike", 15, &[req("X"), req("target_type")], || Op::Cast { to: DType::F32, saturate: true }, cast_like),
+    row("CastLike", 15, &[req("X"), req("target_type")], || Op::CastLike { saturate: true }, cast_like),
     row("Softmax", 1, X, || Op::Softmax { axis: -1, flat: false }, softmax),
+    row("Hardmax", 1, X, || Op::Hardmax { axis: -1, flat: false }, softmax),
     row("LogSoftmax", 1, X, || Op::LogSoftmax { axis: -1, flat: false }, softmax),
 ];
 

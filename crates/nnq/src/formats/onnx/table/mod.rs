@@ -3,10 +3,12 @@
 //! A [`Row`] per ONNX operator says which inputs it has, since when, and which of them older opsets hold as attributes; and which
 //! attributes it has, by a function that both the reader and the writer call. [`name`] is the way back from an operator to its row.
 mod arrange;
+mod attention;
 mod attrs;
 mod elementwise;
 mod product;
 mod quantized;
+mod recurrent;
 mod reduce;
 mod resize;
 #[cfg(test)]
@@ -140,7 +142,17 @@ fn wrong(op: &Op) -> Result<()> {
 
 /// All rows.
 pub(super) fn rows() -> impl Iterator<Item = &'static Row> {
-    [product::ROWS, elementwise::ROWS, reduce::ROWS, arrange::ROWS, resize::ROWS, quantized::ROWS].into_iter().flatten()
+    let families = [
+        product::ROWS,
+        recurrent::ROWS,
+        attention::ROWS,
+        elementwise::ROWS,
+        reduce::ROWS,
+        arrange::ROWS,
+        resize::ROWS,
+        quantized::ROWS,
+    ];
+    families.into_iter().flatten()
 }
 
 /// The row of an ONNX operator name.
@@ -157,6 +169,18 @@ pub(super) fn name(op: &Op, opset: i64) -> &'static str {
         Op::ConvTranspose(_) => "ConvTranspose",
         Op::Gemm { .. } => "Gemm",
         Op::MatMul => "MatMul",
+        Op::Recurrent(_)
+        | Op::Attention(_)
+        | Op::RotaryEmbedding { .. }
+        | Op::Einsum { .. }
+        | Op::RmsNormalization { .. }
+        | Op::Hardmax { .. }
+        | Op::ScatterNd { .. }
+        | Op::NonZero
+        | Op::Compress { .. }
+        | Op::ReverseSequence { .. }
+        | Op::CastLike { .. }
+        | Op::Control(_) => op.name(),
         Op::BatchNormalization { .. } => "BatchNormalization",
         Op::InstanceNormalization { .. } => "InstanceNormalization",
         Op::GroupNormalization { .. } => "GroupNormalization",

@@ -113,7 +113,7 @@ fn norm(op: &mut Op, a: &mut Attrs) -> Result<()> {
             a.size("num_groups", None, groups)?;
             a.only("stash_type", &[1])
         }
-        Op::LayerNormalization { axis, epsilon } => {
+        Op::LayerNormalization { axis, epsilon } | Op::RmsNormalization { axis, epsilon } => {
             a.int("axis", -1, axis)?;
             a.float("epsilon", 1e-5, epsilon)?;
             a.only("stash_type", &[1])
@@ -180,5 +180,6 @@ pub(super) const ROWS: &[Row] = &[
         norm,
     )
     .outputs(1, 3),
+    row("RMSNormalization", 23, &[req("X"), req("scale")], || Op::RmsNormalization { axis: -1, epsilon: 1e-5 }, norm),
     row("LRN", 1, X, || Op::Lrn { alpha: 1e-4, beta: 0.75, bias: 1.0, size: 1 }, norm),
 ];

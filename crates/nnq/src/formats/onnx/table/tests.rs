@@ -8,8 +8,9 @@ use crate::{
     ir::{
         DType, Graph, Op, Tensor, ValueId,
         op::{
-            AspectPolicy, AutoPad, Binary, ConvAttrs, ConvTransposeAttrs, CoordMode, NearestMode, PadMode, PoolAttrs,
-            Reduction, ResizeAttrs, ResizeMode, Unary,
+            AspectPolicy, AttentionAttrs, AutoPad, Binary, Cell, ConvAttrs, ConvTransposeAttrs, CoordMode, Direction,
+            Gate, NearestMode, PadMode, PoolAttrs, RecurrentAttrs, Reduction, ResizeAttrs, ResizeMode, Scatter, Scores,
+            Unary,
         },
     },
 };
@@ -107,7 +108,48 @@ fn samples() -> Vec<Op> {
         Op::Gather { axis: 2 },
         Op::GatherElements { axis: -1 },
         Op::GatherNd { batch_dims: 1 },
-        Op::ScatterElements { axis: 1 },
+        Op::ScatterElements { axis: 1, reduction: Scatter::Replace },
+        Op::ScatterElements { axis: 1, reduction: Scatter::Add },
+        Op::ScatterNd { reduction: Scatter::Min },
+        Op::Compress { axis: Some(-1) },
+        Op::ReverseSequence { batch_axis: 0, time_axis: 1 },
+        Op::Hardmax { axis: 1, flat: false },
+        Op::Hardmax { axis: 1, flat: true },
+        Op::RmsNormalization { axis: 1, epsilon: 1e-3 },
+        Op::Einsum { equation: "...ij,...jk->...ik".into() },
+        Op::RotaryEmbedding { interleaved: true, heads: 3, size: 8 },
+        Op::Attention(AttentionAttrs {
+            causal: true,
+            q_heads: 4,
+            kv_heads: 2,
+            scale: Some(0.25),
+            softcap: 2.0,
+            precision: Some(DType::F64),
+            scores: Scores::Weights,
+            left: Some(3),
+            right: Some(0),
+        }),
+        Op::Attention(AttentionAttrs { scale: Some(0.5), ..AttentionAttrs::default() }),
+        Op::Recurrent(RecurrentAttrs {
+            direction: Direction::Reverse,
+            hidden: 5,
+            functions: vec![Gate::ScaledTanh { alpha: 2.0, beta: 0.5 }],
+            clip: Some(3.0),
+            ..RecurrentAttrs::new(Cell::Rnn)
+        }),
+        Op::Recurrent(RecurrentAttrs {
+            direction: Direction::Bidirectional,
+            hidden: 5,
+            functions: vec![
+                Gate::Unary(Unary::HardSigmoid { alpha: 0.1, beta: 0.25 }),
+                Gate::Unary(Unary::Softsign),
+                Gate::Affine { alpha: 2.0, beta: 0.5 },
+                Gate::Unary(Unary::LeakyRelu { alpha: 0.2 }),
+            ],
+            batch_first: true,
+            ..RecurrentAttrs::new(Cell::Gru { linear_before_reset: true })
+        }),
+        Op::Recurrent(RecurrentAttrs { hidden: 5, ..RecurrentAttrs::new(Cell::Lstm { input_forget: true }) }),
         Op::Pad { mode: PadMode::Reflect },
         Op::Pad { mode: PadMode::Edge },
         Op::Pad { mode: PadMode::Wrap },
@@ -204,8 +246,7 @@ fn every_row_names_itself() {
         assert!(seen.insert(row.name), "two rows are called {}", row.name);
         assert!(std::ptr::eq(find(row.name).expect("indexed"), row));
         let back = (row.since.max(OLDEST)..=row.until.min(NEWEST)).any(|n| name(&(row.make)(), n) == row.name);
-        // CastLike is read as a Cast and never written.
-        assert!(back || row.name == "CastLike", "{} is not written at any opset", row.name);
+        assert!(back, "{} is not written at any opset", row.name);
     }
 }
 
@@ -213,7 +254,8 @@ fn every_row_names_itself() {
 fn every_row_survives_the_file_at_every_opset() {
     let dump = std::env::var_os("NNQ_ONNX_DUMP").map(std::path::PathBuf::from);
     let mut written = std::collections::HashSet::new();
-    let ops: Vec<Op> = rows().map(|r| (r.make)()).chain(samples()).collect();
+    // CastLike is read as a Cast where the type is known, as it is here.
+    let ops: Vec<Op> = rows().filter(|r| r.name != "CastLike").map(|r| (r.make)()).chain(samples()).collect();
     for (k, op) in ops.iter().enumerate() {
         if matches!(op, Op::MaxPool { window, .. } | Op::AveragePool { window, .. } | Op::LpPool { window, .. } if window.kernel.is_empty())
         {

@@ -327,17 +327,61 @@ fn subgraphs_functions_and_sparse_tensors() {
     let a = AttributeProto {
         name: Some("then_branch".into()),
         kind: Some(attribute::GRAPH),
-        g: Some(Present {}),
+        g: Some(GraphProto::default().into()),
         ..AttributeProto::default()
     };
+    graph(&mut m).node[0] = NodeProto { attribute: vec![a.clone()], ..node("Relu", &["X"], &["Y"]) };
+    assert_eq!(refused(&m, &["node 'the_Relu' (Relu)", "graph", "then_branch"]), ErrorKind::Unsupported);
     graph(&mut m).node[0] = NodeProto { attribute: vec![a], ..node("If", &["X"], &["Y"]) };
-    assert_eq!(refused(&m, &["node 'the_If' (If)", "subgraph", "then_branch"]), ErrorKind::Unsupported);
+    assert_eq!(refused(&m, &["node 'the_If' (If)", "'else_branch' is missing"]), ErrorKind::Malformed);
     let mut m = base();
     m.functions.push(crate::formats::onnx::proto::FunctionProto { name: Some("f".into()) });
     refused(&m, &["local function 'f'"]);
     let mut m = base();
     graph(&mut m).sparse_initializer.push(SparseTensorProto { values: Some(floats(&[1], &[1.0])) });
     refused(&m, &["sparse"]);
+}
+
+/// `Y = If(X) { f } else { f }` with `f` a graph of one node.
+fn branches(inner: NodeProto) -> ModelProto {
+    let mut m = base();
+    let output = graph(&mut m).output[0].clone();
+    let of = |name: &str| AttributeProto {
+        name: Some(name.into()),
+        kind: Some(attribute::GRAPH),
+        g: Some(Box::new(GraphProto {
+            name: Some("inside".into()),
+            node: vec![inner.clone()],
+            output: vec![ValueInfoProto { name: Some("inside".into()), ..output.clone() }],
+            ..GraphProto::default()
+        })),
+        ..AttributeProto::default()
+    };
+    let attribute = vec![of("then_branch"), of("else_branch")];
+    graph(&mut m).node[0] = NodeProto { attribute, ..node("If", &["X"], &["Y"]) };
+    m
+}
+
+#[test]
+fn graphs_within_nodes() {
+    let inner = |input: &str| node("Relu", &[input], &["inside"]);
+    let g = read_vec(branches(inner("X")).encode_to_vec()).expect("sound");
+    let (_, n) = g.nodes().next().expect("a node");
+    // The condition, and what the branches read.
+    assert_eq!(n.inputs.len(), 2);
+    assert_eq!(
+        describe(&read_vec(to_bytes(&g, &WriteOptions::default()).expect("writable")).expect("sound")),
+        describe(&g)
+    );
+    refused(&branches(inner("nowhere")), &["node 'the_If' (If)", "'nowhere', which nothing produces"]);
+    refused(&branches(node("Relu", &["inside"], &["inside"])), &["in 'then_branch'", "cycle"]);
+    refused(&branches(node("Magic", &["X"], &["inside"])), &["in 'then_branch'", "node 'the_Magic' (Magic)"]);
+    let mut deep = inner("X");
+    for _ in 0..8 {
+        let mut m = branches(deep);
+        deep = NodeProto { output: vec!["inside".into()], ..graph(&mut m).node[0].clone() };
+    }
+    assert_eq!(refused(&branches(deep), &["control flow within control flow"]), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -34,6 +34,12 @@ pub(super) fn describe(g: &Graph) -> String {
     values.sort();
     out.extend(values);
     for (_, n) in g.nodes() {
+        if let Op::Control(c) = &n.op {
+            let inner: Vec<String> = c.graphs().iter().map(|(name, g)| format!("{name}: {}", describe(g))).collect();
+            let (inputs, outputs) = (list(&n.inputs), list(&n.outputs));
+            let _ = writeln!(out, "{}: {} ({inputs}) -> ({outputs})\n{}", n.name, n.op.name(), inner.concat());
+            continue;
+        }
         let _ = writeln!(out, "{}: {:?} ({}) -> ({})", n.name, n.op, list(&n.inputs), list(&n.outputs));
     }
     let some = |v: &[ValueId]| v.iter().map(|&v| Some(v)).collect::<Vec<_>>();

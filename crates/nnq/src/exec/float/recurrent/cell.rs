@@ -1,0 +1,183 @@
+//! One step of a recurrent layer.
+use super::super::{
+    Ctx,
+    product::{Real, Rows},
+    unary,
+};
+use crate::ir::op::{Cell, Gate, Unary};
+
+/// Gates whose products with the state are taken at once: those of a GRU's candidate state may have to wait for the others.
+pub fn parts(cell: Cell) -> &'static [usize] {
+    match cell {
+        Cell::Rnn => &[1],
+        Cell::Gru { linear_before_reset: true } => &[3],
+        Cell::Gru { linear_before_reset: false } => &[2, 1],
+        Cell::Lstm { .. } => &[4],
+    }
+}
+
+/// Where the sums over the input start, and where those over the state do. The two biases are added up front, except where the reset
+/// gate is between them.
+pub fn bias<T: Real>(cell: Cell, bias: Option<&[T]>, rows: usize, hidden: usize) -> (Option<Vec<T>>, Option<Vec<T>>) {
+    let Some((w, r)) = bias.map(|b| b.split_at(rows)) else { return (None, None) };
+    let mut sum: Vec<T> = w.iter().zip(r).map(|(&w, &r)| w + r).collect();
+    if cell != (Cell::Gru { linear_before_reset: true }) {
+        return (Some(sum), None);
+    }
+    sum[2 * hidden..].copy_from_slice(&w[2 * hidden..]);
+    let mut state = vec![T::ZERO; rows];
+    state[2 * hidden..].copy_from_slice(&r[2 * hidden..]);
+    (Some(sum), Some(state))
+}
+
+/// One direction of a layer.
+pub struct Layer<'a, T> {
+    pub cell: Cell,
+    pub functions: &'a [Gate],
+    pub clip: Option<T>,
+    /// By [`parts`].
+    pub weights: &'a [Rows<T>],
+    pub bias: Option<&'a [T]>,
+    /// Of input, output and forget gate.
+    pub peepholes: Option<&'a [T]>,
+    pub hidden: usize,
+    pub rows: usize,
+    /// Room for the products with the state, a row for each sample, and for another state.
+    pub sums: Vec<T>,
+    pub gated: Vec<T>,
+    pub ctx: &'a Ctx,
+}
+
+impl<T: Real> Layer<'_, T> {
+    /// `f(clamp(x))`.
+    fn apply(&self, function: usize, x: &mut [T]) {
+        if let Some(clip) = self.clip {
+            let low = T::ZERO - clip;
+            for x in x.iter_mut() {
+                *x = if *x < low { low } else { *x };
+                *x = if *x > clip { clip } else { *x };
+            }
+        }
+        match self.functions[function] {
+            Gate::Unary(u) => unary::on_slice(u, x),
+            Gate::Affine { alpha, beta } => {
+                let (alpha, beta) = (T::from_f32(alpha), T::from_f32(beta));
+                x.iter_mut().for_each(|x| *x = alpha * *x + beta);
+            }
+            Gate::ScaledTanh { alpha, beta } => {
+                let (alpha, beta) = (T::from_f32(alpha), T::from_f32(beta));
+                x.iter_mut().for_each(|x| *x = beta * *x);
+                unary::on_slice(Unary::Tanh, x);
+                x.iter_mut().for_each(|x| *x = alpha * *x);
+            }
+        }
+    }
+
+    /// One step. `input` has a sample's sums over its input, or nothing when the sample has ended and keeps its state.
+    pub fn step<'x>(&mut self, input: &dyn Fn(usize) -> Option<&'x [T]>, h: &mut [T], c: &mut [T])
+    where
+        T: 'x,
+    {
+        let (hidden, rows, batch) = (self.hidden, self.rows, h.len() / self.hidden);
+        let mut sums = std::mem::take(&mut self.sums);
+        let first = parts(self.cell)[0] * hidden;
+        self.weights[0].run(h, self.bias, &mut sums[..batch * first], [batch, hidden, first], self.ctx);
+        let mut gated = std::mem::take(&mut self.gated);
+        for (b, (h, c)) in h.chunks_exact_mut(hidden).zip(c.chunks_exact_mut(hidden)).enumerate() {
+            let Some(input) = input(b) else { continue };
+            let sums = &mut sums[b * first..][..first];
+            match self.cell {
+                Cell::Rnn => {
+                    add(sums, input);
+                    self.apply(0, sums);
+                    h.copy_from_slice(sums);
+                }
+                Cell::Lstm { input_forget } => {
+                    add(sums, input);
+                    self.lstm(input_forget, sums, &mut gated[b * hidden..][..hidden], h, c);
+                }
+                Cell::Gru { linear_before_reset } => {
+                    let (zr, n) = sums.split_at_mut(2 * hidden);
+                    add(zr, &input[..2 * hidden]);
+                    self.apply(0, zr);
+                    let (z, r) = zr.split_at(hidden);
+                    if linear_before_reset {
+                        for ((n, &r), &x) in n.iter_mut().zip(r).zip(&input[2 * hidden..]) {
+                            *n = x + r * *n;
+                        }
+                        self.apply(1, n);
+                        mix(h, z, n);
+                    } else {
+                        let gated = &mut gated[b * hidden..][..hidden];
+                        for ((g, &r), &h) in gated.iter_mut().zip(r).zip(h.iter()) {
+                            *g = r * h;
+                        }
+                    }
+                }
+            }
+        }
+        if self.cell == (Cell::Gru { linear_before_reset: false }) {
+            let (zr, n) = sums.split_at_mut(batch * 2 * hidden);
+            self.weights[1].run(&gated, None, n, [batch, hidden, hidden], self.ctx);
+            for (b, (h, n)) in h.chunks_exact_mut(hidden).zip(n.chunks_exact_mut(hidden)).enumerate() {
+                let Some(input) = input(b) else { continue };
+                add(n, &input[2 * hidden..]);
+                self.apply(1, n);
+                mix(h, &zr[b * 2 * hidden..][..hidden], n);
+            }
+        }
+        debug_assert_eq!(sums.len(), batch * rows);
+        (self.sums, self.gated) = (sums, gated);
+    }
+
+    /// `sums` are those of the gates `i o f n`; `room` is as large as a state.
+    fn lstm(&self, input_forget: bool, sums: &mut [T], room: &mut [T], h: &mut [T], c: &mut [T]) {
+        let hidden = self.hidden;
+        let (gates, n) = sums.split_at_mut(3 * hidden);
+        let peep = |gate: &mut [T], i: usize, c: &[T]| {
+            if let Some(p) = self.peepholes {
+                for ((g, &p), &c) in gate.iter_mut().zip(&p[i * hidden..]).zip(c) {
+                    *g = *g + p * c;
+                }
+            }
+        };
+        peep(&mut gates[..hidden], 0, c);
+        peep(&mut gates[2 * hidden..], 2, c);
+        if self.peepholes.is_none() {
+            self.apply(0, gates);
+        } else {
+            // The output gate looks at the state that is yet to come.
+            self.apply(0, &mut gates[..hidden]);
+            self.apply(0, &mut gates[2 * hidden..]);
+        }
+        self.apply(1, n);
+        let (io, f) = gates.split_at_mut(2 * hidden);
+        let (i, o) = io.split_at_mut(hidden);
+        if input_forget {
+            f.iter_mut().zip(i.iter()).for_each(|(f, &i)| *f = T::from_f32(1.0) - i);
+        }
+        for (((c, &f), &i), &n) in c.iter_mut().zip(f.iter()).zip(i.iter()).zip(n.iter()) {
+            *c = f * *c + i * n;
+        }
+        if self.peepholes.is_some() {
+            peep(o, 1, c);
+            self.apply(0, o);
+        }
+        room.copy_from_slice(c);
+        self.apply(2, room);
+        for ((h, &o), &x) in h.iter_mut().zip(o.iter()).zip(room.iter()) {
+            *h = o * x;
+        }
+    }
+}
+
+fn add<T: Real>(to: &mut [T], x: &[T]) {
+    to.iter_mut().zip(x).for_each(|(to, &x)| *to = *to + x);
+}
+
+/// `h = (1 - z) * n + z * h`.
+fn mix<T: Real>(h: &mut [T], z: &[T], n: &[T]) {
+    for ((h, &z), &n) in h.iter_mut().zip(z).zip(n) {
+        *h = (T::from_f32(1.0) - z) * n + z * *h;
+    }
+}

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Writes the language models of the data folder as ONNX files.
+
+usage: text_models.py MODELS OUT            (needs numpy, onnx and h5py)
+
+MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories260K.bin (llama2.c, format 0). OUT gets
+- textgenrnn.onnx       characters [N, T] -> probabilities of the next one [N, 465]: two LSTM layers, attention over time
+- stories260K.onnx      tokens [N, T] -> logits [N, T, 512]: the operators of opset 23 (RMSNormalization, RotaryEmbedding, Attention)
+- stories260K_17.onnx   the same from the operators of opset 17, as tracing exporters write it
+"""
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+class Net:
+    """A graph in the making: nodes by their outputs' names."""
+
+    def __init__(self):
+        self.nodes, self.constants, self.n = [], [], 0
+
+    def const(self, value, dtype=np.float32):
+        self.n += 1
+        self.constants.append(numpy_helper.from_array(np.array(value, dtype, order="C"), f"c{self.n}"))
+        return f"c{self.n}"
+
+    def ints(self, *value):
+        return self.const(value, np.int64)
+
+    def op(self, kind, *inputs, outputs=1, **attributes):
+        self.n += 1
+        names = [f"{kind.lower()}{self.n}" + (f"_{i}" if i else "") for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, inputs, names, f"{kind}_{self.n}", **attributes))
+        return names[0] if outputs == 1 else names
+
+    def save(self, path, result, shape, opset):
+        self.nodes.append(helper.make_node("Identity", [result], ["output"], "output"))
+        ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", "T"])
+        out = helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)
+        graph = helper.make_graph(self.nodes, path.stem, [ids], [out], self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 11)
+        onnx.checker.check_model(model)
+        onnx.save(model, path)
+
+
+def textgenrnn(source, path):
+    import h5py
+
+    f = h5py.File(source)
+    net = Net()
+    x = net.op("Gather", net.const(f["embedding/embedding/embeddings:0"]), "ids")
+    x = net.op("Transpose", x, perm=[1, 0, 2])
+    parts = [x]
+    for layer in ("rnn_1", "rnn_2"):
+        w, r, b = (np.asarray(f[f"{layer}/{layer}/{n}:0"]) for n in ("kernel", "recurrent_kernel", "bias"))
+        hidden = r.shape[0]
+        # Written by cuDNN: each gate's matrix lies transposed in its own memory. Gates i f c o, as ONNX has them: i o f c.
+        cudnn = lambda m: [g.ravel().reshape(hidden, -1) for g in np.split(m, 4, axis=1)]
+        order = lambda g: np.concatenate([g[0], g[3], g[1], g[2]])[None]
+        bias = [order(np.split(half, 4)) for half in np.split(b, 2)]
+        y = net.op(
+            "LSTM", parts[-1], net.const(order(cudnn(w))), net.const(order(cudnn(r))), net.const(np.concatenate(bias, axis=1)),
+            hidden_size=hidden,
+        )
+        parts.append(net.op("Squeeze", y, net.ints(1)))
+    x = net.op("Concat", *parts, axis=2)
+    weights = net.op("Softmax", net.op("MatMul", x, net.const(f["attention/attention/attention_W:0"])), axis=0)
+    x = net.op("ReduceSum", net.op("Mul", x, weights), net.ints(0), keepdims=0)
+    x = net.op("Gemm", x, net.const(f["output/output/kernel:0"]), net.const(f["output/output/bias:0"]))
+    net.save(path, net.op("Softmax", x), ["N", 465], 17)
+
+
+class Llama:
+    """Weights of a llama2.c checkpoint of format 0."""
+
+    def __init__(self, source):
+        data = source.read_bytes()
+        self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab, self.length = np.frombuffer(data, np.int32, 7)
+        assert self.vocab > 0, "the classifier is the embedding"
+        self.rest = np.frombuffer(data, np.float32, offset=28)
+        d, h, l, kv = self.dim, self.hidden, self.layers, self.kv_heads * self.dim // self.heads
+        for name, shape in (
+            ("embedding", (self.vocab, d)), ("rms_att", (l, d)), ("wq", (l, d, d)), ("wk", (l, kv, d)), ("wv", (l, kv, d)), ("wo", (l, d, d)),
+            ("rms_ffn", (l, d)), ("w1", (l, h, d)), ("w2", (l, d, h)), ("w3", (l, h, d)), ("rms", (d,)),
+            ("cos", (self.length, d // self.heads // 2)), ("sin", (self.length, d // self.heads // 2)),
+        ):  # fmt: skip
+            n = int(np.prod(shape))
+            setattr(self, name, self.rest[:n].reshape(shape))
+            self.rest = self.rest[n:]
+
+
+def stories(source, path, opset):
+    m, net = Llama(source), Net()
+    size = int(m.dim // m.heads)
+    epsilon = 1e-5
+    new = opset >= 23
+    time = net.op("Gather", net.op("Shape", "ids"), net.const(1, np.int64), axis=0)
+    positions = net.op("Range", net.const(0, np.int64), time, net.const(1, np.int64))
+    if new:
+        positions = net.op("Expand", positions, net.op("Shape", "ids"))
+        cos, sin = net.const(m.cos), net.const(m.sin)
+    else:
+        # [T, 1, size / 2, 1], to turn [N, T, heads, size / 2, 2]
+        cos, sin = (net.op("Gather", net.const(c[:, None, :, None]), positions) for c in (m.cos, m.sin))
+        square = net.op("Concat", *[net.op("Unsqueeze", time, net.ints(0))] * 2, axis=0)
+        ones = net.op("ConstantOfShape", square, value=helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]))
+        low = net.op("Mul", net.op("Trilu", ones, net.const(1, np.int64), upper=1), net.const(-1e9))
+
+    def norm(x, scale):
+        if new:
+            return net.op("RMSNormalization", x, net.const(scale), epsilon=epsilon)
+        mean = net.op("ReduceMean", net.op("Pow", x, net.const(2.0)), axes=[-1])
+        root = net.op("Sqrt", net.op("Add", mean, net.const(epsilon)))
+        return net.op("Mul", net.op("Div", x, root), net.const(scale))
+
+    def turn(x, heads):
+        if new:
+            return net.op("RotaryEmbedding", x, cos, sin, positions, interleaved=1, num_heads=int(heads))
+        x = net.op("Reshape", x, net.ints(0, 0, heads, size // 2, 2))
+        a, b = net.op("Split", x, net.ints(1, 1), outputs=2, axis=4)
+        real = net.op("Sub", net.op("Mul", a, cos), net.op("Mul", b, sin))
+        imaginary = net.op("Add", net.op("Mul", a, sin), net.op("Mul", b, cos))
+        return net.op("Reshape", net.op("Concat", real, imaginary, axis=4), net.ints(0, 0, heads, size))
+
+    def attend(q, k, v):
+        if new:
+            return net.op("Attention", q, k, v, is_causal=1, q_num_heads=int(m.heads), kv_num_heads=int(m.kv_heads))
+        v = net.op("Reshape", v, net.ints(0, 0, m.kv_heads, size))
+        groups = m.heads // m.kv_heads
+
+        def spread(x):
+            x = net.op("Unsqueeze", x, net.ints(3))
+            x = net.op("Tile", x, net.ints(1, 1, 1, groups, 1))
+            return net.op("Reshape", x, net.ints(0, 0, m.heads, size))
+
+        q = net.op("Transpose", q, perm=[0, 2, 1, 3])
+        k = net.op("Transpose", spread(k), perm=[0, 2, 3, 1])
+        v = net.op("Transpose", spread(v), perm=[0, 2, 1, 3])
+        scores = net.op("Div", net.op("MatMul", q, k), net.const(np.sqrt(size)))
+        y = net.op("MatMul", net.op("Softmax", net.op("Add", scores, low), axis=-1), v)
+        return net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.ints(0, 0, m.dim))
+
+    linear = lambda x, w: net.op("MatMul", x, net.const(w.T))
+    x = net.op("Gather", net.const(m.embedding), "ids")
+    for l in range(m.layers):
+        y = norm(x, m.rms_att[l])
+        q, k, v = linear(y, m.wq[l]), linear(y, m.wk[l]), linear(y, m.wv[l])
+        x = net.op("Add", x, linear(attend(turn(q, m.heads), turn(k, m.kv_heads), v), m.wo[l]))
+        y = norm(x, m.rms_ffn[l])
+        gate = linear(y, m.w1[l])
+        gate = net.op("Mul", gate, net.op("Sigmoid", gate))
+        x = net.op("Add", x, linear(net.op("Mul", gate, linear(y, m.w3[l])), m.w2[l]))
+    net.save(path, linear(norm(x, m.rms), m.embedding), ["N", "T", int(m.vocab)], opset)
+
+
+def main():
+    source, out = Path(sys.argv[1]), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    textgenrnn(source / "textgenrnn/hacker_news.hdf5", out / "textgenrnn.onnx")
+    stories(source / "stories260K/stories260K.bin", out / "stories260K.onnx", 23)
+    stories(source / "stories260K/stories260K.bin", out / "stories260K_17.onnx", 17)
+
+
+main()
