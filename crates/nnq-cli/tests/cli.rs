@@ -3,7 +3,17 @@ use serde_json::Value;
 use std::process::{Command, Output};
 
 const COMMANDS: &[&str] = &[
-    "demo", "inspect", "calibrate", "quantize", "analyze", "eval", "compile", "run", "bench", "zoo", "explain",
+    "demo",
+    "inspect",
+    "calibrate",
+    "quantize",
+    "analyze",
+    "eval",
+    "compile",
+    "run",
+    "bench",
+    "zoo",
+    "explain",
     #[cfg(feature = "train")]
     "train",
     #[cfg(feature = "train")]
@@ -38,7 +48,7 @@ fn every_help_has_an_example_that_parses() {
         let help = text(&output.stdout);
         let examples: Vec<&str> = help.lines().filter_map(|l| l.strip_prefix("  nnq ")).collect();
         assert!(!examples.is_empty(), "{command} has no example:\n{help}");
-        for example in examples.iter().filter(|_| command != "demo") {
+        for example in examples.iter().filter(|_| *command != "demo") {
             // In an empty folder the files are missing, which is a failure (1) and not wrong usage (2).
             let args: Vec<&str> = example.split(' ').collect();
             let output = Command::new(env!("CARGO_BIN_EXE_nnq")).args(&args).current_dir(&folder).output().unwrap();

@@ -55,6 +55,8 @@ pub struct Steps {
     pub warm_up: u64,
     /// What the rate of scales is multiplied with.
     pub scale_rate: f64,
+    /// The largest norm of all gradients together.
+    pub clip: Option<f64>,
 }
 
 /// Tensors in burn's form.
@@ -83,8 +85,11 @@ impl Optimizer {
     /// For `total` steps.
     ///
     /// # Errors
-    /// When the learning rate is not positive, or above 1.
+    /// When the learning rate is not positive, or above 1; when the largest norm is not positive.
     pub fn new(steps: Steps, total: u64) -> Result<Self> {
+        if steps.clip.is_some_and(|most| !(most > 0.0)) {
+            return Err(Error::usage("gradients of a norm that is not positive").cure("use a --clip-norm above 0"));
+        }
         let of = |decay: f64| match steps.method {
             Method::Sgd { momentum } => {
                 let momentum = (momentum > 0.0)
@@ -176,6 +181,29 @@ impl Optimizer {
         }
         Ok(self)
     }
+}
+
+/// Makes all gradients together shorter where their norm is above `most` (Pascanu et al., arXiv:1211.5063, algorithm 1), and answers the norm that they
+/// had. burn's own clipping looks at each tensor alone, which turns the step away from the gradient; and its sum has no fixed order.
+///
+/// # Errors
+/// When a gradient is no number.
+pub fn clip<B: Kernels>(gradients: &mut [Option<FloatTensor<B>>], most: Option<f64>) -> Result<f64> {
+    let mut square = 0.0f64;
+    for gradient in gradients.iter().flatten() {
+        square += backend::numbers::<B>(gradient.clone())?.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    }
+    let norm = square.sqrt();
+    if !norm.is_finite() {
+        return Err(Error::value(format!("the norm of the gradients is {norm}"))
+            .cure("train with a smaller learning rate, or a longer --warm-up"));
+    }
+    if let Some(most) = most.filter(|most| norm > *most) {
+        for gradient in gradients.iter_mut().flatten() {
+            *gradient = B::float_mul_scalar(gradient.clone(), Scalar::Float(most / norm));
+        }
+    }
+    Ok(norm)
 }
 
 /// Scales stay positive: one step halves them at most.

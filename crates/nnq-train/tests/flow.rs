@@ -1,4 +1,5 @@
 //! Training from file to file, on the demo's network and pictures.
+use super::{output, pictures};
 use burn::backend::Flex;
 use nnq::{
     ErrorKind,
@@ -14,14 +15,14 @@ use nnq_train::{
     Event, Outcome,
     augment::Augment,
     backend::{self, Device},
-    job::{self, Job, Place, Settings, Source},
+    job::{self, Job, Settings, Source},
     loss::Distill,
+    low::Low,
     net::Forward,
     optimizer::{Method, Schedule, Steps},
     params::Parameters,
-    qat::{Quantizing, Rules},
+    qat::{BitsSchedule, Quantizing, Rules},
 };
-use super::pictures;
 use std::{
     path::Path,
     sync::{
@@ -44,6 +45,7 @@ fn settings(epochs: u64) -> Settings {
         schedule: Schedule::Cosine,
         warm_up: 2,
         scale_rate: 1.0,
+        clip: None,
     };
     Settings {
         epochs,
@@ -53,6 +55,8 @@ fn settings(epochs: u64) -> Settings {
         augment: "crop:2".parse::<Augment>().unwrap(),
         smoothing: 0.0,
         rules: Rules::default(),
+        bits: BitsSchedule::default(),
+        low: Low::default(),
         distill: None,
     }
 }
@@ -63,18 +67,12 @@ fn job(dir: &Path, out: &str, recipe: Option<Recipe>, settings: Settings) -> Job
     Job {
         source: Source::File(model),
         train: pictures(Stream::Train, 96),
-        eval: None,
         recipe,
         settings,
         eval_every: 0,
         checkpoint: None,
         log: None,
-        format: Format::Qdq,
-        pack: Pack::default(),
-        out: dir.join(out),
-        threads: 2,
-        place: Place::Cpu,
-        cancel: None,
+        output: output(dir.join(out)),
     }
 }
 
@@ -103,8 +101,15 @@ fn the_forward_pass_is_the_integer_engine() {
         let parameters = Parameters::<Flex>::new(&graph, &plan, &device).unwrap();
         let x = backend::tensor::<Flex>(input.to_f32s(), &shape, &device);
         let leaves = parameters.leaves();
-        let forward =
-            Forward { graph: &graph, plan: &plan, parameters: &parameters, live: false, soft: None, device: &device };
+        let forward = Forward {
+            graph: &graph,
+            plan: &plan,
+            parameters: &parameters,
+            live: false,
+            gradients: None,
+            soft: None,
+            device: &device,
+        };
         let ours = backend::numbers::<Flex>(forward.run(x, &leaves).unwrap().output.into_primitive()).unwrap();
         let quantized = Arc::new(quantizing.finish::<Flex>(&parameters).unwrap().graph);
         let options = engine::Options { kind: Kind::Int, profile: Profile::Onnx, threads: 1 };
@@ -133,7 +138,7 @@ fn training_of_no_consequence_gives_the_file_of_nnq_quantize() {
     let quantized = quantize::annotate(&float, &stats, &recipe).unwrap();
     let plain = dir.path().join("plain.onnx");
     quantize::export(&quantized.graph, Format::Qdq, Pack::default(), &plain).unwrap();
-    assert!(std::fs::read(&job.out).unwrap() == std::fs::read(plain).unwrap());
+    assert!(std::fs::read(&job.output.file).unwrap() == std::fs::read(plain).unwrap());
 }
 
 /// At few bits, a little training wins back much of what rounding lost.
@@ -147,16 +152,17 @@ fn training_repairs_few_bits() {
     let mut few = recipe(3, 3);
     few.activation.range = nnq::quant::range::RangeMethod::Mse { p: 2.0 };
     few.weight.range = nnq::quant::weights::WeightRange::Mse { p: 2.0 };
-    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w3.onnx", Some(few), settings) };
+    let mut job = job(dir.path(), "w3.onnx", Some(few), settings);
+    job.output.eval = Some(test.clone());
     job.train = pictures(Stream::Train, 512);
     let outcome = run(&job).unwrap();
-    let after = outcome.after.unwrap().top1;
+    let after = outcome.written.after.unwrap().top1;
     job.settings.steps.rate = 1e-30;
     job.settings.epochs = 1;
-    let without = run(&job).unwrap().after.unwrap().top1;
+    let without = run(&job).unwrap().written.after.unwrap().top1;
     assert!(after > without + 0.1, "{without} without, {after} with training; loss {:?}", outcome.epochs);
     // Weights stand on 3 bits.
-    let graph = engine::load(&job.out).unwrap();
+    let graph = engine::load(&job.output.file).unwrap();
     let grids: Vec<Arc<QParams>> = graph.values().filter_map(|(_, v)| v.quant.clone()).collect();
     assert!(grids.iter().any(|q| q.qtype.bits == 3));
 }
@@ -173,8 +179,8 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
             let checkpoint = dir.path().join(format!("run{stop}.checkpoint"));
             let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings(2));
             parts.checkpoint = Some((checkpoint, 4));
-            parts.cancel = Some(cancel.clone());
-            parts.threads = stop as usize % 4;
+            parts.output.cancel = Some(cancel.clone());
+            parts.output.threads = stop as usize % 4;
             let stopped = job::run(&parts, &mut |event| {
                 if let Event::Step(step) = event
                     && step.step == stop
@@ -183,11 +189,11 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
                 }
             });
             assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
-            assert!(!parts.out.exists());
+            assert!(!parts.output.file.exists());
             cancel.store(false, Ordering::Relaxed);
             let outcome = run(&parts).unwrap();
             assert_eq!(outcome.steps, 12);
-            let same = std::fs::read(&whole.out).unwrap() == std::fs::read(&parts.out).unwrap();
+            let same = std::fs::read(&whole.output.file).unwrap() == std::fs::read(&parts.output.file).unwrap();
             assert!(same, "{name}, stopped after {stop}");
         }
         // A checkpoint of another run is refused.
@@ -211,7 +217,7 @@ fn a_network_of_the_zoo_learns_from_nothing() {
     let log = std::fs::read_to_string(dir.path().join("log.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 4);
     // The running statistics were trained, too: the file is no longer what the zoo builds.
-    let graph = engine::read(&job.out).unwrap();
+    let graph = engine::read(&job.output.file).unwrap();
     let fresh = nnq::zoo::build(nnq::zoo::find("resnet8").unwrap(), 1).unwrap();
     let mean = |g: &nnq::ir::Graph| g.constant(g.find("bn1.running_mean").unwrap()).unwrap().to_f32s();
     assert_ne!(mean(&graph), mean(&fresh));
@@ -244,6 +250,6 @@ fn jobs_that_make_no_sense_are_errors() {
     ] {
         let e = run(&job).unwrap_err().to_string();
         assert!(e.contains(cause), "{cause}: {e}");
-        assert!(!job.out.exists());
+        assert!(!job.output.file.exists());
     }
 }

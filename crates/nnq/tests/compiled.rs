@@ -1,7 +1,7 @@
 //! A compiled plan gives the bits of the model it was made from, and a damaged one gives an error.
 
-use bytes::Bytes;
 use crate::networks::{Network, bits, part, program};
+use bytes::Bytes;
 use nnq::exec::{int, lower::Profile};
 use nnq_kernels::{
     Isa,

@@ -1,8 +1,8 @@
 //! Weights of 4 and 2 bits in the integer engine: the bits of the simulator, which knows nothing of how they lie, on every
 //! instruction set, from memory and from a file.
 
-use bytes::Bytes;
 use crate::networks::{bits, program, simulate};
+use bytes::Bytes;
 use nnq::{
     exec::{int, lower::Profile},
     ir::{DType, Graph, Op, QParams, QType, Shape, Tensor, ValueId, op::ConvAttrs},

@@ -45,7 +45,7 @@ impl Setting {
     fn run(&self, x: &[f32], shape: &[usize], live: bool, leaves: &[Var<Flex>]) -> Result<Run<Flex>> {
         let device = Device::<Flex>::default();
         let Self { graph, plan, parameters } = self;
-        Forward { graph, plan, parameters, live, soft: None, device: &device }
+        Forward { graph, plan, parameters, live, gradients: None, soft: None, device: &device }
             .run(backend::tensor::<Flex>(x.to_vec(), shape, &device), leaves)
     }
     /// The sum of the outputs, each weighted by a number of its own, in binary64.
