@@ -146,7 +146,7 @@ fn round(x: &[f32], scale: f32, bits: u8, rounding: Rounding, key: u64) -> Vec<f
 
 impl Gradients {
     /// A gradient on its grid; `tensor` stands for the tensor that it is of.
-    fn round(&self, g: &[f32], tensor: u64) -> Vec<f32> {
+    pub(crate) fn round(&self, g: &[f32], tensor: u64) -> Vec<f32> {
         let scale = largest(g) / end(self.bits);
         // Nothing but zeros stays, and so does what is no number: the norm of the gradients shows it.
         if scale < f32::MIN_POSITIVE || g.iter().any(|x| !x.is_finite()) {
@@ -258,6 +258,35 @@ mod tests {
         let got = backend::numbers::<Flex>(leaf.grad_remove(&mut grads).unwrap()).unwrap();
         assert_eq!(got, how.round(&g, 7));
         assert_ne!(got, g);
+    }
+
+    /// Updates far below a step of the grid: to nearest nothing ever moves, stochastic rounding moves as far as it should on average.
+    #[test]
+    fn small_updates_are_lost_to_nearest_and_kept_on_average() {
+        use crate::params::{Of, Parameter};
+        let of = |role| Parameter { name: "w".into(), role, of: Of::Grid(0), shape: vec![500] };
+        let start = [vec![1.0f32], vec![0.25; 499]].concat();
+        let tensor = |x: Vec<f32>| backend::tensor::<Flex>(x, &[500], &Device::<Flex>::default());
+        let both = [of(Role::Weight), of(Role::Other)].map(|p| (p, tensor(start.clone())));
+        for (rounding, moved) in [(Rounding::Nearest, 0.0), (Rounding::Stochastic, 0.2)] {
+            let how = low(8, rounding);
+            let mut all = Parameters::<Flex>::loose(both.clone().into_iter());
+            let grids = how.grids(&all).unwrap();
+            // The smallest power of two of which 127 hold twice the largest weight.
+            assert_eq!(grids, [Some(1.0 / 32.0), None]);
+            for step in 0..100 {
+                let old = backend::numbers::<Flex>(all.values[0].clone()).unwrap();
+                all.values[0] = tensor(old.iter().map(|x| x - 0.002).collect());
+                how.settle(&mut all, &grids, (3, step)).unwrap();
+            }
+            let new = backend::numbers::<Flex>(all.values[0].clone()).unwrap();
+            assert!(new.iter().all(|x| (x * 32.0).fract() == 0.0));
+            let mean = start.iter().zip(&new).map(|(a, b)| f64::from(a - b)).sum::<f64>() / 500.0;
+            // 100 steps of deviation at most 1/128 each, over 500 weights: six of them.
+            assert!((mean - moved).abs() < 6.0 * 0.0079 * 10.0 / 500f64.sqrt(), "{rounding:?}: {mean}");
+            assert!(rounding == Rounding::Stochastic || new == start);
+            assert_eq!(backend::numbers::<Flex>(all.values[1].clone()).unwrap(), start);
+        }
     }
 
     #[test]

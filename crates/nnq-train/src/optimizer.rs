@@ -235,3 +235,33 @@ fn schedule(steps: Steps, total: u64) -> std::result::Result<ModuleLrScheduler, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    fn gradients(all: &[&[f32]]) -> Vec<Option<FloatTensor<Flex>>> {
+        let one =
+            |x: &&[f32]| (!x.is_empty()).then(|| backend::tensor::<Flex>(x.to_vec(), &[x.len()], &Default::default()));
+        all.iter().map(one).collect()
+    }
+
+    fn numbers(all: Vec<Option<FloatTensor<Flex>>>) -> Vec<f32> {
+        all.into_iter().flatten().flat_map(|x| backend::numbers::<Flex>(x).unwrap()).collect()
+    }
+
+    #[test]
+    fn gradients_are_shortened_together() {
+        let mut all = gradients(&[&[3.0], &[], &[0.0, -4.0]]);
+        assert_eq!(clip::<Flex>(&mut all, Some(1.0)).unwrap(), 5.0);
+        assert!(numbers(all).iter().zip([0.6, 0.0, -0.8]).all(|(a, b)| (a - b).abs() < 1e-6));
+        for most in [Some(5.0), Some(7.0), None] {
+            let mut all = gradients(&[&[3.0], &[0.0, -4.0]]);
+            assert_eq!(clip::<Flex>(&mut all, most).unwrap(), 5.0);
+            assert_eq!(numbers(all), [3.0, 0.0, -4.0]);
+        }
+        let mut bad = gradients(&[&[3.0, f32::NAN]]);
+        assert!(clip::<Flex>(&mut bad, Some(1.0)).unwrap_err().to_string().contains("smaller learning rate"));
+    }
+}

@@ -1,27 +1,22 @@
 //! Training from file to file, on the demo's network and pictures.
 use super::{output, pictures};
-use burn::backend::Flex;
 use nnq::{
     ErrorKind,
     demo::{self, Stream},
-    engine::{self, Engine, Kind},
-    exec::lower::Profile,
+    engine,
     formats::onnx::Pack,
-    ir::{QParams, Tensor},
+    ir::QParams,
     quant::recipe::Recipe,
     quantize::{self, Format, Samples},
 };
 use nnq_train::{
     Event, Outcome,
     augment::Augment,
-    backend::{self, Device},
     job::{self, Job, Settings, Source},
     loss::Distill,
     low::Low,
-    net::Forward,
     optimizer::{Method, Schedule, Steps},
-    params::Parameters,
-    qat::{BitsSchedule, Quantizing, Rules},
+    qat::{BitsSchedule, Rules, Weights},
 };
 use std::{
     path::Path,
@@ -80,48 +75,6 @@ fn run(job: &Job) -> nnq::Result<Outcome> {
     job::run(job, &mut |_| {})
 }
 
-/// The training forward pass computes what the integer engine computes of the network that is written: the same codes but where a binary32 sum in
-/// another order falls on the other side of a tie.
-#[test]
-fn the_forward_pass_is_the_integer_engine() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = dir.path().join("demo.onnx");
-    std::fs::write(&model, demo::MODEL).unwrap();
-    let (float, digest) = quantize::open(&model).unwrap();
-    let data = pictures(Stream::Train, 64);
-    let samples = Samples { dataset: data.dataset.clone(), preprocess: data.preprocess.clone() };
-    let input = data.dataset.first(&data.preprocess).unwrap();
-    let shape = [&[1], input.shape()].concat();
-    let input = Tensor::of(&shape, input.to_f32s());
-    for (w, a) in [(8, 8), (4, 4), (2, 3)] {
-        let recipe = recipe(w, a);
-        let stats = quantize::calibrate(&float, digest, &samples, &recipe, 1, None, &mut |_, _, _| {}).unwrap();
-        let quantizing = Quantizing::new(&float, &stats, &recipe, Rules::default()).unwrap();
-        let (graph, plan, device) = (quantizing.graph().clone(), quantizing.plan.clone(), Device::<Flex>::default());
-        let parameters = Parameters::<Flex>::new(&graph, &plan, &device).unwrap();
-        let x = backend::tensor::<Flex>(input.to_f32s(), &shape, &device);
-        let leaves = parameters.leaves();
-        let forward = Forward {
-            graph: &graph,
-            plan: &plan,
-            parameters: &parameters,
-            live: false,
-            gradients: None,
-            soft: None,
-            device: &device,
-        };
-        let ours = backend::numbers::<Flex>(forward.run(x, &leaves).unwrap().output.into_primitive()).unwrap();
-        let quantized = Arc::new(quantizing.finish::<Flex>(&parameters).unwrap().graph);
-        let options = engine::Options { kind: Kind::Int, profile: Profile::Onnx, threads: 1 };
-        let theirs = Engine::open(quantized, options).unwrap().run(vec![input.clone()]).unwrap().remove(0).to_f32s();
-        let size = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        // A code that differs by one moves a logit by far less than this.
-        assert!(far <= 0.02 * size, "w{w}a{a}: {far} of {size}\n{ours:?}\n{theirs:?}");
-        assert!(ours.iter().zip(&theirs).filter(|(a, b)| (*a - *b).abs() < 1e-4 * size).count() >= 5, "w{w}a{a}");
-    }
-}
-
 /// Before the first step nothing differs from quantization without training.
 #[test]
 fn training_of_no_consequence_gives_the_file_of_nnq_quantize() {
@@ -170,14 +123,25 @@ fn training_repairs_few_bits() {
 /// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at, and with other threads.
 #[test]
 fn a_run_that_was_stopped_ends_with_the_same_bytes() {
-    for (name, recipe) in [("float", None), ("quantized", Some(recipe(4, 4)))] {
+    let plain = settings(2);
+    let low = Low { gradients: Some(6), updates: Some(12), ..Low::default() };
+    let clip = Steps { clip: Some(0.5), ..plain.steps };
+    let augment: Augment = "crop:2,mixup:0.5".parse().unwrap();
+    let rules = Rules { weights: Weights::Ternary, estimator: "reste".parse().unwrap(), ..Rules::default() };
+    let bits = "w8a8,w4a4,w2a4".parse().unwrap();
+    let all = Settings { low, augment, rules, bits, steps: clip, ..plain.clone() };
+    for (name, recipe, settings) in [
+        ("float", None, plain.clone()),
+        ("quantized", Some(recipe(4, 4)), plain),
+        ("everything", Some(recipe(2, 4)), all),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        let whole = job(dir.path(), "whole.onnx", recipe.clone(), settings(2));
+        let whole = job(dir.path(), "whole.onnx", recipe.clone(), settings.clone());
         run(&whole).unwrap();
         for stop in [1, 6, 8] {
             let cancel = Arc::new(AtomicBool::new(false));
             let checkpoint = dir.path().join(format!("run{stop}.checkpoint"));
-            let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings(2));
+            let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings.clone());
             parts.checkpoint = Some((checkpoint, 4));
             parts.output.cancel = Some(cancel.clone());
             parts.output.threads = stop as usize % 4;
@@ -197,7 +161,7 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
             assert!(same, "{name}, stopped after {stop}");
         }
         // A checkpoint of another run is refused.
-        let mut other = job(dir.path(), "other.onnx", recipe, settings(3));
+        let mut other = job(dir.path(), "other.onnx", recipe, Settings { epochs: 3, ..settings });
         other.checkpoint = Some((dir.path().join("run8.checkpoint"), 4));
         assert_eq!(run(&other).unwrap_err().kind(), ErrorKind::Usage);
     }

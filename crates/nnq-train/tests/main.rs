@@ -1,5 +1,6 @@
 //! Training and reconstruction from file to file.
 mod flow;
+mod quantizers;
 mod reconstruct;
 
 use nnq::{

@@ -58,9 +58,9 @@ pub struct Train {
     /// Steps in which the learning rate rises at the beginning
     #[arg(long, value_name = "STEPS", default_value = "0")]
     pub warm_up: u64,
-    /// The largest norm of all gradients together: longer ones are shortened; 0: none is
-    #[arg(long, value_name = "NORM", default_value = "0")]
-    pub clip_norm: f64,
+    /// The largest norm of all gradients together, longer ones are shortened; 0: none is [default: 1; 0 with --zoo]
+    #[arg(long, value_name = "NORM")]
+    pub clip_norm: Option<f64>,
     /// Random changes of training images: a list of crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none
     #[arg(long, value_name = "LIST", default_value = "none")]
     pub augment: Augment,

@@ -1,8 +1,9 @@
 //! Mixup: each sample of a batch with some of another one, and its label likewise (Zhang et al., arXiv:1710.09412).
 use super::Draws;
 
-/// The draws of mixtures, apart from those of images.
-const STREAM: u64 = 0x6d69_7875_7000_0000;
+/// The draws of partners and of shares, apart from those of images.
+const PARTNERS: u64 = 0x6d69_7875_7000_0000;
+const SHARES: u64 = 0x6d69_7875_7000_0001;
 
 /// What a sample holds of another one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,11 +21,11 @@ pub fn mix(alpha: f32, (seed, epoch): (u64, u64), indices: &[usize], numbers: &m
     if n < 2 || one == 0 {
         return Vec::new();
     }
-    let mut first = Draws::new(seed ^ STREAM, epoch, indices[0] as u64);
+    let mut first = Draws::new(seed ^ PARTNERS, epoch, indices[0] as u64);
     let shift = 1 + first.below(n - 1);
     let old = numbers.to_vec();
     let mixed = |(i, &index): (usize, &usize)| {
-        let mut draws = Draws::new(seed ^ STREAM, !epoch, index as u64);
+        let mut draws = Draws::new(seed ^ SHARES, epoch, index as u64);
         Mixed { with: (i + shift) % n, share: share(alpha, &mut draws) }
     };
     let all: Vec<Mixed> = indices.iter().enumerate().map(mixed).collect();

@@ -1,10 +1,10 @@
 //! The loop: batch, loss, gradients, step.
 mod state;
+mod targets;
 
 pub use state::Keep;
 
 use crate::{
-    augment::Mixed,
     backend::{self, Device, Kernels},
     batches::{Batch, Batches, Drawing},
     checkpoint::Checkpoint,
@@ -257,7 +257,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let out = backend::dims::<B>(&run.output);
         let classes = out.get(1).copied().unwrap_or(0);
         let logits = backend::numbers::<B>(run.output.primitive().clone())?;
-        let targets = self.targets(&labels, &mixed, classes)?;
+        let targets = targets::targets(&labels, &mixed, classes, self.settings.smoothing)?;
         let answers = answers.as_ref().map(|(x, d)| (&x[..], *d));
         let loss = loss::loss::<B>(run.output, &targets, answers, &self.device)?;
         let value = backend::numbers::<B>(loss.primitive().clone())?.first().copied().unwrap_or(f32::NAN);
@@ -284,27 +284,6 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         self.sums.1 += right.count() as u64;
         self.step += 1;
         Ok(())
-    }
-    /// Rows of shares: 1 for the label, less what smoothing takes and spreads evenly; mixed as the samples are.
-    fn targets(&self, labels: &[usize], mixed: &[Mixed], classes: usize) -> Result<Vec<f32>> {
-        let smooth = self.settings.smoothing;
-        let mut all = vec![smooth / classes.max(1) as f32; labels.len() * classes];
-        let mut add = |row: usize, label: usize, share: f32| {
-            let here = all.get_mut(row * classes..(row + 1) * classes).and_then(|row| row.get_mut(label));
-            *here.ok_or_else(|| {
-                Error::usage(format!("a sample of class {label}, and the network tells {classes} apart"))
-                    .cure("train with data of the network's classes")
-            })? += (1.0 - smooth) * share;
-            Ok(())
-        };
-        for (row, &label) in labels.iter().enumerate() {
-            let other = mixed.get(row);
-            add(row, label, 1.0 - other.map_or(0.0, |m| m.share))?;
-            if let Some(m) = other {
-                add(row, labels[m.with], m.share)?;
-            }
-        }
-        Ok(all)
     }
 }
 

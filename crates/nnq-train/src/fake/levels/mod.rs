@@ -189,3 +189,6 @@ fn place(w: f32, bits: u8, group: &Group) -> f32 {
 fn sign(w: f32) -> f32 {
     if w < 0.0 { -1.0 } else { 1.0 }
 }
+
+#[cfg(test)]
+mod tests;
