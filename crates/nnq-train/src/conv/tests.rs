@@ -24,7 +24,8 @@ fn near(a: burn::backend::flex::FlexTensor, b: burn::backend::flex::FlexTensor, 
 fn kernels_equal_burn() {
     let padding = [[(0, 0), (0, 0)], [(1, 1), (1, 1)], [(0, 2), (1, 0)]];
     let mut cases = 0;
-    for (channels, outputs, groups) in [(1, 1, 1), (3, 5, 1), (16, 16, 1), (17, 33, 1), (4, 6, 2), (5, 5, 5), (3, 6, 3)] {
+    for (channels, outputs, groups) in [(1, 1, 1), (3, 5, 1), (16, 16, 1), (17, 33, 1), (4, 6, 2), (5, 5, 5), (3, 6, 3)]
+    {
         for kernel in [[1, 1], [3, 3], [2, 3]] {
             for stride in [[1, 1], [2, 2], [1, 3]] {
                 for dilation in [[1, 1], [2, 1]] {
