@@ -68,9 +68,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn push(&mut self, name: String, fitted: &QParams, choice: rules::Choice, found: &mut bool) {
+    fn push(&mut self, name: String, fitted: &QParams, choice: rules::Choice, found: &mut usize) {
         let rules::Choice { params, rule, levels, special } = choice;
-        *found |= special;
+        *found += usize::from(special);
         let (fitted, estimator) = (fitted.clone(), self.rules.estimator);
         self.grids.push(PlannedGrid { name, fitted, params, estimator, rule, levels, values: Vec::new() });
     }
@@ -98,9 +98,9 @@ impl Quantizing {
                 Error::usage("training with grids that are found at run time").cure("leave out the dynamic mode")
             );
         }
-        let start = ptq::Start::new(graph, stats, recipe)?;
+        let mut start = ptq::Start::new(graph, stats, recipe)?;
         let mut plan = Plan { rules, ..Plan::default() };
-        let mut found = [false; 2];
+        let mut found = [0; 2];
         // Values that share a grid share its parameters.
         let mut seen: BTreeMap<*const QParams, usize> = BTreeMap::new();
         for (v, value) in start.graph().values() {
@@ -125,6 +125,10 @@ impl Quantizing {
             plan.push(name, &params, rules.weights.choose(&params), &mut found[1]);
         }
         rules.check(found)?;
+        let activations = plan.grids.len() - plan.products.len();
+        for note in rules.notes(found, [activations, plan.products.len()]) {
+            start.message(note);
+        }
         Ok(Self { start, plan })
     }
     /// The float network with the nodes that the quantized one has: what is trained.

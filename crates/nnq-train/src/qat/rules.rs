@@ -153,12 +153,21 @@ impl Rules {
         let w = !matches!(self.weights, Weights::Lsq | Weights::Fixed);
         [a, w]
     }
-    /// What does not go together.
-    pub(super) fn check(self, found: [bool; 2]) -> Result<()> {
+    /// Refuses a rule that applies to nothing; `found`: grids of activations and of weights that it applies to.
+    pub(super) fn check(self, found: [usize; 2]) -> Result<()> {
         match (self.wants(), found) {
-            ([true, _], [false, _]) => Err(self.activations.nowhere()),
-            ([_, true], [_, false]) => Err(self.weights.nowhere()),
+            ([true, _], [0, _]) => Err(self.activations.nowhere()),
+            ([_, true], [_, 0]) => Err(self.weights.nowhere()),
             _ => Ok(()),
         }
+    }
+    /// Says to how many of `all` grids a rule applies, where these are not all.
+    pub(super) fn notes(self, found: [usize; 2], all: [usize; 2]) -> Vec<String> {
+        let each = self.wants().into_iter().zip(found).zip(all).zip(["activations", "weights"]);
+        let some = each.filter(|(((wanted, found), all), _)| *wanted && found < all);
+        some.map(|(((_, found), all), what)| {
+            format!("{found} of {all} grids of {what} are as the quantizer says; the others learn as with lsq")
+        })
+        .collect()
     }
 }
