@@ -87,7 +87,7 @@ impl Optimizer {
     /// # Errors
     /// When the learning rate is not positive, or above 1; when the largest norm is not positive.
     pub fn new(steps: Steps, total: u64) -> Result<Self> {
-        if steps.clip.is_some_and(|most| !(most > 0.0)) {
+        if steps.clip.is_some_and(|most| most.is_nan() || most <= 0.0) {
             return Err(Error::usage("gradients of a norm that is not positive").cure("use a --clip-norm above 0"));
         }
         let of = |decay: f64| match steps.method {

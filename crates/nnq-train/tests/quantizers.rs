@@ -37,7 +37,9 @@ fn rules(weights: Weights, activations: Activations, estimator: &str) -> Rules {
 }
 
 /// Name, bits, rules, and the grids that weights and activations of few bits have in the end.
-fn cases() -> Vec<(&'static str, (u8, u8), Rules, QType, QType)> {
+type Case = (&'static str, (u8, u8), Rules, QType, QType);
+
+fn cases() -> Vec<Case> {
     let signed = |bits| QType { bits, signed: true, narrow: true };
     let unsigned = |bits| QType { bits, signed: false, narrow: false };
     vec![
