@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Arguments of `nnq reconstruct`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  nnq reconstruct net.onnx --data pictures --eval val --preprocess imagenet --samples 1024 --bits w4a4 --range mse --weight-range mse -o net.int4.onnx
+  nnq reconstruct net.onnx --data pictures --samples 1024 --bits w4a4 --range mse -o net.int4.onnx
 
 Rounding of weights, biases and scales are learned part by part, so that each answers as in the float network (BRECQ, QDrop). Labels are not looked
 at. A run that is stopped goes on after the last part that was done (OUT.onnx.unfinished), with the same bytes.")]

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 /// Arguments of `nnq train`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
+  nnq train net.onnx --data cifar --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
   nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --epochs 10 -o tuned.onnx
-  nnq train --zoo resnet20 --data cifar --preprocess cifar10 --epochs 30 --augment crop,flip -o resnet20.onnx
+  nnq train --zoo resnet20 --data cifar --epochs 30 --augment crop,flip -o resnet20.onnx
   nnq train net.onnx --data cifar --bits-schedule w8a8,w2a4 --weight-quantizer ternary -o net.onnx
 
 With --bits or --recipe values are rounded in training as they will be in the quantized network, which is written; without, the network is
