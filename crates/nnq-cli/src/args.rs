@@ -1,5 +1,7 @@
 //! The command line. Each command's help ends with an example.
 #[cfg(feature = "train")]
+mod learning;
+#[cfg(feature = "train")]
 mod reconstruct;
 #[cfg(not(feature = "train"))]
 #[path = "args/no_train.rs"]
@@ -7,6 +9,8 @@ mod train;
 #[cfg(feature = "train")]
 mod train;
 
+#[cfg(feature = "train")]
+pub use learning::*;
 #[cfg(feature = "train")]
 pub use reconstruct::*;
 pub use train::*;

@@ -59,10 +59,12 @@ fn every_help_has_an_example_that_parses() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 19] = [
+    let wrong: [&[&str]; 21] = [
         &[],
         &["frobnicate"],
         &["quantize", "m.onnx"],
+        &["train", "m.onnx", "--data", "d", "--bits-schedule", "w2a2,w8a8", "-o", "o.onnx"],
+        &["train", "m.onnx", "--data", "d", "--augment", "mixup:2", "-o", "o.onnx"],
         &["quantize", "m.onnx", "--data", "d"],
         &["quantize", "m.onnx", "--data", "d", "--range", "guess", "-o", "o.onnx"],
         &["quantize", "m.onnx", "--data", "d", "--bits", "4", "-o", "o.onnx"],

@@ -1,5 +1,5 @@
 //! Shuffled and augmented batches, read ahead by background threads.
-use crate::augment::Augment;
+use crate::augment::{Augment, Mixed};
 use nnq::{
     Error, Result,
     data::{Loader, Settings, mix},
@@ -23,6 +23,8 @@ pub struct Batch {
     pub input: Tensor,
     /// The class of each sample.
     pub labels: Vec<usize>,
+    /// What each holds of another one, or nothing where samples are not mixed.
+    pub mixed: Vec<Mixed>,
 }
 
 /// The batches of what is left of an epoch.
@@ -76,20 +78,21 @@ impl Batches {
         let labels = labels.collect::<Result<Vec<_>>>()?;
         let shape = batch.input.shape().to_vec();
         let mut numbers = batch.input.into_vec::<f32>()?;
-        if self.augment != Augment::default() {
-            let &[samples, channels, height, width] = &shape[..] else {
+        let one = numbers.len() / labels.len().max(1);
+        if self.augment.changes_images() {
+            let &[_, channels, height, width] = &shape[..] else {
                 return Err(Error::usage(format!(
                     "samples of shape {:?} are no images with channels first",
                     &shape[1..]
                 ))
                 .cure("leave out --augment, or choose another preprocessing"));
             };
-            let one = numbers.len() / samples.max(1);
             for (image, &index) in numbers.chunks_mut(one.max(1)).zip(&batch.indices) {
                 self.augment.apply(image, [channels, height, width], self.seed, self.epoch, index as u64);
             }
         }
-        Ok(Batch { input: Tensor::of(&shape, numbers), labels })
+        let mixed = self.augment.mix(self.seed, self.epoch, &batch.indices, &mut numbers, one);
+        Ok(Batch { input: Tensor::of(&shape, numbers), labels, mixed })
     }
 }
 

@@ -15,14 +15,17 @@ pub mod conv;
 pub mod fake;
 pub mod job;
 pub mod loss;
+pub mod low;
 pub mod net;
 pub mod optimizer;
+pub mod output;
 pub mod params;
+pub mod place;
 pub mod qat;
 pub mod reconstruct;
 mod report;
 mod trainer;
-mod written;
+mod weights;
 
 pub use nnq::{Error, ErrorKind, Result};
 pub use report::{EpochReport, Event, Outcome, StepReport};

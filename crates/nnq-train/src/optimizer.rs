@@ -55,6 +55,8 @@ pub struct Steps {
     pub warm_up: u64,
     /// What the rate of scales is multiplied with.
     pub scale_rate: f64,
+    /// The largest norm of all gradients together.
+    pub clip: Option<f64>,
 }
 
 /// Tensors in burn's form.
@@ -83,8 +85,11 @@ impl Optimizer {
     /// For `total` steps.
     ///
     /// # Errors
-    /// When the learning rate is not positive, or above 1.
+    /// When the learning rate is not positive, or above 1; when the largest norm is not positive.
     pub fn new(steps: Steps, total: u64) -> Result<Self> {
+        if steps.clip.is_some_and(|most| most.is_nan() || most <= 0.0) {
+            return Err(Error::usage("gradients of a norm that is not positive").cure("use a --clip-norm above 0"));
+        }
         let of = |decay: f64| match steps.method {
             Method::Sgd { momentum } => {
                 let momentum = (momentum > 0.0)
@@ -178,6 +183,29 @@ impl Optimizer {
     }
 }
 
+/// Makes all gradients together shorter where their norm is above `most` (Pascanu et al., arXiv:1211.5063, algorithm 1), and answers the norm that they
+/// had. burn's own clipping looks at each tensor alone, which turns the step away from the gradient; and its sum has no fixed order.
+///
+/// # Errors
+/// When a gradient is no number.
+pub fn clip<B: Kernels>(gradients: &mut [Option<FloatTensor<B>>], most: Option<f64>) -> Result<f64> {
+    let mut square = 0.0f64;
+    for gradient in gradients.iter().flatten() {
+        square += backend::numbers::<B>(gradient.clone())?.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>();
+    }
+    let norm = square.sqrt();
+    if !norm.is_finite() {
+        return Err(Error::value(format!("the norm of the gradients is {norm}"))
+            .cure("train with a smaller learning rate, or a longer --warm-up"));
+    }
+    if let Some(most) = most.filter(|most| norm > *most) {
+        for gradient in gradients.iter_mut().flatten() {
+            *gradient = B::float_mul_scalar(gradient.clone(), Scalar::Float(most / norm));
+        }
+    }
+    Ok(norm)
+}
+
 /// Scales stay positive: one step halves them at most.
 fn positive<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>) -> FloatTensor<B> {
     let half = B::float_mul_scalar(old, Scalar::Float(0.5));
@@ -205,5 +233,35 @@ fn schedule(steps: Steps, total: u64) -> std::result::Result<ModuleLrScheduler, 
             };
             SequentialLrSchedulerConfig::new(vec![up.into(), then], vec![length(rise)]).init()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    fn gradients(all: &[&[f32]]) -> Vec<Option<FloatTensor<Flex>>> {
+        let one =
+            |x: &&[f32]| (!x.is_empty()).then(|| backend::tensor::<Flex>(x.to_vec(), &[x.len()], &Default::default()));
+        all.iter().map(one).collect()
+    }
+
+    fn numbers(all: Vec<Option<FloatTensor<Flex>>>) -> Vec<f32> {
+        all.into_iter().flatten().flat_map(|x| backend::numbers::<Flex>(x).unwrap()).collect()
+    }
+
+    #[test]
+    fn gradients_are_shortened_together() {
+        let mut all = gradients(&[&[3.0], &[], &[0.0, -4.0]]);
+        assert_eq!(clip::<Flex>(&mut all, Some(1.0)).unwrap(), 5.0);
+        assert!(numbers(all).iter().zip([0.6, 0.0, -0.8]).all(|(a, b)| (a - b).abs() < 1e-6));
+        for most in [Some(5.0), Some(7.0), None] {
+            let mut all = gradients(&[&[3.0], &[0.0, -4.0]]);
+            assert_eq!(clip::<Flex>(&mut all, most).unwrap(), 5.0);
+            assert_eq!(numbers(all), [3.0, 0.0, -4.0]);
+        }
+        let mut bad = gradients(&[&[3.0, f32::NAN]]);
+        assert!(clip::<Flex>(&mut bad, Some(1.0)).unwrap_err().to_string().contains("smaller learning rate"));
     }
 }

@@ -45,6 +45,7 @@ pub struct Parameter {
 }
 
 /// All parameters of a network, and the running statistics of its batch normalisations.
+#[derive(Clone)]
 pub struct Parameters<B: Kernels> {
     /// What they are, in a fixed order.
     pub list: Vec<Parameter>,

@@ -1,5 +1,5 @@
 //! What a run says while it goes on, and what came of it.
-use nnq::eval::EvalReport;
+use crate::output::Written;
 use serde::Serialize;
 
 /// Where a run is.
@@ -12,6 +12,9 @@ pub enum Event<'a> {
     /// An epoch is done.
     Epoch(&'a EpochReport),
 }
+
+/// Hears what a run says.
+pub(crate) type Tell<'a> = dyn FnMut(Event) + 'a;
 
 /// A step of training.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +31,8 @@ pub struct StepReport {
     pub accuracy: f64,
     /// The learning rate.
     pub rate: f64,
+    /// The norm of all gradients together, before they are clipped.
+    pub norm: f64,
     /// Training images in a second, of this run.
     pub images_per_second: f64,
 }
@@ -57,29 +62,15 @@ pub struct EpochReport {
 /// What came of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// The network that was trained.
-    pub model: String,
-    /// The file that was written.
-    pub out: String,
+    /// The file, and its accuracy.
+    #[serde(flatten)]
+    pub written: Written,
     /// Numbers that were trained, scales included.
     pub parameters: u64,
     /// Steps that were taken, resumed ones included.
     pub steps: u64,
     /// The epochs of this run.
     pub epochs: Vec<EpochReport>,
-    /// Seconds of training in this run.
-    pub seconds: f64,
     /// Training images in a second.
     pub images_per_second: f64,
-    /// Accuracy before training: of the float network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<EvalReport>,
-    /// Accuracy of the written file, on the engine that runs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<EvalReport>,
-    /// The paired difference of both and its 95 % interval, in shares of 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub difference: Option<[f64; 3]>,
-    /// What a user should know.
-    pub messages: Vec<String>,
 }

@@ -1,26 +1,22 @@
 //! Training from file to file, on the demo's network and pictures.
-use super::pictures;
-use burn::backend::Flex;
+use super::{output, pictures};
 use nnq::{
     ErrorKind,
     demo::{self, Stream},
-    engine::{self, Engine, Kind},
-    exec::lower::Profile,
+    engine,
     formats::onnx::Pack,
-    ir::{QParams, Tensor},
+    ir::QParams,
     quant::recipe::Recipe,
     quantize::{self, Format, Samples},
 };
 use nnq_train::{
     Event, Outcome,
     augment::Augment,
-    backend::{self, Device},
-    job::{self, Job, Place, Settings, Source},
+    job::{self, Job, Settings, Source},
     loss::Distill,
-    net::Forward,
+    low::Low,
     optimizer::{Method, Schedule, Steps},
-    params::Parameters,
-    qat::{Quantizing, Rules},
+    qat::{BitsSchedule, Rules, Weights},
 };
 use std::{
     path::Path,
@@ -44,6 +40,7 @@ fn settings(epochs: u64) -> Settings {
         schedule: Schedule::Cosine,
         warm_up: 2,
         scale_rate: 1.0,
+        clip: None,
     };
     Settings {
         epochs,
@@ -53,6 +50,8 @@ fn settings(epochs: u64) -> Settings {
         augment: "crop:2".parse::<Augment>().unwrap(),
         smoothing: 0.0,
         rules: Rules::default(),
+        bits: BitsSchedule::default(),
+        low: Low::default(),
         distill: None,
     }
 }
@@ -63,58 +62,17 @@ fn job(dir: &Path, out: &str, recipe: Option<Recipe>, settings: Settings) -> Job
     Job {
         source: Source::File(model),
         train: pictures(Stream::Train, 96),
-        eval: None,
         recipe,
         settings,
         eval_every: 0,
         checkpoint: None,
         log: None,
-        format: Format::Qdq,
-        pack: Pack::default(),
-        out: dir.join(out),
-        threads: 2,
-        place: Place::Cpu,
-        cancel: None,
+        output: output(dir.join(out)),
     }
 }
 
 fn run(job: &Job) -> nnq::Result<Outcome> {
     job::run(job, &mut |_| {})
-}
-
-/// The training forward pass computes what the integer engine computes of the network that is written: the same codes but where a binary32 sum in
-/// another order falls on the other side of a tie.
-#[test]
-fn the_forward_pass_is_the_integer_engine() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = dir.path().join("demo.onnx");
-    std::fs::write(&model, demo::MODEL).unwrap();
-    let (float, digest) = quantize::open(&model).unwrap();
-    let data = pictures(Stream::Train, 64);
-    let samples = Samples { dataset: data.dataset.clone(), preprocess: data.preprocess.clone() };
-    let input = data.dataset.first(&data.preprocess).unwrap();
-    let shape = [&[1], input.shape()].concat();
-    let input = Tensor::of(&shape, input.to_f32s());
-    for (w, a) in [(8, 8), (4, 4), (2, 3)] {
-        let recipe = recipe(w, a);
-        let stats = quantize::calibrate(&float, digest, &samples, &recipe, 1, None, &mut |_, _, _| {}).unwrap();
-        let quantizing = Quantizing::new(&float, &stats, &recipe, Rules::default()).unwrap();
-        let (graph, plan, device) = (quantizing.graph().clone(), quantizing.plan.clone(), Device::<Flex>::default());
-        let parameters = Parameters::<Flex>::new(&graph, &plan, &device).unwrap();
-        let x = backend::tensor::<Flex>(input.to_f32s(), &shape, &device);
-        let leaves = parameters.leaves();
-        let forward =
-            Forward { graph: &graph, plan: &plan, parameters: &parameters, live: false, soft: None, device: &device };
-        let ours = backend::numbers::<Flex>(forward.run(x, &leaves).unwrap().output.into_primitive()).unwrap();
-        let quantized = Arc::new(quantizing.finish::<Flex>(&parameters).unwrap().graph);
-        let options = engine::Options { kind: Kind::Int, profile: Profile::Onnx, threads: 1 };
-        let theirs = Engine::open(quantized, options).unwrap().run(vec![input.clone()]).unwrap().remove(0).to_f32s();
-        let size = theirs.iter().fold(0f32, |m, x| m.max(x.abs()));
-        let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        // A code that differs by one moves a logit by far less than this.
-        assert!(far <= 0.02 * size, "w{w}a{a}: {far} of {size}\n{ours:?}\n{theirs:?}");
-        assert!(ours.iter().zip(&theirs).filter(|(a, b)| (*a - *b).abs() < 1e-4 * size).count() >= 5, "w{w}a{a}");
-    }
 }
 
 /// Before the first step nothing differs from quantization without training.
@@ -133,7 +91,7 @@ fn training_of_no_consequence_gives_the_file_of_nnq_quantize() {
     let quantized = quantize::annotate(&float, &stats, &recipe).unwrap();
     let plain = dir.path().join("plain.onnx");
     quantize::export(&quantized.graph, Format::Qdq, Pack::default(), &plain).unwrap();
-    assert!(std::fs::read(&job.out).unwrap() == std::fs::read(plain).unwrap());
+    assert!(std::fs::read(&job.output.file).unwrap() == std::fs::read(plain).unwrap());
 }
 
 /// At few bits, a little training wins back much of what rounding lost.
@@ -147,16 +105,17 @@ fn training_repairs_few_bits() {
     let mut few = recipe(3, 3);
     few.activation.range = nnq::quant::range::RangeMethod::Mse { p: 2.0 };
     few.weight.range = nnq::quant::weights::WeightRange::Mse { p: 2.0 };
-    let mut job = Job { eval: Some(test.clone()), ..job(dir.path(), "w3.onnx", Some(few), settings) };
+    let mut job = job(dir.path(), "w3.onnx", Some(few), settings);
+    job.output.eval = Some(test.clone());
     job.train = pictures(Stream::Train, 512);
     let outcome = run(&job).unwrap();
-    let after = outcome.after.unwrap().top1;
+    let after = outcome.written.after.unwrap().top1;
     job.settings.steps.rate = 1e-30;
     job.settings.epochs = 1;
-    let without = run(&job).unwrap().after.unwrap().top1;
+    let without = run(&job).unwrap().written.after.unwrap().top1;
     assert!(after > without + 0.1, "{without} without, {after} with training; loss {:?}", outcome.epochs);
     // Weights stand on 3 bits.
-    let graph = engine::load(&job.out).unwrap();
+    let graph = engine::load(&job.output.file).unwrap();
     let grids: Vec<Arc<QParams>> = graph.values().filter_map(|(_, v)| v.quant.clone()).collect();
     assert!(grids.iter().any(|q| q.qtype.bits == 3));
 }
@@ -164,17 +123,28 @@ fn training_repairs_few_bits() {
 /// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at, and with other threads.
 #[test]
 fn a_run_that_was_stopped_ends_with_the_same_bytes() {
-    for (name, recipe) in [("float", None), ("quantized", Some(recipe(4, 4)))] {
+    let plain = settings(2);
+    let low = Low { gradients: Some(6), updates: Some(12), ..Low::default() };
+    let clip = Steps { clip: Some(0.5), ..plain.steps };
+    let augment: Augment = "crop:2,mixup:0.5".parse().unwrap();
+    let rules = Rules { weights: Weights::Ternary, estimator: "reste".parse().unwrap(), ..Rules::default() };
+    let bits = "w8a8,w4a4,w2a4".parse().unwrap();
+    let all = Settings { low, augment, rules, bits, steps: clip, ..plain.clone() };
+    for (name, recipe, settings) in [
+        ("float", None, plain.clone()),
+        ("quantized", Some(recipe(4, 4)), plain),
+        ("everything", Some(recipe(2, 4)), all),
+    ] {
         let dir = tempfile::tempdir().unwrap();
-        let whole = job(dir.path(), "whole.onnx", recipe.clone(), settings(2));
+        let whole = job(dir.path(), "whole.onnx", recipe.clone(), settings.clone());
         run(&whole).unwrap();
         for stop in [1, 6, 8] {
             let cancel = Arc::new(AtomicBool::new(false));
             let checkpoint = dir.path().join(format!("run{stop}.checkpoint"));
-            let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings(2));
+            let mut parts = job(dir.path(), &format!("parts{stop}.onnx"), recipe.clone(), settings.clone());
             parts.checkpoint = Some((checkpoint, 4));
-            parts.cancel = Some(cancel.clone());
-            parts.threads = stop as usize % 4;
+            parts.output.cancel = Some(cancel.clone());
+            parts.output.threads = stop as usize % 4;
             let stopped = job::run(&parts, &mut |event| {
                 if let Event::Step(step) = event
                     && step.step == stop
@@ -183,15 +153,15 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
                 }
             });
             assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
-            assert!(!parts.out.exists());
+            assert!(!parts.output.file.exists());
             cancel.store(false, Ordering::Relaxed);
             let outcome = run(&parts).unwrap();
             assert_eq!(outcome.steps, 12);
-            let same = std::fs::read(&whole.out).unwrap() == std::fs::read(&parts.out).unwrap();
+            let same = std::fs::read(&whole.output.file).unwrap() == std::fs::read(&parts.output.file).unwrap();
             assert!(same, "{name}, stopped after {stop}");
         }
         // A checkpoint of another run is refused.
-        let mut other = job(dir.path(), "other.onnx", recipe, settings(3));
+        let mut other = job(dir.path(), "other.onnx", recipe, Settings { epochs: 3, ..settings });
         other.checkpoint = Some((dir.path().join("run8.checkpoint"), 4));
         assert_eq!(run(&other).unwrap_err().kind(), ErrorKind::Usage);
     }
@@ -211,7 +181,7 @@ fn a_network_of_the_zoo_learns_from_nothing() {
     let log = std::fs::read_to_string(dir.path().join("log.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 4);
     // The running statistics were trained, too: the file is no longer what the zoo builds.
-    let graph = engine::read(&job.out).unwrap();
+    let graph = engine::read(&job.output.file).unwrap();
     let fresh = nnq::zoo::build(nnq::zoo::find("resnet8").unwrap(), 1).unwrap();
     let mean = |g: &nnq::ir::Graph| g.constant(g.find("bn1.running_mean").unwrap()).unwrap().to_f32s();
     assert_ne!(mean(&graph), mean(&fresh));
@@ -244,6 +214,6 @@ fn jobs_that_make_no_sense_are_errors() {
     ] {
         let e = run(&job).unwrap_err().to_string();
         assert!(e.contains(cause), "{cause}: {e}");
-        assert!(!job.out.exists());
+        assert!(!job.output.file.exists());
     }
 }

@@ -1,17 +1,15 @@
 //! Block reconstruction from file to file, on the demo's network and pictures.
-use super::pictures;
+use super::{output, pictures};
 use nnq::{
     ErrorKind,
     demo::{self, Stream},
     engine::{self, Engine, Kind},
     exec::lower::Profile,
-    formats::onnx::Pack,
     quant::recipe::Recipe,
-    quantize::{self, Format, Samples},
+    quantize::{self, Samples},
 };
 use nnq_train::{
     Event,
-    job::Place,
     reconstruct::{self, Job, Settings, Unit},
 };
 use std::{
@@ -30,7 +28,6 @@ fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
     Job {
         model,
         samples: Samples { dataset: data.dataset, preprocess: data.preprocess },
-        eval: None,
         recipe: Recipe::from_toml(text).unwrap(),
         settings: Settings {
             unit,
@@ -43,12 +40,7 @@ fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
             seed: 3,
         },
         checkpoint: None,
-        format: Format::Qdq,
-        pack: Pack::default(),
-        out: dir.join(out),
-        threads: 2,
-        place: Place::Cpu,
-        cancel: None,
+        output: output(dir.join(out)),
     }
 }
 
@@ -56,7 +48,7 @@ fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
 fn parts_come_closer_to_the_float_network() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = job(dir.path(), "w3.onnx", Unit::Block, 60);
-    job.eval = Some(pictures(Stream::Test, 200));
+    job.output.eval = Some(pictures(Stream::Test, 200));
     let outcome = reconstruct::run(&job, &mut |_| {}).unwrap();
     assert!(outcome.blocks.len() > 2);
     let (before, after) =
@@ -64,7 +56,7 @@ fn parts_come_closer_to_the_float_network() {
     assert!(outcome.blocks.iter().all(|b| b.kept == (b.after <= b.before)));
     assert!(after < 0.95 * before, "{:?}", outcome.blocks);
     // What was learned stands in the file: weights of 3 bits, and simulator and engine agree on it.
-    let graph = engine::load(&job.out).unwrap();
+    let graph = engine::load(&job.output.file).unwrap();
     assert!(graph.values().any(|(_, v)| v.quant.as_ref().is_some_and(|q| q.qtype.bits == 3)));
     let data = pictures(Stream::Test, 8);
     let x = data.dataset.first(&data.preprocess).unwrap();
@@ -76,10 +68,11 @@ fn parts_come_closer_to_the_float_network() {
     });
     assert_eq!(answers[0], answers[1]);
     // The same samples rounded to nearest do worse on pictures that nobody saw.
-    let plain =
-        Job { settings: Settings { steps: 1, rate: 1e-9, ..job.settings }, out: dir.path().join("n.onnx"), ..job };
+    job.settings = Settings { steps: 1, rate: 1e-9, ..job.settings };
+    job.output.file = dir.path().join("n.onnx");
+    let plain = job;
     let plain = reconstruct::run(&plain, &mut |_| {}).unwrap();
-    let (learned, nearest) = (outcome.after.unwrap().top1, plain.after.unwrap().top1);
+    let (learned, nearest) = (outcome.written.after.unwrap().top1, plain.written.after.unwrap().top1);
     assert!(learned > nearest, "{learned} learned, {nearest} to nearest");
 }
 
@@ -91,9 +84,9 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
     let parts = outcome.blocks.len();
     let cancel = Arc::new(AtomicBool::new(false));
     let mut stopped = job(dir.path(), "parts.onnx", Unit::Part, 4);
-    stopped.checkpoint = Some(quantize::unfinished(&stopped.out));
-    stopped.cancel = Some(cancel.clone());
-    stopped.threads = 1;
+    stopped.checkpoint = Some(quantize::unfinished(&stopped.output.file));
+    stopped.output.cancel = Some(cancel.clone());
+    stopped.output.threads = 1;
     let error = reconstruct::run(&stopped, &mut |event| {
         // In the middle of the third part.
         if let Event::Stage("reconstructing", 10, _) = event {
@@ -101,7 +94,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
         }
     });
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Interrupted);
-    assert!(!stopped.out.exists());
+    assert!(!stopped.output.file.exists());
     // Other settings do not go on from it.
     let mut other = stopped.clone();
     cancel.store(false, Ordering::Relaxed);
@@ -109,8 +102,8 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
     assert!(reconstruct::run(&other, &mut |_| {}).unwrap_err().to_string().contains("another run"));
     let rest = reconstruct::run(&stopped, &mut |_| {}).unwrap();
     assert_eq!(rest.blocks.len(), parts - 2);
-    assert!(std::fs::read(&whole.out).unwrap() == std::fs::read(&stopped.out).unwrap());
-    assert!(!quantize::unfinished(&stopped.out).exists());
+    assert!(std::fs::read(&whole.output.file).unwrap() == std::fs::read(&stopped.output.file).unwrap());
+    assert!(!quantize::unfinished(&stopped.output.file).exists());
 }
 
 #[test]

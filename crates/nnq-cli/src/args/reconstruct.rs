@@ -1,5 +1,5 @@
 //! The command line of `nnq reconstruct`.
-use super::{Choice, Format, Output, Pack, Reading, Threads};
+use super::{Choice, Reading, Writing};
 use clap::Args;
 use nnq_train::reconstruct::Unit;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Arguments of `nnq reconstruct`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
-  nnq reconstruct net.onnx --data pictures --preprocess imagenet --bits w4a4 -o int4.onnx
+  nnq reconstruct net.onnx --data pictures --samples 1024 --bits w4a4 --range mse -o net.int4.onnx
 
 Rounding of weights, biases and scales are learned part by part, so that each answers as in the float network (BRECQ, QDrop). Labels are not looked
 at. A run that is stopped goes on after the last part that was done (OUT.onnx.unfinished), with the same bytes.")]
@@ -46,20 +46,6 @@ pub struct Reconstruct {
     /// How much roundings are made to decide
     #[arg(long, value_name = "LAMBDA", default_value = "0.01")]
     pub strength: f32,
-    /// How the network is written
-    #[arg(long, value_name = "FORMAT", default_value = "qdq")]
-    pub format: Format,
-    /// The narrowest element type of weights of few bits: int4 (opset 21), int2 (opset 25), or never less than a byte
-    #[arg(long, value_name = "TYPE", default_value = "int4")]
-    pub pack: Pack,
-    /// Where to compute: cpu, or cuda[:N] and wgpu where they are built in
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: String,
     #[command(flatten)]
-    pub threads: Threads,
-    /// The network to write
-    #[arg(short, long, value_name = "OUT.onnx")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    pub output: Output,
+    pub writing: Writing,
 }

@@ -1,15 +1,16 @@
 //! The command line of `nnq train`.
-use super::{Choice, Format, Output, Pack, Reading, Threads};
+use super::{Choice, Reading, Writing};
 use clap::{Args, ValueEnum};
-use nnq_train::{augment::Augment, fake::Estimator};
+use nnq_train::{augment::Augment, fake::Estimator, qat::BitsSchedule};
 use std::path::PathBuf;
 
 /// Arguments of `nnq train`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --bits w4a4 -o int4.onnx
-  nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 -o tuned.onnx
-  nnq train --zoo resnet20 --data cifar --preprocess cifar10 --epochs 30 -o net.onnx
+  nnq train net.onnx --data cifar --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
+  nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --epochs 10 -o tuned.onnx
+  nnq train --zoo resnet20 --data cifar --epochs 30 --augment crop,flip -o resnet20.onnx
+  nnq train net.onnx --data cifar --bits-schedule w8a8,w2a4 --weight-quantizer ternary -o net.onnx
 
 With --bits or --recipe values are rounded in training as they will be in the quantized network, which is written; without, the network is
 trained in floating point. Stop it at any time: with --checkpoint it goes on where it stopped, and ends with the same bytes.")]
@@ -57,7 +58,10 @@ pub struct Train {
     /// Steps in which the learning rate rises at the beginning
     #[arg(long, value_name = "STEPS", default_value = "0")]
     pub warm_up: u64,
-    /// Random changes of training images: a list of crop[:PIXELS], flip, cutout[:PIXELS], or none
+    /// The largest norm of all gradients together, longer ones are shortened; 0: none is [default: 1; 0 with --zoo]
+    #[arg(long, value_name = "NORM")]
+    pub clip_norm: Option<f64>,
+    /// Random changes of training images: a list of crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none
     #[arg(long, value_name = "LIST", default_value = "none")]
     pub augment: Augment,
     /// The share of each label that is spread over all classes
@@ -69,12 +73,27 @@ pub struct Train {
     /// What the answers are softened by for --distill
     #[arg(long, value_name = "T", default_value = "1")]
     pub temperature: f32,
-    /// How gradients pass a rounding: ste, clipped, ewgs[:DELTA] or dsq[:ALPHA]
+    /// How gradients pass a rounding: ste, clipped, ewgs[:DELTA], dsq[:ALPHA] or reste[:O]
     #[arg(long, value_name = "RULE", default_value = "clipped")]
     pub estimator: Estimator,
-    /// How the scales of grids learn
+    /// How activations are rounded: how their scales learn, or on which levels they lie
     #[arg(long, value_name = "RULE", default_value = "lsq")]
     pub quantizer: Quantizer,
+    /// How weights are rounded [default: as activations; lsq for pact]
+    #[arg(long, value_name = "RULE")]
+    pub weight_quantizer: Option<WeightQuantizer>,
+    /// Bits in stages of as many steps, such as w8a8,w4a4,w2a2; the last ones are those of the result
+    #[arg(long, value_name = "LIST", conflicts_with = "bits")]
+    pub bits_schedule: Option<BitsSchedule>,
+    /// Round the gradients of convolutions and matrix products to so many bits on their way back
+    #[arg(long, value_name = "BITS")]
+    pub gradient_bits: Option<u8>,
+    /// Keep weights between steps on a grid of so many bits
+    #[arg(long, value_name = "BITS")]
+    pub update_bits: Option<u8>,
+    /// How --gradient-bits and --update-bits round
+    #[arg(long, value_name = "HOW", default_value = "stochastic")]
+    pub gradient_rounding: GradientRounding,
     /// Keep the state of the run in this file, and go on from it where it is there
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
@@ -87,22 +106,8 @@ pub struct Train {
     /// A file that gets a line of JSON for each epoch and every tenth step
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
-    /// How a quantized network is written
-    #[arg(long, value_name = "FORMAT", default_value = "qdq")]
-    pub format: Format,
-    /// The narrowest element type of weights of few bits: int4 (opset 21), int2 (opset 25), or never less than a byte
-    #[arg(long, value_name = "TYPE", default_value = "int4")]
-    pub pack: Pack,
-    /// Where to compute: cpu, or cuda[:N] and wgpu where they are built in
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub device: String,
     #[command(flatten)]
-    pub threads: Threads,
-    /// The network to write
-    #[arg(short, long, value_name = "OUT.onnx")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    pub output: Output,
+    pub writing: Writing,
 }
 
 /// `--optimizer`.
@@ -130,4 +135,34 @@ pub enum Quantizer {
     Pact,
     /// As calibration found them
     Fixed,
+    /// Clipped to [0, 1] (DoReFa)
+    Dorefa,
+    /// What has 2 bits: {0, s}, or {-s, 0, s} where it can be negative
+    Binary,
+    /// What has 2 bits: {-s, 0, s}
+    Ternary,
+}
+
+/// `--weight-quantizer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WeightQuantizer {
+    /// Learned step sizes
+    Lsq,
+    /// As they were fitted
+    Fixed,
+    /// Evenly spaced for tanh, without a zero (DoReFa), up to 7 bits
+    Dorefa,
+    /// What has 2 bits: {-a, a}, a the mean of each channel's magnitudes (XNOR-Net)
+    Binary,
+    /// What has 2 bits: {-a, 0, a} (ternary weight networks)
+    Ternary,
+}
+
+/// `--gradient-rounding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GradientRounding {
+    /// Up or down so that the mean is right
+    Stochastic,
+    /// To the nearest
+    Nearest,
 }

@@ -7,6 +7,8 @@ mod demo;
 mod eval;
 mod explain;
 mod inspect;
+#[cfg(feature = "train")]
+mod learning;
 mod quantize;
 #[cfg(feature = "train")]
 mod reconstruct;

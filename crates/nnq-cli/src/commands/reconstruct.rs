@@ -1,13 +1,13 @@
 //! `nnq reconstruct`.
+use super::learning::{self, Bar};
 use crate::{
     args::Reconstruct,
     interrupt::Interrupt,
-    print::{self, Progress, Side, Table, number},
+    print::{self, Side, Table, number},
 };
 use nnq::{Result, quantize::Samples};
 use nnq_train::{
     Event,
-    job::Place,
     reconstruct::{self, Job, Outcome, Settings},
 };
 
@@ -18,7 +18,6 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
     let job = Job {
         model: args.model.clone(),
         samples: Samples { dataset: data.dataset, preprocess: data.preprocess },
-        eval: args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?,
         settings: Settings {
             unit: args.unit,
             steps: args.steps,
@@ -30,32 +29,22 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             seed: recipe.seed,
         },
         recipe,
-        checkpoint: Some(nnq::quantize::unfinished(&args.out)),
-        format: args.format.into(),
-        pack: args.pack.into(),
-        out: args.out.clone(),
-        threads: args.threads.threads,
-        place: Place::from_name(&args.device)?,
-        cancel: Some(interrupt.flag()),
+        checkpoint: Some(nnq::quantize::unfinished(&args.writing.out)),
+        output: learning::output(&args.writing, args.eval.as_deref(), &args.reading, interrupt)?,
     };
-    let mut bar: Option<(String, Progress)> = None;
+    let mut bar = Bar::default();
     let outcome = reconstruct::run(&job, &mut |event| {
         if let Event::Stage(what, done, of) = event {
-            if bar.as_ref().is_none_or(|(name, _)| name != what) {
-                bar = Some((what.to_owned(), Progress::new(what)));
-            }
-            if let Some((_, bar)) = &mut bar {
-                bar.update(done, of);
-            }
+            bar.of(what).update(done, of);
         }
     })?;
     drop(bar);
-    print::report(args.output.json, &outcome, text)
+    print::report(args.writing.output.json, &outcome, text)
 }
 
 /// The outcome for people.
 fn text(o: &Outcome) -> String {
-    let mut out = format!("{} -> {}\n\n", o.model, o.out);
+    let mut out = learning::head(&o.written);
     let mut table = Table::new(&[
         ("part ends with", Side::Left),
         ("products", Side::Right),
@@ -67,17 +56,7 @@ fn text(o: &Outcome) -> String {
         table.row([&b.to, &b.products.to_string(), &number::percent(b.before), &learned]);
     }
     out += &format!("{table}\n");
-    if let Some(after) = &o.after {
-        let mut table =
-            Table::new(&[("", Side::Left), ("float", Side::Right), ("quantized", Side::Right), ("change", Side::Left)]);
-        let before = o.before.as_ref().map_or_else(String::new, |r| number::percent(r.top1));
-        let change = o.difference.map_or_else(String::new, |[d, lo, hi]| super::quantize::change(d, [lo, hi]));
-        table.row(["top 1", &before, &number::percent(after.top1), &change]);
-        out += &format!("{table}\n");
-    }
-    out += &format!("{} samples, {} of learning\n", o.samples, number::seconds(o.seconds));
-    for m in &o.messages {
-        out += &format!("note: {m}\n");
-    }
-    out
+    out += &learning::accuracy(&o.written, ["float", "quantized"]);
+    out += &format!("{} samples, {} of learning\n", o.samples, number::seconds(o.written.seconds));
+    out + &learning::notes(&o.written)
 }

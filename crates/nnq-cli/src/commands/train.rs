@@ -1,23 +1,29 @@
 //! `nnq train`.
+use super::learning::{self, Bar};
 use crate::{
-    args::{Optimizer, Quantizer, Schedule, Train},
+    args::{GradientRounding, Optimizer, Quantizer, Schedule, Train, WeightQuantizer},
     interrupt::Interrupt,
-    print::{self, Progress, Side, Table, number},
+    print::{self, number},
 };
 use nnq::{Error, Result};
 use nnq_train::{
     Event, Outcome,
-    fake::ScaleRule,
-    job::{self, Job, Place, Settings, Source},
+    job::{self, Job, Settings, Source},
     loss::Distill,
+    low::{Low, Rounding},
     optimizer::{self, Method, Steps},
-    qat::Rules,
+    qat::{Activations, Rules, Weights},
 };
 
 /// Runs the command.
 pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
-    let recipe = args.choice.recipe()?;
-    let quantize = args.choice.method.bits.is_some() || args.choice.recipe.is_some();
+    let mut recipe = args.choice.recipe()?;
+    let bits = args.bits_schedule.clone().unwrap_or_default();
+    if let Some(last) = bits.last() {
+        (recipe.weight.bits, recipe.activation.bits) = last;
+        recipe.check()?;
+    }
+    let quantize = args.choice.method.bits.is_some() || args.choice.recipe.is_some() || bits.last().is_some();
     let source = match (&args.model, &args.zoo) {
         (_, Some(name)) => Source::Zoo(name.clone()),
         (Some(path), None) => Source::File(path.clone()),
@@ -39,16 +45,19 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
             },
             warm_up: args.warm_up,
             scale_rate: args.scale_lr,
+            clip: Some(args.clip_norm.unwrap_or(if args.zoo.is_some() { 0.0 } else { 1.0 })).filter(|c| *c != 0.0),
         },
         seed: recipe.seed,
         augment: args.augment,
         smoothing: args.smoothing,
-        rules: Rules {
-            estimator: args.estimator,
-            scales: match args.quantizer {
-                Quantizer::Lsq => ScaleRule::Lsq,
-                Quantizer::Pact => ScaleRule::Pact,
-                Quantizer::Fixed => ScaleRule::Fixed,
+        rules: rules(args),
+        bits,
+        low: Low {
+            gradients: args.gradient_bits,
+            updates: args.update_bits,
+            rounding: match args.gradient_rounding {
+                GradientRounding::Stochastic => Rounding::Stochastic,
+                GradientRounding::Nearest => Rounding::Nearest,
             },
         },
         distill: args.distill.map(|weight| Distill { weight, temperature: args.temperature }),
@@ -56,46 +65,29 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
     let job = Job {
         source,
         train: super::training(&args.data, &args.reading)?,
-        eval: args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?,
         recipe: quantize.then_some(recipe),
         settings,
         eval_every: args.eval_every,
         checkpoint: args.checkpoint.clone().map(|path| (path, args.checkpoint_every)),
         log: args.log.clone(),
-        format: args.format.into(),
-        pack: args.pack.into(),
-        out: args.out.clone(),
-        threads: args.threads.threads,
-        place: Place::from_name(&args.device)?,
-        cancel: Some(interrupt.flag()),
+        output: learning::output(&args.writing, args.eval.as_deref(), &args.reading, interrupt)?,
     };
-    let mut bar: Option<(String, Progress)> = None;
+    let mut bar = Bar::default();
     let outcome = job::run(&job, &mut |event| match event {
-        Event::Stage(what, done, of) => {
-            if bar.as_ref().is_none_or(|(name, _)| name != what) {
-                bar = Some((what.to_owned(), Progress::new(what)));
-            }
-            if let Some((_, bar)) = &mut bar {
-                bar.update(done, of);
-            }
-        }
+        Event::Stage(what, done, of) => bar.of(what).update(done, of),
         Event::Step(s) => {
-            if bar.as_ref().is_none_or(|(name, _)| name != "training") {
-                bar = Some(("training".into(), Progress::new("training")));
-            }
-            if let Some((_, bar)) = &mut bar {
-                bar.say(&format!(
-                    "epoch {}: loss {:.3}, {:.1} %, {:.0} images/s",
-                    s.epoch,
-                    s.loss,
-                    100.0 * s.accuracy,
-                    s.images_per_second
-                ));
-                bar.update(s.step, s.steps);
-            }
+            let bar = bar.of("training");
+            bar.say(&format!(
+                "epoch {}: loss {:.3}, {:.1} %, {:.0} images/s",
+                s.epoch,
+                s.loss,
+                100.0 * s.accuracy,
+                s.images_per_second
+            ));
+            bar.update(s.step, s.steps);
         }
         Event::Epoch(e) => {
-            bar = None;
+            bar = Bar::default();
             let eval = e.eval.map_or_else(String::new, |x| format!(", evaluation {}", number::percent(x)));
             print::line(&format!(
                 "epoch {} of {}: loss {:.4}, training {}{eval}, {:.0} images/s",
@@ -107,29 +99,37 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
             ));
         }
     })?;
-    print::report(args.output.json, &outcome, text)
+    print::report(args.writing.output.json, &outcome, text)
+}
+
+fn rules(args: &Train) -> Rules {
+    let activations = match args.quantizer {
+        Quantizer::Lsq => Activations::Lsq,
+        Quantizer::Pact => Activations::Pact,
+        Quantizer::Fixed => Activations::Fixed,
+        Quantizer::Dorefa => Activations::Dorefa,
+        Quantizer::Binary => Activations::Binary,
+        Quantizer::Ternary => Activations::Ternary,
+    };
+    let weights = match (args.weight_quantizer, args.quantizer) {
+        (Some(WeightQuantizer::Lsq), _) | (None, Quantizer::Lsq | Quantizer::Pact) => Weights::Lsq,
+        (Some(WeightQuantizer::Fixed), _) | (None, Quantizer::Fixed) => Weights::Fixed,
+        (Some(WeightQuantizer::Dorefa), _) | (None, Quantizer::Dorefa) => Weights::Dorefa,
+        (Some(WeightQuantizer::Binary), _) | (None, Quantizer::Binary) => Weights::Binary,
+        (Some(WeightQuantizer::Ternary), _) | (None, Quantizer::Ternary) => Weights::Ternary,
+    };
+    Rules { estimator: args.estimator, activations, weights }
 }
 
 /// The outcome for people.
 fn text(o: &Outcome) -> String {
-    let mut out = format!("{} -> {}\n\n", o.model, o.out);
-    let mut table =
-        Table::new(&[("", Side::Left), ("before", Side::Right), ("after", Side::Right), ("change", Side::Left)]);
-    if let Some(after) = &o.after {
-        let before = o.before.as_ref().map_or_else(String::new, |r| number::percent(r.top1));
-        let change = o.difference.map_or_else(String::new, |[d, lo, hi]| super::quantize::change(d, [lo, hi]));
-        table.row(["top 1", &before, &number::percent(after.top1), &change]);
-        out += &format!("{table}\n");
-    }
+    let mut out = learning::head(&o.written) + &learning::accuracy(&o.written, ["before", "after"]);
     out += &format!(
         "{} parameters, {} steps, {} of training, {:.0} images/s\n",
         number::count(o.parameters),
         o.steps,
-        number::seconds(o.seconds),
+        number::seconds(o.written.seconds),
         o.images_per_second
     );
-    for m in &o.messages {
-        out += &format!("note: {m}\n");
-    }
-    out
+    out + &learning::notes(&o.written)
 }

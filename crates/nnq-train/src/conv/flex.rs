@@ -4,7 +4,7 @@
 //! the output's gradient with the weights turned around. That of the weights is, for each tap of the window, a matrix product over the pixels: with
 //! images padded and the output's gradient spread over the same rows, a tap is a shift of the flat image. Sums over images are taken in chunks
 //! of a fixed number, added in order: no result depends on threads.
-use super::{Gradient, images};
+use super::{Gradient, depthwise, images};
 use crate::fake::flex::contiguous;
 use burn::backend::{
     Bytes, DType, Flex, Shape, TensorMetadata,
@@ -31,7 +31,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// `None` with groups: burn's own way is taken.
+    /// `None` with groups: those that are not depthwise go burn's own way.
     fn new(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Self> {
         let [samples, channels, h, w] = x.shape().dims();
         let [outputs, _, kh, kw] = weight.shape().dims();
@@ -108,6 +108,9 @@ fn tensor(numbers: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
 
 /// As [`crate::backend::Kernels::convolve`].
 pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
+    if let Some(s) = depthwise::Sizes::new(&x, &weight, &options) {
+        return depthwise::forward(&s, &x, &weight, &bias);
+    }
     let Some(s) = Sizes::new(&x, &weight, &options) else { return Flex::conv2d(x, weight, Some(bias), options) };
     let (input, w, b) = (contiguous(&x), contiguous(&weight), contiguous(&bias));
     let (taps, channels) = (s.taps(), s.channels);
@@ -136,6 +139,9 @@ pub fn backward(
     options: ConvOptions<2>,
     wanted: [bool; 3],
 ) -> Gradient<Flex> {
+    if let Some(s) = depthwise::Sizes::new(&x, &weight, &options) {
+        return depthwise::backward(&s, &x, &weight, &bias, &grad, wanted);
+    }
     let Some(s) = Sizes::new(&x, &weight, &options) else {
         return super::composed::<Flex>(x, weight, bias, grad, options, wanted);
     };

@@ -1,4 +1,5 @@
 //! Convolution as one operation of burn's automatic differentiation, so that a backend may bring its own way forward and back.
+mod depthwise;
 pub mod flex;
 mod images;
 #[cfg(test)]

@@ -24,7 +24,8 @@ fn near(a: burn::backend::flex::FlexTensor, b: burn::backend::flex::FlexTensor, 
 fn kernels_equal_burn() {
     let padding = [[(0, 0), (0, 0)], [(1, 1), (1, 1)], [(0, 2), (1, 0)]];
     let mut cases = 0;
-    for (channels, outputs, groups) in [(1, 1, 1), (3, 5, 1), (16, 16, 1), (17, 33, 1), (4, 6, 2)] {
+    for (channels, outputs, groups) in [(1, 1, 1), (3, 5, 1), (16, 16, 1), (17, 33, 1), (4, 6, 2), (5, 5, 5), (3, 6, 3)]
+    {
         for kernel in [[1, 1], [3, 3], [2, 3]] {
             for stride in [[1, 1], [2, 2], [1, 3]] {
                 for dilation in [[1, 1], [2, 1]] {
@@ -54,20 +55,23 @@ fn kernels_equal_burn() {
             }
         }
     }
-    assert_eq!(cases, 270);
+    assert_eq!(cases, 378);
 }
 
 #[test]
 fn results_do_not_depend_on_threads() {
-    let options = || ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let (x, w, g) = (tensor([21, 3, 8, 8], 1), tensor([5, 3, 3, 3], 2), tensor([21, 5, 8, 8], 3));
-            let b = backend::tensor::<Flex>(noise(5, 3), &[5], &Default::default());
-            flex::backward(x, w, b, g, options(), [true; 3]).map(|t| backend::numbers::<Flex>(t.unwrap()).unwrap())
-        })
-    };
-    let one = run(1);
-    assert!([2, 3, 5].into_iter().all(|n| run(n) == one));
+    for (channels, outputs, groups) in [(3, 5, 1), (4, 4, 4)] {
+        let options = || ConvOptions::new([1, 1], [1, 1], [1, 1], groups);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let (x, w) = (tensor([21, channels, 8, 8], 1), tensor([outputs, channels / groups, 3, 3], 2));
+                let g = tensor([21, outputs, 8, 8], 3);
+                let b = backend::tensor::<Flex>(noise(outputs, 3), &[outputs], &Default::default());
+                flex::backward(x, w, b, g, options(), [true; 3]).map(|t| backend::numbers::<Flex>(t.unwrap()).unwrap())
+            })
+        };
+        let one = run(1);
+        assert!([2, 3, 5].into_iter().all(|n| run(n) == one));
+    }
 }

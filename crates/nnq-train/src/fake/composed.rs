@@ -1,5 +1,5 @@
 //! Fake quantization composed of burn's operations, for every backend.
-use super::{Estimator, Grid, ScaleRule};
+use super::{Estimator, Grid, ScaleRule, estimator};
 use burn::backend::{Backend, Scalar, Shape, TensorData, TensorMetadata, tensor::FloatTensor};
 
 /// Scales and limits as tensors that spread over `[outer, groups, inner]`.
@@ -80,6 +80,20 @@ pub fn fake_backward<B: Backend>(
             let slope = B::float_add_scalar(B::float_neg(B::float_mul(t.clone(), t)), Scalar::Float(1.0));
             let slope = B::float_mul_scalar(slope, Scalar::Float(0.5 * k / (0.5 * k).tanh()));
             within(B::float_mul(g.clone(), slope))
+        }
+        Estimator::Reste { o } => {
+            let [flat, end] = estimator::RESTE;
+            let last = B::float_sub_scalar(of.hi.clone(), Scalar::Float(1.0));
+            let cell = at_most::<B>(at_least::<B>(B::float_floor(v.clone()), &of.lo), &last);
+            let z = B::float_mul_scalar(B::float_sub(v.clone(), cell), Scalar::Float(2.0));
+            let far = B::float_abs(B::float_sub_scalar(z, Scalar::Float(1.0)));
+            let power = Scalar::Float(f64::from(1.0 / o - 1.0));
+            let slope = B::float_powf_scalar(B::float_clamp_min(far.clone(), Scalar::Float(f64::from(flat))), power);
+            let near = B::float_lower_equal_elem(far.clone(), Scalar::Float(f64::from(flat)), bools::<B>(&v));
+            let beyond = B::float_greater_elem(far, Scalar::Float(f64::from(end)), bools::<B>(&v));
+            let outer = B::float_mul_scalar(slope.clone(), Scalar::Float(f64::from(1.0 / o)));
+            let slope = B::float_mask_where(B::float_mask_where(outer, near, slope), beyond, zeros.clone());
+            B::float_mul(g.clone(), slope)
         }
     };
     // The ends themselves count as clipped.

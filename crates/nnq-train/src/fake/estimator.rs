@@ -22,23 +22,72 @@ pub enum Estimator {
         /// How far the staircase is from a step, between 0 (a step) and 1 (a line).
         alpha: f32,
     },
+    /// Rectified straight-through estimator: around each jump the slope of `sign(z)|z|^(1/o)`.
+    Reste {
+        /// 1 is a straight line; training goes there from 1, evenly.
+        o: f32,
+    },
 }
 
-/// The share of a gradient that passes an element: `v` is the value in steps, `r` the step that it is rounded to, `[lo, hi]` the grid, `g` the
-/// gradient.
-#[inline]
-pub fn passes(estimator: Estimator, v: f32, r: f32, [lo, hi]: [f32; 2], g: f32) -> f32 {
-    let inside = v >= lo && v <= hi;
-    match estimator {
-        Estimator::Ste => 1.0,
-        Estimator::Clipped => f32::from(u8::from(inside)),
-        _ if !inside => 0.0,
-        Estimator::Ewgs { delta } => 1.0 + delta * sign(g) * (v - r) / (hi - lo),
-        Estimator::Dsq { alpha } => {
-            // The staircase between two steps, with the middle m: (m - 1/2) + (1 + tanh(k (v - m)) / tanh(k / 2)) / 2.
-            let k = (2.0 / alpha - 1.0).ln();
-            let t = (k * (v - v.floor() - 0.5)).tanh();
-            0.5 * k * (1.0 - t * t) / (0.5 * k).tanh()
+/// Where the slope of [`Estimator::Reste`] no longer grows towards the jump, and where it ends (Wu et al., ICCV 2023), in half steps.
+pub(super) const RESTE: [f32; 2] = [0.1, 1.5];
+
+/// Where a value stands between the levels of its grid.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Not clipped.
+    pub inside: bool,
+    /// How far it lies above its level, in shares of the grid.
+    pub off: f32,
+    /// How far it lies above the nearest jump between two levels, in shares of the way to where the next level is exact.
+    pub z: f32,
+    /// The slope of a straight line through both levels.
+    pub slope: f32,
+}
+
+impl Standing {
+    /// On evenly spaced levels: `v` is the value in steps, `r` the step that it is rounded to, `[lo, hi]` the grid.
+    #[inline]
+    pub fn even(v: f32, r: f32, [lo, hi]: [f32; 2]) -> Self {
+        let cell = v.floor().max(lo).min(hi - 1.0);
+        Self { inside: v >= lo && v <= hi, off: (v - r) / (hi - lo), z: 2.0 * (v - cell) - 1.0, slope: 1.0 }
+    }
+}
+
+impl Estimator {
+    /// What it is after a share of the training.
+    pub fn at(self, progress: f32) -> Self {
+        match self {
+            Self::Reste { o } => Self::Reste { o: 1.0 + (o - 1.0) * progress },
+            other => other,
+        }
+    }
+    /// The share of a gradient `g` that passes an element.
+    #[inline]
+    pub fn passes(self, at: Standing, g: f32) -> f32 {
+        match self {
+            Self::Ste => 1.0,
+            Self::Clipped => f32::from(u8::from(at.inside)),
+            Self::Reste { o } => {
+                let [flat, end] = RESTE;
+                let far = at.z.abs();
+                let slope = |x: f32| x.powf(1.0 / o - 1.0);
+                at.slope
+                    * match far {
+                        // The secant of |z|^(1/o), which its slope meets from above.
+                        _ if far <= flat => slope(flat),
+                        _ if far <= end => slope(far) / o,
+                        _ => 0.0,
+                    }
+            }
+            _ if !at.inside => 0.0,
+            Self::Ewgs { delta } => 1.0 + delta * sign(g) * at.off,
+            Self::Dsq { alpha } => {
+                // The staircase between two levels, with the jump at z = 0: (1 + tanh(k z / 2) / tanh(k / 2)) / 2.
+                let k = (2.0 / alpha - 1.0).ln();
+                let t = (0.5 * k * at.z).tanh();
+                at.slope * 0.5 * k * (1.0 - t * t) / (0.5 * k).tanh()
+            }
         }
     }
 }
@@ -80,6 +129,7 @@ impl fmt::Display for Estimator {
             Self::Clipped => f.write_str("clipped"),
             Self::Ewgs { delta } => write!(f, "ewgs:{delta}"),
             Self::Dsq { alpha } => write!(f, "dsq:{alpha}"),
+            Self::Reste { o } => write!(f, "reste:{o}"),
         }
     }
 }
@@ -98,8 +148,9 @@ impl FromStr for Estimator {
             "clipped" if s == name => Ok(Self::Clipped),
             "ewgs" => Ok(Self::Ewgs { delta: number(1e-3, 0.0, 2.0)? }),
             "dsq" => Ok(Self::Dsq { alpha: number(0.2, 0.0, 1.0)? }),
+            "reste" => Ok(Self::Reste { o: number(3.0, 1.0, 100.0)? }),
             _ => Err(Error::usage(format!("'{s}' is no gradient estimator"))
-                .cure("use ste, clipped, ewgs[:DELTA] or dsq[:ALPHA]")),
+                .cure("use ste, clipped, ewgs[:DELTA], dsq[:ALPHA] or reste[:O]")),
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Fake quantization on the processor: one pass forward, one pass back.
 //!
 //! Sums over elements are taken in chunks of a fixed size, added in their order: results do not depend on threads.
-use super::{Grid, estimator};
+use super::{
+    Estimator, Grid, ScaleRule,
+    estimator::{self, Standing},
+};
 use burn::backend::{
     Bytes, DType, Flex, TensorMetadata,
     flex::{FlexTensor, Layout},
@@ -104,13 +107,13 @@ fn back(x: &[f32], g: &[f32], out: &mut [f32], s: f32, ends: [f32; 2], grid: &Gr
     let (estimator, rule) = (grid.estimator, grid.rule);
     // The usual rules without a branch in the loop.
     match (estimator, rule) {
-        (estimator::Estimator::Clipped, estimator::ScaleRule::Lsq) => lsq(x, g, out, s, ends),
+        (Estimator::Clipped, ScaleRule::Lsq) => lsq(x, g, out, s, ends),
         _ => {
             let mut sum = 0.0;
             for ((o, &x), &g) in out.iter_mut().zip(x).zip(g) {
                 let v = x / s;
                 let r = step(v, ends[0], ends[1]);
-                *o = g * estimator::passes(estimator, v, r, ends, g);
+                *o = g * estimator.passes(Standing::even(v, r, ends), g);
                 sum += f64::from(g * estimator::by_scale(rule, v, r, ends));
             }
             sum

@@ -9,19 +9,24 @@
 //! | [`Estimator::Clipped`] | 1 on the grid, 0 outside: the default |
 //! | [`Estimator::Ewgs`] | on the grid `1 + delta * sign(gradient) * (x - rounded)`, in shares of the grid (Lee et al., arXiv:2104.00903) |
 //! | [`Estimator::Dsq`] | on the grid the slope of a soft staircase (Gong et al., arXiv:1908.05033) |
+//! | [`Estimator::Reste`] | the slope of `sign(z)abs(z)^(1/o)`, `z` from jump to next level, up to 1.5; `o` grows from 1 (Wu et al., ICCV 2023; there for two levels) |
 //!
 //! | for the scale | |
 //! |---|---|
 //! | [`ScaleRule::Lsq`] | `rne(v) - v` on the grid, its end outside, `v = x / s` (Esser et al., arXiv:1902.08153) |
 //! | [`ScaleRule::Pact`] | 0 on the grid, its end outside: the clipping level alone is learned (Choi et al., arXiv:1805.06085) |
 //! | [`ScaleRule::Fixed`] | 0: the scale stays what calibration found |
+//!
+//! Weights may also stand on few levels whose scale follows from them: [`levels`].
 pub mod composed;
 mod estimator;
 pub mod flex;
+pub mod levels;
 mod op;
 
 pub use estimator::{Estimator, ScaleRule};
-pub use op::fake;
+pub use levels::Levels;
+pub use op::{fake, levelled};
 
 use nnq::{
     Error, Result,
@@ -79,6 +84,10 @@ impl Grid {
             estimator: Estimator::default(),
             rule: ScaleRule::default(),
         })
+    }
+    /// The scale of the element at flat position `i`.
+    pub fn group(&self, i: usize) -> usize {
+        i / self.inner.max(1) % self.groups.max(1)
     }
     /// Lowest and highest code less the zero point of a scale.
     pub fn limit(&self, group: usize) -> [f32; 2] {

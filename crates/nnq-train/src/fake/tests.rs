@@ -71,7 +71,7 @@ fn one_pass_equals_the_composition_for_every_rule_and_granularity() {
     let mut zeros = per(1, 4);
     zeros.zero_point = vec![0, -2, 1, 3];
     for params in [QParams::tensor(qtype, 0.2, -1), per(0, 3), per(1, 4), per(2, 70), zeros] {
-        for estimator in ["ste", "clipped", "ewgs:0.5", "dsq:0.3"] {
+        for estimator in ["ste", "clipped", "ewgs:0.5", "dsq:0.3", "reste:2.5"] {
             for rule in [ScaleRule::Lsq, ScaleRule::Pact, ScaleRule::Fixed] {
                 let estimator = estimator.parse().unwrap();
                 let grid = Grid { estimator, rule, ..Grid::new(&params, &shape, 1).unwrap() };
@@ -138,6 +138,29 @@ fn the_soft_staircase_has_the_slope_of_its_surrogate() {
     }
 }
 
+/// Between two steps the slope of `sign(z)|z|^(1/o)` around the tie, and up to a quarter of a step beyond the ends.
+#[test]
+fn the_rectified_estimator_has_the_slope_of_its_surrogate() {
+    let o = 2.0f64;
+    let stairs = |v: f64| {
+        let cell = v.floor().clamp(-4.0, 2.0);
+        let z = 2.0 * (v - cell) - 1.0;
+        cell + 0.5 * (1.0 + z.signum() * z.abs().powf(1.0 / o))
+    };
+    let params = QParams::tensor(QType { bits: 3, signed: true, narrow: false }, 0.25, 0);
+    for v in [-4.2, -3.3, -0.9, 0.1, 0.7, 2.2, 3.2] {
+        let h = 1e-5;
+        let want = (stairs(v + h) - stairs(v - h)) / (2.0 * h);
+        let x = [(v * 0.25) as f32];
+        let (got, _) = gradients(&x, &[1.0], &params, Estimator::Reste { o: o as f32 }, ScaleRule::Fixed);
+        assert!((f64::from(got[0]) - want).abs() < 1e-3 * (1.0 + want), "{v}: {got:?} {want}");
+    }
+    let (got, _) = gradients(&[0.125, 0.85, -1.2], &[1.0; 3], &params, Estimator::Reste { o: 2.0 }, ScaleRule::Fixed);
+    // On the tie: the secant up to 0.1; too far beyond both ends: nothing.
+    assert!((got[0] - 0.1f32.powf(-0.5)).abs() < 1e-5 && got[1..] == [0.0; 2], "{got:?}");
+    assert_eq!(Estimator::Reste { o: 3.0 }.at(0.5), Estimator::Reste { o: 2.0 });
+}
+
 #[test]
 fn learned_steps_agree_with_finite_differences_between_the_jumps() {
     // The rounded value moves with the scale as its code says while no code changes; LSQ adds -v, the pull of the scale's change on the value.
@@ -163,10 +186,10 @@ fn grids_that_do_not_fit_are_errors_and_names_are_read() {
     assert!(Grid::new(&params, &[4, 2], 1).is_err());
     let block = QParams { granularity: nnq::ir::Granularity::Block { axis: 1, size: 2 }, ..params };
     assert!(Grid::new(&block, &[3, 2], 1).unwrap_err().to_string().contains("--granularity"));
-    for text in ["ste", "clipped", "ewgs:0.01", "dsq:0.3"] {
+    for text in ["ste", "clipped", "ewgs:0.01", "dsq:0.3", "reste:4"] {
         assert_eq!(text.parse::<Estimator>().unwrap().to_string(), text);
     }
-    for text in ["ste:1", "ewgs:x", "dsq:2", "soft"] {
+    for text in ["ste:1", "ewgs:x", "dsq:2", "reste:0.5", "soft"] {
         assert!(text.parse::<Estimator>().is_err(), "{text}");
     }
 }

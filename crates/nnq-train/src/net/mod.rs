@@ -5,31 +5,29 @@
 //! order of binary32 sums.
 mod arrange;
 mod elementwise;
+mod normalize;
 mod pool;
 mod product;
 mod shape;
+mod soft;
 #[cfg(test)]
 mod tests;
+
+pub use soft::{Drop, Soft};
 
 use crate::{
     backend::{self, Device, Kernels, Var},
     fake::{self, Grid},
-    params::{Parameters, STATISTICS},
-    qat::Plan,
+    low::{self, Gradients},
+    params::Parameters,
+    qat::{Plan, PlannedGrid},
 };
-use burn::backend::{
-    Autodiff,
-    ops::{FloatTensorOps as _, ModuleOps as _},
-    tensor::FloatTensor,
-};
+use burn::backend::{Autodiff, ops::FloatTensorOps as _, tensor::FloatTensor};
 use nnq::{
     Error, Result,
-    data::mix,
     error::At as _,
     ir::{Graph, Node, NodeId, Op, ValueId},
 };
-use std::collections::HashMap;
-
 /// How a network is run forward.
 pub struct Forward<'a, B: Kernels> {
     /// The network.
@@ -40,43 +38,12 @@ pub struct Forward<'a, B: Kernels> {
     pub parameters: &'a Parameters<B>,
     /// Batch normalisation by the batch's own statistics, as in training.
     pub live: bool,
+    /// How gradients of products are rounded.
+    pub gradients: Option<Gradients>,
     /// What is rounded otherwise, while it is reconstructed.
     pub soft: Option<&'a Soft<B>>,
     /// Where to compute.
     pub device: &'a Device<B>,
-}
-
-/// How values are rounded while a part of a network is reconstructed.
-pub struct Soft<B: Kernels> {
-    /// Weights, by their grid: as they are given.
-    pub weights: HashMap<usize, Var<B>>,
-    /// Values: some elements are left real.
-    pub drop: Option<Drop>,
-}
-
-/// Elements of values are left real at random (Wei et al., 2022, "QDrop", arXiv:2203.05740).
-#[derive(Clone, Copy, Debug)]
-pub struct Drop {
-    /// The share that is rounded.
-    pub rounded: f32,
-    /// Stands for seed, part and step.
-    pub key: u64,
-}
-
-impl Drop {
-    /// 1 for each element that is rounded, 0 for the others; `value` has a stream of its own.
-    pub fn mask(&self, value: u64, elements: usize) -> Vec<f32> {
-        let key = mix(self.key, value);
-        let limit = (f64::from(self.rounded) * f64::from(1u32 << 16)) as u64;
-        let mut all = Vec::with_capacity(elements + 4);
-        for i in 0..elements.div_ceil(4) as u64 {
-            // Four elements from each number.
-            let bits = mix(key, i);
-            all.extend((0..4).map(|k| if (bits >> (16 * k)) & 0xffff < limit { 1.0 } else { 0.0 }));
-        }
-        all.truncate(elements);
-        all
-    }
 }
 
 /// What a run answers.
@@ -182,7 +149,7 @@ impl<B: Kernels> Values<'_, B> {
         match &node.op {
             Op::Conv(attrs) => product::conv(self, id, node, attrs),
             Op::Gemm { .. } | Op::MatMul => product::matrix(self, id, node),
-            Op::BatchNormalization { epsilon } => self.batch_norm(node, *epsilon),
+            Op::BatchNormalization { epsilon } => normalize::batch(self, node, *epsilon),
             Op::Unary(f) => elementwise::unary(self.input(node, 0)?, *f).ok_or_else(|| no_gradient(node)),
             Op::Binary(f) => {
                 elementwise::binary(self.input(node, 0)?, self.input(node, 1)?, *f)?.ok_or_else(|| no_gradient(node))
@@ -229,9 +196,30 @@ impl<B: Kernels> Values<'_, B> {
     fn rounded(&self, x: Var<B>, grid: usize, samples: usize) -> Result<Var<B>> {
         let planned = &self.forward.plan.grids[grid];
         let shape = backend::dims::<B>(&x);
-        let grid_of_shape = Grid::new(&planned.params, &shape, samples).at(|| planned.name.clone())?;
-        let grid_of_shape = Grid { estimator: planned.estimator, rule: planned.rule, ..grid_of_shape };
+        let grid_of_shape = self.grid(planned, &shape, samples)?;
         Ok(fake::fake::<B>(x, self.scale(grid)?, &grid_of_shape))
+    }
+    /// Weights on a grid of the plan, and its scales.
+    fn weights(&self, w: Var<B>, grid: usize) -> Result<(Var<B>, FloatTensor<B>)> {
+        let planned = &self.forward.plan.grids[grid];
+        match planned.levels {
+            Some(levels) => {
+                let grid = self.grid(planned, &backend::dims::<B>(&w), 1)?;
+                fake::levelled::<B>(w, levels, &grid)
+            }
+            None => Ok((self.rounded(w, grid, 1)?, self.scale(grid)?.into_primitive())),
+        }
+    }
+    /// The output of a product: its gradient is rounded where that is wanted.
+    fn product(&self, id: NodeId, y: Var<B>) -> Var<B> {
+        match self.forward.gradients {
+            Some(how) => low::rounded_back::<B>(y, how, id.0.into()),
+            None => y,
+        }
+    }
+    fn grid(&self, planned: &PlannedGrid, shape: &[usize], samples: usize) -> Result<Grid> {
+        let grid = Grid::new(&planned.params, shape, samples).at(|| planned.name.clone())?;
+        Ok(Grid { estimator: planned.estimator.at(self.forward.plan.progress), rule: planned.rule, ..grid })
     }
     /// The scales of a grid.
     fn scale(&self, grid: usize) -> Result<Var<B>> {
@@ -277,38 +265,6 @@ impl<B: Kernels> Values<'_, B> {
             Error::unsupported(format!("input {i} is no constant")).cure("shapes must be constants to train")
         })?;
         t.to_i64s().map(Some)
-    }
-    fn batch_norm(&mut self, node: &Node, epsilon: f32) -> Result<Var<B>> {
-        let (x, gamma, beta) = (self.input(node, 0)?, self.input(node, 1)?, self.input(node, 2)?);
-        let shape = backend::dims::<B>(&x);
-        let channels = shape.get(1).copied().unwrap_or(0);
-        if shape.len() < 2 || [&gamma, &beta].iter().any(|t| backend::dims::<B>(t) != [channels]) {
-            return Err(Error::shape(format!(
-                "an input of shape {shape:?} with {:?} scales",
-                backend::dims::<B>(&gamma)
-            )));
-        }
-        let running = STATISTICS.map(|i| node.input(i));
-        let [Some(mean), Some(variance)] = running else { return Err(Error::malformed("it lacks its statistics")) };
-        let stored = |v: ValueId| match self.forward.parameters.statistics.get(&v) {
-            Some(t) => Ok(backend::constant::<B>(t.clone())),
-            None => self.value(v),
-        };
-        if !self.forward.live {
-            let (mean, variance) = (stored(mean)?, stored(variance)?);
-            return Ok(Autodiff::<B>::batch_norm(x, gamma, beta, mean, variance, f64::from(epsilon)));
-        }
-        let count = shape.iter().product::<usize>() / channels.max(1);
-        if count < 2 {
-            return Err(Error::shape(format!("batch statistics of {count} numbers for each channel"))
-                .cure("train with larger batches"));
-        }
-        let out = Autodiff::<B>::batch_norm_train(x, gamma, beta, f64::from(epsilon));
-        let unbiased = count as f64 / (count - 1) as f64;
-        let spread = B::float_mul_scalar(out.variance.into_primitive(), burn::backend::Scalar::Float(unbiased));
-        self.statistics.push((mean, out.mean.into_primitive()));
-        self.statistics.push((variance, spread));
-        Ok(out.output)
     }
 }
 

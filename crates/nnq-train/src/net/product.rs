@@ -26,14 +26,13 @@ fn constants<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) -> Result<
     let weight = values.input(node, 1)?;
     let bias = if matches!(node.op, Op::MatMul) { None } else { values.optional(node, 2)? };
     let Some(plan) = values.forward.plan.products.get(&id) else { return Ok((weight, bias)) };
-    let weight = match values.forward.soft.and_then(|s| s.weights.get(&plan.weight)) {
-        Some(soft) => soft.clone(),
-        None => values.rounded(weight, plan.weight, 1)?,
+    let (weight, scale) = match values.forward.soft.and_then(|s| s.weights.get(&plan.weight)) {
+        Some(soft) => (soft.clone(), values.scale(plan.weight)?.into_primitive()),
+        None => values.weights(weight, plan.weight)?,
     };
     let bias = match (bias, plan.input) {
         (Some(bias), Some(input)) => {
-            let scale =
-                B::float_mul(values.scale(input)?.into_primitive(), values.scale(plan.weight)?.into_primitive());
+            let scale = B::float_mul(values.scale(input)?.into_primitive(), scale);
             Some(bias_on_grid::<B>(bias, scale))
         }
         (bias, _) => bias,
@@ -80,7 +79,8 @@ pub(super) fn conv<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node, attr
     let options = options(&window, attrs.group)?;
     let (x, weight) = (shape::planes::<B>(x), shape::planes::<B>(weight));
     let none = || backend::constant::<B>(backend::tensor::<B>(vec![0.0; sw[0]], &[sw[0]], values.forward.device));
-    Ok(shape::lines::<B>(conv::conv::<B>(x, weight, bias.unwrap_or_else(none), options), rank))
+    let y = conv::conv::<B>(x, weight, bias.unwrap_or_else(none), options);
+    Ok(shape::lines::<B>(values.product(id, y), rank))
 }
 
 /// A window as burn's options, over two axes.
@@ -112,7 +112,7 @@ pub(super) fn matrix<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) ->
         a = if trans_a { Autodiff::<B>::float_swap_dims(a, 0, 1) } else { a };
         b = if trans_b { Autodiff::<B>::float_swap_dims(b, 0, 1) } else { b };
     }
-    let mut y = multiplied::<B>(a, b)?;
+    let mut y = values.product(id, multiplied::<B>(a, b)?);
     if alpha != 1.0 {
         y = Autodiff::<B>::float_mul_scalar(y, backend::scalar(alpha));
     }

@@ -45,7 +45,7 @@ impl Setting {
     fn run(&self, x: &[f32], shape: &[usize], live: bool, leaves: &[Var<Flex>]) -> Result<Run<Flex>> {
         let device = Device::<Flex>::default();
         let Self { graph, plan, parameters } = self;
-        Forward { graph, plan, parameters, live, soft: None, device: &device }
+        Forward { graph, plan, parameters, live, gradients: None, soft: None, device: &device }
             .run(backend::tensor::<Flex>(x.to_vec(), shape, &device), leaves)
     }
     /// The sum of the outputs, each weighted by a number of its own, in binary64.
@@ -127,6 +127,30 @@ fn convolutions_of_all_kinds() {
         setting.check_forward(&x, &shape);
         setting.check_gradients(&x, &shape, false);
     }
+}
+
+/// Gradients of few bits: those of a convolution whose output's gradient is what rounding makes of it.
+#[test]
+fn gradients_of_few_bits_go_back_from_products() {
+    let setting = setting(conv(ConvAttrs { group: 1, ..ConvAttrs::default() }, [5, 3, 3, 3]));
+    let (device, shape) = (Device::<Flex>::default(), [2, 3, 7, 6]);
+    let x = noise(shape.iter().product(), 3);
+    let how = crate::low::Low { gradients: Some(4), ..Default::default() }.of_step(1, 2);
+    let back = |gradients, w: &[f32]| {
+        let Setting { graph, plan, parameters } = &setting;
+        let leaves = parameters.leaves();
+        let forward = Forward { graph, plan, parameters, live: true, gradients, soft: None, device: &device };
+        let y = forward.run(backend::tensor::<Flex>(x.clone(), &shape, &device), &leaves).unwrap().output;
+        let w = backend::constant::<Flex>(backend::tensor::<Flex>(w.to_vec(), &backend::dims::<Flex>(&y), &device));
+        let mut grads = Autodiff::<Flex>::float_sum(Autodiff::<Flex>::float_mul(y, w)).backward();
+        let leaf = |leaf: &Var<Flex>| backend::numbers::<Flex>(leaf.grad_remove(&mut grads).unwrap()).unwrap();
+        leaves.iter().map(leaf).collect::<Vec<_>>()
+    };
+    let g = noise(2 * 5 * 5 * 4, 7);
+    let rounded = how.unwrap().round(&g, 0);
+    assert_ne!(rounded, g);
+    assert_eq!(back(how, &g), back(None, &rounded));
+    assert_ne!(back(how, &g), back(None, &g));
 }
 
 #[test]

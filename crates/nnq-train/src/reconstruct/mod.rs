@@ -7,6 +7,7 @@
 //! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
 mod blocks;
 mod cache;
+mod gradients;
 mod part;
 mod rounding;
 
@@ -16,32 +17,26 @@ pub use part::BlockReport;
 use crate::{
     backend::{Device, Kernels},
     checkpoint::{self, Checkpoint},
-    job::{self, Place},
+    output::{Calibrated, Output, Remarks, Written, float_only},
     params::Parameters,
-    qat::{Plan, Quantizing, Rules},
-    report::Event,
+    place,
+    qat::{Plan, Rules},
+    report::{Event, Tell},
 };
-use burn::backend::Flex;
 use cache::{Cache, Filling};
 use nnq::{
-    Error, ErrorKind, Result,
-    data::{Choice, Loader, paired_difference, subset},
-    engine::{self, Kind},
+    Error, Result,
+    data::{Choice, Loader, subset},
     error::At as _,
-    eval::{self, EvalReport, Labelled},
-    formats::onnx,
+    eval,
     ir::Graph,
     quant::recipe::Recipe,
-    quantize::{self, Format, Means, Samples},
+    quantize::{self, Samples},
     staging::Staging,
 };
 use part::Work;
 use serde::Serialize;
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 /// Samples that run at once where nothing is learned.
 const BATCH: usize = 32;
@@ -74,68 +69,46 @@ pub struct Job {
     pub model: PathBuf,
     /// Samples; labels are not looked at.
     pub samples: Samples,
-    /// Labelled samples to measure accuracy on. Nothing is chosen by them.
-    pub eval: Option<Labelled>,
     /// How to quantize.
     pub recipe: Recipe,
     /// Every number.
     pub settings: Settings,
     /// A file that keeps the parts that are done.
     pub checkpoint: Option<PathBuf>,
-    /// How the network is written.
-    pub format: Format,
-    /// What becomes of codes that need less than a byte.
-    pub pack: onnx::Pack,
-    /// The file to write.
-    pub out: PathBuf,
-    /// 0: one per core.
-    pub threads: usize,
-    /// Where to compute.
-    pub place: Place,
-    /// Set by others to stop.
-    pub cancel: Option<Arc<AtomicBool>>,
+    /// What is written, and by what means.
+    pub output: Output,
 }
 
 /// What came of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// The float network.
-    pub model: String,
-    /// The file that was written.
-    pub out: String,
+    /// The file, and its accuracy.
+    #[serde(flatten)]
+    pub written: Written,
     /// Samples that were learned from.
     pub samples: usize,
     /// The parts, in order; those of an earlier run are not among them.
     pub blocks: Vec<BlockReport>,
-    /// Seconds of learning.
-    pub seconds: f64,
-    /// Accuracy of the float network.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub before: Option<EvalReport>,
-    /// Accuracy of the written file, on the engine that runs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<EvalReport>,
-    /// The paired difference of both and its 95 % interval, in shares of 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub difference: Option<[f64; 3]>,
-    /// What a user should know.
-    pub messages: Vec<String>,
 }
 
 /// Runs the job.
 ///
 /// # Errors
-/// Whatever a stage answers, with file, node or value. Nothing is left at `out` then; a checkpoint stays.
+/// Whatever a stage answers, with file, node or value. Nothing is left at the output then; a checkpoint stays.
 pub fn run(job: &Job, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build();
-    let pool = pool.map_err(|e| Error::new(ErrorKind::Io, format!("threads cannot be started: {e}")))?;
-    pool.install(|| match job.place {
-        Place::Cpu => run_on::<Flex>(job, Device::<Flex>::default(), tell),
-        #[cfg(feature = "cuda")]
-        Place::Cuda(n) => run_on::<burn::backend::Cube>(job, burn::backend::cuda::CudaDevice::new(n).into(), tell),
-        #[cfg(feature = "wgpu")]
-        Place::Wgpu => run_on::<burn::backend::Cube>(job, burn::backend::wgpu::WgpuDevice::default().into(), tell),
-    })
+    job.output.place.run(job.output.threads, Learning { job, tell })
+}
+
+struct Learning<'a> {
+    job: &'a Job,
+    tell: &'a mut (dyn FnMut(Event) + Send),
+}
+
+impl place::Work for Learning<'_> {
+    type Out = Outcome;
+    fn on<B: Kernels>(self, device: Device<B>) -> Result<Outcome> {
+        learn::<B>(self.job, device, self.tell).at(|| self.job.model.display())
+    }
 }
 
 fn check(s: &Settings) -> Result<()> {
@@ -156,74 +129,45 @@ fn check(s: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn run_on<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
-    let place = || job.model.display();
-    let staging = Staging::new(&job.out)?;
+fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
+    let output = &job.output;
+    let staging = Staging::new(&output.file)?;
     check(&job.settings)?;
     let (float, digest) = quantize::open(&job.model)?;
-    if engine::is_quantized(&float) {
-        return Err(Error::usage("the network is quantized already").at(place()).cure("start from the float network"));
+    float_only(&float)?;
+    if let Some(data) = &output.eval {
+        eval::check(&float, data)?;
     }
-    if let Some(data) = &job.eval {
-        eval::check(&float, data).at(place)?;
-    }
-    let mut messages = Vec::new();
-    let means = Means { threads: job.threads, cancel: job.cancel.as_ref(), ..Means::default() };
-    let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
-    let balanced = quantize::balanced(&float, &job.recipe, Some(&job.samples), means, &mut progress, &mut messages)?;
-    let (threads, cancel) = (job.threads, job.cancel.clone());
-    let stats =
-        quantize::calibrate(&balanced, digest, &job.samples, &job.recipe, threads, cancel, &mut progress).at(place)?;
-    let rules = Rules::default();
-    let recipe = quantize::resolved(&balanced, &stats, &job.recipe, &job.samples, means, &mut progress).at(place)?;
-    let quantizing = Quantizing::new(&balanced, &stats, &recipe, rules).at(place)?;
-    let (graph, plan) = (quantizing.graph().clone(), quantizing.plan.clone());
+    let calibrated = Calibrated::new((&float, digest), &job.samples, &job.recipe, Rules::default(), output, tell)?;
+    let quantizing = calibrated.quantizing()?;
     let clock = Instant::now();
-    let (parameters, blocks, samples) = reconstruct::<B>(job, &graph, &plan, digest, &device, tell).at(place)?;
+    let (parameters, blocks, samples) =
+        reconstruct::<B>(job, quantizing.graph(), &quantizing.plan, digest, &device, tell)?;
     let seconds = clock.elapsed().as_secs_f64();
-    let quantized = quantize::noted(quantizing.finish::<B>(&parameters).at(place)?, &recipe)?;
-    messages.extend(quantized.messages);
-    let file = staging.path();
-    quantize::export(&quantized.graph, job.format, job.pack, &file).map_err(|e| staging.error(e))?;
-    let mut evaluate = |graph: Arc<Graph>, what: &str| -> Result<Option<EvalReport>> {
-        let Some(data) = &job.eval else { return Ok(None) };
-        let kind = Kind::for_graph(&graph);
-        let mut engine = job::open(graph, kind, job.threads)?;
-        let options = eval::Options { threads: job.threads, cancel: job.cancel.clone(), ..Default::default() };
-        eval::evaluate(&mut engine, data, &options, &mut |done, of| tell(Event::Stage(what, done, of))).map(Some)
-    };
-    let before = evaluate(float, "evaluating float")?;
-    let after = evaluate(engine::load(&file)?, "evaluating quantized")?;
-    let difference = match (&before, &after) {
-        (Some(a), Some(b)) => paired_difference(&a.correct, &b.correct).map(|(d, lo, hi)| Some([d, lo, hi]))?,
-        _ => None,
-    };
-    staging.finish()?;
+    let (graph, notes) = calibrated.finished::<B>(&parameters)?;
+    let before = output.evaluate(float, "evaluating float", tell)?;
+    let messages = calibrated.messages.into_iter().chain(notes).collect();
+    let remarks = Remarks { model: job.model.display().to_string(), seconds, messages };
+    let written = output.write(&graph, staging, before, remarks, tell)?;
     if let Some(path) = &job.checkpoint {
         // It has done its work.
         let _ = std::fs::remove_file(path);
     }
-    Ok(Outcome {
-        model: place().to_string(),
-        out: job.out.display().to_string(),
-        samples,
-        blocks,
-        seconds,
-        before,
-        after,
-        difference,
-        messages,
-    })
+    Ok(Outcome { written, samples, blocks })
 }
 
 /// The samples, as the network reads them.
-fn read(job: &Job, tell: &mut dyn FnMut(Event)) -> Result<Cache> {
+fn read(job: &Job, tell: &mut Tell) -> Result<Cache> {
     let data = &job.samples.dataset;
     let count = usize::try_from(job.recipe.samples).unwrap_or(usize::MAX);
     let indices = subset(data.len(), count, job.recipe.seed, Choice::Stratified, |i| data.label(i));
     let total = indices.len() as u64;
-    let settings =
-        nnq::data::Settings { batch: BATCH, threads: job.threads, skip_corrupt: false, cancel: job.cancel.clone() };
+    let settings = nnq::data::Settings {
+        batch: BATCH,
+        threads: job.output.threads,
+        skip_corrupt: false,
+        cancel: job.output.cancel.clone(),
+    };
     let mut filling = Filling::new()?;
     let mut done = 0;
     for batch in Loader::new(data.clone(), job.samples.preprocess.clone(), indices, settings)? {
@@ -247,7 +191,7 @@ fn reconstruct<B: Kernels>(
     plan: &Plan,
     digest: [u8; 32],
     device: &Device<B>,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut Tell,
 ) -> Result<(Parameters<B>, Vec<BlockReport>, usize)> {
     let settings = job.settings;
     let parts = blocks(graph, &|id| plan.products.contains_key(&id), settings.unit)?;
@@ -260,7 +204,7 @@ fn reconstruct<B: Kernels>(
         parameters: Parameters::new(graph, plan, device)?,
         device,
         settings,
-        cancel: job.cancel.as_deref(),
+        cancel: job.output.cancel.as_deref(),
     };
     let key = key(job, digest)?;
     let mut done = 0;

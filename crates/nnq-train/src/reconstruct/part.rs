@@ -1,14 +1,14 @@
 //! One part of a network, learned.
 use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, rounding::Rounding};
 use crate::{
-    backend::{self, Device, Kernels, Var, scalar},
+    backend::{self, Device, Kernels, Var},
     fake::Grid,
-    net::{Drop, Forward, Soft},
+    net::{Forward, Soft},
     optimizer::{Method, Optimizer, Schedule, Steps},
     params::{Parameter, Parameters, Role},
     qat::Plan,
 };
-use burn::backend::{Autodiff, ops::FloatTensorOps as _, tensor::FloatTensor};
+use burn::backend::tensor::FloatTensor;
 use nnq::{
     Error, Result,
     data::mix,
@@ -16,18 +16,7 @@ use nnq::{
     quantize::check,
 };
 use serde::Serialize;
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::atomic::AtomicBool,
-};
-
-/// The share of steps before roundings are made to decide.
-const FREE: f64 = 0.2;
-/// The exponent of the deciding term, from and to.
-const EXPONENT: [f64; 2] = [20.0, 2.0];
-
-/// The stream of what goes in, apart from those of values.
-const INPUT: u64 = 1 << 40;
+use std::{collections::BTreeSet, sync::atomic::AtomicBool};
 
 /// What became of a part.
 #[derive(Clone, Debug, Serialize)]
@@ -58,11 +47,11 @@ pub(super) struct Work<'a, B: Kernels> {
 }
 
 /// Something that is learned.
-struct Learned {
+pub(super) struct Learned {
     /// Its place among the network's parameters.
-    parameter: usize,
+    pub parameter: usize,
     /// Of weights: their grid and how they round.
-    rounding: Option<(usize, Rounding)>,
+    pub rounding: Option<(usize, Rounding)>,
 }
 
 impl<B: Kernels> Work<'_, B> {
@@ -95,6 +84,7 @@ impl<B: Kernels> Work<'_, B> {
             plan: &Plan::default(),
             parameters: &self.real,
             live: false,
+            gradients: None,
             soft: None,
             device: self.device,
         };
@@ -104,9 +94,9 @@ impl<B: Kernels> Work<'_, B> {
     pub fn rounded(&self, part: &Block, x: &Cache, quantized: Option<&Cache>) -> Result<Cache> {
         self.run(&self.forward(None), &self.parameters, part, quantized.unwrap_or(x), quantized.is_none())
     }
-    fn forward<'s>(&'s self, soft: Option<&'s Soft<B>>) -> Forward<'s, B> {
+    pub(super) fn forward<'s>(&'s self, soft: Option<&'s Soft<B>>) -> Forward<'s, B> {
         let Self { graph, plan, parameters, device, .. } = self;
-        Forward { graph, plan, parameters, live: false, soft, device }
+        Forward { graph, plan, parameters, live: false, gradients: None, soft, device }
     }
     fn run(
         &self,
@@ -202,6 +192,7 @@ impl<B: Kernels> Work<'_, B> {
             schedule: Schedule::Constant,
             warm_up: 0,
             scale_rate: if scale_rate > 0.0 { scale_rate } else { 1.0 },
+            clip: None,
         };
         let mut optimizer = Optimizer::new(how, steps)?;
         let key = mix(seed ^ 0x626c_6f63_6b00_0000, index);
@@ -226,76 +217,5 @@ impl<B: Kernels> Work<'_, B> {
         }
         let to = self.graph.value(part.to).name.clone();
         Ok(BlockReport { to, products: part.products, before, after, kept })
-    }
-    /// The gradients of one step, in the order of what is learned.
-    fn gradients(
-        &self,
-        part: &Block,
-        (learned, loose): (&[Learned], &Parameters<B>),
-        (x, quantized, target): (&Cache, Option<&Cache>, &Cache),
-        some: &[usize],
-        step: u64,
-        key: u64,
-    ) -> Result<Vec<Option<FloatTensor<B>>>> {
-        let Settings { steps, rounded, strength, .. } = self.settings;
-        let drop = Drop { rounded, key };
-        let mut leaves: Vec<Var<B>> =
-            self.parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
-        let mut soft = Soft { weights: HashMap::new(), drop: Some(drop) };
-        let mut variables = Vec::with_capacity(learned.len());
-        for (i, l) in learned.iter().enumerate() {
-            let numbers = backend::numbers::<B>(loose.values[i].clone())?;
-            let shape = &self.parameters.list[l.parameter].shape;
-            let values = l.rounding.as_ref().map_or_else(|| numbers.clone(), |(_, r)| r.soft(&numbers));
-            let leaf = backend::tracked::<B>(backend::tensor::<B>(values, shape, self.device));
-            match &l.rounding {
-                Some((grid, _)) => {
-                    soft.weights.insert(*grid, leaf);
-                }
-                None => leaves[l.parameter] = leaf,
-            }
-            variables.push(numbers);
-        }
-        let mut numbers = x.rows(some);
-        if let Some(quantized) = quantized {
-            // Elements of what goes in are dropped, too.
-            let mask = drop.mask(INPUT, numbers.len());
-            for ((x, q), m) in numbers.iter_mut().zip(quantized.rows(some)).zip(mask) {
-                *x = if m > 0.0 { q } else { *x };
-            }
-        }
-        let input = backend::constant::<B>(backend::tensor::<B>(numbers, &x.batch(some.len()), self.device));
-        let forward = self.forward(Some(&soft));
-        let y = forward.part((part.from, input, quantized.is_none()), &part.nodes, part.to, &leaves)?;
-        let shape = backend::dims::<B>(&y);
-        let count: usize = shape.iter().product();
-        let channels = if shape.len() > 2 { shape[1] } else { shape.last().copied().unwrap_or(1) };
-        let wanted = backend::constant::<B>(backend::tensor::<B>(target.rows(some), &shape, self.device));
-        let off = Autodiff::<B>::float_sub(y, wanted);
-        let square = backend::reshaped::<B>(Autodiff::<B>::float_mul(off.clone(), off), &[1, count]);
-        let sum = Autodiff::<B>::float_sum_dim(square, 1);
-        let loss = Autodiff::<B>::float_mul_scalar(sum, scalar(channels.max(1) as f32 / count.max(1) as f32));
-        let mut grads = loss.backward();
-        let along = step as f64 / steps as f64;
-        let decide = (along >= FREE).then(|| {
-            let way = (along - FREE) / (1.0 - FREE);
-            (strength, (EXPONENT[0] + (EXPONENT[1] - EXPONENT[0]) * way) as f32)
-        });
-        let mut out = Vec::with_capacity(learned.len());
-        for (l, variables) in learned.iter().zip(&variables) {
-            let leaf = match &l.rounding {
-                Some((grid, _)) => soft.weights.get(grid),
-                None => leaves.get(l.parameter),
-            };
-            let gradient = leaf.and_then(|leaf| leaf.grad_remove(&mut grads));
-            out.push(match (&l.rounding, gradient) {
-                (Some((_, rounding)), Some(g)) => {
-                    let g = rounding.gradient(variables, &backend::numbers::<B>(g)?, decide);
-                    Some(backend::tensor::<B>(g, &self.parameters.list[l.parameter].shape, self.device))
-                }
-                (_, g) => g,
-            });
-        }
-        Ok(out)
     }
 }

@@ -1,10 +1,14 @@
 //! Random changes of training images. What happens to an image depends on seed, epoch and its index in the data set, and on nothing else.
+mod mixup;
+
+pub use mixup::Mixed;
+
 use nnq::{Error, Result, data::mix};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Which changes; written as a list such as `crop,flip` or `crop:4,flip,cutout:8`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Which changes; written as a list such as `crop,flip` or `crop:4,flip,cutout:8,mixup:0.2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Augment {
     /// Shifts by up to so many pixels in each direction; what comes in is 0, the mean colour of normalised images.
@@ -13,6 +17,8 @@ pub struct Augment {
     pub flip: bool,
     /// Sets a square of so many pixels a side to 0.
     pub cutout: usize,
+    /// Mixes each image with another one of its batch, and their labels: the parameter of Zhang et al.'s distribution of shares; 0: not at all.
+    pub mixup: f32,
 }
 
 /// Numbers drawn for one image of one epoch.
@@ -22,18 +28,36 @@ struct Draws {
 }
 
 impl Draws {
-    /// One of `0..n`.
-    fn below(&mut self, n: usize) -> usize {
+    fn new(seed: u64, epoch: u64, index: u64) -> Self {
+        Self { key: mix(mix(seed, epoch), index), drawn: 0 }
+    }
+    fn next(&mut self) -> u64 {
         let bits = mix(self.key, self.drawn);
         self.drawn += 1;
-        usize::try_from((u128::from(bits) * n as u128) >> 64).unwrap_or(0)
+        bits
+    }
+    /// Between 0 and 1, neither of them.
+    fn open(&mut self) -> f64 {
+        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+    /// One of `0..n`.
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from((u128::from(self.next()) * n as u128) >> 64).unwrap_or(0)
     }
 }
 
 impl Augment {
+    /// Whether single images change.
+    pub fn changes_images(&self) -> bool {
+        (self.crop, self.flip, self.cutout) != (0, false, 0)
+    }
+    /// Mixes the samples of a batch, each `one` numbers long; answers what each holds of others, or nothing.
+    pub fn mix(&self, seed: u64, epoch: u64, indices: &[usize], numbers: &mut [f32], one: usize) -> Vec<Mixed> {
+        if self.mixup > 0.0 { mixup::mix(self.mixup, (seed, epoch), indices, numbers, one) } else { Vec::new() }
+    }
     /// Changes an image of `[channels, height, width]` in place.
     pub fn apply(&self, image: &mut [f32], [channels, height, width]: [usize; 3], seed: u64, epoch: u64, index: u64) {
-        let mut draws = Draws { key: mix(mix(seed, epoch), index), drawn: 0 };
+        let mut draws = Draws::new(seed, epoch, index);
         let mut shift = || draws.below(2 * self.crop + 1) as isize - self.crop as isize;
         let (down, right) = (shift(), shift());
         let mirror = self.flip && draws.below(2) == 1;
@@ -74,6 +98,9 @@ impl fmt::Display for Augment {
         if self.cutout > 0 {
             parts.push(format!("cutout:{}", self.cutout));
         }
+        if self.mixup > 0.0 {
+            parts.push(format!("mixup:{}", self.mixup));
+        }
         f.write_str(if parts.is_empty() { "none".into() } else { parts.join(",") }.as_str())
     }
 }
@@ -83,8 +110,8 @@ impl FromStr for Augment {
     fn from_str(s: &str) -> Result<Self> {
         let mut out = Self::default();
         for part in s.split(',').filter(|p| !matches!(*p, "none" | "")) {
-            let (name, size) = part.split_once(':').map_or((part, None), |(n, size)| (n, Some(size)));
-            let size = |usual: usize| match size.map(str::parse::<usize>) {
+            let (name, number) = part.split_once(':').map_or((part, None), |(n, x)| (n, Some(x)));
+            let size = |usual: usize| match number.map(str::parse::<usize>) {
                 None => Ok(usual),
                 Some(Ok(n)) if (1..=1024).contains(&n) => Ok(n),
                 _ => Err(Error::usage(format!("'{part}': a size is a number from 1 to 1024"))),
@@ -93,9 +120,16 @@ impl FromStr for Augment {
                 "crop" => out.crop = size(4)?,
                 "flip" if part == "flip" => out.flip = true,
                 "cutout" => out.cutout = size(8)?,
+                "mixup" => {
+                    out.mixup = match number.map(str::parse::<f32>) {
+                        None => 0.2,
+                        Some(Ok(x)) if x > 0.0 && x <= 1.0 => x,
+                        _ => return Err(Error::usage(format!("'{part}': the number lies between 0 and 1"))),
+                    }
+                }
                 _ => {
                     return Err(Error::usage(format!("'{part}' is no change of images"))
-                        .cure("use a list of crop[:PIXELS], flip, cutout[:PIXELS], or none"));
+                        .cure("use a list of crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none"));
                 }
             }
         }
@@ -170,11 +204,11 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_written() {
-        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16"] {
+        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16", "flip,mixup:0.4"] {
             assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
         }
         assert_eq!("crop,flip".parse::<Augment>().unwrap().to_string(), "crop:4,flip");
-        for text in ["crop:0", "flip:2", "rotate", "crop:x"] {
+        for text in ["crop:0", "flip:2", "rotate", "crop:x", "mixup:2", "mixup:0"] {
             assert!(text.parse::<Augment>().is_err(), "{text}");
         }
     }

@@ -1,4 +1,9 @@
 //! The loop: batch, loss, gradients, step.
+mod state;
+mod targets;
+
+pub use state::Keep;
+
 use crate::{
     backend::{self, Device, Kernels},
     batches::{Batch, Batches, Drawing},
@@ -6,15 +11,14 @@ use crate::{
     job::Settings,
     loss::{self, Distill},
     net::Forward,
-    optimizer::Optimizer,
+    optimizer::{self, Optimizer},
     params::Parameters,
-    qat::Plan,
+    qat::{self, Plan},
     report::{Event, StepReport},
 };
 use burn::backend::Scalar;
-use nnq::{Error, ErrorKind, Result, engine::Engine, eval::Labelled, ir::Graph};
+use nnq::{Error, ErrorKind, Result, engine::Engine, error::At as _, eval::Labelled, ir::Graph};
 use std::{
-    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
 };
@@ -26,12 +30,16 @@ const MOMENTUM: f64 = 0.1;
 pub struct Trainer<'a, B: Kernels> {
     /// The network.
     pub graph: &'a Graph,
-    /// What it rounds.
-    pub plan: &'a Plan,
+    /// What it rounds, in stages.
+    plans: Vec<Plan>,
+    /// The stage that the scales are of.
+    stage: usize,
     /// Where it computes.
     pub device: Device<B>,
     /// What is trained.
     pub parameters: Parameters<B>,
+    /// Of weights between steps.
+    grids: Vec<Option<f32>>,
     optimizer: Optimizer,
     settings: &'a Settings,
     data: &'a Labelled,
@@ -43,19 +51,9 @@ pub struct Trainer<'a, B: Kernels> {
     pub step: u64,
     sums: (f64, u64),
     rate: f64,
+    norm: f64,
     /// Seconds and steps of this run.
     clock: (f64, u64),
-}
-
-/// Where checkpoints go.
-#[derive(Clone, Debug)]
-pub struct Keep {
-    /// The file.
-    pub path: PathBuf,
-    /// Steps between two.
-    pub every: u64,
-    /// Stands for everything that the result depends on.
-    pub key: [u8; 32],
 }
 
 /// What an epoch came to.
@@ -97,18 +95,22 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         with: With<'a>,
     ) -> Result<Self> {
         let With { settings, teacher, keep, threads, cancel } = with;
-        let parameters = Parameters::new(graph, plan, &device)?;
+        let plans = settings.bits.plans(plan);
+        let parameters = Parameters::new(graph, &plans[0], &device)?;
         let steps = settings.epochs * (data.dataset.len() / settings.batch.max(1)) as u64;
         if steps == 0 {
             return Err(Error::usage(format!("{} samples and batches of {}", data.dataset.len(), settings.batch))
                 .cure("give more training data or smaller batches"));
         }
         let optimizer = Optimizer::new(settings.steps, steps)?;
+        let grids = settings.low.grids::<B>(&parameters)?;
         let mut trainer = Self {
             graph,
-            plan,
+            plans,
+            stage: 0,
             device,
             parameters,
+            grids,
             optimizer,
             settings,
             data,
@@ -119,6 +121,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             step: 0,
             sums: (0.0, 0),
             rate: 0.0,
+            norm: 0.0,
             clock: (0.0, 0),
         };
         if let Some(keep) = &trainer.keep
@@ -141,7 +144,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let epoch = self.step / per_epoch;
         let clock = Instant::now();
         let begun = self.step;
-        let Settings { batch, seed, augment, .. } = *self.settings;
+        let &Settings { batch, seed, augment, .. } = self.settings;
         let how = Drawing { batch, seed, augment };
         let batches = Batches::new(self.data, how, epoch, self.step % per_epoch, self.threads, self.cancel.clone())?;
         for batch in batches {
@@ -156,11 +159,12 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             let seen = (self.step - epoch * per_epoch).max(1) as f64;
             tell(Event::Step(&StepReport {
                 step: self.step,
-                steps: per_epoch * self.settings.epochs,
+                steps: self.total(),
                 epoch: epoch + 1,
                 loss: self.sums.0 / seen,
                 accuracy: self.sums.1 as f64 / (seen * self.settings.batch as f64),
                 rate: self.rate,
+                norm: self.norm,
                 images_per_second: self.speed(),
             }));
             if self.keep.as_ref().is_some_and(|k| self.step.is_multiple_of(k.every.max(1))) {
@@ -197,23 +201,55 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         };
         Ok(Error::new(ErrorKind::Interrupted, format!("stopped on request{kept}")))
     }
+    /// Steps of the whole run.
+    fn total(&self) -> u64 {
+        (self.settings.epochs * self.steps_of_epoch()).max(1)
+    }
+    /// What was trained, on the grids of the last stage.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn trained(&self) -> Result<Parameters<B>> {
+        let mut trained = self.parameters.clone();
+        let last = self.plans.len() - 1;
+        qat::convert::<B>(&mut trained, &self.plans[self.stage], &self.plans[last], &self.device)?;
+        Ok(trained)
+    }
+    /// Goes on to the stage of the next step.
+    fn enter(&mut self) -> Result<()> {
+        let (total, stages) = (self.total(), self.plans.len());
+        let stage = self.stage_of(self.step);
+        qat::convert::<B>(&mut self.parameters, &self.plans[self.stage], &self.plans[stage], &self.device)?;
+        debug_assert!(stage < stages);
+        self.stage = stage;
+        self.plans[stage].progress = (self.step as f64 / total as f64) as f32;
+        Ok(())
+    }
+    /// Stages are of as many steps each.
+    fn stage_of(&self, step: u64) -> usize {
+        let stages = self.plans.len() as u64;
+        usize::try_from((step * stages / self.total()).min(stages - 1)).unwrap_or(0)
+    }
     fn one(&mut self, batch: Batch, epoch: u64) -> Result<()> {
-        let (samples, shape) = (batch.labels.len(), batch.input.shape().to_vec());
+        self.enter()?;
+        let Batch { input, labels, mixed } = batch;
+        let shape = input.shape().to_vec();
         let answers = match &mut self.teacher {
             Some((engine, distill)) => {
-                let out = engine.run(vec![batch.input.clone()])?;
+                let out = engine.run(vec![input.clone()])?;
                 let logits = out.into_iter().next().ok_or_else(|| Error::usage("the network has no output"))?;
                 Some((logits.into_vec::<f32>()?, *distill))
             }
             None => None,
         };
-        let input = backend::tensor::<B>(batch.input.into_vec::<f32>()?, &shape, &self.device);
+        let input = backend::tensor::<B>(input.into_vec::<f32>()?, &shape, &self.device);
         let leaves = self.parameters.leaves();
         let forward = Forward {
             graph: self.graph,
-            plan: self.plan,
+            plan: &self.plans[self.stage],
             parameters: &self.parameters,
             live: true,
+            gradients: self.settings.low.of_step(self.settings.seed, self.step),
             soft: None,
             device: &self.device,
         };
@@ -221,7 +257,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let out = backend::dims::<B>(&run.output);
         let classes = out.get(1).copied().unwrap_or(0);
         let logits = backend::numbers::<B>(run.output.primitive().clone())?;
-        let targets = self.targets(&batch.labels, classes)?;
+        let targets = targets::targets(&labels, &mixed, classes, self.settings.smoothing)?;
         let answers = answers.as_ref().map(|(x, d)| (&x[..], *d));
         let loss = loss::loss::<B>(run.output, &targets, answers, &self.device)?;
         let value = backend::numbers::<B>(loss.primitive().clone())?.first().copied().unwrap_or(f32::NAN);
@@ -230,9 +266,12 @@ impl<'a, B: Kernels> Trainer<'a, B> {
                 .cure("train with a smaller learning rate, or a longer --warm-up"));
         }
         let mut grads = loss.backward();
-        let gradients = leaves.iter().map(|leaf| leaf.grad_remove(&mut grads)).collect();
+        let mut gradients: Vec<_> = leaves.iter().map(|leaf| leaf.grad_remove(&mut grads)).collect();
+        self.norm = optimizer::clip::<B>(&mut gradients, self.settings.steps.clip)
+            .at(|| format!("step {} in epoch {}", self.step + 1, epoch + 1))?;
         self.rate = self.optimizer.next_rate();
         self.optimizer.step(self.rate, &mut self.parameters, gradients)?;
+        self.settings.low.settle::<B>(&mut self.parameters, &self.grids, (self.settings.seed, self.step))?;
         for (v, new) in run.statistics {
             if let Some(old) = self.parameters.statistics.remove(&v) {
                 let kept = B::float_mul_scalar(old, Scalar::Float(1.0 - MOMENTUM));
@@ -240,59 +279,10 @@ impl<'a, B: Kernels> Trainer<'a, B> {
                 self.parameters.statistics.insert(v, new);
             }
         }
-        let right = logits.chunks(classes.max(1)).zip(&batch.labels).filter(|(row, label)| best(row) == Some(**label));
+        let right = logits.chunks(classes.max(1)).zip(&labels).filter(|(row, label)| best(row) == Some(**label));
         self.sums.0 += f64::from(value);
         self.sums.1 += right.count() as u64;
-        debug_assert_eq!(samples, batch.labels.len());
         self.step += 1;
-        Ok(())
-    }
-    /// Rows of shares: 1 for the label, less and evenly spread what smoothing takes.
-    fn targets(&self, labels: &[usize], classes: usize) -> Result<Vec<f32>> {
-        let smooth = self.settings.smoothing;
-        let mut all = vec![smooth / classes.max(1) as f32; labels.len() * classes];
-        for (row, &label) in all.chunks_mut(classes.max(1)).zip(labels) {
-            let share = row.get_mut(label).ok_or_else(|| {
-                Error::usage(format!("a sample of class {label}, and the network tells {classes} apart"))
-                    .cure("train with data of the network's classes")
-            })?;
-            *share += 1.0 - smooth;
-        }
-        Ok(all)
-    }
-    fn save(&self) -> Result<()> {
-        let Some(keep) = &self.keep else { return Ok(()) };
-        let numbers = |x: &burn::backend::tensor::FloatTensor<B>| backend::numbers::<B>(x.clone());
-        Checkpoint {
-            key: keep.key,
-            step: self.step,
-            epoch_sums: self.sums,
-            values: self.parameters.values.iter().map(numbers).collect::<Result<_>>()?,
-            statistics: self.parameters.statistics.values().map(numbers).collect::<Result<_>>()?,
-            optimizer: self.optimizer.to_bytes()?,
-        }
-        .write(&keep.path)
-    }
-    fn restore(&mut self, from: Checkpoint) -> Result<()> {
-        let other = || Error::malformed("the checkpoint holds other parameters than the network has").cure("remove it");
-        let parameters = &mut self.parameters;
-        if from.values.len() != parameters.list.len() || from.statistics.len() != parameters.statistics.len() {
-            return Err(other());
-        }
-        for (i, numbers) in from.values.into_iter().enumerate() {
-            let shape = &parameters.list[i].shape;
-            if numbers.len() != shape.iter().product::<usize>() {
-                return Err(other());
-            }
-            parameters.values[i] = backend::tensor::<B>(numbers, shape, &self.device);
-        }
-        for (old, numbers) in parameters.statistics.values_mut().zip(from.statistics) {
-            let shape = [numbers.len()];
-            *old = backend::tensor::<B>(numbers, &shape, &self.device);
-        }
-        let total = self.settings.epochs * self.steps_of_epoch();
-        self.optimizer = Optimizer::new(self.settings.steps, total)?.resume(&from.optimizer, from.step)?;
-        (self.step, self.sums) = (from.step, from.epoch_sums);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// Names what is no number.
-pub fn float<B: Kernels>(graph: &Graph, trained: &Parameters<B>) -> Result<Graph> {
+pub fn put<B: Kernels>(graph: &Graph, trained: &Parameters<B>) -> Result<Graph> {
     let mut out = graph.clone();
     let mut put = |v: ValueId, numbers: Vec<f32>, shape: &[usize]| {
         let value = out.value_mut(v);

@@ -1,7 +1,13 @@
 //! Which values are rounded in training, on which grids, and how what was trained goes back into the graph.
+mod rules;
+mod stages;
+
+pub use rules::{Activations, DOREFA_BITS, Rules, Weights};
+pub use stages::{BitsSchedule, convert};
+
 use crate::{
     backend::{self, Kernels},
-    fake::{Estimator, ScaleRule},
+    fake::{Estimator, Grid, Levels, ScaleRule},
     params::{Of, Parameters},
 };
 use nnq::{
@@ -24,11 +30,15 @@ pub struct PlannedGrid {
     /// Of what.
     pub name: String,
     /// As calibration found it.
+    pub fitted: QParams,
+    /// As it is trained: the same, where the rules do not say otherwise.
     pub params: QParams,
     /// How gradients pass its values.
     pub estimator: Estimator,
     /// How its scales learn.
     pub rule: ScaleRule,
+    /// Of weights: levels that go before the scale that is learned.
+    pub levels: Option<Levels>,
     /// The values on it; none for weights.
     pub values: Vec<ValueId>,
 }
@@ -51,15 +61,19 @@ pub struct Plan {
     pub of_value: HashMap<ValueId, usize>,
     /// The products with codes as weights.
     pub products: HashMap<NodeId, PlannedProduct>,
+    /// How its grids were chosen.
+    pub rules: Rules,
+    /// The share of the training that is done.
+    pub progress: f32,
 }
 
-/// How values learn to be rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Rules {
-    /// For values.
-    pub estimator: Estimator,
-    /// For scales of activations; weights learn theirs as LSQ does, or not at all.
-    pub scales: ScaleRule,
+impl Plan {
+    fn push(&mut self, name: String, fitted: &QParams, choice: rules::Choice, found: &mut usize) {
+        let rules::Choice { params, rule, levels, special } = choice;
+        *found += usize::from(special);
+        let (fitted, estimator) = (fitted.clone(), self.rules.estimator);
+        self.grids.push(PlannedGrid { name, fitted, params, estimator, rule, levels, values: Vec::new() });
+    }
 }
 
 /// A network that is to be trained with rounding.
@@ -84,20 +98,15 @@ impl Quantizing {
                 Error::usage("training with grids that are found at run time").cure("leave out the dynamic mode")
             );
         }
-        let start = ptq::Start::new(graph, stats, recipe)?;
-        let mut plan = Plan::default();
+        let mut start = ptq::Start::new(graph, stats, recipe)?;
+        let mut plan = Plan { rules, ..Plan::default() };
+        let mut found = [0; 2];
         // Values that share a grid share its parameters.
         let mut seen: BTreeMap<*const QParams, usize> = BTreeMap::new();
         for (v, value) in start.graph().values() {
             let Some(params) = &value.quant else { continue };
             let grid = *seen.entry(Arc::as_ptr(params)).or_insert_with(|| {
-                plan.grids.push(PlannedGrid {
-                    name: value.name.clone(),
-                    params: QParams::clone(params),
-                    estimator: rules.estimator,
-                    rule: rules.scales,
-                    values: Vec::new(),
-                });
+                plan.push(value.name.clone(), params, rules.activations.choose(params), &mut found[0]);
                 plan.grids.len() - 1
             });
             plan.grids[grid].values.push(v);
@@ -111,10 +120,14 @@ impl Quantizing {
                     .cure("use --granularity tensor or channel"));
             }
             let name = start.graph().value(product.w).name.clone();
-            let rule = if rules.scales == ScaleRule::Fixed { ScaleRule::Fixed } else { ScaleRule::Lsq };
             let input = plan.of_value.get(&product.x).copied();
             plan.products.insert(*id, PlannedProduct { weight: plan.grids.len(), input });
-            plan.grids.push(PlannedGrid { name, params, estimator: rules.estimator, rule, values: Vec::new() });
+            plan.push(name, &params, rules.weights.choose(&params), &mut found[1]);
+        }
+        rules.check(found)?;
+        let activations = plan.grids.len() - plan.products.len();
+        for note in rules.notes(found, [activations, plan.products.len()]) {
+            start.message(note);
         }
         Ok(Self { start, plan })
     }
@@ -153,9 +166,14 @@ impl Quantizing {
             }
         }
         for id in self.start.products.clone() {
-            let product = self.start.product(id)?;
+            let mut product = self.start.product(id)?;
             let planned = self.plan.products.get(&id).ok_or_else(|| Error::internal("a product without a plan"))?;
-            let rounded = self.start.round_on(&product, trained(planned.weight)?)?;
+            let mut params = trained(planned.weight)?;
+            if let Some(levels) = self.plan.grids[planned.weight].levels {
+                let made = levels.apply(&product.real, &Grid::new(&params, &product.shape, 1)?);
+                (product.real, params.scale) = (made.values, made.scales);
+            }
+            let rounded = self.start.round_on(&product, params)?;
             self.start.put(&product, rounded)?;
         }
         Ok(self.start.finish())

@@ -1,0 +1,194 @@
+//! The whole flow behind `nnq train`: from a network and data to a trained network in a file.
+mod settings;
+
+pub use settings::{Job, Settings, Source};
+
+use crate::{
+    backend::{Device, Kernels},
+    output::{Calibrated, Remarks, float_only},
+    params::Parameters,
+    place::Work,
+    qat::Plan,
+    report::{EpochReport, Event, Outcome, Tell},
+    trainer::{Epoch, Keep, Trainer, With},
+    weights,
+};
+use nnq::{
+    Error, Result,
+    engine::Kind,
+    error::At as _,
+    eval,
+    ir::Graph,
+    quantize::{self, Samples},
+    staging::Staging,
+    zoo,
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::{io::Write as _, path::Path, sync::Arc};
+
+/// Runs the job.
+///
+/// # Errors
+/// Whatever a stage answers, with file, node or value. Nothing is left at the output then; a checkpoint stays.
+pub fn run(job: &Job, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Outcome> {
+    job.output.place.run(job.output.threads, Training { job, tell })
+}
+
+struct Training<'a> {
+    job: &'a Job,
+    tell: &'a mut (dyn FnMut(Event) + Send),
+}
+
+impl Work for Training<'_> {
+    type Out = Outcome;
+    fn on<B: Kernels>(self, device: Device<B>) -> Result<Outcome> {
+        let model = self.job.source.name();
+        train::<B>(self.job, model.clone(), device, self.tell).at(|| model)
+    }
+}
+
+/// The network before training, and what it will round.
+struct Prepared {
+    /// As it was read or built.
+    float: Arc<Graph>,
+    /// What is trained.
+    graph: Arc<Graph>,
+    plan: Plan,
+    /// To quantize again with what was trained.
+    calibrated: Option<Calibrated>,
+    digest: [u8; 32],
+}
+
+fn prepare(job: &Job, tell: &mut Tell) -> Result<Prepared> {
+    let (float, digest) = match &job.source {
+        Source::File(path) => quantize::open(path)?,
+        Source::Zoo(name) => {
+            let graph = zoo::build(zoo::find(name)?, job.settings.seed)?;
+            (Arc::new(graph), Sha256::digest(name.as_bytes()).into())
+        }
+    };
+    float_only(&float)?;
+    let Some(recipe) = &job.recipe else {
+        let graph = float.clone();
+        return Ok(Prepared { float, graph, plan: Plan::default(), calibrated: None, digest });
+    };
+    if let Source::Zoo(_) = job.source {
+        return Err(Error::usage("rounding a network from the beginning of its training")
+            .cure("train it in floating point first, then train the file with --bits"));
+    }
+    let samples = Samples { dataset: job.train.dataset.clone(), preprocess: job.train.preprocess.clone() };
+    let calibrated = Calibrated::new((&float, digest), &samples, recipe, job.settings.rules, &job.output, tell)?;
+    let first = calibrated.quantizing()?;
+    let (graph, plan) = (first.graph().clone(), first.plan);
+    Ok(Prepared { float, graph, plan, calibrated: Some(calibrated), digest })
+}
+
+impl Prepared {
+    /// The network as it would be written, with what was trained: for the engine, and the messages of quantization.
+    fn finished<B: Kernels>(&self, trained: &Parameters<B>) -> Result<(Graph, Vec<String>)> {
+        match &self.calibrated {
+            Some(calibrated) => calibrated.finished::<B>(trained),
+            None => Ok((weights::put::<B>(&self.graph, trained)?, Vec::new())),
+        }
+    }
+}
+
+fn train<B: Kernels>(
+    job: &Job,
+    model: String,
+    device: Device<B>,
+    tell: &mut (dyn FnMut(Event) + Send),
+) -> Result<Outcome> {
+    let output = &job.output;
+    // What would fail late fails before the work.
+    let staging = Staging::new(&output.file)?;
+    job.check()?;
+    let prepared = prepare(job, tell)?;
+    for data in [Some(&job.train), output.eval.as_ref()].into_iter().flatten() {
+        eval::check(&prepared.float, data)?;
+    }
+    let before = match job.source {
+        Source::File(_) => output.evaluate(prepared.float.clone(), "evaluating float", tell)?,
+        Source::Zoo(_) => None,
+    };
+    let teacher = match job.settings.distill {
+        Some(how) => Some((output.engine(prepared.float.clone(), Kind::Float)?, how)),
+        None => None,
+    };
+    let key = job.key(prepared.digest)?;
+    let keep = job.checkpoint.clone().map(|(path, every)| Keep { path, every, key });
+    let with = With { settings: &job.settings, teacher, keep, threads: output.threads, cancel: output.cancel.clone() };
+    let mut trainer = Trainer::<B>::new(&prepared.graph, &prepared.plan, &job.train, device, with)?;
+    let epochs = epochs::<B>(job, &prepared, &mut trainer, tell)?;
+    let (graph, notes) = prepared.finished::<B>(&trainer.trained()?)?;
+    let messages = prepared.calibrated.into_iter().flat_map(|c| c.messages).chain(notes).collect();
+    let seconds = epochs.iter().map(|e| e.seconds).sum();
+    let written = output.write(&graph, staging, before, Remarks { model, seconds, messages }, tell)?;
+    Ok(Outcome {
+        written,
+        parameters: trainer.parameters.count(),
+        steps: trainer.step,
+        images_per_second: trainer.speed(),
+        epochs,
+    })
+}
+
+/// Trains all epochs that are left.
+fn epochs<B: Kernels>(
+    job: &Job,
+    prepared: &Prepared,
+    trainer: &mut Trainer<B>,
+    tell: &mut Tell,
+) -> Result<Vec<EpochReport>> {
+    let total = job.settings.epochs * trainer.steps_of_epoch();
+    let mut epochs: Vec<EpochReport> = Vec::new();
+    // A run that goes on adds to what it has said.
+    if let Some(path) = job.log.as_deref().filter(|_| trainer.step == 0) {
+        std::fs::File::create(path).map_err(|e| Error::io(path, e))?;
+    }
+    while trainer.step < total {
+        let mut failed = None;
+        let mut heard = |event: Event| {
+            if let (Event::Step(step), Some(path)) = (&event, &job.log)
+                && step.step.is_multiple_of(LOGGED)
+            {
+                failed = failed.take().or(log(path, step).err());
+            }
+            tell(event);
+        };
+        let Epoch { loss, accuracy, seconds, images_per_second } = trainer.epoch(&mut heard)?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
+        let epoch = trainer.step / trainer.steps_of_epoch().max(1);
+        let due = job.eval_every > 0 && epoch.is_multiple_of(job.eval_every) && trainer.step < total;
+        let eval = match due {
+            true => {
+                let (graph, _) = prepared.finished::<B>(&trainer.trained()?)?;
+                job.output.evaluate(Arc::new(graph), "evaluating", tell)?.map(|r| r.top1)
+            }
+            false => None,
+        };
+        let step = trainer.step;
+        let report =
+            EpochReport { epoch, epochs: job.settings.epochs, step, loss, accuracy, eval, seconds, images_per_second };
+        if let Some(path) = &job.log {
+            log(path, &report)?;
+        }
+        tell(Event::Epoch(&report));
+        epochs.push(report);
+    }
+    Ok(epochs)
+}
+
+/// Steps between two lines of the log.
+const LOGGED: u64 = 10;
+
+/// Adds a line to the log.
+fn log(path: &Path, report: &impl Serialize) -> Result<()> {
+    let io = |e| Error::io(path, e);
+    let line = serde_json::to_string(report).map_err(|e| Error::internal(format!("a line of the log: {e}")))?;
+    let mut file = std::fs::File::options().append(true).create(true).open(path).map_err(io)?;
+    writeln!(file, "{line}").map_err(io)
+}

@@ -1,0 +1,118 @@
+//! What a training run is asked to do.
+use crate::{
+    augment::Augment,
+    checkpoint,
+    loss::Distill,
+    low::Low,
+    optimizer::Steps,
+    output::Output,
+    qat::{BitsSchedule, Rules},
+};
+use nnq::{Error, Result, eval::Labelled, quant::recipe::Recipe};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// The network to train.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A model file. Batch normalisation is folded into the layers before it, as for quantization.
+    File(PathBuf),
+    /// A network of nnq's zoo, from random weights and with live batch normalisation.
+    Zoo(String),
+}
+
+impl Source {
+    /// The file's or the network's.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Zoo(name) => name.clone(),
+        }
+    }
+}
+
+/// Every number of a run; the same settings give the same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// Passes over the training data.
+    pub epochs: u64,
+    /// Samples of a step.
+    pub batch: usize,
+    /// The size of steps.
+    pub steps: Steps,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Changes of training images.
+    pub augment: Augment,
+    /// The share of a label that is spread over all classes.
+    pub smoothing: f32,
+    /// How values learn to be rounded.
+    pub rules: Rules,
+    /// More bits at first; empty: those of the recipe throughout.
+    pub bits: BitsSchedule,
+    /// Gradients and weights of few bits.
+    pub low: Low,
+    /// Learning from the float network.
+    pub distill: Option<Distill>,
+}
+
+/// What to do.
+#[derive(Clone)]
+pub struct Job {
+    /// The network.
+    pub source: Source,
+    /// Labelled samples to train on, and to calibrate on.
+    pub train: Labelled,
+    /// How to quantize; without, the network is trained in floating point.
+    pub recipe: Option<Recipe>,
+    /// Every number.
+    pub settings: Settings,
+    /// Evaluate after each so many epochs; 0: at the end only.
+    pub eval_every: u64,
+    /// A file that keeps the state after each so many steps, and where to go on from.
+    pub checkpoint: Option<(PathBuf, u64)>,
+    /// A file for a line of JSON for each epoch and every tenth step.
+    pub log: Option<PathBuf>,
+    /// What is written, and by what means.
+    pub output: Output,
+}
+
+impl Job {
+    /// Refuses settings that make no sense.
+    pub(super) fn check(&self) -> Result<()> {
+        let Settings { epochs, batch, smoothing, distill, .. } = &self.settings;
+        if *epochs == 0 || *batch == 0 {
+            return Err(Error::usage(format!("{epochs} epochs with batches of {batch}")).cure("use 1 or more"));
+        }
+        if !(0.0..1.0).contains(smoothing) {
+            return Err(Error::usage(format!("label smoothing {smoothing}")).cure("use 0 or more, below 1"));
+        }
+        let odd = |d: &Distill| !(d.temperature > 0.0 && d.temperature.is_finite() && (0.0..=1.0).contains(&d.weight));
+        if distill.as_ref().is_some_and(odd) {
+            return Err(Error::usage(
+                "distillation with a temperature that is not positive, or a weight that is no share",
+            ));
+        }
+        self.settings.low.check()?;
+        if let Some((w, a)) = self.settings.bits.last() {
+            let recipe = self.recipe.as_ref().map(|r| (r.weight.bits, r.activation.bits));
+            if recipe != Some((w, a)) {
+                return Err(Error::usage(format!("stages that end with w{w}a{a}, and a recipe of other bits"))
+                    .cure("end the list with the bits of the recipe, or leave out --bits"));
+            }
+        }
+        match (&self.source, distill) {
+            (Source::Zoo(_), Some(_)) => {
+                Err(Error::usage("distillation from a network with random weights").cure("leave out --distill"))
+            }
+            _ => Ok(()),
+        }
+    }
+    /// Stands for everything that the result depends on.
+    pub(super) fn key(&self, digest: [u8; 32]) -> Result<[u8; 32]> {
+        let json = |x: &Settings| serde_json::to_vec(x).map_err(|e| Error::internal(format!("settings: {e}")));
+        let recipe = self.recipe.as_ref().map(Recipe::to_toml).transpose()?.unwrap_or_default();
+        let data = format!("{}\n{}", self.train.dataset.len(), self.train.preprocess.to_toml()?);
+        Ok(checkpoint::key(&[&digest, &json(&self.settings)?, recipe.as_bytes(), data.as_bytes()]))
+    }
+}
