@@ -27,7 +27,6 @@ fn attention(op: &mut Op, a: &mut Attrs) -> Result<()> {
     a.maybe_float("scale", &mut t.scale)?;
     a.float("softcap", 0.0, &mut t.softcap)?;
     a.dtype("softmax_precision", &mut t.precision)?;
-    // The first two stages changed places with opset 25; older opsets are refused where that shows.
     let mut mode = t.scores as i64;
     a.int("qk_matmul_output_mode", 0, &mut mode)?;
     let stages = [Scores::Products, Scores::Capped, Scores::Masked, Scores::Weights];
