@@ -113,29 +113,30 @@ impl Moments {
             // An input that is always the same has no say: any code will do.
             let mut ridge = if mean > 0.0 { damping * mean } else { 1.0 };
             (0..k).for_each(|i| sums.square[i * k + i] += ridge);
-            // Means far beyond the variances leave the rounding of binary32 sums where the variances were. As much as makes it definite is how large that is, and a
-            // hundred times as much drowns it.
-            let factored = |sums: &Sums| Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square));
-            let (mut factor, first) = (factored(&sums), ridge);
-            if factor.is_none() {
+            // Means far beyond the variances leave the rounding of binary32 sums where the variances were. Where half of the damping does not make the moments definite, as much as
+            // does is how large that rounding is, and a hundred times as much drowns it.
+            let definite = |part: f64, sums: &Sums| {
+                let mut half = DMatrix::from_iterator(k, k, sums.square.iter().map(|&v| f64::from(v as f32)));
+                (0..k).for_each(|i| half[(i, i)] -= part);
+                Cholesky::new(half).is_some()
+            };
+            if !definite(0.5 * ridge, &sums) {
                 if !sums.square.iter().all(|v| v.is_finite()) {
                     return Err(Error::value("the layer's inputs are too large or not finite"));
                 }
-                ridge = ridge.max(mean.abs() * 1e-6).max(f64::MIN_POSITIVE);
-                let least = sums.square.clone();
-                let damped = |ridge: f64, sums: &mut Sums| {
-                    (0..k).for_each(|i| sums.square[i * k + i] = least[i * k + i] + ridge)
-                };
-                while factor.is_none() {
-                    ridge *= 10.0;
-                    damped(ridge, &mut sums);
-                    factor = factored(&sums);
+                let mut more = ridge.max(mean.abs() * 1e-6).max(f64::MIN_POSITIVE);
+                loop {
+                    more *= 10.0;
+                    (0..k).for_each(|i| sums.square[i * k + i] += more);
+                    ridge += more;
+                    if definite(0.5 * more, &sums) {
+                        break;
+                    }
                 }
-                ridge *= 100.0;
-                damped(ridge, &mut sums);
-                factor = factored(&sums);
-                ridge += first;
+                (0..k).for_each(|i| sums.square[i * k + i] += 100.0 * more);
+                ridge += 100.0 * more;
             }
+            let factor = Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square));
             let factor = factor.ok_or_else(|| Error::internal("a damped matrix that is not definite"))?;
             Ok(Ready { sums, ridge, factor })
         });
