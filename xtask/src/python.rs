@@ -3,7 +3,7 @@
 use crate::{Result, root};
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 const TESTS: &str = "onnx==1.23.2 onnxruntime==1.31.1 numpy==2.4.6 pillow==13.0.0 ml_dtypes==0.6.0 h5py==3.16.0";
@@ -25,10 +25,13 @@ pub fn environment() -> Result<Python> {
         // The folder gets its name when all of them are there.
         let partial = venv.join("node-tests.partial");
         let tool = root().join("tools/node_tests.py");
-        let status = Command::new(&python).arg(&tool).arg(&partial).stderr(Stdio::null()).status();
-        let status = status.map_err(|e| format!("{}: {e}", python.display()))?;
-        if !status.success() {
-            return Err(format!("{}: {status} (cure: remove {} and run again)", tool.display(), venv.display()));
+        eprintln!("making the ONNX node tests in {}", node_tests.display());
+        // Warnings of the programs that make them are shown only where they fail.
+        let made = Command::new(&python).arg(&tool).arg(&partial).output();
+        let made = made.map_err(|e| format!("{}: {e}", python.display()))?;
+        if !made.status.success() {
+            let (tool, text) = (tool.display(), String::from_utf8_lossy(&made.stderr));
+            return Err(format!("{text}{tool}: {} (cure: remove {} and run again)", made.status, venv.display()));
         }
         std::fs::rename(&partial, &node_tests).map_err(|e| format!("{}: {e}", node_tests.display()))?;
     }

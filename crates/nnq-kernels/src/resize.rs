@@ -119,12 +119,8 @@ impl Resize {
     /// Whether the parts fit each other.
     pub fn is_whole(&self) -> bool {
         let fits = self.rows.fits(self.in_h) && self.columns.fits(self.in_w) && self.lo <= self.hi;
-        let requant = match self.requant {
-            ScalarRequant::Dyadic(by) => by.mult >= 0 && (1..=62).contains(&by.shift),
-            ScalarRequant::Onnx(_) => true,
-        };
         // The taps were checked before they are asked for.
-        fits && requant && fit_together(&self.rows, &self.columns)
+        fits && self.requant.is_valid() && fit_together(&self.rows, &self.columns)
     }
 }
 

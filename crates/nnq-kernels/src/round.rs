@@ -208,6 +208,14 @@ pub enum ScalarRequant {
 }
 
 impl ScalarRequant {
+    /// Whether it is one that the formulas allow: of a dyadic one, `mult >= 0` and `1 <= shift <= 62`.
+    pub(crate) fn is_valid(self) -> bool {
+        match self {
+            ScalarRequant::Dyadic(by) => by.mult >= 0 && (1..=62).contains(&by.shift),
+            ScalarRequant::Onnx(_) => true,
+        }
+    }
+
     /// The output code of `acc`.
     #[inline]
     pub fn apply(self, acc: i32, zero: i32, lo: i32, hi: i32) -> i32 {

@@ -9,7 +9,7 @@ use nnq::{
     },
     ir::{
         DType, Graph, GraphBuilder, Op, Tensor, ValueId,
-        op::{AspectPolicy, Binary, ConvAttrs, CoordMode, NearestMode, ResizeAttrs, ResizeMode, Unary},
+        op::{Binary, ConvAttrs, CoordMode, ResizeAttrs, ResizeMode, Unary},
     },
     quant::recipe::Recipe,
     quantize::{self, Format, Samples, annotate},
@@ -34,17 +34,7 @@ fn network(mode: ResizeMode, coord: CoordMode) -> Arc<Graph> {
     let a = b.op("relu1", Op::Unary(Unary::Relu), &[a]);
     let d = conv(&mut b, a, "down", [8, 8, 3], 2);
     let d = b.op("relu2", Op::Unary(Unary::Relu), &[d]);
-    let attrs = ResizeAttrs {
-        mode,
-        coord,
-        nearest: NearestMode::RoundPreferFloor,
-        aspect: AspectPolicy::Stretch,
-        cubic_a: -0.75,
-        exclude_outside: false,
-        extrapolation: 0.0,
-        antialias: false,
-        axes: vec![2, 3],
-    };
+    let attrs = ResizeAttrs { mode, coord, axes: vec![2, 3], ..ResizeAttrs::default() };
     let sizes = b.ints("sizes", &[side as i64, side as i64]);
     let none = b.constant("none", Tensor::of::<f32>(&[0], vec![]));
     let up = b.op("up", Op::Resize(attrs), &[d, none, none, sizes]);

@@ -2,7 +2,7 @@
 use super::{BoundAvg, PoolGeom, Window};
 use crate::{
     round::vector::{DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
-    simd::{Int, MAX_LANES, Op, Simd, Vector},
+    simd::{Int, MAX_LANES, Op, Simd, Vector, store},
 };
 use std::ops::Range;
 
@@ -95,20 +95,6 @@ impl Avg<'_> {
             let bytes = v.narrow4(sums, limits);
             // SAFETY: the channels of the pixel are writable.
             unsafe { store(v, to.wrapping_add(first), bytes, c - first) };
-        }
-    }
-}
-
-/// # Safety
-/// `count` bytes, or those of a vector if it is less, are writable at `to`.
-#[inline(always)]
-unsafe fn store<V: Vector>(v: V, to: *mut u8, bytes: V::I, count: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        if count >= 4 * V::LANES {
-            v.store_bytes(to, bytes);
-        } else {
-            v.store_some_bytes(to, bytes, count);
         }
     }
 }

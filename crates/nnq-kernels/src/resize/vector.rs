@@ -2,7 +2,7 @@
 use super::{BoundResize, FRACTION};
 use crate::{
     round::vector::{DyadicVector, DyadicWide, Kind, OnnxVector, VectorRequant},
-    simd::{Op, Simd, Vector},
+    simd::{Op, Simd, Vector, store},
 };
 use std::ops::Range;
 
@@ -87,15 +87,8 @@ impl Rows<'_> {
                     *acc = by.without_zero(v, *acc);
                 }
                 let bytes = v.narrow4_in_order(acc, limits);
-                let (at, count) = (to.wrapping_add(first), of.c - first);
                 // SAFETY: the channels of the pixel are writable.
-                unsafe {
-                    if count >= 4 * lanes {
-                        v.store_bytes(at, bytes);
-                    } else {
-                        v.store_some_bytes(at, bytes, count);
-                    }
-                }
+                unsafe { store(v, to.wrapping_add(first), bytes, of.c - first) };
             }
             to = to.wrapping_add(self.pitch);
         }

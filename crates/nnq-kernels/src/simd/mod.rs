@@ -22,6 +22,22 @@ pub(crate) type Int<S> = <<S as Simd>::V as Vector>::I;
 /// A vector of real numbers of an instruction set.
 pub(crate) type Float<S> = <<S as Simd>::V as Vector>::F;
 
+/// Writes the first `count` bytes of a vector, or all of them.
+///
+/// # Safety
+/// `count` bytes, or those of a vector if it is less, are writable at `to`.
+#[inline(always)]
+pub(crate) unsafe fn store<V: Vector>(v: V, to: *mut u8, bytes: V::I, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        if count >= 4 * V::LANES {
+            v.store_bytes(to, bytes);
+        } else {
+            v.store_some_bytes(to, bytes, count);
+        }
+    }
+}
+
 /// A piece of work that is compiled once for each instruction set.
 pub(crate) trait Op {
     type Out;

@@ -3,7 +3,7 @@ use super::{
     step::{Found, Kernel, Product, ProductOut, Requantize, Span, Strided},
     weights::Weights,
 };
-use crate::{SLACK, round::ScalarRequant};
+use crate::SLACK;
 use std::ops::Range;
 
 impl Product {
@@ -171,14 +171,10 @@ impl Kernel {
                     return Err(format!("a window without size: {geom:?}"));
                 }
                 if let Kernel::AvgPool { average, .. } = self {
-                    let fit = |by: &ScalarRequant| match by {
-                        ScalarRequant::Dyadic(by) => by.mult >= 0 && (1..=62).contains(&by.shift),
-                        ScalarRequant::Onnx(_) => true,
-                    };
                     let counts = geom.counts(average.count_include_pad);
                     let known = |n: &usize| average.requants.iter().any(|(of, _)| of == n);
                     if average.requants.is_empty()
-                        || !average.requants.iter().all(|(_, by)| fit(by))
+                        || !average.requants.iter().all(|(_, by)| by.is_valid())
                         || !counts.iter().all(known)
                     {
                         return Err(format!("means over {counts:?} positions"));

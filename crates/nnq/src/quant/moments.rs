@@ -109,36 +109,7 @@ impl Moments {
                     }
                 }
             }
-            let mean = (0..k).map(|i| sums.square[i * k + i]).sum::<f64>() / k as f64;
-            // An input that is always the same has no say: any code will do.
-            let mut ridge = if mean > 0.0 { damping * mean } else { 1.0 };
-            (0..k).for_each(|i| sums.square[i * k + i] += ridge);
-            // Means far beyond the variances leave the rounding of binary32 sums where the variances were. Where half of the damping does not make the moments definite, as much as
-            // does is how large that rounding is, and a hundred times as much drowns it.
-            let definite = |part: f64, sums: &Sums| {
-                let mut half = DMatrix::from_iterator(k, k, sums.square.iter().map(|&v| f64::from(v as f32)));
-                (0..k).for_each(|i| half[(i, i)] -= part);
-                Cholesky::new(half).is_some()
-            };
-            if !definite(0.5 * ridge, &sums) {
-                if !sums.square.iter().all(|v| v.is_finite()) {
-                    return Err(Error::value("the layer's inputs are too large or not finite"));
-                }
-                let mut more = ridge.max(mean.abs() * 1e-6).max(f64::MIN_POSITIVE);
-                loop {
-                    more *= 10.0;
-                    (0..k).for_each(|i| sums.square[i * k + i] += more);
-                    ridge += more;
-                    if definite(0.5 * more, &sums) {
-                        break;
-                    }
-                }
-                (0..k).for_each(|i| sums.square[i * k + i] += 100.0 * more);
-                ridge += 100.0 * more;
-            }
-            let factor = Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square));
-            let factor = factor.ok_or_else(|| Error::internal("a damped matrix that is not definite"))?;
-            Ok(Ready { sums, ridge, factor })
+            Ready::new(sums, k, damping)
         });
         let groups = groups.collect::<Result<Vec<Ready>>>()?;
         let curvature = Curvature {
@@ -190,6 +161,49 @@ struct Ready {
     sums: Sums,
     ridge: f64,
     factor: Cholesky<f64, Dyn>,
+}
+
+impl Ready {
+    /// Adds `damping` times the mean of the diagonal to it, or more where sums are off by more.
+    ///
+    /// # Errors
+    /// When numbers are not finite.
+    fn new(mut sums: Sums, k: usize, damping: f64) -> Result<Self> {
+        let damp = |sums: &mut Sums, by: f64| (0..k).for_each(|i| sums.square[i * k + i] += by);
+        // On the numbers that rounding looks at.
+        let definite_without = |sums: &Sums, part: f64| {
+            let mut rest = DMatrix::from_iterator(k, k, sums.square.iter().map(|&v| f64::from(v as f32)));
+            (0..k).for_each(|i| rest[(i, i)] -= part);
+            Cholesky::new(rest).is_some()
+        };
+        let mean = (0..k).map(|i| sums.square[i * k + i]).sum::<f64>() / k as f64;
+        // An input that is always the same has no say: any code will do.
+        let mut ridge = if mean > 0.0 { damping * mean } else { 1.0 };
+        damp(&mut sums, ridge);
+        // Means far beyond the variances leave the rounding of binary32 sums where the variances were. Where half of the damping does not make the moments
+        // definite, as much as does is how large that rounding is, and a hundred times as much drowns it.
+        if !definite_without(&sums, 0.5 * ridge) {
+            let mut more = ridge.max(mean.abs() * 1e-6).max(f64::MIN_POSITIVE);
+            loop {
+                more *= 10.0;
+                // Moments that are no numbers of binary32 never become definite.
+                if !(more.is_finite() && sums.square.iter().all(|&v| (v as f32).is_finite())) {
+                    return Err(Error::value("the layer's inputs are not finite, or their squares are not")
+                        .cure("look for a layer that overflows, and keep it float"));
+                }
+                damp(&mut sums, more);
+                ridge += more;
+                if definite_without(&sums, 0.5 * more) {
+                    break;
+                }
+            }
+            damp(&mut sums, 100.0 * more);
+            ridge += 100.0 * more;
+        }
+        let factor = Cholesky::new(DMatrix::from_row_slice(k, k, &sums.square));
+        let factor = factor.ok_or_else(|| Error::internal("a damped matrix that is not definite"))?;
+        Ok(Self { sums, ridge, factor })
+    }
 }
 
 impl Known {
@@ -456,6 +470,18 @@ mod tests {
             assert!(known(&w, &x, &y, depth, false, 0.0).bias(&v).is_none());
         }
         assert!(Moments::new(1, 2, 1).finish(false, 0.01).is_err());
+    }
+
+    #[test]
+    fn moments_beyond_binary32_are_an_error() {
+        for (large, times) in [(f32::INFINITY, 1), (1e25, 3)] {
+            let mut moments = Moments::new(1, 2, 1);
+            for _ in 0..times {
+                moments.add(&[large, 0.5, 1.0, 2.0], &[1.0, 1.0], 2).unwrap();
+            }
+            let error = moments.finish(false, 0.01).err().expect("an error").to_string();
+            assert!(error.contains("not finite"), "{error}");
+        }
     }
 
     #[test]

@@ -382,7 +382,7 @@ impl Builder {
     fn resize(&mut self, id: NodeId, node: &Node, a: &ResizeAttrs) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
         let (Some(_), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
-        let Some((rows, columns)) = resize::lines(&self.p.graph, node, a)? else { return Ok(false) };
+        let Some((rows, columns)) = resize::lines(&self.p.graph, node, a) else { return Ok(false) };
         let input = self.code(x)?;
         let slot = self.produce(y, to);
         self.step(&[id], StepKind::Resize { rows, columns }, vec![input], vec![Some(slot)]);

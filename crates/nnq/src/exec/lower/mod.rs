@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Result},
     ir::{Graph, NodeId, Op, QType, Tensor, ValueId, op::Unary},
 };
-use nnq_kernels::round::{AddDyadic, Dyadic};
+use nnq_kernels::round::{AddDyadic, Dyadic, ScalarRequant};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -191,15 +191,6 @@ pub enum AddRule {
     Dyadic(AddDyadic),
 }
 
-/// One multiplier.
-#[derive(Clone, Copy, Debug)]
-pub enum Scalar {
-    /// Profile onnx.
-    Onnx(f32),
-    /// Profile dyadic.
-    Dyadic(Dyadic),
-}
-
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pointwise {
@@ -350,12 +341,14 @@ impl Program {
     ///
     /// # Errors
     /// When the ratio of the scales has no dyadic form.
-    pub fn mean_rule(&self, from: Grid, to: Grid, count: usize) -> Result<Scalar> {
+    pub fn mean_rule(&self, from: Grid, to: Grid, count: usize) -> Result<ScalarRequant> {
         Ok(match self.profile {
             #[allow(clippy::cast_precision_loss)]
-            Profile::Onnx => Scalar::Onnx(from.scale / (to.scale * count as f32)),
+            Profile::Onnx => ScalarRequant::Onnx(from.scale / (to.scale * count as f32)),
             #[allow(clippy::cast_precision_loss)]
-            Profile::Dyadic => Scalar::Dyadic(dyadic(f64::from(from.scale) / (f64::from(to.scale) * count as f64))?),
+            Profile::Dyadic => {
+                ScalarRequant::Dyadic(dyadic(f64::from(from.scale) / (f64::from(to.scale) * count as f64))?)
+            }
         })
     }
 }

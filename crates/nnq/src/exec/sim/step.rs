@@ -3,7 +3,7 @@ use crate::{
     error::{Error, Result},
     exec::{
         float::{Ctx, eval},
-        lower::{AddRule, Clamp, Form, Grid, Product, ProductOut, Program, Requant, Scalar, Step, StepKind, no_range},
+        lower::{AddRule, Clamp, Form, Grid, Product, ProductOut, Program, Requant, Step, StepKind, no_range},
     },
     ir::{
         DType, Op, QType, Tensor,
@@ -275,10 +275,7 @@ fn average(
     for (input, output) in data.chunks(plane.max(1)).zip(out.chunks_mut(out_plane.max(1))) {
         for (i, o) in output.iter_mut().enumerate() {
             let (sum, count) = window_sum(input, &w, i, include_pad, from.zero);
-            *o = match p.mean_rule(from, to, count.max(1))? {
-                Scalar::Onnx(m) => requantize_onnx(sum, m, to.zero, full.lo, full.hi),
-                Scalar::Dyadic(m) => requantize_dyadic(sum, m, to.zero, full.lo, full.hi),
-            } as f32;
+            *o = p.mean_rule(from, to, count.max(1))?.apply(sum, to.zero, full.lo, full.hi) as f32;
         }
     }
     let mut dims = shape[..2].to_vec();
@@ -305,10 +302,7 @@ fn resize(p: &Program, x: &Tensor, [rows, columns]: [&Line; 2], from: Grid, to: 
                     }
                 }
                 let acc = i32::try_from(acc).map_err(|_| Error::internal("a resizing beyond 32 bits"))?;
-                out.push(match rule {
-                    Scalar::Onnx(m) => requantize_onnx(acc, m, to.zero, full.lo, full.hi),
-                    Scalar::Dyadic(m) => requantize_dyadic(acc, m, to.zero, full.lo, full.hi),
-                } as f32);
+                out.push(rule.apply(acc, to.zero, full.lo, full.hi) as f32);
             }
         }
     }

@@ -1,19 +1,9 @@
 //! Linear and cubic resizing.
 use super::*;
-use crate::ir::op::{AspectPolicy, CoordMode, NearestMode, ResizeAttrs, ResizeMode};
+use crate::ir::op::{CoordMode, ResizeAttrs, ResizeMode};
 
 fn attrs(mode: ResizeMode, coord: CoordMode) -> ResizeAttrs {
-    ResizeAttrs {
-        mode,
-        coord,
-        nearest: NearestMode::RoundPreferFloor,
-        aspect: AspectPolicy::Stretch,
-        cubic_a: -0.75,
-        exclude_outside: false,
-        extrapolation: 0.0,
-        antialias: false,
-        axes: vec![],
-    }
+    ResizeAttrs { mode, coord, ..ResizeAttrs::default() }
 }
 
 /// A resizing to `sizes` between a convolution and a sum, where the convolution's grid is `same` as that of the result or another.
@@ -112,5 +102,21 @@ fn what_integers_cannot_resize_runs_in_floating_point() {
         assert!(kinds.iter().any(|k| matches!(k, StepKind::Float(Op::Resize(_)))), "{kinds:?}");
         let program = lower::lower(&graph, Profile::Onnx).unwrap();
         assert!(program.notes.iter().any(|n| n.contains("'resize' runs in floating point")), "{:?}", program.notes);
+    }
+}
+
+#[test]
+fn empty_and_huge_sizes_are_refused_when_they_run() {
+    for (shape, scale) in [("N, 4, 0, 6", 2.0f32), ("N, 4, 7, 6", 1e9)] {
+        let mut net = Net::new(3);
+        let x = net.input(shape);
+        let scales = net.b.constant("scales", Tensor::of(&[4], vec![1.0, 1.0, scale, scale]));
+        let none = net.b.constant("none", Tensor::of::<f32>(&[0], vec![]));
+        let y = net.b.op("resize", Op::Resize(attrs(ResizeMode::Linear, CoordMode::HalfPixel)), &[x, none, scales]);
+        let y = net.grid(y, QType::U8, 0.017, 120);
+        let graph = net.finish(&[y]);
+        let kinds: Vec<StepKind> =
+            lower::lower(&graph, Profile::Onnx).unwrap().steps.into_iter().map(|s| s.kind).collect();
+        assert!(kinds.iter().any(|k| matches!(k, StepKind::Float(Op::Resize(_)))), "{shape}: {kinds:?}");
     }
 }

@@ -225,6 +225,23 @@ pub struct ResizeAttrs {
     pub axes: Vec<i64>,
 }
 
+impl Default for ResizeAttrs {
+    /// What the newest opset does when no attribute is given.
+    fn default() -> Self {
+        Self {
+            mode: ResizeMode::Nearest,
+            coord: CoordMode::HalfPixel,
+            nearest: NearestMode::RoundPreferFloor,
+            aspect: AspectPolicy::Stretch,
+            cubic_a: -0.75,
+            exclude_outside: false,
+            extrapolation: 0.0,
+            antialias: false,
+            axes: Vec::new(),
+        }
+    }
+}
+
 /// Every operator. Inputs in the order of the ONNX specification.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]

@@ -64,8 +64,13 @@ pub(super) fn run(a: &ResizeAttrs, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
 /// Of each axis of a value of this shape that is resized by weights (`None`: it stays as it is), the samples of each element of the result. `x`
 /// are the operator's inputs; the first one is not looked at.
 pub(crate) fn weights(a: &ResizeAttrs, shape: &[usize], x: &Inputs) -> Result<Vec<Option<Taps>>> {
-    let of = |l: &Line| if l.is_same(a.coord) { Ok(None) } else { l.taps(a).map(Some) };
-    lines(a, shape, x)?.iter().map(of).collect()
+    let lines = lines(a, shape, x)?;
+    let sizes: Vec<usize> = lines.iter().map(|l| l.output).collect();
+    // As many taps are made as the result has elements along an axis.
+    if args::room(&sizes)? == 0 || shape.contains(&0) {
+        return Err(Error::shape(format!("Resize of a tensor {shape:?} to {sizes:?}, one of which is empty")));
+    }
+    lines.iter().map(|l| if l.is_same(a.coord) { Ok(None) } else { l.taps(a).map(Some) }).collect()
 }
 
 /// Sizes and scales of all axes, from the inputs roi, scales and sizes.

@@ -3,17 +3,7 @@ use crate::ir::op::NearestMode;
 use half::f16;
 
 fn attrs(mode: ResizeMode, coord: CoordMode) -> ResizeAttrs {
-    ResizeAttrs {
-        mode,
-        coord,
-        nearest: NearestMode::RoundPreferFloor,
-        aspect: AspectPolicy::Stretch,
-        cubic_a: -0.75,
-        exclude_outside: false,
-        extrapolation: 0.0,
-        antialias: false,
-        axes: vec![],
-    }
+    ResizeAttrs { mode, coord, ..ResizeAttrs::default() }
 }
 
 fn floats(v: &[f32]) -> Tensor {

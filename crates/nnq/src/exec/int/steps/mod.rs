@@ -11,14 +11,14 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    exec::lower::{self, AddRule, Clamp, Form, Grid, Scalar, Slot, Step, StepKind},
+    exec::lower::{self, AddRule, Clamp, Form, Grid, Slot, Step, StepKind},
     ir::op::PoolAttrs,
 };
 use fuse::Mean;
 use nnq_kernels::{
     eltwise::{AddMode, AddSpec, MulMode, MulSpec},
     resize::{self, Line, Resize},
-    round::{Dyadic, ScalarRequant},
+    round::Dyadic,
     tape::{Average, Code, Kernel, Planes, Product, ProductOut, Residual, Span},
 };
 use std::sync::Arc;
@@ -237,18 +237,11 @@ impl Planner<'_> {
         let (s, x_zero) = (Stored::full(to), Stored::full(from).zero);
         let mut requants = Vec::new();
         for count in geom.counts(count_include_pad) {
-            requants.push((count, self.mean_rule(from, to, count)?));
+            requants.push((count, self.program.mean_rule(from, to, count)?));
         }
         let average = Average { x_zero, count_include_pad, requants, zero: s.zero, lo: s.lo, hi: s.hi };
         self.push(Kernel::AvgPool { x: x_span, y: y_span, geom, average });
         Ok(())
-    }
-
-    fn mean_rule(&self, from: Grid, to: Grid, count: usize) -> Result<ScalarRequant> {
-        Ok(match self.program.mean_rule(from, to, count)? {
-            Scalar::Onnx(m) => ScalarRequant::Onnx(m),
-            Scalar::Dyadic(m) => ScalarRequant::Dyadic(m),
-        })
     }
 
     fn resize(&mut self, step: &Step, rows: &Arc<Line>, columns: &Arc<Line>) -> Result<()> {
@@ -262,7 +255,7 @@ impl Planner<'_> {
         };
         let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
         let (s, x_zero) = (Stored::full(to), Stored::full(from).zero);
-        let requant = self.mean_rule(from, to, resize::UNIT)?;
+        let requant = self.program.mean_rule(from, to, resize::UNIT)?;
         let (rows, columns) = (rows.clone(), columns.clone());
         let of = Resize { batch, in_h, in_w, c, rows, columns, requant, x_zero, zero: s.zero, lo: s.lo, hi: s.hi };
         let made = [of.rows.len(), of.columns.len()];

@@ -33,21 +33,6 @@ const ASPECT: &[(&str, AspectPolicy)] = &[
     ("not_smaller", AspectPolicy::NotSmaller),
 ];
 
-/// What the newest opset does when no attribute is given.
-fn default() -> ResizeAttrs {
-    ResizeAttrs {
-        mode: ResizeMode::Nearest,
-        coord: CoordMode::HalfPixel,
-        nearest: NearestMode::RoundPreferFloor,
-        aspect: AspectPolicy::Stretch,
-        cubic_a: -0.75,
-        exclude_outside: false,
-        extrapolation: 0.0,
-        antialias: false,
-        axes: Vec::new(),
-    }
-}
-
 fn resize(op: &mut Op, a: &mut Attrs) -> Result<()> {
     let Op::Resize(r) = op else { return wrong(op) };
     if a.opset < 11 {
@@ -106,10 +91,10 @@ fn first_form(r: &mut ResizeAttrs, a: &mut Attrs) -> Result<()> {
             }
             (_, None) => NearestMode::Floor,
         };
-        *r = ResizeAttrs { mode: r.mode, coord: CoordMode::Asymmetric, nearest, ..default() };
+        *r = ResizeAttrs { mode: r.mode, coord: CoordMode::Asymmetric, nearest, ..ResizeAttrs::default() };
         return Ok(());
     }
-    let old = ResizeAttrs { mode: r.mode, coord: CoordMode::Asymmetric, nearest: r.nearest, ..default() };
+    let old = ResizeAttrs { mode: r.mode, coord: CoordMode::Asymmetric, nearest: r.nearest, ..ResizeAttrs::default() };
     let fits = *r == old
         && (r.mode == ResizeMode::Linear || r.mode == ResizeMode::Nearest && nearest == Some(r.nearest))
         && a.inputs.get(1).copied().flatten().is_none();
@@ -131,6 +116,6 @@ const RESIZE: &[In] = &[
 ];
 
 pub(super) const ROWS: &[Row] = &[
-    row("Upsample", 7, UPSAMPLE, || Op::Resize(default()), resize).until(9),
-    row("Resize", 10, RESIZE, || Op::Resize(default()), resize),
+    row("Upsample", 7, UPSAMPLE, || Op::Resize(ResizeAttrs::default()), resize).until(9),
+    row("Resize", 10, RESIZE, || Op::Resize(ResizeAttrs::default()), resize),
 ];

@@ -56,12 +56,7 @@ fn samples() -> Vec<Op> {
         mode: ResizeMode::Linear,
         coord: CoordMode::Asymmetric,
         nearest: NearestMode::Floor,
-        aspect: AspectPolicy::Stretch,
-        cubic_a: -0.75,
-        exclude_outside: false,
-        extrapolation: 0.0,
-        antialias: false,
-        axes: Vec::new(),
+        ..ResizeAttrs::default()
     };
     vec![
         Op::Conv(window()),
