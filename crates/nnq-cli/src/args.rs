@@ -147,18 +147,25 @@ pub struct Quantize {
     /// The most time to look for it, such as 90s, 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "accuracy_drop")]
     pub time_budget: Option<Duration>,
-    /// How the quantized model is written
+    /// Use these statistics instead of calibrating
+    #[arg(long, value_name = "FILE.qstats")]
+    pub stats: Option<PathBuf>,
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
+/// The network that a command writes, and by what means.
+#[derive(Debug, Args)]
+pub struct Writing {
+    /// How a quantized network is written
     #[arg(long, value_name = "FORMAT", default_value = "qdq")]
     pub format: Format,
     /// The narrowest element type of weights of few bits: int4 (opset 21), int2 (opset 25), or never less than a byte
     #[arg(long, value_name = "TYPE", default_value = "int4")]
     pub pack: Pack,
-    /// Use these statistics instead of calibrating
-    #[arg(long, value_name = "FILE.qstats")]
-    pub stats: Option<PathBuf>,
     #[command(flatten)]
     pub threads: Threads,
-    /// The quantized model to write
+    /// The network to write
     #[arg(short, long, value_name = "OUT.onnx")]
     pub out: PathBuf,
     #[command(flatten)]

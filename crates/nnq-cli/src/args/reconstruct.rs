@@ -1,5 +1,5 @@
 //! The command line of `nnq reconstruct`.
-use super::{Choice, Reading, Writing};
+use super::{Choice, Learning, Reading};
 use clap::Args;
 use nnq_train::reconstruct::Unit;
 use std::path::PathBuf;
@@ -47,5 +47,5 @@ pub struct Reconstruct {
     #[arg(long, value_name = "LAMBDA", default_value = "0.01")]
     pub strength: f32,
     #[command(flatten)]
-    pub writing: Writing,
+    pub learning: Learning,
 }

@@ -1,5 +1,5 @@
 //! The command line of `nnq train`.
-use super::{Choice, Reading, Writing};
+use super::{Choice, Learning, Reading};
 use clap::{Args, ValueEnum};
 use nnq_train::{augment::Augment, fake::Estimator, qat::BitsSchedule};
 use std::path::PathBuf;
@@ -107,7 +107,7 @@ pub struct Train {
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     #[command(flatten)]
-    pub writing: Writing,
+    pub learning: Learning,
 }
 
 /// `--optimizer`.

@@ -1,7 +1,7 @@
 //! What `nnq train` and `nnq reconstruct` share.
 use super::quantize;
 use crate::{
-    args::{Reading, Writing},
+    args::{Learning, Reading},
     interrupt::Interrupt,
     print::{Progress, Side, Table, number},
 };
@@ -13,14 +13,15 @@ use nnq_train::{
 use std::path::Path;
 
 /// What is written, and by what means; `eval`: what it is judged by.
-pub fn output(writing: &Writing, eval: Option<&Path>, reading: &Reading, interrupt: &Interrupt) -> Result<Output> {
+pub fn output(args: &Learning, eval: Option<&Path>, reading: &Reading, interrupt: &Interrupt) -> Result<Output> {
+    let writing = &args.writing;
     Ok(Output {
         eval: eval.map(|path| super::labelled(path, reading)).transpose()?,
         format: writing.format.into(),
         pack: writing.pack.into(),
         file: writing.out.clone(),
         threads: writing.threads.threads,
-        place: Place::from_name(&writing.device)?,
+        place: Place::from_name(&args.device)?,
         cancel: Some(interrupt.flag()),
     })
 }

@@ -38,14 +38,14 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         recipe,
         eval,
         target,
-        format: args.format.into(),
-        pack: args.pack.into(),
-        out: args.out.clone(),
-        threads: args.threads.threads,
+        format: args.writing.format.into(),
+        pack: args.writing.pack.into(),
+        out: args.writing.out.clone(),
+        threads: args.writing.threads.threads,
         cancel: Some(interrupt.flag()),
     };
     let outcome = with_progress(|progress| quantize::run(&job, progress))?;
-    print::report(args.output.json, &outcome, text)
+    print::report(args.writing.output.json, &outcome, text)
 }
 
 /// Opens data to calibrate on.

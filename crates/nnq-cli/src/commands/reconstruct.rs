@@ -29,8 +29,8 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             seed: recipe.seed,
         },
         recipe,
-        checkpoint: Some(nnq::quantize::unfinished(&args.writing.out)),
-        output: learning::output(&args.writing, args.eval.as_deref(), &args.reading, interrupt)?,
+        checkpoint: Some(nnq::quantize::unfinished(&args.learning.writing.out)),
+        output: learning::output(&args.learning, args.eval.as_deref(), &args.reading, interrupt)?,
     };
     let mut bar = Bar::default();
     let outcome = reconstruct::run(&job, &mut |event| {
@@ -39,7 +39,7 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
         }
     })?;
     drop(bar);
-    print::report(args.writing.output.json, &outcome, text)
+    print::report(args.learning.writing.output.json, &outcome, text)
 }
 
 /// The outcome for people.

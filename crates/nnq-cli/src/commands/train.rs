@@ -70,7 +70,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
         eval_every: args.eval_every,
         checkpoint: args.checkpoint.clone().map(|path| (path, args.checkpoint_every)),
         log: args.log.clone(),
-        output: learning::output(&args.writing, args.eval.as_deref(), &args.reading, interrupt)?,
+        output: learning::output(&args.learning, args.eval.as_deref(), &args.reading, interrupt)?,
     };
     let mut bar = Bar::default();
     let outcome = job::run(&job, &mut |event| match event {
@@ -99,7 +99,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
             ));
         }
     })?;
-    print::report(args.writing.output.json, &outcome, text)
+    print::report(args.learning.writing.output.json, &outcome, text)
 }
 
 fn rules(args: &Train) -> Rules {

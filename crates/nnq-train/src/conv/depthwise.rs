@@ -2,29 +2,14 @@
 //!
 //! Planes stay as burn has them, channels first: a tap of the window adds a row of the image, moved and times its weight, to a row of the output. Forward goes from image to output,
 //! the gradient of the input the other way; that of a weight is the product of both rows. Each plane is one task's; sums over samples are taken in their order.
-use super::Gradient;
+use super::{Gradient, sizes::Sizes};
 use crate::fake::flex::contiguous;
 use burn::backend::{
     Bytes, DType, Flex, Shape, TensorMetadata,
     flex::{FlexTensor, Layout},
-    ops::ConvOptions,
 };
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Sizes of such a convolution.
-pub struct Sizes {
-    samples: usize,
-    channels: usize,
-    /// Output channels for each input channel.
-    times: usize,
-    input: [usize; 2],
-    output: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    begin: [usize; 2],
-}
 
 /// A row of the output that a row of taps reads: which one of the input.
 struct Row {
@@ -34,36 +19,9 @@ struct Row {
 }
 
 impl Sizes {
-    /// `None` where it is another kind of convolution.
-    pub fn new(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Self> {
-        let [samples, channels, h, w] = x.shape().dims();
-        let [outputs, _, kh, kw] = weight.shape().dims();
-        let &ConvOptions { stride, dilation, padding, groups } = options;
-        let output = [(0, h, kh), (1, w, kw)].map(|(i, size, k)| {
-            let room = size + padding[i].0 + padding[i].1;
-            room.checked_sub(dilation[i] * (k - 1) + 1).map_or(0, |r| r / stride[i] + 1)
-        });
-        let fits = groups == channels && groups > 1 && samples > 0 && outputs > 0 && !output.contains(&0);
-        fits.then_some(Self {
-            samples,
-            channels,
-            times: outputs / groups,
-            input: [h, w],
-            output,
-            kernel: [kh, kw],
-            stride,
-            dilation,
-            begin: padding.map(|p| p.0),
-        })
-    }
-    fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
-    }
-    fn pixels(&self) -> usize {
-        self.input[0] * self.input[1]
-    }
-    fn outs(&self) -> usize {
-        self.output[0] * self.output[1]
+    /// Output channels for each input channel.
+    fn times(&self) -> usize {
+        self.outputs / self.channels
     }
     /// The outputs along an axis whose tap `k` falls into the input.
     fn valid(&self, axis: usize, k: usize) -> Range<usize> {
@@ -138,14 +96,14 @@ fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
 }
 
 /// As [`crate::backend::Kernels::convolve`].
-pub fn forward(s: &Sizes, x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
+pub(super) fn forward(s: &Sizes, x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
     let (input, w, b) = (contiguous(x), contiguous(weight), contiguous(bias));
-    let outputs = s.channels * s.times;
+    let (outputs, times) = (s.outputs, s.times());
     let (rows, columns) = (s.rows(), s.columns());
     let mut out = vec![0.0f32; s.samples * outputs * s.outs()];
     out.par_chunks_mut(s.outs()).enumerate().for_each(|(i, out)| {
         let (sample, o) = (i / outputs, i % outputs);
-        let x = &input[(sample * s.channels + o / s.times) * s.pixels()..][..s.pixels()];
+        let x = &input[(sample * s.channels + o / times) * s.pixels()..][..s.pixels()];
         out.fill(b[o]);
         for row in &rows {
             let (x, y) =
@@ -159,7 +117,7 @@ pub fn forward(s: &Sizes, x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor
 }
 
 /// As [`crate::backend::Kernels::convolve_backward`].
-pub fn backward(
+pub(super) fn backward(
     s: &Sizes,
     x: &FlexTensor,
     weight: &FlexTensor,
@@ -168,14 +126,14 @@ pub fn backward(
     wanted: [bool; 3],
 ) -> Gradient<Flex> {
     let (input, w, g) = (contiguous(x), contiguous(weight), contiguous(grad));
-    let outputs = s.channels * s.times;
+    let (outputs, times) = (s.outputs, s.times());
     let (rows, columns) = (s.rows(), s.columns());
     let gradient = |sample: usize, o: usize| &g[(sample * outputs + o) * s.outs()..][..s.outs()];
     let to_x = wanted[0].then(|| {
         let mut out = vec![0.0f32; s.samples * s.channels * s.pixels()];
         out.par_chunks_mut(s.pixels()).enumerate().for_each(|(i, out)| {
             let (sample, c) = (i / s.channels, i % s.channels);
-            for o in c * s.times..(c + 1) * s.times {
+            for o in c * times..(c + 1) * times {
                 let g = gradient(sample, o);
                 for row in &rows {
                     let y = &g[row.output * s.output[1]..][..s.output[1]];
@@ -195,7 +153,7 @@ pub fn backward(
             let mut sums = vec![0.0f64; s.taps()];
             for sample in 0..s.samples {
                 let g = gradient(sample, o);
-                let x = &input[(sample * s.channels + o / s.times) * s.pixels()..][..s.pixels()];
+                let x = &input[(sample * s.channels + o / times) * s.pixels()..][..s.pixels()];
                 for row in &rows {
                     let y = &g[row.output * s.output[1]..][..s.output[1]];
                     let x = &x[row.input * s.input[1]..][..s.input[1]];

@@ -4,7 +4,7 @@
 //! the output's gradient with the weights turned around. That of the weights is, for each tap of the window, a matrix product over the pixels: with
 //! images padded and the output's gradient spread over the same rows, a tap is a shift of the flat image. Sums over images are taken in chunks
 //! of a fixed number, added in order: no result depends on threads.
-use super::{Gradient, depthwise, images};
+use super::{Gradient, depthwise, images, sizes::Sizes};
 use crate::fake::flex::contiguous;
 use burn::backend::{
     Bytes, DType, Flex, Shape, TensorMetadata,
@@ -17,53 +17,8 @@ use rayon::prelude::*;
 /// Images whose products for the weights' gradient are one sum.
 const TOGETHER: usize = 8;
 
-/// Sizes of a convolution without groups.
-struct Sizes {
-    samples: usize,
-    channels: usize,
-    outputs: usize,
-    input: [usize; 2],
-    output: [usize; 2],
-    kernel: [usize; 2],
-    stride: [usize; 2],
-    dilation: [usize; 2],
-    begin: [usize; 2],
-}
-
+// What is without groups.
 impl Sizes {
-    /// `None` with groups: those that are not depthwise go burn's own way.
-    fn new(x: &FlexTensor, weight: &FlexTensor, options: &ConvOptions<2>) -> Option<Self> {
-        let [samples, channels, h, w] = x.shape().dims();
-        let [outputs, _, kh, kw] = weight.shape().dims();
-        let ConvOptions { stride, dilation, padding, groups } = options;
-        let output = [(0, h, kh), (1, w, kw)].map(|(i, size, k)| {
-            let room = size + padding[i].0 + padding[i].1;
-            room.checked_sub(dilation[i] * (k - 1) + 1).map_or(0, |r| r / stride[i] + 1)
-        });
-        let begin = padding.map(|p| p.0);
-        let kernel = [kh, kw];
-        let fits = *groups == 1 && samples > 0 && channels > 0 && outputs > 0 && !output.contains(&0);
-        fits.then_some(Self {
-            samples,
-            channels,
-            outputs,
-            input: [h, w],
-            output,
-            kernel,
-            stride: *stride,
-            dilation: *dilation,
-            begin,
-        })
-    }
-    fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
-    }
-    fn pixels(&self) -> usize {
-        self.input[0] * self.input[1]
-    }
-    fn outs(&self) -> usize {
-        self.output[0] * self.output[1]
-    }
     /// Of one image.
     fn place(&self) -> Place {
         Place {
@@ -108,10 +63,12 @@ fn tensor(numbers: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
 
 /// As [`crate::backend::Kernels::convolve`].
 pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
-    if let Some(s) = depthwise::Sizes::new(&x, &weight, &options) {
-        return depthwise::forward(&s, &x, &weight, &bias);
-    }
-    let Some(s) = Sizes::new(&x, &weight, &options) else { return Flex::conv2d(x, weight, Some(bias), options) };
+    let s = match Sizes::new(&x, &weight, &options) {
+        Some(s) if s.is_depthwise() => return depthwise::forward(&s, &x, &weight, &bias),
+        Some(s) if s.groups == 1 => s,
+        // Some groups of several channels go burn's own way.
+        _ => return Flex::conv2d(x, weight, Some(bias), options),
+    };
     let (input, w, b) = (contiguous(&x), contiguous(&weight), contiguous(&bias));
     let (taps, channels) = (s.taps(), s.channels);
     let packed = PackedProduct::pack(FloatIsa::best(), &w, [s.outputs, taps, channels], [channels * taps, 1, taps]);
@@ -139,11 +96,10 @@ pub fn backward(
     options: ConvOptions<2>,
     wanted: [bool; 3],
 ) -> Gradient<Flex> {
-    if let Some(s) = depthwise::Sizes::new(&x, &weight, &options) {
-        return depthwise::backward(&s, &x, &weight, &bias, &grad, wanted);
-    }
-    let Some(s) = Sizes::new(&x, &weight, &options) else {
-        return super::composed::<Flex>(x, weight, bias, grad, options, wanted);
+    let s = match Sizes::new(&x, &weight, &options) {
+        Some(s) if s.is_depthwise() => return depthwise::backward(&s, &x, &weight, &bias, &grad, wanted),
+        Some(s) if s.groups == 1 => s,
+        _ => return super::composed::<Flex>(x, weight, bias, grad, options, wanted),
     };
     let (input, w, g) = (contiguous(&x), contiguous(&weight), contiguous(&grad));
     let (taps, channels, outputs, outs) = (s.taps(), s.channels, s.outputs, s.outs());

@@ -2,6 +2,7 @@
 mod depthwise;
 pub mod flex;
 mod images;
+mod sizes;
 #[cfg(test)]
 mod tests;
 
