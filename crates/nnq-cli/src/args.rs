@@ -174,8 +174,9 @@ pub struct Writing {
 
 /// Arguments of `nnq analyze`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
+#[command(after_help = "Examples:
   nnq analyze net.onnx --data cifar --eval cifar --preprocess cifar10 --bits w4a4
+  nnq analyze net.onnx --data cifar --preprocess cifar10 --bits w4a8 --no-sensitivity --no-trials --hessian=16
 
 The model is quantized in memory as 'nnq quantize' with the same options would. See docs/analyze.md for what the columns mean.")]
 pub struct Analyze {
@@ -201,6 +202,9 @@ pub struct Analyze {
     /// Do not try the options that are named: faster
     #[arg(long)]
     pub no_trials: bool,
+    /// Measure each layer's curvature too: trace and largest eigenvalue of the loss's Hessian, by so many random draws [default: 32]
+    #[arg(long, value_name = "DRAWS", num_args = 0..=1, require_equals = true, default_missing_value = "32", value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub hessian: Option<u32>,
     /// Use these statistics instead of calibrating
     #[arg(long, value_name = "FILE.qstats")]
     pub stats: Option<PathBuf>,

@@ -13,6 +13,7 @@ pub mod batches;
 pub mod checkpoint;
 pub mod conv;
 pub mod fake;
+pub mod hessian;
 pub mod job;
 pub mod loss;
 pub mod low;

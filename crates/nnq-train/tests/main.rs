@@ -1,5 +1,6 @@
-//! Training and reconstruction from file to file.
+//! Training, reconstruction and curvature from file to file.
 mod flow;
+mod hessian;
 mod quantizers;
 mod reconstruct;
 

@@ -1,5 +1,8 @@
 //! `nnq analyze`.
-use super::quantize::{open, with_progress};
+use super::{
+    hessian,
+    quantize::{open, with_progress},
+};
 use crate::{
     args::Analyze,
     interrupt::Interrupt,
@@ -11,6 +14,7 @@ use nnq::{
     data::{self, Preprocess},
     quant::analysis::Cause,
 };
+use serde::Serialize;
 
 /// Layers of this share of the loss get a bar, so long for all of it.
 const MARKED: f64 = 0.1;
@@ -34,8 +38,21 @@ pub fn run(args: &Analyze, interrupt: &Interrupt) -> Result<()> {
         threads: args.threads.threads,
         cancel: Some(interrupt.flag()),
     };
+    let draws = hessian::wanted(args.hessian)?;
     let analysis = with_progress(|progress| analyze::run(&job, progress))?;
-    print::report(args.output.json, &analysis, text)
+    let hessian = draws.map(|draws| hessian::run(&job, draws)).transpose()?;
+    print::report(args.output.json, &Reports { analysis, hessian }, |r| {
+        text(&r.analysis) + &r.hessian.as_ref().map_or_else(String::new, hessian::text)
+    })
+}
+
+/// All that is printed.
+#[derive(Serialize)]
+struct Reports {
+    #[serde(flatten)]
+    analysis: Analysis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hessian: Option<hessian::Report>,
 }
 
 /// A ratio in dB.

@@ -6,6 +6,11 @@ mod compile;
 mod demo;
 mod eval;
 mod explain;
+#[cfg(not(feature = "train"))]
+#[path = "no_hessian.rs"]
+mod hessian;
+#[cfg(feature = "train")]
+mod hessian;
 mod inspect;
 #[cfg(feature = "train")]
 mod learning;

@@ -22,6 +22,17 @@ pub fn rows() -> Vec<Row> {
         works("analyzed without labels", |f| { sound(f); (0..3).for_each(|i| put(f, &format!("plain/{i}.bmp"), bmp(32, 32, i))); }, "analyze m.onnx --data plain", &[]),
         works("a layer stays float", |f| { sound(f); put(f, "r.toml", "[[layer]]\nmatch = \"n_c2\"\nkeep_float = true\n"); }, "analyze m.onnx --data data --recipe r.toml", &[]),
         works("answers of no classes", |f| { let mut m = net(); m.nodes.truncate(3); m.outputs = vec![super::onnx::value("c2", super::onnx::F32, "?")]; put(f, "m.onnx", m.build()); pictures(f); }, ANALYZE, &[]),
+        #[cfg(feature = "train")]
+        Row { says: &["Hessian of the float network's loss", "cross-entropy with the labels", "largest eigenvalue", "sensitivity", "3 draws"], ..works("curvature", sound, "analyze m.onnx --data data --bits w4a8 --measure 8 --no-sensitivity --no-trials --hessian=3", &[]) },
+        #[cfg(feature = "train")]
+        Row { says: &["\"hessian\": {", "\"trace_error\"", "\"eigenvalue\"", "\"classes\": \"labels\"", "\"findings\": ["], ..works("curvature as JSON", sound, "analyze m.onnx --data data --measure 8 --no-sensitivity --no-trials --hessian=2 --json", &[]) },
+        #[cfg(feature = "train")]
+        Row { says: &["the network's own best classes"], ..works("curvature without labels, one layer float", |f| { sound(f); put(f, "r.toml", "[[layer]]\nmatch = \"n_c2\"\nkeep_float = true\n"); (0..3).for_each(|i| put(f, &format!("plain/{i}.bmp"), bmp(32, 32, i))); }, "analyze m.onnx --data plain --recipe r.toml --no-sensitivity --no-trials --hessian=2", &[]) },
+        #[cfg(feature = "train")]
+        works("curvature with statistics", |f| { sound(f); nnq(f, "calibrate m.onnx --data data -o s.qstats"); }, "analyze m.onnx --stats s.qstats --eval data --measure 8 --no-sensitivity --no-trials --hessian=2", &[]),
+        #[cfg(not(feature = "train"))]
+        fails("curvature without training", sound, "analyze m.onnx --data data --hessian", 2, &["--hessian", "--features train"]),
+        fails("curvature by one draw", sound, "analyze m.onnx --data data --hessian=1", 2, &["--hessian"]),
         fails("no data to analyze with", sound, "analyze m.onnx", 2, &["--data"]),
         fails("data to analyze with that is missing", sound, "analyze m.onnx --data nowhere", 1, &["nowhere", "No such file"]),
         fails("nothing to measure", sound, "analyze m.onnx --data data --measure 0", 2, &["--measure"]),

@@ -1,6 +1,6 @@
 //! The loop: batch, loss, gradients, step.
 mod state;
-mod targets;
+pub(crate) mod targets;
 
 pub use state::Keep;
 
@@ -288,7 +288,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
 }
 
 /// The index of the largest, the first of equals.
-fn best(row: &[f32]) -> Option<usize> {
+pub(crate) fn best(row: &[f32]) -> Option<usize> {
     let first = (0..row.len()).next()?;
     Some((1..row.len()).fold(first, |best, i| if row[i] > row[best] { i } else { best }))
 }

@@ -1,0 +1,251 @@
+//! The curvature of a float network's loss by layer: how much an error of its weights costs (Dong et al., 2020, "HAWQ-V2", arXiv:1911.03852).
+//!
+//! `tr(H_l)` is estimated by Hutchinson's estimator (1990) and the largest eigenvalue of `H_l` by power iteration. Both need products of the Hessian with vectors
+//! only, which are central differences of gradients: the framework has no second derivatives.
+mod curvature;
+mod objective;
+#[cfg(test)]
+mod tests;
+
+pub use curvature::{Curvature, Eigenvalue, STEP, Trace};
+pub use objective::{Objective, Over, Weighted};
+
+use crate::{
+    backend::{Device, Kernels},
+    place::{Place, Work},
+    report::{Event, Tell},
+    trainer,
+};
+use nnq::{
+    Error, Result, analyze,
+    data::{Choice, ClassMap, subset},
+    error::At as _,
+    eval::Labelled,
+    ir::{Graph, Node, Op},
+    judge::Judge,
+    quant::{ptq, stats::Stats},
+    quantize::{self, Means},
+};
+use nnq_kernels::round::dequantize_f32;
+use serde::Serialize;
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+/// Samples that run at once, where the network leaves that open.
+const BATCH: usize = 32;
+
+/// What to do.
+#[derive(Clone)]
+pub struct Job {
+    /// The network, the recipe, and the samples: those that the analysis measures on.
+    pub analysis: analyze::Job,
+    /// Draws for the traces, at least 2.
+    pub draws: u32,
+    /// Where to compute.
+    pub place: Place,
+}
+
+/// What classes the loss is taken with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Classes {
+    /// The labels of the data.
+    Labels,
+    /// The network's own best class of each sample: the data has no labels that suit it.
+    Predicted,
+}
+
+/// The curvature of one layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// The node's name.
+    pub node: String,
+    /// The operator.
+    pub op: String,
+    /// How many weights it has.
+    pub weights: usize,
+    /// The trace of the Hessian by its weights, estimated.
+    pub trace: f64,
+    /// Its standard error.
+    pub trace_error: f64,
+    /// The trace over the number of weights: the mean of its eigenvalues.
+    pub average_trace: f64,
+    /// The eigenvalue of the largest magnitude, which may be negative.
+    pub eigenvalue: f64,
+    /// Products that it took.
+    pub products: u32,
+    /// Whether power iteration ended by itself.
+    pub settled: bool,
+    /// `|Q(w) - w|^2` under the recipe; none where the layer stays float.
+    pub squared_error: Option<f64>,
+    /// The average trace times the squared error: the sensitivity of HAWQ-V2.
+    pub sensitivity: Option<f64>,
+}
+
+/// The curvature of a network's loss.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Samples that the loss is the mean of.
+    pub samples: usize,
+    /// Of which classes.
+    pub classes: Classes,
+    /// The loss itself.
+    pub loss: f64,
+    /// Draws for the traces.
+    pub draws: u32,
+    /// Their seed: the recipe's.
+    pub seed: u64,
+    /// The length of a difference's step in that of the weights.
+    pub step: f64,
+    /// Every layer with weights, in graph order.
+    pub layers: Vec<Layer>,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Runs the job.
+///
+/// # Errors
+/// Whatever a stage answers, with file, node or value.
+pub fn run(job: &Job, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Report> {
+    job.place.run(job.analysis.threads, Measuring { job, tell })
+}
+
+struct Measuring<'a> {
+    job: &'a Job,
+    tell: &'a mut (dyn FnMut(Event) + Send),
+}
+
+impl Work for Measuring<'_> {
+    type Out = Report;
+    fn on<B: Kernels>(self, device: Device<B>) -> Result<Report> {
+        measure::<B>(self.job, device, self.tell).at(|| self.job.analysis.model.display())
+    }
+}
+
+/// The float network, balanced as the recipe says, and the quantized one.
+fn quantized(job: &analyze::Job, means: Means, tell: &mut Tell) -> Result<ptq::Quantized> {
+    let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
+    let (graph, digest) = quantize::open(&job.model)?;
+    crate::output::float_only(&graph)?;
+    let samples = job.samples.as_ref();
+    // The analysis tells what there is to tell.
+    let float = quantize::balanced(&graph, &job.recipe, samples, means, &mut progress, &mut Vec::new())?;
+    let stats = match (&job.stats, samples) {
+        (Some(file), _) => Stats::read(file)?,
+        (None, Some(s)) => {
+            let (threads, cancel) = (job.threads, job.cancel.clone());
+            quantize::calibrate(&float, digest, s, &job.recipe, threads, cancel, &mut progress)?
+        }
+        (None, None) => return Err(Error::usage("no data to calibrate on").cure("give --data or --stats")),
+    };
+    quantize::annotate_with(&float, &stats, &job.recipe, samples, means, &mut progress)
+}
+
+fn measure<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) + Send)) -> Result<Report> {
+    let clock = Instant::now();
+    let a = &job.analysis;
+    if job.draws < 2 {
+        return Err(Error::usage(format!("{} draws", job.draws)).cure("use 2 or more: one has no standard error"));
+    }
+    let means = Means { threads: a.threads, cancel: a.cancel.as_ref(), ..Means::default() };
+    let made = quantized(a, means, tell)?;
+    let float = Arc::new(logits(&made.float));
+    let data = match (&a.eval, &a.samples) {
+        (Some(data), _) => data.clone(),
+        (None, Some(s)) => {
+            Labelled { dataset: s.dataset.clone(), preprocess: s.preprocess.clone(), classes: a.classes.clone() }
+        }
+        (None, None) => return Err(Error::usage("no data to look at").cure("give --data, or --eval beside --stats")),
+    };
+    let first = float.inputs.first().and_then(|&v| float.value(v).shape.as_ref()?.0.first()?.fixed());
+    let wanted = a.measured.max(first.unwrap_or(1));
+    let chosen = subset(data.dataset.len(), wanted, a.recipe.seed, Choice::Stratified, |i| data.dataset.label(i));
+    let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
+    let judge = Judge::new(&float, &data, a.eval.is_some(), chosen.clone(), means, &mut progress)?;
+    let (classes, labels) = labels(&judge, &data, &chosen)?;
+    let over = Over {
+        inputs: &|range| judge.batch(range),
+        labels: &labels,
+        batch: first.unwrap_or(BATCH),
+        cancel: a.cancel.as_deref(),
+    };
+    let objective = Objective::<B>::new(&float, over, device)?;
+    let weights = objective.weights()?;
+    let (loss, _) = objective.gradients(&weights, &vec![false; weights.len()])?;
+    let curvature = Curvature::new(&objective, a.recipe.seed)?;
+    let draws = u64::from(job.draws);
+    let traces = curvature.traces(job.draws, &mut |done| progress("traces of the Hessian", done, draws))?;
+    let codes: HashMap<&str, &Node> = made.graph.nodes().map(|(_, n)| (n.name.as_str(), n)).collect();
+    let mut layers = Vec::with_capacity(weights.len());
+    for (l, (layer, trace)) in objective.layers.iter().zip(traces).enumerate() {
+        progress("eigenvalues of the Hessian", l as u64, weights.len() as u64);
+        let node = float.node(layer.node);
+        let Eigenvalue { value, products, settled } = curvature.eigenvalue(l).at(|| format!("node '{}'", node.name))?;
+        let squared_error =
+            codes.get(node.name.as_str()).and_then(|q| squared_error(&made.graph, q, layer.input, &weights[l]));
+        let average_trace = trace.mean / weights[l].len() as f64;
+        layers.push(Layer {
+            node: node.name.clone(),
+            op: node.op.name().to_owned(),
+            weights: weights[l].len(),
+            trace: trace.mean,
+            trace_error: trace.error,
+            average_trace,
+            eigenvalue: value,
+            products,
+            settled,
+            squared_error,
+            sensitivity: squared_error.map(|e| average_trace * e),
+        });
+    }
+    Ok(Report {
+        samples: labels.len(),
+        classes,
+        loss,
+        draws: job.draws,
+        seed: a.recipe.seed,
+        step: STEP,
+        layers,
+        seconds: clock.elapsed().as_secs_f64(),
+    })
+}
+
+/// The graph up to its logits: cross-entropy takes the softmax itself.
+fn logits(graph: &Graph) -> Graph {
+    let mut out = graph.clone();
+    let last = graph.nodes().find(|(_, n)| n.output(0).is_some() && n.output(0) == graph.outputs.first().copied());
+    if let Some((_, node)) = last
+        && let (Op::Softmax { .. }, Some(x)) = (&node.op, node.input(0))
+    {
+        out.outputs[0] = x;
+    }
+    out
+}
+
+/// The network's output for each sample's class.
+fn labels(judge: &Judge, data: &Labelled, chosen: &[usize]) -> Result<(Classes, Vec<usize>)> {
+    let (answers, width) = judge.reference();
+    let dataset = &data.dataset;
+    if judge.has_labels() {
+        let map = ClassMap::for_outputs(width, dataset.label_count(), dataset.classes(), data.classes.as_deref())?;
+        let of = |&i: &usize| dataset.label(i).and_then(|l| map.index_of_label.get(l).copied());
+        let found: Option<Vec<usize>> = chosen.iter().take(judge.samples()).map(of).collect();
+        if let Some(found) = found {
+            return Ok((Classes::Labels, found));
+        }
+    }
+    Ok((Classes::Predicted, answers.chunks(width.max(1)).filter_map(trainer::best).collect()))
+}
+
+/// `|Q(w) - w|^2` of the weights that a node of the quantized graph reads.
+fn squared_error(quantized: &Graph, node: &Node, input: usize, real: &[f32]) -> Option<f64> {
+    let v = node.input(input)?;
+    let (codes, grid) = (quantized.constant(v)?, quantized.value(v).quant.as_ref()?);
+    let (shape, codes) = (codes.shape(), codes.to_i64s().ok()?);
+    let off = |(i, (&q, &w)): (usize, (&i64, &f32))| {
+        let g = grid.index(shape, i);
+        let q = i32::try_from(q).ok()?;
+        Some((f64::from(dequantize_f32(q, grid.scale[g], grid.zero_point[g])) - f64::from(w)).powi(2))
+    };
+    codes.iter().zip(real).enumerate().map(off).sum()
+}
