@@ -53,7 +53,7 @@ fn the_same_numbers_for_any_number_of_threads() {
     for l in &one.layers {
         assert!(l.trace.is_finite() && l.trace_error > 0.0 && l.eigenvalue != 0.0, "{l:?}");
         assert!(l.squared_error.is_some_and(|e| e > 0.0), "{l:?}");
-        assert_eq!(l.sensitivity, l.squared_error.map(|e| e * l.trace / l.weights as f64), "{l:?}");
+        assert_eq!(l.sensitivity, l.squared_error.map(|e| l.average_trace * e), "{l:?}");
     }
 }
 
