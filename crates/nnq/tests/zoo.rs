@@ -32,14 +32,14 @@ fn float(graph: Arc<Graph>, x: Tensor) -> Tensor {
     Engine::open(graph, options).unwrap().run(vec![x]).unwrap().swap_remove(0)
 }
 
-/// Numbers that training would change: not the running statistics, not the bounds of clips.
+/// Numbers that training would change: not the running statistics, not the bounds of clips, not sizes.
 fn trainable(graph: &Graph) -> u64 {
     let mut seen = HashSet::new();
     let mut count = 0;
     for (_, node) in graph.nodes() {
         let read = match node.op {
             Op::BatchNormalization { .. } => 3,
-            Op::Clip => 1,
+            Op::Clip | Op::Split { .. } | Op::Reshape { .. } => 1,
             _ => node.inputs.len(),
         };
         let constants = node.inputs.iter().take(read).flatten().filter(|v| seen.insert(**v));
