@@ -16,6 +16,7 @@ pub use reconstruct::*;
 pub use train::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nnq::zoo::Wanted;
 use std::{path::PathBuf, time::Duration};
 
 /// Makes trained neural networks smaller and faster by quantization, and says what that costs.
@@ -363,7 +364,10 @@ fn seconds(text: &str) -> Result<f64, String> {
 
 /// Arguments of `nnq zoo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  nnq zoo\n  nnq zoo resnet50 -o resnet50.onnx")]
+#[command(after_help = "Examples:
+  nnq zoo
+  nnq zoo resnet50 -o resnet50.onnx
+  nnq zoo resnet18 --weights resnet18.pth -o resnet18.onnx")]
 pub struct Zoo {
     /// The network to build; without it, the networks that there are
     #[arg(value_name = "NAME", requires = "out")]
@@ -371,11 +375,31 @@ pub struct Zoo {
     /// Seed of the random weights
     #[arg(long, value_name = "N", default_value = "0")]
     pub seed: u64,
+    #[command(flatten)]
+    pub start: Start,
     /// The model to write
     #[arg(short, long, value_name = "OUT.onnx", requires = "name")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// What a network of the zoo begins with.
+#[derive(Debug, Args)]
+pub struct Start {
+    /// Weights to begin with, of torchvision's names: safetensors, or a state_dict by torch.save
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// Outputs of the network; a last layer of another size than the weights' stays random
+    #[arg(long, value_name = "N")]
+    pub classes: Option<usize>,
+}
+
+impl Start {
+    /// The network of this name.
+    pub fn wanted(&self, name: &str, seed: u64) -> Wanted {
+        Wanted { name: name.into(), classes: self.classes, weights: self.weights.clone(), seed }
+    }
 }
 
 /// Arguments of `nnq compile`.

@@ -8,6 +8,7 @@ use nnq::{
     ir::QParams,
     quant::recipe::Recipe,
     quantize::{self, Format, Samples},
+    zoo::Wanted,
 };
 use nnq_train::{
     Event, Outcome,
@@ -173,7 +174,7 @@ fn a_network_of_the_zoo_learns_from_nothing() {
     let mut settings = settings(3);
     settings.steps.rate = 0.05;
     let mut job = job(dir.path(), "resnet8.onnx", None, settings);
-    job.source = Source::Zoo("resnet8".into());
+    job.source = Source::Zoo(Wanted { name: "resnet8".into(), seed: 1, ..Wanted::default() });
     job.log = Some(dir.path().join("log.jsonl"));
     let outcome = run(&job).unwrap();
     let losses: Vec<f64> = outcome.epochs.iter().map(|e| e.loss).collect();
@@ -194,7 +195,7 @@ fn jobs_that_make_no_sense_are_errors() {
     let mut none = usual();
     none.settings.batch = 1000;
     let mut zoo = usual();
-    zoo.source = Source::Zoo("resnet8".into());
+    zoo.source = Source::Zoo(Wanted { name: "resnet8".into(), seed: 1, ..Wanted::default() });
     let mut rate = usual();
     rate.settings.steps.rate = -1.0;
     let mut layers = usual();

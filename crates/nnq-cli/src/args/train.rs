@@ -1,5 +1,5 @@
 //! The command line of `nnq train`.
-use super::{Choice, Learning, Reading};
+use super::{Choice, Learning, Reading, Start};
 use clap::{Args, ValueEnum};
 use nnq_train::{augment::Augment, fake::Estimator, qat::BitsSchedule};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
   nnq train net.onnx --data cifar --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
   nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --epochs 10 -o tuned.onnx
   nnq train --zoo resnet20 --data cifar --epochs 30 --augment crop,flip -o resnet20.onnx
+  nnq train --zoo resnet18 --weights resnet18.pth --classes 10 --data pictures --preprocess imagenet --lr 0.01 -o tuned.onnx
   nnq train net.onnx --data cifar --bits-schedule w8a8,w2a4 --weight-quantizer ternary -o net.onnx
 
 With --bits or --recipe values are rounded in training as they will be in the quantized network, which is written; without, the network is
@@ -18,9 +19,11 @@ pub struct Train {
     /// The float network, ONNX
     #[arg(value_name = "MODEL.onnx", required_unless_present = "zoo", conflicts_with = "zoo")]
     pub model: Option<PathBuf>,
-    /// Train a network of the zoo from random weights instead
+    /// Train a network of the zoo instead, from random weights or those of --weights
     #[arg(long, value_name = "NAME")]
     pub zoo: Option<String>,
+    #[command(flatten)]
+    pub start: Start,
     /// Labelled training data: folder of pictures, npy/npz, CIFAR-10 or IDX files
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -37,7 +40,7 @@ pub struct Train {
     /// Samples of a step
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: u32,
-    /// The highest learning rate [default: 0.001, which suits trained networks with folded normalisation; 0.1 with --zoo]
+    /// The highest learning rate [default: 0.001, which suits trained networks with folded normalisation; 0.1 with --zoo, 0.01 with its --weights]
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
     /// What the learning rate of the grids' scales is multiplied with

@@ -25,7 +25,10 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
     }
     let quantize = args.choice.method.bits.is_some() || args.choice.recipe.is_some() || bits.last().is_some();
     let source = match (&args.model, &args.zoo) {
-        (_, Some(name)) => Source::Zoo(name.clone()),
+        (_, Some(name)) => Source::Zoo(args.start.wanted(name, recipe.seed)),
+        (Some(_), None) if args.start.weights.is_some() || args.start.classes.is_some() => {
+            return Err(Error::usage("--weights or --classes without --zoo").cure("a model file has its weights"));
+        }
         (Some(path), None) => Source::File(path.clone()),
         (None, None) => return Err(Error::usage("neither a model nor --zoo")),
     };
@@ -37,7 +40,11 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
                 Optimizer::Sgd => Method::Sgd { momentum: args.momentum },
                 Optimizer::Adamw => Method::AdamW,
             },
-            rate: args.lr.unwrap_or(if args.zoo.is_some() { 0.1 } else { 0.001 }),
+            rate: args.lr.unwrap_or(match (&args.zoo, &args.start.weights) {
+                (Some(_), None) => 0.1,
+                (Some(_), Some(_)) => 0.01,
+                (None, _) => 0.001,
+            }),
             decay: args.weight_decay,
             schedule: match args.schedule {
                 Schedule::Cosine => optimizer::Schedule::Cosine,

@@ -6,7 +6,7 @@ use crate::{
 use nnq::{
     Error, Result,
     formats::onnx::{self, WriteOptions},
-    zoo::{self, ARCHITECTURES, Architecture},
+    zoo::{self, ARCHITECTURES, Architecture, Wanted},
 };
 use serde::Serialize;
 use std::path::Path;
@@ -17,6 +17,10 @@ struct Report {
     #[serde(flatten)]
     architecture: Architecture,
     seed: u64,
+    /// Said by --classes or the architecture.
+    outputs: usize,
+    weights: Option<String>,
+    notes: Vec<String>,
     file: String,
     bytes: u64,
 }
@@ -26,17 +30,21 @@ pub fn run(args: &Zoo) -> Result<()> {
     let (Some(name), Some(out)) = (&args.name, &args.out) else {
         return print::report(args.output.json, &ARCHITECTURES, |_| list());
     };
-    let report = write(name, args.seed, out)?;
+    let report = write(args.start.wanted(name, args.seed), out)?;
     print::report(args.output.json, &report, |r| {
-        format!("{}: {}, {}", r.file, r.architecture.name, number::bytes(r.bytes))
+        let notes: String = r.notes.iter().map(|n| format!("\n{n}")).collect();
+        format!("{}: {}, {}{notes}", r.file, r.architecture.name, number::bytes(r.bytes))
     })
 }
 
-fn write(name: &str, seed: u64, out: &Path) -> Result<Report> {
-    let architecture = *zoo::find(name)?;
-    onnx::write(&zoo::build(&architecture, seed)?, out, &WriteOptions::default())?;
+fn write(wanted: Wanted, out: &Path) -> Result<Report> {
+    let architecture = *zoo::find(&wanted.name)?;
+    let (graph, notes) = zoo::assemble(&wanted)?;
+    onnx::write(&graph, out, &WriteOptions::default())?;
     let bytes = std::fs::metadata(out).map_err(|e| Error::io(out, e))?.len();
-    Ok(Report { architecture, seed, file: out.display().to_string(), bytes })
+    let outputs = wanted.classes.unwrap_or(architecture.classes);
+    let weights = wanted.weights.map(|w| w.display().to_string());
+    Ok(Report { architecture, seed: wanted.seed, outputs, weights, notes, file: out.display().to_string(), bytes })
 }
 
 fn list() -> String {
@@ -60,5 +68,5 @@ fn list() -> String {
             a.paper,
         ]);
     }
-    format!("{table}\nWeights are random: for speed and memory, not for accuracy.")
+    format!("{table}\nWeights are random, for speed and memory, or to train; or those of a file (--weights).")
 }

@@ -18,10 +18,11 @@ use nnq::{
     engine::Kind,
     error::At as _,
     eval,
+    formats::onnx::{self, WriteOptions},
     ir::Graph,
     quantize::{self, Samples},
     staging::Staging,
-    zoo,
+    zoo::{self, Wanted},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -58,20 +59,25 @@ struct Prepared {
     /// To quantize again with what was trained.
     calibrated: Option<Calibrated>,
     digest: [u8; 32],
+    /// What one should know about what training begins with.
+    notes: Vec<String>,
 }
 
 fn prepare(job: &Job, tell: &mut Tell) -> Result<Prepared> {
+    let mut notes = Vec::new();
     let (float, digest) = match &job.source {
         Source::File(path) => quantize::open(path)?,
-        Source::Zoo(name) => {
-            let graph = zoo::build(zoo::find(name)?, job.settings.seed)?;
-            (Arc::new(graph), Sha256::digest(name.as_bytes()).into())
+        Source::Zoo(wanted) => {
+            let (graph, said) = zoo::assemble(wanted)?;
+            notes = said;
+            let digest = Sha256::digest(onnx::to_bytes(&graph, &WriteOptions::default())?).into();
+            (Arc::new(graph), digest)
         }
     };
     float_only(&float)?;
     let Some(recipe) = &job.recipe else {
         let graph = float.clone();
-        return Ok(Prepared { float, graph, plan: Plan::default(), calibrated: None, digest });
+        return Ok(Prepared { float, graph, plan: Plan::default(), calibrated: None, digest, notes });
     };
     if let Source::Zoo(_) = job.source {
         return Err(Error::usage("rounding a network from the beginning of its training")
@@ -81,7 +87,7 @@ fn prepare(job: &Job, tell: &mut Tell) -> Result<Prepared> {
     let calibrated = Calibrated::new((&float, digest), &samples, recipe, job.settings.rules, &job.output, tell)?;
     let first = calibrated.quantizing()?;
     let (graph, plan) = (first.graph().clone(), first.plan);
-    Ok(Prepared { float, graph, plan, calibrated: Some(calibrated), digest })
+    Ok(Prepared { float, graph, plan, calibrated: Some(calibrated), digest, notes })
 }
 
 impl Prepared {
@@ -109,8 +115,8 @@ fn train<B: Kernels>(
         eval::check(&prepared.float, data)?;
     }
     let before = match job.source {
-        Source::File(_) => output.evaluate(prepared.float.clone(), "evaluating float", tell)?,
-        Source::Zoo(_) => None,
+        Source::Zoo(Wanted { weights: None, .. }) => None,
+        Source::File(_) | Source::Zoo(_) => output.evaluate(prepared.float.clone(), "evaluating float", tell)?,
     };
     let teacher = match job.settings.distill {
         Some(how) => Some((output.engine(prepared.float.clone(), Kind::Float)?, how)),
@@ -122,7 +128,8 @@ fn train<B: Kernels>(
     let mut trainer = Trainer::<B>::new(&prepared.graph, &prepared.plan, &job.train, device, with)?;
     let epochs = epochs::<B>(job, &prepared, &mut trainer, tell)?;
     let (graph, notes) = prepared.finished::<B>(&trainer.trained()?)?;
-    let messages = prepared.calibrated.into_iter().flat_map(|c| c.messages).chain(notes).collect();
+    let calibration = prepared.calibrated.into_iter().flat_map(|c| c.messages);
+    let messages = prepared.notes.into_iter().chain(calibration).chain(notes).collect();
     let seconds = epochs.iter().map(|e| e.seconds).sum();
     let written = output.write(&graph, staging, before, Remarks { model, seconds, messages }, tell)?;
     Ok(Outcome {

@@ -8,7 +8,7 @@ use crate::{
     output::Output,
     qat::{BitsSchedule, Rules},
 };
-use nnq::{Error, Result, eval::Labelled, quant::recipe::Recipe};
+use nnq::{Error, Result, eval::Labelled, quant::recipe::Recipe, zoo::Wanted};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ use std::path::PathBuf;
 pub enum Source {
     /// A model file. Batch normalisation is folded into the layers before it, as for quantization.
     File(PathBuf),
-    /// A network of nnq's zoo, from random weights and with live batch normalisation.
-    Zoo(String),
+    /// A network of nnq's zoo, with live batch normalisation.
+    Zoo(Wanted),
 }
 
 impl Source {
@@ -26,7 +26,7 @@ impl Source {
     pub(super) fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
-            Self::Zoo(name) => name.clone(),
+            Self::Zoo(wanted) => wanted.name.clone(),
         }
     }
 }
@@ -102,7 +102,7 @@ impl Job {
             }
         }
         match (&self.source, distill) {
-            (Source::Zoo(_), Some(_)) => {
+            (Source::Zoo(Wanted { weights: None, .. }), Some(_)) => {
                 Err(Error::usage("distillation from a network with random weights").cure("leave out --distill"))
             }
             _ => Ok(()),

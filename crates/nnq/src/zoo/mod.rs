@@ -1,18 +1,29 @@
 //! Well-known networks as graphs, with random weights: for measuring speed, memory and the cost of every step without a
-//! download. They classify nothing.
+//! download, and to be trained. As they are they classify nothing.
 //!
-//! A network is a row of [`ARCHITECTURES`] and a function in the file of its family. Weights depend on the seed and on nothing
+//! A network is a row of [`ARCHITECTURES`] (`list.rs`) and a function in the file of its family. Weights depend on the seed and on nothing
 //! else. Batch normalisation stays as nodes with statistics of its own, as an exporter writes it.
+mod inception;
+mod list;
+mod mobilenet_v1;
 mod mobilenet_v2;
+mod mobilenet_v3;
 mod net;
+mod plain;
 mod resnet;
+mod shufflenet;
+mod squeezenet;
+mod weights;
 
 use crate::{
     error::{At, Error, Result},
+    formats::weights as files,
     ir::Graph,
 };
+pub use list::ARCHITECTURES;
 use net::{Net, Signal};
 use serde::Serialize;
+use std::path::PathBuf;
 
 /// A network that can be built.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -34,98 +45,6 @@ pub struct Architecture {
     body: fn(&mut Net, Signal, usize) -> Signal,
 }
 
-/// Input of the ImageNet networks.
-const IMAGENET: [usize; 3] = [3, 224, 224];
-
-/// Input of the CIFAR networks.
-const CIFAR: [usize; 3] = [3, 32, 32];
-
-/// Every network. Layout and published counts are those of torchvision; those for CIFAR are the paper's, with 1x1 convolutions where a shortcut changes
-/// size.
-pub const ARCHITECTURES: &[Architecture] = &[
-    Architecture {
-        name: "resnet18",
-        input: IMAGENET,
-        classes: 1000,
-        parameters: 11_689_512,
-        giga_macs: 1.814,
-        paper: resnet::PAPER,
-        body: resnet::resnet18,
-    },
-    Architecture {
-        name: "resnet34",
-        input: IMAGENET,
-        classes: 1000,
-        parameters: 21_797_672,
-        giga_macs: 3.664,
-        paper: resnet::PAPER,
-        body: resnet::resnet34,
-    },
-    Architecture {
-        name: "resnet50",
-        input: IMAGENET,
-        classes: 1000,
-        parameters: 25_557_032,
-        giga_macs: 4.089,
-        paper: resnet::PAPER,
-        body: resnet::resnet50,
-    },
-    Architecture {
-        name: "mobilenetv2",
-        input: IMAGENET,
-        classes: 1000,
-        parameters: 3_504_872,
-        giga_macs: 0.301,
-        paper: mobilenet_v2::PAPER,
-        body: mobilenet_v2::mobilenet_v2,
-    },
-    Architecture {
-        name: "resnet8",
-        input: CIFAR,
-        classes: 10,
-        parameters: 78_042,
-        giga_macs: 0.013,
-        paper: resnet::PAPER,
-        body: resnet::resnet8,
-    },
-    Architecture {
-        name: "resnet20",
-        input: CIFAR,
-        classes: 10,
-        parameters: 272_474,
-        giga_macs: 0.041,
-        paper: resnet::PAPER,
-        body: resnet::resnet20,
-    },
-    Architecture {
-        name: "resnet32",
-        input: CIFAR,
-        classes: 10,
-        parameters: 466_906,
-        giga_macs: 0.069,
-        paper: resnet::PAPER,
-        body: resnet::resnet32,
-    },
-    Architecture {
-        name: "resnet44",
-        input: CIFAR,
-        classes: 10,
-        parameters: 661_338,
-        giga_macs: 0.097,
-        paper: resnet::PAPER,
-        body: resnet::resnet44,
-    },
-    Architecture {
-        name: "resnet56",
-        input: CIFAR,
-        classes: 10,
-        parameters: 855_770,
-        giga_macs: 0.126,
-        paper: resnet::PAPER,
-        body: resnet::resnet56,
-    },
-];
-
 /// The network called `name`.
 ///
 /// # Errors
@@ -146,4 +65,36 @@ pub fn build(architecture: &Architecture, seed: u64) -> Result<Graph> {
     let image = net.input(architecture.input);
     let logits = (architecture.body)(&mut net, image, architecture.classes);
     net.finish(logits).at(|| architecture.name)
+}
+
+/// A network, and what to begin with.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// As [`find`] knows it.
+    pub name: String,
+    /// Outputs, where they are not the architecture's.
+    pub classes: Option<usize>,
+    /// A file of weights ([`files::read`]) with torchvision's names. Where `classes` is said, a last layer of another size stays random.
+    pub weights: Option<PathBuf>,
+    /// Of random weights.
+    pub seed: u64,
+}
+
+/// Builds what is wanted; and what one should know about it.
+///
+/// # Errors
+/// As [`find`] and [`files::read`]; names weights that lack, are left over, have another shape or are no numbers.
+pub fn assemble(wanted: &Wanted) -> Result<(Graph, Vec<String>)> {
+    let mut architecture = *find(&wanted.name)?;
+    if let Some(classes) = wanted.classes {
+        if !(1..=1_000_000).contains(&classes) {
+            return Err(Error::usage(format!("{classes} classes")).cure("say 1 to 1,000,000"));
+        }
+        architecture.classes = classes;
+    }
+    let mut graph = build(&architecture, wanted.seed)?;
+    let Some(path) = &wanted.weights else { return Ok((graph, Vec::new())) };
+    let notes = files::read(path)
+        .and_then(|found| weights::put(&mut graph, found, wanted.classes.is_some()).at(|| path.display()));
+    Ok((graph, notes?))
 }

@@ -8,7 +8,7 @@ use crate::{
     },
 };
 
-/// Epsilon of batch normalisation.
+/// Epsilon of batch normalisation where an architecture says nothing else.
 const EPSILON: f32 = 1e-5;
 
 /// A value on its way through a network.
@@ -17,6 +17,8 @@ pub(super) struct Signal {
     id: ValueId,
     /// Channels.
     pub channels: usize,
+    /// Positions of a channel: what [`Net::flatten`] multiplies channels by.
+    area: [usize; 2],
     /// What its mean and variance are expected to be.
     mean: f64,
     variance: f64,
@@ -29,21 +31,35 @@ impl Signal {
     }
 }
 
-/// A convolution with square kernels. Padding goes to all four sides.
+/// A convolution. Padding goes to both ends of an axis alike.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conv {
     /// Output channels.
     pub out: usize,
-    pub kernel: usize,
+    /// Height and width.
+    pub kernel: [usize; 2],
     pub stride: usize,
-    pub pad: usize,
+    /// Of height and width.
+    pub pad: [usize; 2],
     pub group: usize,
 }
 
 impl Conv {
-    /// Dense, with the padding that keeps the size at stride 1.
+    /// Dense and square, with the padding that keeps the size at stride 1.
     pub fn new(out: usize, kernel: usize, stride: usize) -> Self {
-        Self { out, kernel, stride, pad: kernel / 2, group: 1 }
+        Self { stride, ..Self::oblong(out, [kernel; 2]) }
+    }
+    /// Dense, stride 1, the size is kept.
+    pub fn oblong(out: usize, kernel: [usize; 2]) -> Self {
+        Self { out, kernel, stride: 1, pad: kernel.map(|k| k / 2), group: 1 }
+    }
+    /// The same without padding.
+    pub fn valid(self) -> Self {
+        Self { pad: [0; 2], ..self }
+    }
+    /// In so many groups.
+    pub fn grouped(self, group: usize) -> Self {
+        Self { group, ..self }
     }
     /// One filter per channel.
     pub fn depthwise(channels: usize, kernel: usize, stride: usize) -> Self {
@@ -57,17 +73,19 @@ pub(super) struct Net {
     seed: u64,
     /// Random tensors so far: each draws from a stream of its own.
     drawn: u64,
+    /// Of batch normalisation.
+    pub epsilon: f32,
 }
 
 impl Net {
     pub fn new(name: &str, seed: u64) -> Self {
-        Self { graph: GraphBuilder::new(name), seed, drawn: 0 }
+        Self { graph: GraphBuilder::new(name), seed, drawn: 0, epsilon: EPSILON }
     }
 
     /// The image: channels, height, width.
     pub fn input(&mut self, [channels, height, width]: [usize; 3]) -> Signal {
         let id = self.graph.input("image", DType::F32, &format!("N, {channels}, {height}, {width}"));
-        Signal { id, channels, mean: 0.0, variance: 1.0 }
+        Signal { id, channels, area: [height, width], mean: 0.0, variance: 1.0 }
     }
 
     /// The graph with `logits` as its output.
@@ -101,20 +119,34 @@ impl Net {
 
     /// A convolution without bias. Weights have the variance 2 / fan-in (He et al., arXiv:1502.01852).
     pub fn conv(&mut self, name: &str, x: Signal, conv: Conv) -> Signal {
+        self.convolution(name, x, conv, false)
+    }
+
+    /// A convolution with a bias.
+    pub fn conv_bias(&mut self, name: &str, x: Signal, conv: Conv) -> Signal {
+        self.convolution(name, x, conv, true)
+    }
+
+    fn convolution(&mut self, name: &str, x: Signal, conv: Conv, bias: bool) -> Signal {
         let Conv { out, kernel, stride, pad, group } = conv;
         let depth = x.channels / group;
-        let fan_in = (depth * kernel * kernel) as f64;
-        let shape = [out, depth, kernel, kernel];
+        let fan_in = (depth * kernel[0] * kernel[1]) as f64;
+        let shape = [out, depth, kernel[0], kernel[1]];
         let weight = self.random(&format!("{name}.weight"), &shape, 0.0, (2.0 / fan_in).sqrt());
+        let mut inputs = vec![x.id, weight];
+        if bias {
+            inputs.push(self.random(&format!("{name}.bias"), &[out], 0.0, 0.1));
+        }
         let attrs = ConvAttrs {
-            kernel: vec![kernel; 2],
+            kernel: kernel.to_vec(),
             strides: vec![stride; 2],
-            pads: vec![pad as i64; 4],
+            pads: [pad, pad].concat().into_iter().map(|p| p as i64).collect(),
             group,
             ..ConvAttrs::default()
         };
-        let id = self.graph.op(name, Op::Conv(attrs), &[x.id, weight]);
-        Signal { id, channels: out, mean: 0.0, variance: 2.0 * x.moment() }
+        let id = self.graph.op(name, Op::Conv(attrs), &inputs);
+        let area = std::array::from_fn(|i| (x.area[i] + 2 * pad[i] - kernel[i]) / stride + 1);
+        Signal { id, channels: out, area, mean: 0.0, variance: 2.0 * x.moment() }
     }
 
     /// Batch normalisation whose statistics are near those that the signal has, so that its output is near variance 1 however
@@ -127,7 +159,8 @@ impl Net {
         let mean = self.random(&format!("{name}.running_mean"), &c, x.mean, 0.1 * deviation);
         // A bell of this shape ends at 3.5 deviations: variances stay positive.
         let variance = self.random(&format!("{name}.running_var"), &c, x.variance, 0.2 * x.variance);
-        let id = self.graph.op(name, Op::BatchNormalization { epsilon: EPSILON }, &[x.id, scale, bias, mean, variance]);
+        let id =
+            self.graph.op(name, Op::BatchNormalization { epsilon: self.epsilon }, &[x.id, scale, bias, mean, variance]);
         Signal { id, mean: 0.0, variance: 1.0, ..x }
     }
 
@@ -154,29 +187,130 @@ impl Net {
         Signal { id, mean: a.mean + b.mean, variance: a.variance + b.variance, ..a }
     }
 
+    /// `x` times what opens or shuts its channels, which is between 0 and 1.
+    pub fn mul(&mut self, name: &str, x: Signal, gate: Signal) -> Signal {
+        let id = self.graph.op(name, Op::Binary(Binary::Mul), &[x.id, gate.id]);
+        Signal { id, mean: x.mean * gate.mean, variance: x.variance * gate.mean * gate.mean, ..x }
+    }
+
+    /// `max(0, min(1, x / 6 + 1 / 2))`.
+    pub fn hard_sigmoid(&mut self, name: &str, x: Signal) -> Signal {
+        let id = self.graph.op(name, Op::Unary(Unary::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 }), &[x.id]);
+        Signal { id, mean: 0.5 + x.mean / 6.0, variance: x.variance / 36.0, ..x }
+    }
+
+    /// `x` times its hard sigmoid.
+    pub fn hard_swish(&mut self, name: &str, x: Signal) -> Signal {
+        let id = self.graph.op(name, Op::Unary(Unary::HardSwish), &[x.id]);
+        // Near a ReLU's that lets half of small negative numbers through.
+        rectified(id, x)
+    }
+
+    /// One behind the other along the channels.
+    pub fn concat(&mut self, name: &str, parts: &[Signal]) -> Signal {
+        let ids: Vec<_> = parts.iter().map(|p| p.id).collect();
+        let id = self.graph.op(name, Op::Concat { axis: 1 }, &ids);
+        let channels: usize = parts.iter().map(|p| p.channels).sum();
+        let share =
+            |f: fn(&Signal) -> f64| parts.iter().map(|p| f(p) * p.channels as f64).sum::<f64>() / channels as f64;
+        let (mean, moment) = (share(|p| p.mean), share(|p| p.moment()));
+        Signal { id, channels, mean, variance: moment - mean * mean, ..parts[0] }
+    }
+
+    /// The first and the second half of the channels.
+    pub fn halves(&mut self, name: &str, x: Signal) -> [Signal; 2] {
+        let half = x.channels / 2;
+        let sizes = self.graph.ints(&format!("{name}.sizes"), &[half as i64; 2]);
+        let ids = self.graph.ops(name, Op::Split { axis: 1 }, &[Some(x.id), Some(sizes)], 2);
+        [ids[0], ids[1]].map(|id| Signal { id, channels: half, ..x })
+    }
+
+    /// Channels `a0 a1 ... b0 b1 ...` of two groups become `a0 b0 a1 b1 ...`.
+    pub fn shuffle(&mut self, name: &str, x: Signal) -> Signal {
+        let [height, width] = x.area.map(|n| n as i64);
+        let channels = x.channels as i64;
+        // 0 keeps the batch.
+        let apart = self.graph.ints(&format!("{name}.apart"), &[0, 2, channels / 2, height, width]);
+        let together = self.graph.ints(&format!("{name}.together"), &[0, channels, height, width]);
+        let keep = Op::Reshape { allowzero: false };
+        let y = self.graph.op(&format!("{name}.groups"), keep.clone(), &[x.id, apart]);
+        let y = self.graph.op(&format!("{name}.turned"), Op::Transpose { perm: vec![0, 2, 1, 3, 4] }, &[y]);
+        let id = self.graph.op(name, keep, &[y, together]);
+        Signal { id, ..x }
+    }
+
     /// Square windows.
     pub fn max_pool(&mut self, name: &str, x: Signal, kernel: usize, stride: usize, pad: usize) -> Signal {
-        let window = PoolAttrs {
-            kernel: vec![kernel; 2],
-            strides: vec![stride; 2],
-            pads: vec![pad as i64; 4],
-            ..PoolAttrs::default()
-        };
+        self.max_window(name, x, [kernel, stride, pad], false)
+    }
+
+    /// Square windows, the last of which may begin inside and end outside.
+    pub fn max_pool_ceil(&mut self, name: &str, x: Signal, kernel: usize, stride: usize, pad: usize) -> Signal {
+        self.max_window(name, x, [kernel, stride, pad], true)
+    }
+
+    fn max_window(&mut self, name: &str, x: Signal, window: [usize; 3], ceil: bool) -> Signal {
+        let (window, area) = windows(x, window, ceil);
         let id = self.graph.op(name, Op::MaxPool { window, column_major: false }, &[x.id]);
-        Signal { id, ..x }
+        Signal { id, area, ..x }
+    }
+
+    /// Means of 3x3 windows at stride 1, zeros around counted.
+    pub fn average_pool(&mut self, name: &str, x: Signal) -> Signal {
+        let (window, area) = windows(x, [3, 1, 1], false);
+        let id = self.graph.op(name, Op::AveragePool { window, count_include_pad: true }, &[x.id]);
+        Signal { id, area, ..x }
+    }
+
+    /// Average over all positions.
+    pub fn global_average(&mut self, name: &str, x: Signal) -> Signal {
+        let id = self.graph.op(name, Op::GlobalAveragePool, &[x.id]);
+        Signal { id, area: [1; 2], ..x }
+    }
+
+    /// All numbers of an image in a row.
+    pub fn flatten(&mut self, name: &str, x: Signal) -> Signal {
+        let id = self.graph.op(name, Op::Flatten { axis: 1 }, &[x.id]);
+        Signal { id, channels: x.channels * x.area[0] * x.area[1], area: [1; 2], ..x }
+    }
+
+    /// A product with a bias.
+    pub fn linear(&mut self, name: &str, x: Signal, out: usize) -> Signal {
+        let deviation = (1.0 / x.channels as f64).sqrt();
+        let weight = self.random(&format!("{name}.weight"), &[out, x.channels], 0.0, deviation);
+        let bias = self.random(&format!("{name}.bias"), &[out], 0.0, deviation);
+        let op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+        let id = self.graph.op(name, op, &[x.id, weight, bias]);
+        Signal { id, channels: out, mean: 0.0, variance: x.moment(), ..x }
     }
 
     /// Average over all positions, then a product with a bias: the logits.
     pub fn classifier(&mut self, name: &str, x: Signal, classes: usize) -> Signal {
-        let pooled = self.graph.op("avgpool", Op::GlobalAveragePool, &[x.id]);
-        let flat = self.graph.op("flatten", Op::Flatten { axis: 1 }, &[pooled]);
-        let deviation = (1.0 / x.channels as f64).sqrt();
-        let weight = self.random(&format!("{name}.weight"), &[classes, x.channels], 0.0, deviation);
-        let bias = self.random(&format!("{name}.bias"), &[classes], 0.0, deviation);
-        let op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
-        let id = self.graph.op(name, op, &[flat, weight, bias]);
-        Signal { id, channels: classes, ..x }
+        let pooled = self.global_average("avgpool", x);
+        let flat = self.flatten("flatten", pooled);
+        self.linear(name, flat, classes)
     }
+}
+
+/// Kernel, stride and padding as attributes, and the size that is left.
+fn windows(x: Signal, [kernel, stride, pad]: [usize; 3], ceil_mode: bool) -> (PoolAttrs, [usize; 2]) {
+    let window = PoolAttrs {
+        kernel: vec![kernel; 2],
+        strides: vec![stride; 2],
+        pads: vec![pad as i64; 4],
+        ceil_mode,
+        ..PoolAttrs::default()
+    };
+    let area = x.area.map(|size| {
+        let room = size + 2 * pad - kernel;
+        if !ceil_mode {
+            return room / stride + 1;
+        }
+        let count = room.div_ceil(stride) + 1;
+        // A window that would begin in the padding behind the image is left out.
+        if (count - 1) * stride >= size + pad { count - 1 } else { count }
+    });
+    (window, area)
 }
 
 /// What is left of a normally distributed signal above 0. With `z = mean / deviation`, the normal density `f` and distribution `F`:

@@ -1,7 +1,10 @@
-//! ResNet: basic blocks, and bottlenecks with the stride in their 3x3 convolution. For ImageNet, and in the paper's narrow form for CIFAR.
+//! ResNet: basic blocks, and bottlenecks with the stride in their 3x3 convolution, in groups for ResNeXt. For ImageNet, and in the paper's narrow form
+//! for CIFAR.
 use super::net::{Conv, Net, Signal};
 
 pub(super) const PAPER: &str = "He et al., Deep Residual Learning for Image Recognition, arXiv:1512.03385";
+pub(super) const PAPER_RESNEXT: &str =
+    "Xie et al., Aggregated Residual Transformations for Deep Neural Networks, arXiv:1611.05431";
 
 /// How a block computes what it adds.
 #[derive(Clone, Copy, PartialEq)]
@@ -10,6 +13,8 @@ enum Block {
     Basic,
     /// 1x1, 3x3, 1x1 with four times the width.
     Bottleneck,
+    /// 1x1 to twice the width, 3x3 in 32 groups, 1x1 with four times the width.
+    Grouped,
 }
 
 pub(super) fn resnet18(net: &mut Net, x: Signal, classes: usize) -> Signal {
@@ -22,6 +27,17 @@ pub(super) fn resnet34(net: &mut Net, x: Signal, classes: usize) -> Signal {
 
 pub(super) fn resnet50(net: &mut Net, x: Signal, classes: usize) -> Signal {
     resnet(net, x, classes, Block::Bottleneck, [3, 4, 6, 3])
+}
+
+pub(super) fn resnext50(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    resnet(net, x, classes, Block::Grouped, [3, 4, 6, 3])
+}
+
+/// ResNet-18 for small images: a 3x3 convolution at stride 1 in front, no pooling.
+pub(super) fn resnet18_cifar(net: &mut Net, x: Signal, classes: usize) -> Signal {
+    let y = net.conv_bn(["conv1", "bn1"], x, Conv::new(64, 3, 1));
+    let y = net.relu("relu", y);
+    stages(net, y, classes, Block::Basic, [2, 2, 2, 2])
 }
 
 pub(super) fn resnet8(net: &mut Net, x: Signal, classes: usize) -> Signal {
@@ -60,7 +76,12 @@ fn narrow(net: &mut Net, x: Signal, classes: usize, blocks: usize) -> Signal {
 fn resnet(net: &mut Net, x: Signal, classes: usize, block: Block, blocks: [usize; 4]) -> Signal {
     let y = net.conv_bn(["conv1", "bn1"], x, Conv::new(64, 7, 2));
     let y = net.relu("relu", y);
-    let mut y = net.max_pool("maxpool", y, 3, 2, 1);
+    let y = net.max_pool("maxpool", y, 3, 2, 1);
+    stages(net, y, classes, block, blocks)
+}
+
+/// Everything behind the stem.
+fn stages(net: &mut Net, mut y: Signal, classes: usize, block: Block, blocks: [usize; 4]) -> Signal {
     for (stage, count) in blocks.into_iter().enumerate() {
         for i in 0..count {
             let stride = if stage > 0 && i == 0 { 2 } else { 1 };
@@ -74,6 +95,9 @@ fn residual(net: &mut Net, at: &str, x: Signal, block: Block, width: usize, stri
     let layers = match block {
         Block::Basic => vec![Conv::new(width, 3, stride), Conv::new(width, 3, 1)],
         Block::Bottleneck => vec![Conv::new(width, 1, 1), Conv::new(width, 3, stride), Conv::new(4 * width, 1, 1)],
+        Block::Grouped => {
+            vec![Conv::new(2 * width, 1, 1), Conv::new(2 * width, 3, stride).grouped(32), Conv::new(4 * width, 1, 1)]
+        }
     };
     let mut y = x;
     for (i, conv) in layers.iter().enumerate() {

@@ -11,7 +11,7 @@ use std::{
 ///
 /// # Errors
 /// When it cannot be read or is no regular file (a pipe would block for ever).
-pub(super) fn map_file(path: &Path) -> Result<Bytes> {
+pub(in crate::formats) fn map_file(path: &Path) -> Result<Bytes> {
     let kind = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
     if !kind.is_file() {
         let what = if kind.is_dir() { "a folder" } else { "no regular file" };

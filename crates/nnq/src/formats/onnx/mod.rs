@@ -13,6 +13,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub(super) use external::map_file;
 pub use packing::Pack;
 pub use read::{read, read_bytes};
 pub use table::{NEWEST as NEWEST_OPSET, OLDEST as OLDEST_OPSET};
