@@ -392,13 +392,13 @@ pub struct Start {
     pub weights: Option<PathBuf>,
     /// Outputs of the network; a last layer of another size than the weights' stays random
     #[arg(long, value_name = "N")]
-    pub classes: Option<usize>,
+    pub outputs: Option<usize>,
 }
 
 impl Start {
     /// The network of this name.
     pub fn wanted(&self, name: &str, seed: u64) -> Wanted {
-        Wanted { name: name.into(), classes: self.classes, weights: self.weights.clone(), seed }
+        Wanted { name: name.into(), outputs: self.outputs, weights: self.weights.clone(), seed }
     }
 }
 

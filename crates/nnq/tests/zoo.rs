@@ -149,7 +149,7 @@ fn weights_of_a_file_take_the_place_of_random_ones() {
         notes.is_empty() && weights(&graph).iter().zip(&all).all(|(a, b)| a.0 == b.0 && a.1.to_f32s() == b.1.to_f32s())
     );
     // A head of another size stays random, if it is asked for.
-    let three = Wanted { classes: Some(3), ..wanted.clone() };
+    let three = Wanted { outputs: Some(3), ..wanted.clone() };
     let (graph, notes) = zoo::assemble(&three).unwrap();
     assert_eq!(notes, ["random, since of another size: fc.weight, fc.bias"]);
     assert_eq!(weights(&graph)["fc.weight"].shape(), [3, 64]);

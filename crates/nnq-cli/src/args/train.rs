@@ -10,7 +10,7 @@ use std::path::PathBuf;
   nnq train net.onnx --data cifar --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
   nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --epochs 10 -o tuned.onnx
   nnq train --zoo resnet20 --data cifar --epochs 30 --augment crop,flip -o resnet20.onnx
-  nnq train --zoo resnet18 --weights resnet18.pth --classes 10 --data pictures --preprocess imagenet --lr 0.01 -o tuned.onnx
+  nnq train --zoo resnet18 --weights resnet18.pth --outputs 10 --data pictures -o tuned.onnx
   nnq train net.onnx --data cifar --bits-schedule w8a8,w2a4 --weight-quantizer ternary -o net.onnx
 
 With --bits or --recipe values are rounded in training as they will be in the quantized network, which is written; without, the network is

@@ -26,8 +26,8 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
     let quantize = args.choice.method.bits.is_some() || args.choice.recipe.is_some() || bits.last().is_some();
     let source = match (&args.model, &args.zoo) {
         (_, Some(name)) => Source::Zoo(args.start.wanted(name, recipe.seed)),
-        (Some(_), None) if args.start.weights.is_some() || args.start.classes.is_some() => {
-            return Err(Error::usage("--weights or --classes without --zoo").cure("a model file has its weights"));
+        (Some(_), None) if args.start.weights.is_some() || args.start.outputs.is_some() => {
+            return Err(Error::usage("--weights or --outputs without --zoo").cure("a model file has its weights"));
         }
         (Some(path), None) => Source::File(path.clone()),
         (None, None) => return Err(Error::usage("neither a model nor --zoo")),

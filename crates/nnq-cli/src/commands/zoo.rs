@@ -17,7 +17,7 @@ struct Report {
     #[serde(flatten)]
     architecture: Architecture,
     seed: u64,
-    /// Said by --classes or the architecture.
+    /// Said by --outputs or the architecture.
     outputs: usize,
     weights: Option<String>,
     notes: Vec<String>,
@@ -42,7 +42,7 @@ fn write(wanted: Wanted, out: &Path) -> Result<Report> {
     let (graph, notes) = zoo::assemble(&wanted)?;
     onnx::write(&graph, out, &WriteOptions::default())?;
     let bytes = std::fs::metadata(out).map_err(|e| Error::io(out, e))?.len();
-    let outputs = wanted.classes.unwrap_or(architecture.classes);
+    let outputs = wanted.outputs.unwrap_or(architecture.classes);
     let weights = wanted.weights.map(|w| w.display().to_string());
     Ok(Report { architecture, seed: wanted.seed, outputs, weights, notes, file: out.display().to_string(), bytes })
 }

@@ -73,8 +73,8 @@ pub struct Wanted {
     /// As [`find`] knows it.
     pub name: String,
     /// Outputs, where they are not the architecture's.
-    pub classes: Option<usize>,
-    /// A file of weights ([`files::read`]) with torchvision's names. Where `classes` is said, a last layer of another size stays random.
+    pub outputs: Option<usize>,
+    /// A file of weights ([`files::read`]) with torchvision's names. Where `outputs` is said, a last layer of another size stays random.
     pub weights: Option<PathBuf>,
     /// Of random weights.
     pub seed: u64,
@@ -86,15 +86,15 @@ pub struct Wanted {
 /// As [`find`] and [`files::read`]; names weights that lack, are left over, have another shape or are no numbers.
 pub fn assemble(wanted: &Wanted) -> Result<(Graph, Vec<String>)> {
     let mut architecture = *find(&wanted.name)?;
-    if let Some(classes) = wanted.classes {
-        if !(1..=1_000_000).contains(&classes) {
-            return Err(Error::usage(format!("{classes} classes")).cure("say 1 to 1,000,000"));
+    if let Some(outputs) = wanted.outputs {
+        if !(1..=1_000_000).contains(&outputs) {
+            return Err(Error::usage(format!("{outputs} outputs")).cure("say 1 to 1,000,000"));
         }
-        architecture.classes = classes;
+        architecture.classes = outputs;
     }
     let mut graph = build(&architecture, wanted.seed)?;
     let Some(path) = &wanted.weights else { return Ok((graph, Vec::new())) };
     let notes = files::read(path)
-        .and_then(|found| weights::put(&mut graph, found, wanted.classes.is_some()).at(|| path.display()));
+        .and_then(|found| weights::put(&mut graph, found, wanted.outputs.is_some()).at(|| path.display()));
     Ok((graph, notes?))
 }

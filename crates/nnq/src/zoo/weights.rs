@@ -35,7 +35,7 @@ pub(super) fn put(graph: &mut Graph, mut found: Weights, new_head: bool) -> Resu
                 continue;
             }
             return Err(Error::shape(format!("'{name}' has the shape {:?}, the network's {shape:?}", tensor.shape()))
-                .cure("choose the network that the weights are of; --classes N where only the last layer differs"));
+                .cure("choose the network that the weights are of; --outputs N where only the last layer differs"));
         }
         if !tensor.dtype().is_float() {
             return Err(Error::unsupported(format!("'{name}' holds {} numbers", tensor.dtype()))
