@@ -25,8 +25,11 @@ fn square(out: usize, kernel: usize) -> Conv {
     Conv::new(out, kernel, 1)
 }
 
-/// Output channels of the branches of GoogLeNet's modules: 1x1; 1x1, 3x3; 1x1, 3x3 (the paper's 5x5); pool. A module that ends a size says its pool.
-const MODULES: [(&str, [usize; 6], Option<(&str, usize)>); 9] = [
+/// A module of GoogLeNet: its name; output channels of the branches 1x1; 1x1, 3x3; 1x1, 3x3 (the paper's 5x5); pool. One that ends a size says name and
+/// kernel of the pool behind it.
+type Module = (&'static str, [usize; 6], Option<(&'static str, usize)>);
+
+const MODULES: [Module; 9] = [
     ("3a", [64, 96, 128, 16, 32, 32], None),
     ("3b", [128, 128, 192, 32, 96, 64], Some(("maxpool3", 3))),
     ("4a", [192, 96, 208, 16, 48, 64], None),
