@@ -142,11 +142,10 @@ impl Calibrated {
         tell: &mut Tell,
     ) -> Result<Self> {
         let mut messages = Vec::new();
-        let (threads, cancel) = (output.threads, output.cancel.clone());
-        let means = Means { threads, cancel: output.cancel.as_ref(), ..Means::default() };
+        let means = Means { threads: output.threads, cancel: output.cancel.as_ref(), ..Means::default() };
         let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
-        let graph = quantize::balanced(float, recipe, Some(samples), means, &mut progress, &mut messages)?;
-        let stats = quantize::calibrate(&graph, digest, samples, recipe, threads, cancel, &mut progress)?;
+        let from = (None, Some(samples));
+        let (graph, stats) = quantize::calibrated(float, digest, recipe, from, means, &mut messages, &mut progress)?;
         let recipe = quantize::resolved(&graph, &stats, recipe, samples, means, &mut progress)?;
         Ok(Self { graph, stats, recipe, rules, messages })
     }

@@ -113,6 +113,12 @@ impl Judge {
     pub fn has_labels(&self) -> bool {
         self.map.is_some()
     }
+    /// The network's output that is right for each sample, where labels suit the network.
+    pub fn right(&self) -> Option<Vec<usize>> {
+        let map = self.map.as_ref()?;
+        let of = |label: &Option<usize>| label.and_then(|l| map.index_of_label.get(l).copied());
+        self.labels[..self.count].iter().map(of).collect()
+    }
     /// Number of samples.
     pub fn samples(&self) -> usize {
         self.count

@@ -4,8 +4,8 @@ mod balanced;
 mod prepare;
 
 pub use balanced::balanced;
-pub(crate) use prepare::{Drawn, calibrated, fixed_batch, in_time};
-pub use prepare::{Means, annotate, annotate_with, calibrate, check, noted, open, resolved};
+pub(crate) use prepare::{Drawn, in_time};
+pub use prepare::{Means, annotate, annotate_with, calibrate, calibrated, check, fixed_batch, noted, open, resolved};
 
 use crate::search::{self, Found, Target};
 use crate::staging::Staging;

@@ -17,8 +17,6 @@ struct Report {
     #[serde(flatten)]
     architecture: Architecture,
     seed: u64,
-    /// Said by --outputs or the architecture.
-    outputs: usize,
     weights: Option<String>,
     notes: Vec<String>,
     file: String,
@@ -38,13 +36,13 @@ pub fn run(args: &Zoo) -> Result<()> {
 }
 
 fn write(wanted: Wanted, out: &Path) -> Result<Report> {
-    let architecture = *zoo::find(&wanted.name)?;
+    let mut architecture = *zoo::find(&wanted.name)?;
+    architecture.classes = wanted.outputs.unwrap_or(architecture.classes);
     let (graph, notes) = zoo::assemble(&wanted)?;
     onnx::write(&graph, out, &WriteOptions::default())?;
     let bytes = std::fs::metadata(out).map_err(|e| Error::io(out, e))?.len();
-    let outputs = wanted.outputs.unwrap_or(architecture.classes);
     let weights = wanted.weights.map(|w| w.display().to_string());
-    Ok(Report { architecture, seed: wanted.seed, outputs, weights, notes, file: out.display().to_string(), bytes })
+    Ok(Report { architecture, seed: wanted.seed, weights, notes, file: out.display().to_string(), bytes })
 }
 
 fn list() -> String {

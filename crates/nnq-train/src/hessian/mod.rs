@@ -12,18 +12,17 @@ pub use objective::{Objective, Over, Weighted};
 
 use crate::{
     backend::{Device, Kernels},
+    output::float_only,
     place::{Place, Work},
     report::{Event, Tell},
     trainer,
 };
 use nnq::{
     Error, Result, analyze,
-    data::{Choice, ClassMap, subset},
     error::At as _,
-    eval::Labelled,
     ir::{Graph, Node, Op},
     judge::Judge,
-    quant::{ptq, stats::Stats},
+    quant::ptq,
     quantize::{self, Means},
 };
 use nnq_kernels::round::dequantize_f32;
@@ -122,22 +121,14 @@ impl Work for Measuring<'_> {
     }
 }
 
-/// The float network, balanced as the recipe says, and the quantized one.
+/// The quantized network, and the float one that it was made from. What there is to tell of it, the analysis tells.
 fn quantized(job: &analyze::Job, means: Means, tell: &mut Tell) -> Result<ptq::Quantized> {
     let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
     let (graph, digest) = quantize::open(&job.model)?;
-    crate::output::float_only(&graph)?;
-    let samples = job.samples.as_ref();
-    // The analysis tells what there is to tell.
-    let float = quantize::balanced(&graph, &job.recipe, samples, means, &mut progress, &mut Vec::new())?;
-    let stats = match (&job.stats, samples) {
-        (Some(file), _) => Stats::read(file)?,
-        (None, Some(s)) => {
-            let (threads, cancel) = (job.threads, job.cancel.clone());
-            quantize::calibrate(&float, digest, s, &job.recipe, threads, cancel, &mut progress)?
-        }
-        (None, None) => return Err(Error::usage("no data to calibrate on").cure("give --data or --stats")),
-    };
+    float_only(&graph)?;
+    let (file, samples) = (job.stats.as_deref(), job.samples.as_ref());
+    let (float, stats) =
+        quantize::calibrated(&graph, digest, &job.recipe, (file, samples), means, &mut Vec::new(), &mut progress)?;
     quantize::annotate_with(&float, &stats, &job.recipe, samples, means, &mut progress)
 }
 
@@ -147,26 +138,21 @@ fn measure<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event
     if job.draws < 2 {
         return Err(Error::usage(format!("{} draws", job.draws)).cure("use 2 or more: one has no standard error"));
     }
-    let means = Means { threads: a.threads, cancel: a.cancel.as_ref(), ..Means::default() };
-    let made = quantized(a, means, tell)?;
+    let made = quantized(a, a.means(), tell)?;
     let float = Arc::new(logits(&made.float));
-    let data = match (&a.eval, &a.samples) {
-        (Some(data), _) => data.clone(),
-        (None, Some(s)) => {
-            Labelled { dataset: s.dataset.clone(), preprocess: s.preprocess.clone(), classes: a.classes.clone() }
-        }
-        (None, None) => return Err(Error::usage("no data to look at").cure("give --data, or --eval beside --stats")),
-    };
-    let first = float.inputs.first().and_then(|&v| float.value(v).shape.as_ref()?.0.first()?.fixed());
-    let wanted = a.measured.max(first.unwrap_or(1));
-    let chosen = subset(data.dataset.len(), wanted, a.recipe.seed, Choice::Stratified, |i| data.dataset.label(i));
+    let data = a.measured_on()?;
     let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
-    let judge = Judge::new(&float, &data, a.eval.is_some(), chosen.clone(), means, &mut progress)?;
-    let (classes, labels) = labels(&judge, &data, &chosen)?;
+    let chosen = a.measured_samples(&float, &data);
+    let judge = Judge::new(&float, &data, a.eval.is_some(), chosen, a.means(), &mut progress)?;
+    let (answers, width) = judge.reference();
+    let (classes, labels) = match judge.right() {
+        Some(labels) => (Classes::Labels, labels),
+        None => (Classes::Predicted, answers.chunks(width.max(1)).filter_map(trainer::best).collect()),
+    };
     let over = Over {
         inputs: &|range| judge.batch(range),
         labels: &labels,
-        batch: first.unwrap_or(BATCH),
+        batch: quantize::fixed_batch(&float).unwrap_or(BATCH),
         cancel: a.cancel.as_deref(),
     };
     let objective = Objective::<B>::new(&float, over, device)?;
@@ -220,21 +206,6 @@ fn logits(graph: &Graph) -> Graph {
         out.outputs[0] = x;
     }
     out
-}
-
-/// The network's output for each sample's class.
-fn labels(judge: &Judge, data: &Labelled, chosen: &[usize]) -> Result<(Classes, Vec<usize>)> {
-    let (answers, width) = judge.reference();
-    let dataset = &data.dataset;
-    if judge.has_labels() {
-        let map = ClassMap::for_outputs(width, dataset.label_count(), dataset.classes(), data.classes.as_deref())?;
-        let of = |&i: &usize| dataset.label(i).and_then(|l| map.index_of_label.get(l).copied());
-        let found: Option<Vec<usize>> = chosen.iter().take(judge.samples()).map(of).collect();
-        if let Some(found) = found {
-            return Ok((Classes::Labels, found));
-        }
-    }
-    Ok((Classes::Predicted, answers.chunks(width.max(1)).filter_map(trainer::best).collect()))
 }
 
 /// `|Q(w) - w|^2` of the weights that a node of the quantized graph reads.

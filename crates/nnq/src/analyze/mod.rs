@@ -63,11 +63,25 @@ pub struct Job {
 
 impl Job {
     /// What flows work with.
-    fn means(&self) -> quantize::Means<'_> {
+    pub fn means(&self) -> quantize::Means<'_> {
         quantize::Means { threads: self.threads, cancel: self.cancel.as_ref(), ..Default::default() }
     }
+    /// The data of the metric.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn measured_on(&self) -> Result<Labelled> {
+        match (&self.eval, &self.samples) {
+            (Some(data), _) => Ok(data.clone()),
+            (None, Some(s)) => {
+                let (dataset, preprocess) = (s.dataset.clone(), s.preprocess.clone());
+                Ok(Labelled { dataset, preprocess, classes: self.classes.clone() })
+            }
+            (None, None) => Err(Error::usage("no data to look at").cure("give --data, or --eval beside --stats")),
+        }
+    }
     /// Samples that the metric is measured on.
-    fn measured_samples(&self, graph: &Graph, data: &Labelled) -> Vec<usize> {
+    pub fn measured_samples(&self, graph: &Graph, data: &Labelled) -> Vec<usize> {
         let count = self.measured.max(quantize::fixed_batch(graph).unwrap_or(1)) as u64;
         quantize::Drawn::new(graph, &data.dataset, count, self.recipe.seed).indices
     }
@@ -150,7 +164,7 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
     if let Some(data) = &job.eval {
         crate::eval::check(&graph, data).at(place)?;
     }
-    let data = measured_on(job)?;
+    let data = job.measured_on()?;
     let mut messages = Vec::new();
     let (file, samples) = (job.stats.as_deref(), job.samples.as_ref());
     let means = job.means();
@@ -219,17 +233,6 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
     })
 }
 
-/// The data of the metric.
-fn measured_on(job: &Job) -> Result<Labelled> {
-    match (&job.eval, &job.samples) {
-        (Some(data), _) => Ok(data.clone()),
-        (None, Some(s)) => {
-            Ok(Labelled { dataset: s.dataset.clone(), preprocess: s.preprocess.clone(), classes: job.classes.clone() })
-        }
-        (None, None) => Err(Error::usage("no data to look at").cure("give --data, or --eval beside --stats")),
-    }
-}
-
 /// Elements of the input that are run at once while all values are kept.
 const AT_ONCE: usize = 1 << 15;
 
@@ -242,7 +245,7 @@ fn look(
     progress: &mut Progress,
 ) -> Result<(Vec<UnitLoss>, usize)> {
     let mut layers = Layers::new(float.clone(), program, job.threads)?;
-    let fixed = float.inputs.first().and_then(|&v| float.value(v).shape.as_ref()?.0.first()?.fixed());
+    let fixed = quantize::fixed_batch(float);
     let each = judge.batch(0..1)?.len().max(1);
     let batch = fixed.unwrap_or((AT_ONCE / each).clamp(1, 8).min(judge.samples()));
     let count = judge.samples().min(LOOKED.max(batch)) / batch * batch;

@@ -139,12 +139,12 @@ pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>
         return Ok(Vec::new());
     }
     let float = e.judge.float().top1;
-    let same = super::measured_on(e.job)?.preprocess == samples.preprocess;
+    let same = e.job.measured_on()?.preprocess == samples.preprocess;
     let Some(now) = float.filter(|&top1| same && top1 < 1.0 - BETTER) else { return Ok(Vec::new()) };
     let mut others: Vec<(f64, &Preprocess)> = Vec::new();
     for (i, p) in all.iter().enumerate() {
         progress("checking preprocessing", i as u64, total);
-        let data = Labelled { preprocess: p.clone(), ..super::measured_on(e.job)? };
+        let data = Labelled { preprocess: p.clone(), ..e.job.measured_on()? };
         let chosen = Drawn::new(e.float, &data.dataset, SAMPLES.max(128) as u64, e.job.recipe.seed).indices;
         match Judge::new(e.float, &data, false, chosen, e.job.means(), &mut |_, _, _| {}) {
             Err(e) if e.kind() == ErrorKind::Interrupted => return Err(e),

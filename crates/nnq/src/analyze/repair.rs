@@ -178,7 +178,7 @@ impl<'a> Trier<'a> {
         let made = quantize::annotate_with(&graph, &stats, recipe, Some(&samples), means, progress)?;
         let made = Arc::new(made.graph);
         // The data that is measured on had the same fault, unless it was prepared otherwise.
-        let mut data = super::measured_on(job)?;
+        let mut data = job.measured_on()?;
         if data.preprocess != old.preprocess {
             return self.judge.score(&made);
         }

@@ -252,7 +252,7 @@ impl Drawn {
 }
 
 /// The batch of a model that runs no other.
-pub(crate) fn fixed_batch(graph: &Graph) -> Option<usize> {
+pub fn fixed_batch(graph: &Graph) -> Option<usize> {
     graph.inputs.first().and_then(|&v| graph.value(v).shape.as_ref()?.0.first()?.fixed())
 }
 
@@ -270,7 +270,7 @@ const KEPT: usize = 32;
 ///
 /// # Errors
 /// When there is neither, or a file where there can be none; as [`balanced`], [`calibrate`] and [`Stats::read`].
-pub(crate) fn calibrated(
+pub fn calibrated(
     graph: &Arc<Graph>,
     digest: [u8; 32],
     recipe: &Recipe,

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     ir::{
         DType, Graph, GraphBuilder, Op, Tensor, ValueId,
-        op::{Binary, ConvAttrs, PoolAttrs, Unary},
+        op::{Binary, ConvAttrs, PoolAttrs, Unary, Window},
     },
 };
 
@@ -144,8 +144,8 @@ impl Net {
             group,
             ..ConvAttrs::default()
         };
+        let area = Self::area(attrs.resolve(&x.area, &kernel));
         let id = self.graph.op(name, Op::Conv(attrs), &inputs);
-        let area = std::array::from_fn(|i| (x.area[i] + 2 * pad[i] - kernel[i]) / stride + 1);
         Signal { id, channels: out, area, mean: 0.0, variance: 2.0 * x.moment() }
     }
 
@@ -250,14 +250,32 @@ impl Net {
     }
 
     fn max_window(&mut self, name: &str, x: Signal, window: [usize; 3], ceil: bool) -> Signal {
-        let (window, area) = windows(x, window, ceil);
+        let (window, area) = Self::window(x, window, ceil);
         let id = self.graph.op(name, Op::MaxPool { window, column_major: false }, &[x.id]);
         Signal { id, area, ..x }
     }
 
+    /// Kernel, stride and padding as attributes, and the size that is left.
+    fn window(x: Signal, [kernel, stride, pad]: [usize; 3], ceil_mode: bool) -> (PoolAttrs, [usize; 2]) {
+        let window = PoolAttrs {
+            kernel: vec![kernel; 2],
+            strides: vec![stride; 2],
+            pads: vec![pad as i64; 4],
+            ceil_mode,
+            ..PoolAttrs::default()
+        };
+        let area = Self::area(window.resolve(&x.area));
+        (window, area)
+    }
+
+    /// The size that a window leaves. One that does not fit is found again, with its node, when the graph is finished.
+    fn area(window: Result<Window>) -> [usize; 2] {
+        window.ok().and_then(|w| w.output.try_into().ok()).unwrap_or_default()
+    }
+
     /// Means of 3x3 windows at stride 1, zeros around counted.
     pub fn average_pool(&mut self, name: &str, x: Signal) -> Signal {
-        let (window, area) = windows(x, [3, 1, 1], false);
+        let (window, area) = Self::window(x, [3, 1, 1], false);
         let id = self.graph.op(name, Op::AveragePool { window, count_include_pad: true }, &[x.id]);
         Signal { id, area, ..x }
     }
@@ -290,27 +308,6 @@ impl Net {
         let flat = self.flatten("flatten", pooled);
         self.linear(name, flat, classes)
     }
-}
-
-/// Kernel, stride and padding as attributes, and the size that is left.
-fn windows(x: Signal, [kernel, stride, pad]: [usize; 3], ceil_mode: bool) -> (PoolAttrs, [usize; 2]) {
-    let window = PoolAttrs {
-        kernel: vec![kernel; 2],
-        strides: vec![stride; 2],
-        pads: vec![pad as i64; 4],
-        ceil_mode,
-        ..PoolAttrs::default()
-    };
-    let area = x.area.map(|size| {
-        let room = size + 2 * pad - kernel;
-        if !ceil_mode {
-            return room / stride + 1;
-        }
-        let count = room.div_ceil(stride) + 1;
-        // A window that would begin in the padding behind the image is left out.
-        if (count - 1) * stride >= size + pad { count - 1 } else { count }
-    });
-    (window, area)
 }
 
 /// What is left of a normally distributed signal above 0. With `z = mean / deviation`, the normal density `f` and distribution `F`:
