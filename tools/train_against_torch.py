@@ -28,6 +28,8 @@ from torch.nn import functional
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 DEVIATION = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 CROP = 4
+# Steps before time is taken.
+WARM = 5
 
 
 class Block(nn.Module):
@@ -111,7 +113,7 @@ def main():
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch likes")
-    parser.add_argument("--steps", type=int, default=0, help="stop after so many: to see that it starts")
+    parser.add_argument("--steps", type=int, default=0, help="stop after so many, and say how fast they were")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     if args.threads:
@@ -142,8 +144,11 @@ def main():
             losses += loss.item()
             right += (logits.argmax(1) == labels[some]).sum().item()
             step += 1
+            if step == WARM:
+                warm = time.time()
             if step == args.steps:
-                print(f"step {step}: loss {losses / (i + 1):.4f}")
+                rate = args.batch * (step - WARM) / (time.time() - warm) if step > WARM else 0.0
+                print(f"step {step}: loss {losses / (i + 1):.4f}, {rate:.0f} images/s behind the first {WARM} steps")
                 return
         seconds = time.time() - begun
         seen = per_epoch * args.batch

@@ -8,6 +8,7 @@ use crate::{
     formats::onnx::map_file,
     ir::Tensor,
 };
+use bytes::Bytes;
 use std::{collections::BTreeMap, path::Path};
 
 /// Tensors by name.
@@ -21,11 +22,17 @@ pub type Weights = BTreeMap<String, Tensor>;
 /// Names the file and the tensor: another format, one that is truncated or contradicts itself, element types that nnq does not have, objects that are no
 /// tensors.
 pub fn read(path: &Path) -> Result<Weights> {
-    let bytes = map_file(path)?;
-    let found = if bytes.starts_with(b"PK\x03\x04") { pytorch::read(&bytes) } else { safetensors::read(&bytes) };
-    let found = found.at(|| path.display())?;
+    map_file(path).and_then(|bytes| read_bytes(&bytes).at(|| path.display()))
+}
+
+/// As [`read`], from memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_bytes(bytes: &Bytes) -> Result<Weights> {
+    let found = if bytes.starts_with(b"PK\x03\x04") { pytorch::read(bytes) } else { safetensors::read(bytes) }?;
     if found.is_empty() {
-        return Err(Error::value("no tensors").at(path.display()));
+        return Err(Error::value("a file without tensors").cure("save net.state_dict()"));
     }
     Ok(found)
 }

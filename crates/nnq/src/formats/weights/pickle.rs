@@ -35,8 +35,11 @@ impl Value {
     }
 }
 
-/// Values that a file may hold: far above any network, far below any memory.
-const MOST: usize = 10_000_000;
+/// Values that a file may make, those inside of others counted again: far above any network, far below any memory.
+const MOST: usize = 4_000_000;
+
+/// Values that may lie within each other: a checkpoint's tensors have six.
+const DEEPEST: usize = 32;
 
 /// The value that a pickle describes.
 pub(super) fn read(bytes: &[u8]) -> Result<Value> {
@@ -81,17 +84,20 @@ impl Machine<'_> {
         let line = self.take(end + 1)?;
         String::from_utf8(line[..end].to_vec()).map_err(|_| broken("holds text that is not UTF-8"))
     }
+    /// A new value.
     fn push(&mut self, value: Value) -> Result<()> {
+        self.work += size(&value);
+        if self.work > MOST {
+            return Err(broken("grows beyond any network"));
+        }
         self.stack.push(value);
         Ok(())
     }
     /// Nothing below the last mark.
     fn pop(&mut self) -> Result<Value> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        if self.stack.len() <= floor {
-            return Err(broken("takes from an empty stack"));
-        }
-        self.stack.pop().ok_or_else(|| broken("takes from an empty stack"))
+        let above = (self.stack.len() > floor).then(|| self.stack.pop()).flatten();
+        above.ok_or_else(|| broken("takes from an empty stack"))
     }
     fn since_mark(&mut self) -> Result<Vec<Value>> {
         let mark = self.marks.pop().ok_or_else(|| broken("lacks a mark"))?;
@@ -100,6 +106,7 @@ impl Machine<'_> {
     fn last(&mut self, n: usize) -> Result<Value> {
         let mut values = (0..n).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
         values.reverse();
+        shallow(&values)?;
         Ok(Value::List(values))
     }
     fn put(&mut self, at: u32) -> Result<()> {
@@ -113,21 +120,15 @@ impl Machine<'_> {
                 Some(value.clone())
             }
         };
-        if self.work > MOST {
-            return Err(broken("grows beyond any network"));
-        }
         self.memo.insert(at, kept);
         Ok(())
     }
     fn remembered(&mut self, at: u32) -> Result<()> {
         let value = self.memo.get(&at).cloned().flatten().ok_or_else(|| broken("refers to what it did not keep"))?;
-        self.work += size(&value);
-        if self.work > MOST {
-            return Err(broken("grows beyond any network"));
-        }
         self.push(value)
     }
     fn append(&mut self, values: Vec<Value>) -> Result<()> {
+        shallow(&values)?;
         match self.stack.last_mut() {
             Some(Value::List(list)) => list.extend(values),
             _ => return Err(broken("appends to what is no list")),
@@ -135,6 +136,7 @@ impl Machine<'_> {
         Ok(())
     }
     fn set(&mut self, pairs: Vec<Value>) -> Result<()> {
+        shallow(&pairs)?;
         let Some(Value::Dict(entries)) = self.stack.last_mut() else {
             return Err(broken("sets entries of what is no dictionary"));
         };
@@ -146,6 +148,7 @@ impl Machine<'_> {
     }
     fn call(&mut self) -> Result<()> {
         let (arguments, function) = (self.pop()?, self.pop()?);
+        shallow([&arguments, &function])?;
         if function.is("collections", "OrderedDict") {
             return self.push(Value::Dict(Vec::new()));
         }
@@ -197,6 +200,7 @@ impl Machine<'_> {
             b'}' => self.push(Value::Dict(Vec::new()))?,
             b't' | b'l' => {
                 let values = self.since_mark()?;
+                shallow(&values)?;
                 self.push(Value::List(values))?;
             }
             0x85..=0x87 => {
@@ -232,6 +236,7 @@ impl Machine<'_> {
             b'b' => drop(self.pop()?),
             b'Q' => {
                 let id = self.pop()?;
+                shallow([&id])?;
                 self.push(Value::Persistent(Box::new(id)))?;
             }
             b'q' | b'r' | 0x94 => {
@@ -253,6 +258,21 @@ impl Machine<'_> {
         }
         Ok(false)
     }
+}
+
+/// Refuses values that lie too deep to be put into another one: whoever walks them goes as deep.
+fn shallow<'v>(values: impl IntoIterator<Item = &'v Value>) -> Result<()> {
+    fn fits(value: &Value, left: usize) -> bool {
+        left > 0
+            && match value {
+                Value::List(values) => values.iter().all(|v| fits(v, left - 1)),
+                Value::Dict(entries) => entries.iter().all(|(k, v)| fits(k, left - 1) && fits(v, left - 1)),
+                Value::Persistent(inner) => fits(inner, left - 1),
+                Value::Call(call) => fits(&call.0, left - 1) && fits(&call.1, left - 1),
+                _ => true,
+            }
+    }
+    if values.into_iter().all(|v| fits(v, DEEPEST)) { Ok(()) } else { Err(broken("is nested beyond any network")) }
 }
 
 /// Values in a value.

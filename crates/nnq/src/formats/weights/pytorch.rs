@@ -8,8 +8,11 @@ use crate::{
     ir::{DType, Data, Tensor},
 };
 use bytes::Bytes;
-use std::io::{Cursor, Read};
-use zip::ZipArchive;
+use std::{
+    collections::HashMap,
+    io::{Cursor, Read},
+};
+use zip::{CompressionMethod, ZipArchive};
 
 /// Pickles that are larger describe no network.
 const MOST: u64 = 64 << 20;
@@ -18,6 +21,9 @@ const MOST: u64 = 64 << 20;
 const INSIDE: [&str; 3] = ["state_dict", "model_state_dict", "model"];
 
 type Archive = ZipArchive<Cursor<Bytes>>;
+
+/// Elements by the key of their storage: several tensors may lie in one.
+type Storages = HashMap<String, Bytes>;
 
 /// All tensors of the `state_dict`.
 pub(super) fn read(bytes: &Bytes) -> Result<Weights> {
@@ -41,10 +47,15 @@ pub(super) fn read(bytes: &Bytes) -> Result<Weights> {
     let Value::Dict(entries) = inside.unwrap_or(&value) else {
         return Err(Error::unsupported("a pickle that is no dictionary").cure("save net.state_dict(), not the network"));
     };
-    let mut weights = Weights::new();
+    let (mut weights, mut storages) = (Weights::new(), Storages::new());
     for (name, value) in entries {
-        let Value::Text(name) = name else { return Err(Error::malformed("a state_dict with a key that is no text")) };
-        weights.insert(name.clone(), tensor(&mut archive, root, value).at(|| format!("tensor '{name}'"))?);
+        let Value::Text(name) = name else {
+            return Err(Error::malformed("a state_dict with a key that is no text").cure("save net.state_dict() alone"));
+        };
+        weights.insert(
+            name.clone(),
+            tensor((&mut archive, &mut storages), root, value).at(|| format!("tensor '{name}'"))?,
+        );
     }
     Ok(weights)
 }
@@ -55,21 +66,26 @@ fn archive_broken(e: &zip::result::ZipError) -> Error {
 
 fn file(archive: &mut Archive, name: &str, most: u64) -> Result<Vec<u8>> {
     let entry = archive.by_name(name).map_err(|e| archive_broken(&e).at(name))?;
+    // torch.save compresses nothing; what is compressed can be of any size.
+    if entry.compression() != CompressionMethod::Stored {
+        return Err(Error::unsupported(format!("'{name}' is compressed")).cure("save it again by torch.save"));
+    }
     let size = entry.size();
+    let broken = |what: String| Error::malformed(format!("'{name}' {what}")).cure("get the file again");
     if size > most {
-        return Err(Error::malformed(format!("'{name}' has {size} bytes, at most {most} make sense")));
+        return Err(broken(format!("has {size} bytes, at most {most} make sense")));
     }
     let mut bytes = Vec::new();
     // The size that an archive claims may be a lie.
-    entry.take(most + 1).read_to_end(&mut bytes).map_err(|e| Error::malformed(format!("'{name}': {e}")))?;
+    entry.take(most + 1).read_to_end(&mut bytes).map_err(|e| broken(format!("cannot be read: {e}")))?;
     if bytes.len() as u64 != size {
-        return Err(Error::malformed(format!("'{name}' has {} bytes, the archive says {size}", bytes.len())));
+        return Err(broken(format!("has {} bytes, the archive says {size}", bytes.len())));
     }
     Ok(bytes)
 }
 
 /// `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, also as a parameter.
-fn tensor(archive: &mut Archive, root: &str, value: &Value) -> Result<Tensor> {
+fn tensor((archive, storages): (&mut Archive, &mut Storages), root: &str, value: &Value) -> Result<Tensor> {
     let foreign = || {
         Error::unsupported("an entry that is no tensor")
             .cure("save net.state_dict() alone: not the network, not the optimizer")
@@ -77,7 +93,7 @@ fn tensor(archive: &mut Archive, root: &str, value: &Value) -> Result<Tensor> {
     let Value::Call(call) = value else { return Err(foreign()) };
     let (function, Value::List(arguments)) = &**call else { return Err(foreign()) };
     if function.is("torch._utils", "_rebuild_parameter") {
-        return tensor(archive, root, arguments.first().ok_or_else(foreign)?);
+        return tensor((archive, storages), root, arguments.first().ok_or_else(foreign)?);
     }
     if !function.is("torch._utils", "_rebuild_tensor_v2") {
         return Err(foreign());
@@ -97,18 +113,21 @@ fn tensor(archive: &mut Archive, root: &str, value: &Value) -> Result<Tensor> {
             .map(|v| if let Value::Int(n) = v { usize::try_from(*n).ok() } else { None })
             .collect::<Option<Vec<_>>>()
     };
-    let bad = |what: &str| Error::malformed(format!("a tensor {what}"));
+    let bad = |what: &str| Error::malformed(format!("a tensor {what}")).cure("save the state_dict again");
     let sizes = numbers(size).ok_or_else(|| bad("with a size that is no number"))?;
     let strides = numbers(stride).filter(|s| s.len() == sizes.len()).ok_or_else(|| bad("with unfitting strides"))?;
     let [offset, length] =
         [*offset, *length].map(|n| usize::try_from(n).map_err(|_| bad("that lies outside of its storage")));
     let (offset, length) = (offset?, length?);
     let bytes = length.checked_mul(dtype.size()).ok_or_else(|| bad("that is larger than any memory"))?;
-    let elements = file(archive, &format!("{root}data/{key}"), bytes as u64)?;
+    if !storages.contains_key(key) {
+        storages.insert(key.clone(), file(archive, &format!("{root}data/{key}"), bytes as u64)?.into());
+    }
+    let elements = &storages[key];
     if elements.len() != bytes {
         return Err(bad(&format!("whose storage holds {} bytes in place of {bytes}", elements.len())));
     }
-    let picked = gather(&elements, dtype.size(), offset, &sizes, &strides)
+    let picked = gather(elements, dtype.size(), offset, &sizes, &strides)
         .ok_or_else(|| bad("that lies outside of its storage"))?;
     Tensor::new(sizes, Data::from_bytes(dtype, picked.into())?)
 }
