@@ -7,7 +7,7 @@ use burn::backend::tensor::FloatTensor;
 use nnq::{
     Error, Result,
     error::At as _,
-    ir::{DType, Graph, Node, Op, ValueId, op::Binary},
+    ir::{DType, Graph, Node, NodeId, Op, ValueId, op::Binary},
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,12 +23,25 @@ pub enum Role {
 }
 
 /// What a parameter is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Of {
     /// A constant of the graph.
     Constant(ValueId),
     /// The scales of a grid of the plan.
     Grid(usize),
+    /// What the normalised channels of a product are multiplied with.
+    Gain(NodeId),
+}
+
+/// Statistics that are kept while training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Running {
+    /// What a constant of a batch normalisation holds.
+    Constant(ValueId),
+    /// The channel means of what a product answers.
+    Mean(NodeId),
+    /// Their variances.
+    Variance(NodeId),
 }
 
 /// One tensor that is trained.
@@ -51,10 +64,9 @@ pub struct Parameters<B: Kernels> {
     pub list: Vec<Parameter>,
     /// Their numbers, in the same order.
     pub values: Vec<FloatTensor<B>>,
-    /// Running means and variances, by the constant that holds them.
-    pub statistics: BTreeMap<ValueId, FloatTensor<B>>,
-    by_value: HashMap<ValueId, usize>,
-    by_grid: HashMap<usize, usize>,
+    /// Running means and variances.
+    pub statistics: BTreeMap<Running, FloatTensor<B>>,
+    by: HashMap<Of, usize>,
 }
 
 /// Which inputs of an operator are parameters where they are constants, and whether they multiply.
@@ -78,32 +90,38 @@ impl<B: Kernels> Parameters<B> {
     /// # Errors
     /// Names constants that are not finite.
     pub fn new(graph: &Graph, plan: &Plan, device: &Device<B>) -> Result<Self> {
-        let mut all = Self {
-            list: Vec::new(),
-            values: Vec::new(),
-            statistics: BTreeMap::new(),
-            by_value: HashMap::new(),
-            by_grid: HashMap::new(),
-        };
+        let (list, values) = (Vec::new(), Vec::new());
+        let mut all = Self { list, values, statistics: BTreeMap::new(), by: HashMap::new() };
         for (_, node) in graph.nodes() {
             for &(input, role) in trained(node) {
-                if let Some(v) = node.input(input).filter(|v| !all.by_value.contains_key(v)) {
+                if let Some(v) = node.input(input).filter(|v| all.of_value(*v).is_none()) {
                     all.add_constant(graph, v, role, device)?;
                 }
             }
             if let Op::BatchNormalization { .. } = node.op {
                 for v in STATISTICS.iter().filter_map(|&i| node.input(i)) {
                     if let Some(t) = graph.constant(v) {
-                        all.statistics.insert(v, backend::tensor::<B>(t.to_f32s(), t.shape(), device));
+                        let t = backend::tensor::<B>(t.to_f32s(), t.shape(), device);
+                        all.statistics.insert(Running::Constant(v), t);
                     }
                 }
             }
         }
         for (g, grid) in plan.grids.iter().enumerate() {
-            let shape = vec![grid.params.scale.len()];
-            all.by_grid.insert(g, all.list.len());
-            all.values.push(backend::tensor::<B>(grid.params.scale.clone(), &shape, device));
-            all.list.push(Parameter { name: grid.name.clone(), role: Role::Scale, of: Of::Grid(g), shape });
+            all.add(
+                grid.name.clone(),
+                Role::Scale,
+                Of::Grid(g),
+                (&[grid.params.scale.len()], grid.params.scale.clone()),
+                device,
+            );
+        }
+        for (&id, normal) in &plan.normal {
+            let flat = |x: f32| vec![x; normal.channels];
+            let shape = [normal.channels];
+            all.add(normal.name.clone(), Role::Scale, Of::Gain(id), (&shape, flat(1.0)), device);
+            all.statistics.insert(Running::Mean(id), backend::tensor::<B>(flat(0.0), &shape, device));
+            all.statistics.insert(Running::Variance(id), backend::tensor::<B>(flat(1.0), &shape, device));
         }
         Ok(all)
     }
@@ -118,27 +136,51 @@ impl<B: Kernels> Parameters<B> {
             return Err(Error::value(cause).cure("the model's weights are damaged: export it again"))
                 .at(|| format!("constant '{}'", value.name));
         }
-        self.by_value.insert(v, self.list.len());
-        self.values.push(backend::tensor::<B>(numbers, t.shape(), device));
-        self.list.push(Parameter { name: value.name.clone(), role, of: Of::Constant(v), shape: t.shape().to_vec() });
+        self.add(value.name.clone(), role, Of::Constant(v), (t.shape(), numbers), device);
         Ok(())
+    }
+    fn add(&mut self, name: String, role: Role, of: Of, (shape, numbers): (&[usize], Vec<f32>), device: &Device<B>) {
+        self.by.insert(of, self.list.len());
+        self.values.push(backend::tensor::<B>(numbers, shape, device));
+        self.list.push(Parameter { name, role, of, shape: shape.to_vec() });
     }
     /// Parameters of no graph, for an optimizer.
     pub fn loose(each: impl Iterator<Item = (Parameter, FloatTensor<B>)>) -> Self {
         let (list, values) = each.unzip();
-        Self { list, values, statistics: BTreeMap::new(), by_value: HashMap::new(), by_grid: HashMap::new() }
+        Self { list, values, statistics: BTreeMap::new(), by: HashMap::new() }
     }
     /// A leaf to differentiate by for each parameter.
     pub fn leaves(&self) -> Vec<Var<B>> {
         self.values.iter().map(|x| backend::tracked::<B>(x.clone())).collect()
     }
+    /// The parameter of something.
+    pub fn of(&self, of: Of) -> Option<usize> {
+        self.by.get(&of).copied()
+    }
     /// The parameter that a constant is.
     pub fn of_value(&self, v: ValueId) -> Option<usize> {
-        self.by_value.get(&v).copied()
+        self.of(Of::Constant(v))
     }
     /// The parameter that the scales of a grid are.
     pub fn of_grid(&self, grid: usize) -> Option<usize> {
-        self.by_grid.get(&grid).copied()
+        self.of(Of::Grid(grid))
+    }
+    /// The numbers of a parameter.
+    ///
+    /// # Errors
+    /// When there is none, or the device cannot be read.
+    pub fn numbers(&self, of: Of) -> Result<Vec<f32>> {
+        let i = self.of(of).ok_or_else(|| Error::internal(format!("no parameter of {of:?}")))?;
+        backend::numbers::<B>(self.values[i].clone())
+    }
+    /// Puts other numbers into a parameter.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn put(&mut self, of: Of, numbers: Vec<f32>, device: &Device<B>) -> Result<()> {
+        let i = self.of(of).ok_or_else(|| Error::internal(format!("no parameter of {of:?}")))?;
+        self.values[i] = backend::tensor::<B>(numbers, &self.list[i].shape, device);
+        Ok(())
     }
     /// How many numbers are trained.
     pub fn count(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! A float network with what was trained in the place of its constants.
 use crate::{
     backend::{self, Kernels},
-    params::{Of, Parameters},
+    params::{Of, Parameters, Running},
 };
 use nnq::{
     Error, Result,
@@ -28,7 +28,8 @@ pub fn put<B: Kernels>(graph: &Graph, trained: &Parameters<B>) -> Result<Graph> 
             put(v, backend::numbers::<B>(numbers.clone())?, &parameter.shape)?;
         }
     }
-    for (&v, numbers) in &trained.statistics {
+    for (key, numbers) in &trained.statistics {
+        let Running::Constant(v) = *key else { continue };
         let numbers = backend::numbers::<B>(numbers.clone())?;
         let shape = [numbers.len()];
         put(v, numbers, &shape)?;

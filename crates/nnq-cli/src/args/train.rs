@@ -1,7 +1,11 @@
 //! The command line of `nnq train`.
 use super::{Choice, Learning, Reading, Start};
 use clap::{Args, ValueEnum};
-use nnq_train::{augment::Augment, fake::Estimator, qat::BitsSchedule};
+use nnq_train::{
+    augment::Augment,
+    fake::Estimator,
+    qat::{BitsSchedule, Normalization},
+};
 use std::path::PathBuf;
 
 /// Arguments of `nnq train`.
@@ -85,6 +89,10 @@ pub struct Train {
     /// How weights are rounded [default: as activations; lsq for pact]
     #[arg(long, value_name = "RULE")]
     pub weight_quantizer: Option<WeightQuantizer>,
+    /// What convolutions answer while their weights are rounded: as it comes (folded), or normalised by the batch, the last SHARE of the steps by
+    /// running statistics (live[:SHARE])
+    #[arg(long, value_name = "HOW", default_value = "folded")]
+    pub batch_norm: Normalization,
     /// Bits in stages of as many steps, such as w8a8,w4a4,w2a2; the last ones are those of the result
     #[arg(long, value_name = "LIST", conflicts_with = "bits")]
     pub bits_schedule: Option<BitsSchedule>,

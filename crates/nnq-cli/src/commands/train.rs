@@ -125,7 +125,7 @@ fn rules(args: &Train) -> Rules {
         (Some(WeightQuantizer::Binary), _) | (None, Quantizer::Binary) => Weights::Binary,
         (Some(WeightQuantizer::Ternary), _) | (None, Quantizer::Ternary) => Weights::Ternary,
     };
-    Rules { estimator: args.estimator, activations, weights }
+    Rules { estimator: args.estimator, activations, weights, normalization: args.batch_norm }
 }
 
 /// The outcome for people.

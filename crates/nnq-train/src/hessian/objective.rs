@@ -2,7 +2,7 @@
 use crate::{
     backend::{self, Device, Kernels, Var},
     loss,
-    net::Forward,
+    net::{Forward, Normalize},
     params::{Parameters, Role},
     qat::Plan,
     trainer::targets,
@@ -119,7 +119,7 @@ impl<'a, B: Kernels> Objective<'a, B> {
             graph: self.graph,
             plan: &self.plan,
             parameters: &self.parameters,
-            live: false,
+            normalize: Normalize::Frozen,
             gradients: None,
             soft: None,
             device: &self.device,

@@ -19,7 +19,7 @@ use crate::{
     backend::{self, Device, Kernels, Var},
     fake::{self, Grid},
     low::{self, Gradients},
-    params::Parameters,
+    params::{Parameters, Running},
     qat::{Plan, PlannedGrid},
 };
 use burn::backend::{Autodiff, ops::FloatTensorOps as _, tensor::FloatTensor};
@@ -36,8 +36,8 @@ pub struct Forward<'a, B: Kernels> {
     pub plan: &'a Plan,
     /// Which constants are parameters.
     pub parameters: &'a Parameters<B>,
-    /// Batch normalisation by the batch's own statistics, as in training.
-    pub live: bool,
+    /// What channels are normalised by.
+    pub normalize: Normalize,
     /// How gradients of products are rounded.
     pub gradients: Option<Gradients>,
     /// What is rounded otherwise, while it is reconstructed.
@@ -50,8 +50,19 @@ pub struct Forward<'a, B: Kernels> {
 pub struct Run<B: Kernels> {
     /// The graph's first output.
     pub output: Var<B>,
-    /// Mean and variance (of all samples, unbiased) of the batch where batch normalisation was live, by the constants of the running ones.
-    pub statistics: Vec<(ValueId, FloatTensor<B>)>,
+    /// Means and variances (of all samples, unbiased) of the batch where they were looked at.
+    pub statistics: Vec<(Running, FloatTensor<B>)>,
+}
+
+/// What channels are normalised by, in batch normalisations and where [`Plan::normal`] puts one behind a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalize {
+    /// Running statistics: as the network will be written.
+    Frozen,
+    /// The batch's own.
+    Live,
+    /// As frozen, but what products of the plan answer stays as it is, and is looked at.
+    Watched,
 }
 
 /// The values of a run that are still needed.
@@ -59,7 +70,7 @@ struct Values<'a, B: Kernels> {
     forward: &'a Forward<'a, B>,
     leaves: &'a [Var<B>],
     at: Vec<Option<Var<B>>>,
-    statistics: Vec<(ValueId, FloatTensor<B>)>,
+    statistics: Vec<(Running, FloatTensor<B>)>,
     samples: usize,
 }
 

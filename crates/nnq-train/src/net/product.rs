@@ -1,13 +1,14 @@
 //! Products: their weights and biases are rounded as they are read.
-use super::{Values, shape};
+use super::{Values, normalize, shape};
 use crate::{
     backend::{self, Kernels, Var},
     conv,
     fake::{Grid, composed},
 };
 use burn::backend::{
-    Autodiff,
+    Autodiff, TensorMetadata as _,
     ops::{ConvOptions, FloatTensorOps as _},
+    tensor::FloatTensor,
 };
 use nnq::{
     Error, Result,
@@ -21,34 +22,43 @@ use std::sync::Arc;
 /// The largest code of a bias, as for the lowering.
 const BIAS_LIMIT: f32 = 1_073_741_824.0;
 
-/// Weights and bias of a product as it computes with them.
-fn constants<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) -> Result<(Var<B>, Option<Var<B>>)> {
-    let weight = values.input(node, 1)?;
-    let bias = if matches!(node.op, Op::MatMul) { None } else { values.optional(node, 2)? };
-    let Some(plan) = values.forward.plan.products.get(&id) else { return Ok((weight, bias)) };
-    let (weight, scale) = match values.forward.soft.and_then(|s| s.weights.get(&plan.weight)) {
-        Some(soft) => (soft.clone(), values.scale(plan.weight)?.into_primitive()),
-        None => values.weights(weight, plan.weight)?,
-    };
-    let bias = match (bias, plan.input) {
-        (Some(bias), Some(input)) => {
-            let scale = B::float_mul(values.scale(input)?.into_primitive(), scale);
-            Some(bias_on_grid::<B>(bias, scale))
-        }
-        (bias, _) => bias,
-    };
-    Ok((weight, bias))
+/// What a product computes with.
+struct Constants<B: Kernels> {
+    weight: Var<B>,
+    /// On no grid yet.
+    bias: Option<Var<B>>,
+    /// The scales of its accumulators, where they are known: what biases are multiples of.
+    scale: Option<FloatTensor<B>>,
 }
 
-/// The bias as the accumulator holds it: a multiple of the product of both scales. The gradient passes as if it were not rounded; the scales learn
-/// nothing from it.
-fn bias_on_grid<B: Kernels>(bias: Var<B>, scale: burn::backend::tensor::FloatTensor<B>) -> Var<B> {
-    use burn::backend::TensorMetadata as _;
-    let real = bias.primitive().clone();
+impl<B: Kernels> Constants<B> {
+    fn of(values: &Values<B>, id: NodeId, node: &Node) -> Result<Self> {
+        let weight = values.input(node, 1)?;
+        let bias = if matches!(node.op, Op::MatMul) { None } else { values.optional(node, 2)? };
+        let Some(plan) = values.forward.plan.products.get(&id) else { return Ok(Self { weight, bias, scale: None }) };
+        let (weight, scale) = match values.forward.soft.and_then(|s| s.weights.get(&plan.weight)) {
+            Some(soft) => (soft.clone(), values.scale(plan.weight)?.into_primitive()),
+            None => values.weights(weight, plan.weight)?,
+        };
+        let input = plan.input.map(|input| values.scale(input)).transpose()?;
+        Ok(Self { weight, bias, scale: input.map(|input| B::float_mul(input.into_primitive(), scale)) })
+    }
+    /// The bias as the accumulator holds it. The gradient passes as if it were not rounded; the scales learn nothing from it.
+    fn bias(&self) -> Option<Var<B>> {
+        let bias = self.bias.clone()?;
+        let Some(scale) = &self.scale else { return Some(bias) };
+        let real = bias.primitive().clone();
+        let shift = B::float_sub(bias_on_grid::<B>(real.clone(), scale.clone()), real);
+        Some(Autodiff::<B>::float_add(bias, backend::constant::<B>(shift)))
+    }
+}
+
+/// Biases as multiples of the product of the scales of inputs and weights.
+pub(super) fn bias_on_grid<B: Kernels>(real: FloatTensor<B>, scale: FloatTensor<B>) -> FloatTensor<B> {
     let groups = scale.shape().num_elements();
     let n = real.shape().num_elements();
     if groups != 1 && groups != n {
-        return bias;
+        return real;
     }
     let grid = Grid {
         limits: Arc::new([[-BIAS_LIMIT, BIAS_LIMIT]]),
@@ -58,13 +68,13 @@ fn bias_on_grid<B: Kernels>(bias: Var<B>, scale: burn::backend::tensor::FloatTen
         estimator: crate::fake::Estimator::Ste,
         rule: crate::fake::ScaleRule::Fixed,
     };
-    let shift = B::float_sub(composed::fake::<B>(real.clone(), scale, &grid), real);
-    Autodiff::<B>::float_add(bias, backend::constant::<B>(shift))
+    composed::fake::<B>(real, scale, &grid)
 }
 
-pub(super) fn conv<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node, attrs: &ConvAttrs) -> Result<Var<B>> {
+pub(super) fn conv<B: Kernels>(values: &mut Values<B>, id: NodeId, node: &Node, attrs: &ConvAttrs) -> Result<Var<B>> {
     let x = values.input(node, 0)?;
-    let (weight, bias) = constants(values, id, node)?;
+    let constants = Constants::of(values, id, node)?;
+    let (weight, bias) = (constants.weight.clone(), constants.bias());
     let (sx, sw) = (backend::dims::<B>(&x), backend::dims::<B>(&weight));
     let rank = sx.len();
     if !matches!(rank, 3 | 4) || sw.len() != rank {
@@ -78,7 +88,13 @@ pub(super) fn conv<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node, attr
     let window = attrs.resolve(&sx[2..], &sw[2..])?;
     let options = options(&window, attrs.group)?;
     let (x, weight) = (shape::planes::<B>(x), shape::planes::<B>(weight));
-    let none = || backend::constant::<B>(backend::tensor::<B>(vec![0.0; sw[0]], &[sw[0]], values.forward.device));
+    let device = values.forward.device;
+    let none = || backend::constant::<B>(backend::tensor::<B>(vec![0.0; sw[0]], &[sw[0]], device));
+    if let (true, Some(bias)) = (values.forward.plan.normal.contains_key(&id), constants.bias) {
+        let y = values.product(id, conv::conv::<B>(x, weight, none(), options));
+        let y = normalize::product(values, id, y, bias, constants.scale)?;
+        return Ok(shape::lines::<B>(y, rank));
+    }
     let y = conv::conv::<B>(x, weight, bias.unwrap_or_else(none), options);
     Ok(shape::lines::<B>(values.product(id, y), rank))
 }
@@ -102,7 +118,8 @@ fn options(window: &Window, groups: usize) -> Result<ConvOptions<2>> {
 /// Gemm and MatMul.
 pub(super) fn matrix<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) -> Result<Var<B>> {
     let mut a = values.input(node, 0)?;
-    let (mut b, c) = constants(values, id, node)?;
+    let constants = Constants::of(values, id, node)?;
+    let (c, mut b) = (constants.bias(), constants.weight);
     let (mut alpha, mut beta) = (1.0, 1.0);
     if let Op::Gemm { alpha: x, beta: y, trans_a, trans_b } = node.op {
         (alpha, beta) = (x, y);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::backend;
+use crate::{backend, params::Of, qat::normal::Normal};
 use burn::backend::Flex;
 use nnq::{
     engine::{Engine, Kind, Options},
@@ -45,7 +45,8 @@ impl Setting {
     fn run(&self, x: &[f32], shape: &[usize], live: bool, leaves: &[Var<Flex>]) -> Result<Run<Flex>> {
         let device = Device::<Flex>::default();
         let Self { graph, plan, parameters } = self;
-        Forward { graph, plan, parameters, live, gradients: None, soft: None, device: &device }
+        let normalize = if live { Normalize::Live } else { Normalize::Frozen };
+        Forward { graph, plan, parameters, normalize, gradients: None, soft: None, device: &device }
             .run(backend::tensor::<Flex>(x.to_vec(), shape, &device), leaves)
     }
     /// The sum of the outputs, each weighted by a number of its own, in binary64.
@@ -129,6 +130,66 @@ fn convolutions_of_all_kinds() {
     }
 }
 
+/// A normalisation behind a convolution: by the batch its outputs have the mean and deviation that they are given, whatever the weights; by running
+/// statistics it is a convolution with other weights. Both have gradients.
+#[test]
+fn normalised_convolutions() {
+    let base = || ConvAttrs { group: 1, pads: vec![1, 1, 1, 1], ..ConvAttrs::default() };
+    for (attrs, weight) in [(base(), [5, 3, 3, 3]), (ConvAttrs { group: 4, ..base() }, [4, 1, 3, 3])] {
+        let channels = weight[1] * attrs.group;
+        let shape = [3, channels, 7, 6];
+        let x = noise(shape.iter().product(), 3);
+        let graph = conv(attrs, weight);
+        let (id, node) = graph.nodes().next().unwrap();
+        let constants = [1, 2].map(|i| node.input(i).unwrap());
+        let normal = Normal { name: "gain".into(), channels: weight[0], constants };
+        let mut setting = setting(graph.clone());
+        setting.plan.normal.insert(id, normal);
+        let device = Device::<Flex>::default();
+        setting.parameters = Parameters::new(&graph, &setting.plan, &device).unwrap();
+        let positive = |seed| noise(weight[0], seed).iter().map(|v| 1.5 + v).collect::<Vec<f32>>();
+        let (gains, means, variances) = (positive(5), noise(weight[0], 6), positive(7));
+        setting.parameters.put(Of::Gain(id), gains.clone(), &device).unwrap();
+        let leaves = setting.parameters.leaves();
+        let numbers = |run: Run<Flex>| backend::numbers::<Flex>(run.output.into_primitive()).unwrap();
+        // By channel: 3 images of 42 pixels each.
+        let channel = |y: &[f32], c: usize| -> Vec<f32> {
+            y.chunks(42).enumerate().filter(|(i, _)| i % weight[0] == c).flat_map(|(_, p)| p.to_vec()).collect()
+        };
+        let bias = graph.constant(constants[1]).unwrap().to_f32s();
+        let y = numbers(setting.run(&x, &shape, true, &leaves).unwrap());
+        for c in 0..weight[0] {
+            let all = channel(&y, c);
+            let mean = all.iter().sum::<f32>() / all.len() as f32;
+            let variance = all.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / all.len() as f32;
+            assert!((mean - bias[c]).abs() < 1e-4 && (variance.sqrt() - gains[c]).abs() < 1e-4, "{mean} {variance}");
+        }
+        for (key, of) in [(Running::Mean(id), &means), (Running::Variance(id), &variances)] {
+            let of = backend::tensor::<Flex>(of.clone(), &[weight[0]], &device);
+            setting.parameters.statistics.insert(key, of);
+        }
+        let plain = Setting {
+            graph: graph.clone(),
+            plan: Plan::default(),
+            parameters: Parameters::new(&graph, &Plan::default(), &device).unwrap(),
+        };
+        let raw = numbers(plain.run(&x, &shape, false, &plain.parameters.leaves()).unwrap());
+        let y = numbers(setting.run(&x, &shape, false, &leaves).unwrap());
+        for c in 0..weight[0] {
+            let k = gains[c] / (variances[c] + 1e-5).sqrt();
+            for (y, raw) in channel(&y, c).iter().zip(channel(&raw, c)) {
+                let want = k * (raw - bias[c]) + bias[c] - k * means[c];
+                assert!((y - want).abs() < 1e-4 * (1.0 + want.abs()), "{y} {want}");
+            }
+        }
+        for live in [true, false] {
+            let Setting { graph, plan, parameters } = &setting;
+            let again = Setting { graph: graph.clone(), plan: plan.clone(), parameters: parameters.clone() };
+            again.check_gradients(&x, &shape, live);
+        }
+    }
+}
+
 /// Gradients of few bits: those of a convolution whose output's gradient is what rounding makes of it.
 #[test]
 fn gradients_of_few_bits_go_back_from_products() {
@@ -139,7 +200,8 @@ fn gradients_of_few_bits_go_back_from_products() {
     let back = |gradients, w: &[f32]| {
         let Setting { graph, plan, parameters } = &setting;
         let leaves = parameters.leaves();
-        let forward = Forward { graph, plan, parameters, live: true, gradients, soft: None, device: &device };
+        let forward =
+            Forward { graph, plan, parameters, normalize: Normalize::Live, gradients, soft: None, device: &device };
         let y = forward.run(backend::tensor::<Flex>(x.clone(), &shape, &device), &leaves).unwrap().output;
         let w = backend::constant::<Flex>(backend::tensor::<Flex>(w.to_vec(), &backend::dims::<Flex>(&y), &device));
         let mut grads = Autodiff::<Flex>::float_sum(Autodiff::<Flex>::float_mul(y, w)).backward();

@@ -1,8 +1,9 @@
 //! Which values are rounded in training, on which grids, and how what was trained goes back into the graph.
+pub mod normal;
 mod rules;
 mod stages;
 
-pub use rules::{Activations, DOREFA_BITS, Rules, Weights};
+pub use rules::{Activations, DOREFA_BITS, Normalization, Rules, Weights};
 pub use stages::{BitsSchedule, convert};
 
 use crate::{
@@ -19,6 +20,7 @@ use nnq::{
         stats::Stats,
     },
 };
+use normal::{Folded, Normal};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -61,6 +63,8 @@ pub struct Plan {
     pub of_value: HashMap<ValueId, usize>,
     /// The products with codes as weights.
     pub products: HashMap<NodeId, PlannedProduct>,
+    /// Those of them whose channels are normalised.
+    pub normal: BTreeMap<NodeId, Normal>,
     /// How its grids were chosen.
     pub rules: Rules,
     /// The share of the training that is done.
@@ -129,7 +133,14 @@ impl Quantizing {
         for note in rules.notes(found, [activations, plan.products.len()]) {
             start.message(note);
         }
-        Ok(Self { start, plan })
+        let mut all = Self { start, plan };
+        if let Normalization::Live { .. } = rules.normalization {
+            let left = all.normalize()?;
+            if left > 0 {
+                all.start.message(format!("{left} convolutions are trained without normalisation: they have no bias or constants that others read, too"));
+            }
+        }
+        Ok(all)
     }
     /// The float network with the nodes that the quantized one has: what is trained.
     pub fn graph(&self) -> &Arc<Graph> {
@@ -141,18 +152,28 @@ impl Quantizing {
     /// Names a weight or scale that is no number.
     pub fn finish<B: Kernels>(mut self, parameters: &Parameters<B>) -> Result<ptq::Quantized> {
         let mut scales: HashMap<usize, Vec<f32>> = HashMap::new();
+        let folded = self.plan.normal.keys().map(|&id| Ok((id, normal::folded(id, parameters)?)));
+        let folded: HashMap<NodeId, Folded> = folded.collect::<Result<_>>()?;
+        let biases = self.plan.normal.iter().map(|(id, normal)| (normal.constants[1], *id));
+        let biases: HashMap<ValueId, NodeId> = biases.collect();
         for (parameter, numbers) in parameters.list.iter().zip(&parameters.values) {
-            let numbers = backend::numbers::<B>(numbers.clone())?;
+            let mut numbers = backend::numbers::<B>(numbers.clone())?;
             if let Some(x) = numbers.iter().find(|x| !x.is_finite()) {
                 return Err(
                     Error::value(format!("'{}' became {x}", parameter.name)).cure("train with a smaller learning rate")
                 );
             }
             match parameter.of {
-                Of::Constant(v) => self.start.retrain(v, numbers)?,
+                Of::Constant(v) => {
+                    if let Some(folded) = biases.get(&v).and_then(|id| folded.get(id)) {
+                        numbers.iter_mut().zip(&folded.shifts).for_each(|(b, shift)| *b += shift);
+                    }
+                    self.start.retrain(v, numbers)?;
+                }
                 Of::Grid(g) => {
                     scales.insert(g, numbers);
                 }
+                Of::Gain(_) => {}
             }
         }
         let trained = |g: usize| -> Result<QParams> {
@@ -172,6 +193,9 @@ impl Quantizing {
             if let Some(levels) = self.plan.grids[planned.weight].levels {
                 let made = levels.apply(&product.real, &Grid::new(&params, &product.shape, 1)?);
                 (product.real, params.scale) = (made.values, made.scales);
+            }
+            if let Some(folded) = folded.get(&id) {
+                (product.real, params) = folded.weights(&product.real, &product.shape, params)?;
             }
             let rounded = self.start.round_on(&product, params)?;
             self.start.put(&product, rounded)?;

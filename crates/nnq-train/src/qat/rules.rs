@@ -5,6 +5,7 @@ use nnq::{
     ir::{QParams, QType},
 };
 use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
 
 /// How values learn to be rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,67 @@ pub struct Rules {
     pub activations: Activations,
     /// For weights.
     pub weights: Weights,
+    /// Of what convolutions answer.
+    pub normalization: Normalization,
+}
+
+/// How what convolutions answer is held in place while their weights change: [`super::normal`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Normalization {
+    /// Not at all: batch normalisation is folded into weights and biases before.
+    #[default]
+    Folded,
+    /// By the statistics of each batch.
+    Live {
+        /// The share of the steps, at the end, that goes by running statistics, as the network is written.
+        frozen: f32,
+    },
+}
+
+/// The usual share of steps by running statistics.
+const FROZEN: f32 = 0.1;
+
+impl Normalization {
+    /// Whether a training that is done to this share goes by running statistics.
+    pub fn is_frozen(self, done: f64) -> bool {
+        matches!(self, Self::Live { frozen } if done >= 1.0 - f64::from(frozen))
+    }
+}
+
+impl fmt::Display for Normalization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folded => f.write_str("folded"),
+            Self::Live { frozen } => write!(f, "live:{frozen}"),
+        }
+    }
+}
+
+impl FromStr for Normalization {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s.split_once(':').map_or((s, None), |(name, x)| (name, Some(x.parse::<f32>()))) {
+            ("folded", None) => Ok(Self::Folded),
+            ("live", None) => Ok(Self::Live { frozen: FROZEN }),
+            ("live", Some(Ok(frozen))) if (0.0..=1.0).contains(&frozen) => Ok(Self::Live { frozen }),
+            ("live", _) => Err(Error::usage(format!("'{s}': the share of steps lies between 0 and 1"))),
+            _ => Err(Error::usage(format!("'{s}' is no way of normalisation")).cure("use folded or live[:SHARE]")),
+        }
+    }
+}
+
+impl TryFrom<String> for Normalization {
+    type Error = Error;
+    fn try_from(s: String) -> Result<Self> {
+        s.parse()
+    }
+}
+
+impl From<Normalization> for String {
+    fn from(n: Normalization) -> Self {
+        n.to_string()
+    }
 }
 
 /// Grids of activations.

@@ -3,7 +3,7 @@ use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, rounding::Roun
 use crate::{
     backend::{self, Device, Kernels, Var},
     fake::Grid,
-    net::{Forward, Soft},
+    net::{Forward, Normalize, Soft},
     optimizer::{Method, Optimizer, Schedule, Steps},
     params::{Parameter, Parameters, Role},
     qat::Plan,
@@ -83,7 +83,7 @@ impl<B: Kernels> Work<'_, B> {
             graph: self.graph,
             plan: &Plan::default(),
             parameters: &self.real,
-            live: false,
+            normalize: Normalize::Frozen,
             gradients: None,
             soft: None,
             device: self.device,
@@ -96,7 +96,7 @@ impl<B: Kernels> Work<'_, B> {
     }
     pub(super) fn forward<'s>(&'s self, soft: Option<&'s Soft<B>>) -> Forward<'s, B> {
         let Self { graph, plan, parameters, device, .. } = self;
-        Forward { graph, plan, parameters, live: false, gradients: None, soft, device }
+        Forward { graph, plan, parameters, normalize: Normalize::Frozen, gradients: None, soft, device }
     }
     fn run(
         &self,

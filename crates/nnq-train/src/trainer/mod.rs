@@ -5,12 +5,13 @@ pub(crate) mod targets;
 pub use state::Keep;
 
 use crate::{
+    augment::Augment,
     backend::{self, Device, Kernels},
     batches::{Batch, Batches, Drawing},
     checkpoint::Checkpoint,
     job::Settings,
     loss::{self, Distill},
-    net::Forward,
+    net::{Forward, Normalize},
     optimizer::{self, Optimizer},
     params::Parameters,
     qat::{self, Plan},
@@ -124,12 +125,22 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             norm: 0.0,
             clock: (0.0, 0),
         };
-        if let Some(keep) = &trainer.keep
-            && let Some(found) = Checkpoint::read(&keep.path, keep.key)?
-        {
-            trainer.restore(found)?;
+        let found = trainer.keep.as_ref().map(|k| Checkpoint::read(&k.path, k.key)).transpose()?.flatten();
+        match found {
+            Some(found) => trainer.restore(found)?,
+            None => trainer.begin()?,
         }
         Ok(trainer)
+    }
+    /// Finds what normalisations begin with.
+    fn begin(&mut self) -> Result<()> {
+        let plan = &self.plans[0];
+        if plan.normal.is_empty() {
+            return Ok(());
+        }
+        let how = Drawing { batch: self.settings.batch, seed: self.settings.seed, augment: Augment::default() };
+        let batches = Batches::new(self.data, how, 0, 0, self.threads, self.cancel.clone())?;
+        qat::normal::begin::<B>(self.graph, plan, &mut self.parameters, batches, &self.device)
     }
     /// Steps of an epoch.
     pub fn steps_of_epoch(&self) -> u64 {
@@ -244,11 +255,14 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         };
         let input = backend::tensor::<B>(input.into_vec::<f32>()?, &shape, &self.device);
         let leaves = self.parameters.leaves();
+        let done = self.step as f64 / self.total() as f64;
+        let frozen = self.settings.rules.normalization.is_frozen(done);
+        let normalize = if frozen { Normalize::Frozen } else { Normalize::Live };
         let forward = Forward {
             graph: self.graph,
             plan: &self.plans[self.stage],
             parameters: &self.parameters,
-            live: true,
+            normalize,
             gradients: self.settings.low.of_step(self.settings.seed, self.step),
             soft: None,
             device: &self.device,
