@@ -4,3 +4,5 @@ mod cli;
 mod hostile;
 #[cfg(unix)]
 mod peers;
+#[cfg(feature = "train")]
+mod train;

@@ -6,12 +6,13 @@
 use crate::{
     conv,
     fake::{Grid, composed},
+    norm::{self, Normalized, Seen},
 };
 use burn::{
     Tensor,
     backend::{
         Autodiff, Backend, Flex, Scalar, Shape, TensorData, TensorMetadata,
-        ops::{ConvOptions, FloatTensorOps as _},
+        ops::{BatchNormTrain, ConvOptions, FloatTensorOps as _},
         tensor::FloatTensor,
     },
 };
@@ -58,6 +59,30 @@ pub trait Kernels: Backend {
     ) -> conv::Gradient<Self> {
         conv::composed::<Self>(x, weight, bias, grad, options, wanted)
     }
+    /// `x`, `[samples, channels, ...]`, by its own channel means and variances.
+    fn normalize(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> Normalized<FloatTensor<Self>, FloatTensor<Self>> {
+        let BatchNormTrain { output, mean, variance } = Self::batch_norm_train(x, gamma, beta, epsilon);
+        Normalized { output, mean, variance }
+    }
+    /// The gradients of [`Kernels::normalize`]: of input, `gamma` and `beta`.
+    fn normalize_backward(seen: Seen<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+        let Seen { x, gamma, mean, variance, epsilon } = seen;
+        let out = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
+        [out.x_grad, out.gamma_grad, out.beta_grad]
+    }
+    /// `max(x, 0)`.
+    fn rectify(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu(x)
+    }
+    /// The gradient of [`Kernels::rectify`], given what it answered.
+    fn rectify_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::relu_backward(y, grad)
+    }
     /// A flat tensor as burn's optimizers take it.
     fn lift(x: FloatTensor<Self>) -> Tensor<1>;
     /// The reverse of [`Kernels::lift`].
@@ -100,6 +125,23 @@ impl Kernels for Flex {
         wanted: [bool; 3],
     ) -> conv::Gradient<Self> {
         conv::flex::backward(x, weight, bias, grad, options, wanted)
+    }
+    fn normalize(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> Normalized<FloatTensor<Self>, FloatTensor<Self>> {
+        norm::flex::normalize(x, gamma, beta, epsilon)
+    }
+    fn normalize_backward(seen: Seen<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+        norm::flex::normalize_backward(seen, grad)
+    }
+    fn rectify(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        norm::flex::rectify(x)
+    }
+    fn rectify_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
+        norm::flex::rectify_backward(y, grad)
     }
     fn lift(x: FloatTensor<Self>) -> Tensor<1> {
         let n = x.shape().num_elements();

@@ -2,7 +2,7 @@
 use crate::augment::{Augment, Mixed};
 use nnq::{
     Error, Result,
-    data::{Loader, Settings, mix},
+    data::{Loader, Preprocess, Settings, mix},
     eval::Labelled,
     ir::Tensor,
 };
@@ -30,6 +30,7 @@ pub struct Batch {
 /// The batches of what is left of an epoch.
 pub struct Batches {
     loader: Loader,
+    preprocess: Preprocess,
     augment: Augment,
     seed: u64,
     epoch: u64,
@@ -71,7 +72,7 @@ impl Batches {
         indices.drain(..(usize::try_from(done).unwrap_or(usize::MAX).saturating_mul(batch)).min(indices.len()));
         let settings = Settings { batch, threads, skip_corrupt: false, cancel };
         let loader = Loader::new(data.dataset.clone(), data.preprocess.clone(), indices, settings)?;
-        Ok(Self { loader, augment, seed, epoch, batch })
+        Ok(Self { loader, preprocess: data.preprocess.clone(), augment, seed, epoch, batch })
     }
     fn prepare(&self, batch: nnq::data::Batch) -> Result<Batch> {
         let labels = batch.labels.iter().map(|l| l.ok_or_else(|| Error::usage("a training sample without a label")));
@@ -87,7 +88,11 @@ impl Batches {
                 ))
                 .cure("leave out --augment, or choose another preprocessing"));
             };
+            let palette = self.augment.palette(&self.preprocess, channels)?;
             for (image, &index) in numbers.chunks_mut(one.max(1)).zip(&batch.indices) {
+                if let Some(palette) = &palette {
+                    self.augment.recolor(image, palette, self.seed, self.epoch, index as u64);
+                }
                 self.augment.apply(image, [channels, height, width], self.seed, self.epoch, index as u64);
             }
         }

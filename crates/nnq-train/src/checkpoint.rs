@@ -2,13 +2,14 @@
 //!
 //! Layout: `NNQTRAIN`, the version (u32), SHA-256 of the body, the body in postcard's encoding. Written under a temporary name and renamed: what stands
 //! under the name is always whole.
+use crate::precision::Scaler;
 use nnq::{Error, Result, error::At as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{io::Write as _, path::Path};
 
 const MAGIC: [u8; 8] = *b"NNQTRAIN";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = MAGIC.len() + 4 + 32;
 
 /// What a run needs to go on.
@@ -26,6 +27,8 @@ pub struct Checkpoint {
     pub statistics: Vec<Vec<f32>>,
     /// Of the optimizer.
     pub optimizer: Vec<Vec<u8>>,
+    /// Of the loss.
+    pub scaler: Option<Scaler>,
 }
 
 /// Stands for everything that a result depends on.
@@ -107,6 +110,7 @@ mod tests {
             values: vec![vec![1.0, -0.0], vec![]],
             statistics: vec![vec![f32::MIN_POSITIVE]],
             optimizer: vec![vec![1, 2], vec![]],
+            scaler: Some(Scaler::default()),
         }
     }
 

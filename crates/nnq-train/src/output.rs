@@ -79,12 +79,21 @@ impl Output {
     }
     /// The accuracy of a graph on the engine that runs it, where there is data to measure it.
     pub(crate) fn evaluate(&self, graph: Arc<Graph>, what: &str, tell: &mut Tell) -> Result<Option<EvalReport>> {
-        let Some(data) = &self.eval else { return Ok(None) };
+        self.eval.as_ref().map(|data| self.evaluate_on(data, graph, what, tell)).transpose()
+    }
+    /// The accuracy of a graph on some data, on the engine that runs it.
+    pub(crate) fn evaluate_on(
+        &self,
+        data: &Labelled,
+        graph: Arc<Graph>,
+        what: &str,
+        tell: &mut Tell,
+    ) -> Result<EvalReport> {
         let kind = Kind::for_graph(&graph);
         let graph = if kind == Kind::Float { engine::simplify(Graph::clone(&graph))? } else { graph };
         let mut engine = self.engine(graph, kind)?;
         let options = eval::Options { threads: self.threads, cancel: self.cancel.clone(), ..Default::default() };
-        eval::evaluate(&mut engine, data, &options, &mut |done, of| tell(Event::Stage(what, done, of))).map(Some)
+        eval::evaluate(&mut engine, data, &options, &mut |done, of| tell(Event::Stage(what, done, of)))
     }
     /// Writes a network and judges the file; nothing is left where that fails.
     pub(crate) fn write(

@@ -73,6 +73,7 @@ pub struct Parameters<B: Kernels> {
 fn trained(node: &Node) -> &'static [(usize, Role)] {
     match &node.op {
         Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => &[(1, Role::Weight), (2, Role::Other)],
+        Op::Recurrent(_) => &[(1, Role::Weight), (2, Role::Weight), (3, Role::Other)],
         Op::MatMul => &[(0, Role::Weight), (1, Role::Weight)],
         Op::BatchNormalization { .. } | Op::LayerNormalization { .. } => &[(1, Role::Other), (2, Role::Other)],
         Op::Binary(Binary::PRelu) => &[(1, Role::Other)],

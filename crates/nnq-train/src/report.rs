@@ -50,7 +50,7 @@ pub struct EpochReport {
     pub loss: f64,
     /// Share of right answers on the augmented batches.
     pub accuracy: f64,
-    /// Share of right answers on the evaluation data of the network as it would be written now, on the engine that runs it.
+    /// Share of right answers on the validation data, or without such on the evaluation data, of the network as it would be written now, on the engine that runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eval: Option<f64>,
     /// Seconds of training.

@@ -17,6 +17,7 @@ use nnq_train::{
     loss::Distill,
     low::Low,
     optimizer::{Method, Schedule, Steps},
+    precision::Precision,
     qat::{BitsSchedule, Rules, Weights},
 };
 use std::{
@@ -53,6 +54,7 @@ fn settings(epochs: u64) -> Settings {
         rules: Rules::default(),
         bits: BitsSchedule::default(),
         low: Low::default(),
+        precision: Precision::F32,
         distill: None,
     }
 }
@@ -63,6 +65,7 @@ fn job(dir: &Path, out: &str, recipe: Option<Recipe>, settings: Settings) -> Job
     Job {
         source: Source::File(model),
         train: pictures(Stream::Train, 96),
+        validation: None,
         recipe,
         settings,
         eval_every: 0,
@@ -128,11 +131,14 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
     let low = Low { gradients: Some(6), updates: Some(12), ..Low::default() };
     let clip = Steps { clip: Some(0.5), ..plain.steps };
     let augment: Augment = "crop:2,mixup:0.5".parse().unwrap();
-    let rules = Rules { weights: Weights::Ternary, estimator: "reste".parse().unwrap(), ..Rules::default() };
+    let normalization = "live:0.3".parse().unwrap();
+    let rules =
+        Rules { weights: Weights::Ternary, estimator: "reste".parse().unwrap(), normalization, ..Rules::default() };
     let bits = "w8a8,w4a4,w2a4".parse().unwrap();
     let all = Settings { low, augment, rules, bits, steps: clip, ..plain.clone() };
     for (name, recipe, settings) in [
         ("float", None, plain.clone()),
+        ("binary16", None, Settings { precision: Precision::F16, ..plain.clone() }),
         ("quantized", Some(recipe(4, 4)), plain),
         ("everything", Some(recipe(2, 4)), all),
     ] {
@@ -196,6 +202,8 @@ fn jobs_that_make_no_sense_are_errors() {
     none.settings.batch = 1000;
     let mut zoo = usual();
     zoo.source = Source::Zoo(Wanted { name: "resnet8".into(), seed: 1, ..Wanted::default() });
+    let mut half = usual();
+    half.settings.precision = Precision::Bf16;
     let mut rate = usual();
     rate.settings.steps.rate = -1.0;
     let mut layers = usual();
@@ -209,6 +217,7 @@ fn jobs_that_make_no_sense_are_errors() {
     for (job, cause) in [
         (none, "batches of 1000"),
         (zoo, "floating point first"),
+        (half, "--precision"),
         (rate, "learning rate -1"),
         (layers, "compensate"),
         (wild, "smaller learning rate"),

@@ -21,6 +21,7 @@ use nnq_train::{
     net::{Forward, Normalize},
     optimizer::{Method, Schedule, Steps},
     params::Parameters,
+    precision::Precision,
     qat::{self, Activations, BitsSchedule, Quantizing, Rules, Weights},
 };
 use std::{path::Path, sync::Arc};
@@ -86,6 +87,7 @@ fn settings(epochs: u64, rules: Rules) -> Settings {
         rules,
         bits: BitsSchedule::default(),
         low: Low::default(),
+        precision: Precision::F32,
         distill: None,
     }
 }
@@ -96,6 +98,7 @@ pub fn job(dir: &Path, out: &str, (weight, activation): (u8, u8), settings: Sett
     Job {
         source: Source::File(model),
         train: pictures(Stream::Train, 96),
+        validation: None,
         recipe: Some(recipe(weight, activation)),
         settings,
         eval_every: 0,
@@ -161,6 +164,7 @@ fn training_computes_what_the_engine_will() {
             parameters: &parameters,
             normalize: Normalize::Frozen,
             gradients: None,
+            precision: Precision::F32,
             soft: None,
             device: &device,
         };

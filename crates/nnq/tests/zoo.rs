@@ -39,7 +39,7 @@ fn trainable(graph: &Graph) -> u64 {
     for (_, node) in graph.nodes() {
         let read = match node.op {
             Op::BatchNormalization { .. } => 3,
-            Op::Clip | Op::Split { .. } | Op::Reshape { .. } => 1,
+            Op::Clip | Op::Split { .. } | Op::Reshape { .. } | Op::Squeeze => 1,
             _ => node.inputs.len(),
         };
         let constants = node.inputs.iter().take(read).flatten().filter(|v| seen.insert(**v));

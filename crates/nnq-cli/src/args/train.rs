@@ -34,6 +34,12 @@ pub struct Train {
     /// Labelled data to measure accuracy on; nothing is chosen by it
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,
+    /// Train on so many of the samples only, as many of each class
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub balanced: Option<u64>,
+    /// Hold out this share of the training data, of each class alike, and measure accuracy on it between epochs; in the end, too, without --eval
+    #[arg(long, value_name = "SHARE")]
+    pub validation: Option<f64>,
     #[command(flatten)]
     pub reading: Reading,
     #[command(flatten)]
@@ -68,7 +74,7 @@ pub struct Train {
     /// The largest norm of all gradients together, longer ones are shortened; 0: none is [default: 1; 0 with --zoo]
     #[arg(long, value_name = "NORM")]
     pub clip_norm: Option<f64>,
-    /// Random changes of training images: a list of crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none
+    /// Random changes of training images: a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none
     #[arg(long, value_name = "LIST", default_value = "none")]
     pub augment: Augment,
     /// The share of each label that is spread over all classes
@@ -105,6 +111,9 @@ pub struct Train {
     /// How --gradient-bits and --update-bits round
     #[arg(long, value_name = "HOW", default_value = "stochastic")]
     pub gradient_rounding: GradientRounding,
+    /// What convolutions and matrix products are computed of; f16 scales the loss
+    #[arg(long, value_name = "FORMAT", default_value = "f32")]
+    pub precision: Precision,
     /// Keep the state of the run in this file, and go on from it where it is there
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
@@ -135,6 +144,15 @@ pub enum Optimizer {
 pub enum Schedule {
     Cosine,
     Constant,
+}
+
+/// `--precision`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Precision {
+    F32,
+    Bf16,
+    F16,
 }
 
 /// `--quantizer`.

@@ -1,19 +1,25 @@
 //! `nnq train`.
 use super::learning::{self, Bar};
 use crate::{
-    args::{GradientRounding, Optimizer, Quantizer, Schedule, Train, WeightQuantizer},
+    args::{self, GradientRounding, Optimizer, Quantizer, Schedule, Train, WeightQuantizer},
     interrupt::Interrupt,
     print::{self, number},
 };
-use nnq::{Error, Result};
+use nnq::{
+    Error, Result,
+    data::{self, Dataset},
+    eval::Labelled,
+};
 use nnq_train::{
     Event, Outcome,
     job::{self, Job, Settings, Source},
     loss::Distill,
     low::{Low, Rounding},
     optimizer::{self, Method, Steps},
+    precision::Precision,
     qat::{Activations, Rules, Weights},
 };
+use std::sync::Arc;
 
 /// Runs the command.
 pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
@@ -67,17 +73,26 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
                 GradientRounding::Nearest => Rounding::Nearest,
             },
         },
+        precision: match args.precision {
+            args::Precision::F32 => Precision::F32,
+            args::Precision::Bf16 => Precision::Bf16,
+            args::Precision::F16 => Precision::F16,
+        },
         distill: args.distill.map(|weight| Distill { weight, temperature: args.temperature }),
     };
+    let (train, validation) = samples(args, recipe.seed)?;
+    let mut output = learning::output(&args.learning, args.eval.as_deref(), &args.reading, interrupt)?;
+    output.eval = output.eval.or_else(|| validation.clone());
     let job = Job {
         source,
-        train: super::training(&args.data, &args.reading)?,
+        train,
+        validation,
         recipe: quantize.then_some(recipe),
         settings,
         eval_every: args.eval_every,
         checkpoint: args.checkpoint.clone().map(|path| (path, args.checkpoint_every)),
         log: args.log.clone(),
-        output: learning::output(&args.learning, args.eval.as_deref(), &args.reading, interrupt)?,
+        output,
     };
     let mut bar = Bar::default();
     let outcome = job::run(&job, &mut |event| match event {
@@ -107,6 +122,33 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
         }
     })?;
     print::report(args.learning.writing.output.json, &outcome, text)
+}
+
+/// What is trained on, and what of it is held out.
+fn samples(args: &Train, seed: u64) -> Result<(Labelled, Option<Labelled>)> {
+    let mut all = super::training(&args.data, &args.reading)?;
+    let of = |dataset: Dataset| Labelled { dataset: Arc::new(dataset), ..all.clone() };
+    let (mut train, validation) = match args.validation {
+        None => (all.clone(), None),
+        Some(share) if share > 0.0 && share < 1.0 => {
+            let [rest, held] = Dataset::split(&all.dataset, share, seed)
+                .map_err(|e| e.cure(format!("--validation {share} of {} samples", all.dataset.len())))?;
+            (of(rest), Some(of(held)))
+        }
+        Some(share) => {
+            return Err(Error::usage(format!("--validation {share} is no share")).cure("use one between 0 and 1"));
+        }
+    };
+    if let Some(count) = args.balanced {
+        all = train;
+        let (len, count) = (all.dataset.len(), usize::try_from(count).unwrap_or(usize::MAX));
+        if count > len {
+            return Err(Error::usage(format!("--balanced {count} of {len} samples")).cure("ask for fewer"));
+        }
+        let chosen = data::subset(len, count, seed, data::Choice::Balanced, |i| all.dataset.label(i));
+        train = Labelled { dataset: Arc::new(Dataset::part(&all.dataset, chosen)?), ..all };
+    }
+    Ok((train, validation))
 }
 
 fn rules(args: &Train) -> Rules {

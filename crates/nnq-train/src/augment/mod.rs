@@ -1,16 +1,23 @@
 //! Random changes of training images. What happens to an image depends on seed, epoch and its index in the data set, and on nothing else.
+mod color;
 mod mixup;
 
+pub use color::Palette;
 pub use mixup::Mixed;
 
-use nnq::{Error, Result, data::mix};
+use nnq::{
+    Error, Result,
+    data::{Preprocess, mix},
+};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Which changes; written as a list such as `crop,flip` or `crop:4,flip,cutout:8,mixup:0.2`.
+/// Which changes; written as a list such as `crop,flip` or `color:0.3,crop:4,flip,cutout:8,mixup:0.2`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Augment {
+    /// Multiplies brightness, contrast and saturation by up to so much more or less than 1; 0: not at all.
+    pub color: f32,
     /// Shifts by up to so many pixels in each direction; what comes in is 0, the mean colour of normalised images.
     pub crop: usize,
     /// Mirrors every other image.
@@ -49,13 +56,24 @@ impl Draws {
 impl Augment {
     /// Whether single images change.
     pub fn changes_images(&self) -> bool {
-        (self.crop, self.flip, self.cutout) != (0, false, 0)
+        (self.crop, self.flip, self.cutout) != (0, false, 0) || self.color > 0.0
     }
     /// Mixes the samples of a batch, each `one` numbers long; answers what each holds of others, or nothing.
     pub fn mix(&self, seed: u64, epoch: u64, indices: &[usize], numbers: &mut [f32], one: usize) -> Vec<Mixed> {
         if self.mixup > 0.0 { mixup::mix(self.mixup, (seed, epoch), indices, numbers, one) } else { Vec::new() }
     }
-    /// Changes an image of `[channels, height, width]` in place.
+    /// What colours are in data that is prepared so, where they change.
+    ///
+    /// # Errors
+    /// When the images have no colours.
+    pub fn palette(&self, preprocess: &Preprocess, channels: usize) -> Result<Option<Palette>> {
+        (self.color > 0.0).then(|| Palette::new(preprocess, channels)).transpose()
+    }
+    /// Changes the colours of an image in place.
+    pub fn recolor(&self, image: &mut [f32], palette: &Palette, seed: u64, epoch: u64, index: u64) {
+        color::jitter(image, palette, self.color, seed, epoch, index);
+    }
+    /// Changes where pixels of an image of `[channels, height, width]` are, in place.
     pub fn apply(&self, image: &mut [f32], [channels, height, width]: [usize; 3], seed: u64, epoch: u64, index: u64) {
         let mut draws = Draws::new(seed, epoch, index);
         let mut shift = || draws.below(2 * self.crop + 1) as isize - self.crop as isize;
@@ -89,6 +107,9 @@ impl Augment {
 impl fmt::Display for Augment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
+        if self.color > 0.0 {
+            parts.push(format!("color:{}", self.color));
+        }
         if self.crop > 0 {
             parts.push(format!("crop:{}", self.crop));
         }
@@ -116,20 +137,21 @@ impl FromStr for Augment {
                 Some(Ok(n)) if (1..=1024).contains(&n) => Ok(n),
                 _ => Err(Error::usage(format!("'{part}': a size is a number from 1 to 1024"))),
             };
+            let share = |usual: f32| match number.map(str::parse::<f32>) {
+                None => Ok(usual),
+                Some(Ok(x)) if x > 0.0 && x <= 1.0 => Ok(x),
+                _ => Err(Error::usage(format!("'{part}': the number lies between 0 and 1"))),
+            };
             match name {
+                "color" => out.color = share(0.3)?,
                 "crop" => out.crop = size(4)?,
                 "flip" if part == "flip" => out.flip = true,
                 "cutout" => out.cutout = size(8)?,
-                "mixup" => {
-                    out.mixup = match number.map(str::parse::<f32>) {
-                        None => 0.2,
-                        Some(Ok(x)) if x > 0.0 && x <= 1.0 => x,
-                        _ => return Err(Error::usage(format!("'{part}': the number lies between 0 and 1"))),
-                    }
-                }
+                "mixup" => out.mixup = share(0.2)?,
                 _ => {
-                    return Err(Error::usage(format!("'{part}' is no change of images"))
-                        .cure("use a list of crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none"));
+                    return Err(Error::usage(format!("'{part}' is no change of images")).cure(
+                        "use a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none",
+                    ));
                 }
             }
         }
@@ -204,11 +226,11 @@ mod tests {
 
     #[test]
     fn lists_are_read_and_written() {
-        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16", "flip,mixup:0.4"] {
+        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16", "flip,mixup:0.4", "color:0.5,flip"] {
             assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
         }
         assert_eq!("crop,flip".parse::<Augment>().unwrap().to_string(), "crop:4,flip");
-        for text in ["crop:0", "flip:2", "rotate", "crop:x", "mixup:2", "mixup:0"] {
+        for text in ["crop:0", "flip:2", "rotate", "crop:x", "mixup:2", "mixup:0", "color:2"] {
             assert!(text.parse::<Augment>().is_err(), "{text}");
         }
     }

@@ -4,6 +4,7 @@ use crate::{
     loss,
     net::{Forward, Normalize},
     params::{Parameters, Role},
+    precision::Precision,
     qat::Plan,
     trainer::targets,
 };
@@ -121,6 +122,7 @@ impl<'a, B: Kernels> Objective<'a, B> {
             parameters: &self.parameters,
             normalize: Normalize::Frozen,
             gradients: None,
+            precision: Precision::F32,
             soft: None,
             device: &self.device,
         };

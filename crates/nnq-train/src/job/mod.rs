@@ -111,7 +111,7 @@ fn train<B: Kernels>(
     let staging = Staging::new(&output.file)?;
     job.check()?;
     let prepared = prepare(job, tell)?;
-    for data in [Some(&job.train), output.eval.as_ref()].into_iter().flatten() {
+    for data in [Some(&job.train), job.validation.as_ref(), output.eval.as_ref()].into_iter().flatten() {
         eval::check(&prepared.float, data)?;
     }
     let before = match job.source {
@@ -173,7 +173,9 @@ fn epochs<B: Kernels>(
         let eval = match due {
             true => {
                 let (graph, _) = prepared.finished::<B>(&trainer.trained()?)?;
-                job.output.evaluate(Arc::new(graph), "evaluating", tell)?.map(|r| r.top1)
+                let data = job.validation.as_ref().or(job.output.eval.as_ref());
+                let report = data.map(|data| job.output.evaluate_on(data, Arc::new(graph), "evaluating", tell));
+                report.transpose()?.map(|r| r.top1)
             }
             false => None,
         };

@@ -6,6 +6,7 @@ use crate::{
     low::Low,
     optimizer::Steps,
     output::Output,
+    precision::Precision,
     qat::{BitsSchedule, Rules},
 };
 use nnq::{Error, Result, eval::Labelled, quant::recipe::Recipe, zoo::Wanted};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub bits: BitsSchedule,
     /// Gradients and weights of few bits.
     pub low: Low,
+    /// What products are computed of.
+    pub precision: Precision,
     /// Learning from the float network.
     pub distill: Option<Distill>,
 }
@@ -63,6 +66,8 @@ pub struct Job {
     pub source: Source,
     /// Labelled samples to train on, and to calibrate on.
     pub train: Labelled,
+    /// Labelled samples to measure accuracy on between epochs; without, those of the output.
+    pub validation: Option<Labelled>,
     /// How to quantize; without, the network is trained in floating point.
     pub recipe: Option<Recipe>,
     /// Every number.
@@ -94,6 +99,10 @@ impl Job {
             ));
         }
         self.settings.low.check()?;
+        if self.recipe.is_some() && self.settings.precision != Precision::F32 {
+            return Err(Error::usage("16-bit products of values that are rounded to a grid: they would not lie on it")
+                .cure("train in 16 bits first, then the file with --bits and without --precision"));
+        }
         if let Some((w, a)) = self.settings.bits.last() {
             let recipe = self.recipe.as_ref().map(|r| (r.weight.bits, r.activation.bits));
             if recipe != Some((w, a)) {

@@ -107,7 +107,7 @@ pub(super) fn split<B: Kernels>(values: &Values<B>, node: &Node, axis: i64) -> R
 }
 
 /// A range of one axis, all of the others.
-fn along(s: &[usize], axis: usize, range: std::ops::Range<usize>) -> Vec<Slice> {
+pub(super) fn along(s: &[usize], axis: usize, range: std::ops::Range<usize>) -> Vec<Slice> {
     (0..s.len()).map(|i| if i == axis { Slice::from(range.clone()) } else { Slice::from(0..s[i]) }).collect()
 }
 

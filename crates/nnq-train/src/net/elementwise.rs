@@ -1,6 +1,9 @@
 //! Element-wise operators.
 use super::{Values, no_gradient, shape};
-use crate::backend::{self, Kernels, Var, scalar};
+use crate::{
+    backend::{self, Kernels, Var, scalar},
+    norm,
+};
 use burn::backend::{
     Autodiff,
     ops::{ActivationOps as _, FloatTensorOps as _},
@@ -23,7 +26,7 @@ pub(super) fn unary<B: Kernels>(x: Var<B>, f: Unary) -> Option<Var<B>> {
         A::<B>::float_clamp(line, scalar(0.0), scalar(1.0))
     };
     Some(match f {
-        Unary::Relu => A::<B>::relu(x),
+        Unary::Relu => norm::relu::<B>(x),
         Unary::LeakyRelu { alpha } => A::<B>::leaky_relu(x, scalar(alpha)),
         Unary::Sigmoid => sigmoid(x),
         Unary::Tanh => A::<B>::float_tanh(x),

@@ -8,6 +8,7 @@ mod elementwise;
 mod normalize;
 mod pool;
 mod product;
+mod recurrent;
 mod shape;
 mod soft;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::{
     fake::{self, Grid},
     low::{self, Gradients},
     params::{Parameters, Running},
+    precision::Precision,
     qat::{Plan, PlannedGrid},
 };
 use burn::backend::{Autodiff, ops::FloatTensorOps as _, tensor::FloatTensor};
@@ -40,6 +42,8 @@ pub struct Forward<'a, B: Kernels> {
     pub normalize: Normalize,
     /// How gradients of products are rounded.
     pub gradients: Option<Gradients>,
+    /// What products are computed of.
+    pub precision: Precision,
     /// What is rounded otherwise, while it is reconstructed.
     pub soft: Option<&'a Soft<B>>,
     /// Where to compute.
@@ -135,20 +139,22 @@ impl<B: Kernels> Forward<'_, B> {
 
 impl<B: Kernels> Values<'_, B> {
     fn node(&mut self, id: NodeId, node: &Node) -> Result<()> {
-        if node.outputs.iter().skip(1).flatten().next().is_some() && !matches!(node.op, Op::Split { .. }) {
-            return Err(no_gradient(node));
-        }
-        match &node.op {
-            Op::Split { axis } => {
-                let pieces = arrange::split(self, node, *axis)?;
-                for (v, piece) in node.outputs.iter().zip(pieces) {
+        let several = match &node.op {
+            Op::Split { axis } => Some(arrange::split(self, node, *axis)?),
+            Op::Recurrent(attrs) => Some(recurrent::run(self, node, attrs)?),
+            _ if node.outputs.iter().skip(1).flatten().next().is_some() => return Err(no_gradient(node)),
+            _ => None,
+        };
+        match several {
+            Some(all) => {
+                for (v, y) in node.outputs.iter().zip(all) {
                     if let Some(v) = *v {
-                        self.give(node, v, piece)?;
+                        self.give(node, v, y)?;
                     }
                 }
                 Ok(())
             }
-            _ => {
+            None => {
                 let Some(v) = node.output(0) else { return Ok(()) };
                 // What is computed from constants alone is no matter of samples.
                 let y = self.compute(id, node)?;
@@ -223,6 +229,7 @@ impl<B: Kernels> Values<'_, B> {
     }
     /// The output of a product: its gradient is rounded where that is wanted.
     fn product(&self, id: NodeId, y: Var<B>) -> Var<B> {
+        let y = self.forward.precision.cast::<B>(y);
         match self.forward.gradients {
             Some(how) => low::rounded_back::<B>(y, how, id.0.into()),
             None => y,

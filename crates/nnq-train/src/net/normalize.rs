@@ -2,6 +2,7 @@
 use super::{Normalize, Values};
 use crate::{
     backend::{self, Kernels, Var},
+    norm,
     params::{Of, Running, STATISTICS},
     qat::normal::EPSILON,
 };
@@ -48,9 +49,9 @@ pub(super) struct Parts<B: Kernels> {
 pub(super) fn live<B: Kernels>(values: &mut Values<B>, parts: Parts<B>, keys: [Running; 2]) -> Result<Var<B>> {
     let Parts { x, gamma, beta, epsilon } = parts;
     let unbiased = unbiased(&backend::dims::<B>(&x))?;
-    let out = Autodiff::<B>::batch_norm_train(x, gamma, beta, f64::from(epsilon));
-    let spread = B::float_mul_scalar(out.variance.into_primitive(), Scalar::Float(unbiased));
-    values.statistics.push((keys[0], out.mean.into_primitive()));
+    let out = norm::normalize::<B>(x, gamma, beta, f64::from(epsilon));
+    let spread = B::float_mul_scalar(out.variance, Scalar::Float(unbiased));
+    values.statistics.push((keys[0], out.mean));
     values.statistics.push((keys[1], spread));
     Ok(out.output)
 }
@@ -109,7 +110,7 @@ pub(super) fn product<B: Kernels>(
             let x = y.primitive().clone();
             let device = backend::device_of::<B>(&x);
             let [ones, zeros] = [1.0, 0.0].map(|v| backend::tensor::<B>(vec![v; channels[0]], &channels, &device));
-            let out = B::batch_norm_train(x, ones, zeros, f64::from(EPSILON));
+            let out = B::normalize(x, ones, zeros, f64::from(EPSILON));
             let spread = B::float_mul_scalar(out.variance, Scalar::Float(unbiased));
             values.statistics.push((keys[0], out.mean));
             values.statistics.push((keys[1], spread));

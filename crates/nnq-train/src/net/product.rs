@@ -75,6 +75,7 @@ pub(super) fn conv<B: Kernels>(values: &mut Values<B>, id: NodeId, node: &Node, 
     let x = values.input(node, 0)?;
     let constants = Constants::of(values, id, node)?;
     let (weight, bias) = (constants.weight.clone(), constants.bias());
+    let [x, weight] = [x, weight].map(|t| values.forward.precision.cast::<B>(t));
     let (sx, sw) = (backend::dims::<B>(&x), backend::dims::<B>(&weight));
     let rank = sx.len();
     if !matches!(rank, 3 | 4) || sw.len() != rank {
@@ -120,6 +121,7 @@ pub(super) fn matrix<B: Kernels>(values: &Values<B>, id: NodeId, node: &Node) ->
     let mut a = values.input(node, 0)?;
     let constants = Constants::of(values, id, node)?;
     let (c, mut b) = (constants.bias(), constants.weight);
+    [a, b] = [a, b].map(|t| values.forward.precision.cast::<B>(t));
     let (mut alpha, mut beta) = (1.0, 1.0);
     if let Op::Gemm { alpha: x, beta: y, trans_a, trans_b } = node.op {
         (alpha, beta) = (x, y);

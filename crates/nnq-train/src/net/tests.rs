@@ -6,7 +6,7 @@ use nnq::{
     exec::lower::Profile,
     ir::{
         DType, GraphBuilder, Tensor,
-        op::{AutoPad, Binary, ConvAttrs, PoolAttrs, Reduction, Unary},
+        op::{AutoPad, Binary, Cell, ConvAttrs, Direction, PoolAttrs, RecurrentAttrs, Reduction, Unary},
     },
 };
 use std::sync::Arc;
@@ -46,8 +46,17 @@ impl Setting {
         let device = Device::<Flex>::default();
         let Self { graph, plan, parameters } = self;
         let normalize = if live { Normalize::Live } else { Normalize::Frozen };
-        Forward { graph, plan, parameters, normalize, gradients: None, soft: None, device: &device }
-            .run(backend::tensor::<Flex>(x.to_vec(), shape, &device), leaves)
+        Forward {
+            graph,
+            plan,
+            parameters,
+            normalize,
+            gradients: None,
+            precision: Precision::F32,
+            soft: None,
+            device: &device,
+        }
+        .run(backend::tensor::<Flex>(x.to_vec(), shape, &device), leaves)
     }
     /// The sum of the outputs, each weighted by a number of its own, in binary64.
     fn price(&self, x: &[f32], shape: &[usize], live: bool) -> f64 {
@@ -130,6 +139,46 @@ fn convolutions_of_all_kinds() {
     }
 }
 
+/// Every cell, direction and layout: outputs as the float executor's, gradients as differences.
+#[test]
+fn recurrent_layers() {
+    let cells = [
+        Cell::Rnn,
+        Cell::Gru { linear_before_reset: true },
+        Cell::Gru { linear_before_reset: false },
+        Cell::Lstm { input_forget: false },
+        Cell::Lstm { input_forget: true },
+    ];
+    let (time, batch, width, hidden) = (4, 3, 5, 2);
+    for (k, cell) in cells.into_iter().enumerate() {
+        for direction in [Direction::Forward, Direction::Reverse, Direction::Bidirectional] {
+            for batch_first in [false, true] {
+                let attrs = RecurrentAttrs { direction, batch_first, hidden, ..RecurrentAttrs::new(cell) };
+                let (d, rows) = (direction.count(), cell.gates() * hidden);
+                let data = if batch_first { [batch, time, width] } else { [time, batch, width] };
+                let graph = network(&data.map(|d| d.to_string()).join(", "), |b, x| {
+                    let w = constant(b, "w", &[d, rows, width]);
+                    let r = constant(b, "r2", &[d, rows, hidden]);
+                    let bias = constant(b, "bias", &[d, 2 * rows]);
+                    let mut inputs = vec![Some(x), Some(w), Some(r), Some(bias)];
+                    if k % 2 == 1 {
+                        let shape = if batch_first { [batch, d, hidden] } else { [d, batch, hidden] };
+                        inputs.extend([None, Some(constant(b, "start", &shape))]);
+                    }
+                    // The last state, or all of them.
+                    let which = usize::from(direction == Direction::Reverse);
+                    b.ops("cell", Op::Recurrent(attrs.clone()), &inputs, 2)[which]
+                });
+                let shape = data;
+                let x = noise(shape.iter().product(), 3);
+                let setting = setting(graph);
+                setting.check_forward(&x, &shape);
+                setting.check_gradients(&x, &shape, false);
+            }
+        }
+    }
+}
+
 /// A normalisation behind a convolution: by the batch its outputs have the mean and deviation that they are given, whatever the weights; by running
 /// statistics it is a convolution with other weights. Both have gradients.
 #[test]
@@ -200,8 +249,16 @@ fn gradients_of_few_bits_go_back_from_products() {
     let back = |gradients, w: &[f32]| {
         let Setting { graph, plan, parameters } = &setting;
         let leaves = parameters.leaves();
-        let forward =
-            Forward { graph, plan, parameters, normalize: Normalize::Live, gradients, soft: None, device: &device };
+        let forward = Forward {
+            graph,
+            plan,
+            parameters,
+            normalize: Normalize::Live,
+            gradients,
+            precision: Precision::F32,
+            soft: None,
+            device: &device,
+        };
         let y = forward.run(backend::tensor::<Flex>(x.clone(), &shape, &device), &leaves).unwrap().output;
         let w = backend::constant::<Flex>(backend::tensor::<Flex>(w.to_vec(), &backend::dims::<Flex>(&y), &device));
         let mut grads = Autodiff::<Flex>::float_sum(Autodiff::<Flex>::float_mul(y, w)).backward();

@@ -225,7 +225,8 @@ fn reconstruct<B: Kernels>(
             if let Some(path) = &job.checkpoint {
                 let (statistics, optimizer) = (Vec::new(), Vec::new());
                 let (step, values) = (i as u64 + 1, work.numbers()?);
-                Checkpoint { key, step, epoch_sums: (0.0, 0), values, statistics, optimizer }.write(path)?;
+                Checkpoint { key, step, epoch_sums: (0.0, 0), values, statistics, optimizer, scaler: None }
+                    .write(path)?;
             }
         }
         let next = work.rounded(part, &x, quantized.as_ref())?;

@@ -6,6 +6,7 @@ use crate::{
     net::{Forward, Normalize, Soft},
     optimizer::{Method, Optimizer, Schedule, Steps},
     params::{Parameter, Parameters, Role},
+    precision::Precision,
     qat::Plan,
 };
 use burn::backend::tensor::FloatTensor;
@@ -85,6 +86,7 @@ impl<B: Kernels> Work<'_, B> {
             parameters: &self.real,
             normalize: Normalize::Frozen,
             gradients: None,
+            precision: Precision::F32,
             soft: None,
             device: self.device,
         };
@@ -96,7 +98,16 @@ impl<B: Kernels> Work<'_, B> {
     }
     pub(super) fn forward<'s>(&'s self, soft: Option<&'s Soft<B>>) -> Forward<'s, B> {
         let Self { graph, plan, parameters, device, .. } = self;
-        Forward { graph, plan, parameters, normalize: Normalize::Frozen, gradients: None, soft, device }
+        Forward {
+            graph,
+            plan,
+            parameters,
+            normalize: Normalize::Frozen,
+            gradients: None,
+            precision: Precision::F32,
+            soft,
+            device,
+        }
     }
     fn run(
         &self,

@@ -14,10 +14,11 @@ use crate::{
     net::{Forward, Normalize},
     optimizer::{self, Optimizer},
     params::Parameters,
+    precision::Scaler,
     qat::{self, Plan},
     report::{Event, StepReport},
 };
-use burn::backend::Scalar;
+use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
 use nnq::{Error, ErrorKind, Result, engine::Engine, error::At as _, eval::Labelled, ir::Graph};
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -42,6 +43,8 @@ pub struct Trainer<'a, B: Kernels> {
     /// Of weights between steps.
     grids: Vec<Option<f32>>,
     optimizer: Optimizer,
+    /// Of the loss, where gradients need it.
+    scaler: Option<Scaler>,
     settings: &'a Settings,
     data: &'a Labelled,
     teacher: Option<(Engine, Distill)>,
@@ -113,6 +116,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             parameters,
             grids,
             optimizer,
+            scaler: settings.precision.scaler(),
             settings,
             data,
             teacher,
@@ -263,6 +267,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             plan: &self.plans[self.stage],
             parameters: &self.parameters,
             normalize,
+            precision: self.settings.precision,
             gradients: self.settings.low.of_step(self.settings.seed, self.step),
             soft: None,
             device: &self.device,
@@ -279,13 +284,19 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             return Err(Error::value(format!("the loss of step {} in epoch {} is {value}", self.step + 1, epoch + 1))
                 .cure("train with a smaller learning rate, or a longer --warm-up"));
         }
-        let mut grads = loss.backward();
+        let mut grads = match &self.scaler {
+            Some(s) => Autodiff::<B>::float_mul_scalar(loss, backend::scalar(s.scale)).backward(),
+            None => loss.backward(),
+        };
         let mut gradients: Vec<_> = leaves.iter().map(|leaf| leaf.grad_remove(&mut grads)).collect();
-        self.norm = optimizer::clip::<B>(&mut gradients, self.settings.steps.clip)
-            .at(|| format!("step {} in epoch {}", self.step + 1, epoch + 1))?;
+        let overflow = match &mut self.scaler {
+            Some(scaler) => !scaler.unscale::<B>(&mut gradients)?,
+            None => false,
+        };
         self.rate = self.optimizer.next_rate();
-        self.optimizer.step(self.rate, &mut self.parameters, gradients)?;
-        self.settings.low.settle::<B>(&mut self.parameters, &self.grids, (self.settings.seed, self.step))?;
+        if !overflow {
+            self.update(gradients, epoch)?;
+        }
         for (v, new) in run.statistics {
             if let Some(old) = self.parameters.statistics.remove(&v) {
                 let kept = B::float_mul_scalar(old, Scalar::Float(1.0 - MOMENTUM));
@@ -298,6 +309,13 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         self.sums.1 += right.count() as u64;
         self.step += 1;
         Ok(())
+    }
+    /// One step against these gradients.
+    fn update(&mut self, mut gradients: Vec<Option<FloatTensor<B>>>, epoch: u64) -> Result<()> {
+        self.norm = optimizer::clip::<B>(&mut gradients, self.settings.steps.clip)
+            .at(|| format!("step {} in epoch {}", self.step + 1, epoch + 1))?;
+        self.optimizer.step(self.rate, &mut self.parameters, gradients)?;
+        self.settings.low.settle::<B>(&mut self.parameters, &self.grids, (self.settings.seed, self.step))
     }
 }
 

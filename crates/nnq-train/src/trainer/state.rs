@@ -30,6 +30,7 @@ impl<B: Kernels> Trainer<'_, B> {
             values: self.parameters.values.iter().map(numbers).collect::<Result<_>>()?,
             statistics: self.parameters.statistics.values().map(numbers).collect::<Result<_>>()?,
             optimizer: self.optimizer.to_bytes()?,
+            scaler: self.scaler,
         }
         .write(&keep.path)
     }
@@ -52,6 +53,7 @@ impl<B: Kernels> Trainer<'_, B> {
         }
         let total = self.total();
         self.optimizer = Optimizer::new(self.settings.steps, total)?.resume(&from.optimizer, from.step)?;
+        self.scaler = from.scaler;
         (self.step, self.sums) = (from.step, from.epoch_sums);
         self.stage = self.stage_of(from.step.saturating_sub(1));
         Ok(())

@@ -8,6 +8,7 @@ use super::{
     npy::NpyArray,
     npz,
     preprocess::Layout,
+    subset::{Choice, subset},
 };
 use crate::{
     error::{At, Error, Result},
@@ -18,6 +19,7 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// Which part of a data set that comes in parts.
@@ -78,6 +80,7 @@ enum Source {
     Cifar(Cifar),
     Idx(Idx),
     Memory(Vec<Image>),
+    Part { whole: Arc<Dataset>, chosen: Vec<usize> },
 }
 
 /// Samples, perhaps with labels. Samples are read when they are asked for; what stays in memory is a path or a label per
@@ -137,6 +140,35 @@ impl Dataset {
         }
         let len = images.len();
         Ok(Self { source: Source::Memory(images), place: "memory".into(), kind: "images", len, labels, classes })
+    }
+
+    /// Some samples of another data set, in this order.
+    ///
+    /// # Errors
+    /// When there are none, or the data set has no such samples.
+    pub fn part(whole: &Arc<Self>, chosen: Vec<usize>) -> Result<Self> {
+        if let Some(i) = chosen.iter().find(|i| **i >= whole.len) {
+            return Err(Error::usage(format!("sample {i} of {}", whole.len)).at(&whole.place));
+        }
+        if chosen.is_empty() {
+            return Err(Error::usage("no samples were chosen").at(&whole.place));
+        }
+        let labels = whole.labels.as_ref().map(|l| chosen.iter().map(|&i| l[i]).collect());
+        let (place, kind, len, classes) = (whole.place.clone(), whole.kind, chosen.len(), whole.classes.clone());
+        Ok(Self { source: Source::Part { whole: whole.clone(), chosen }, place, kind, len, labels, classes })
+    }
+
+    /// Two parts: what is left, and the given share of each class (0 to 1), as exactly as whole numbers allow.
+    ///
+    /// # Errors
+    /// When one of them would be empty.
+    pub fn split(whole: &Arc<Self>, share: f64, seed: u64) -> Result<[Self; 2]> {
+        let count = (share * whole.len as f64) as usize;
+        let held = subset(whole.len, count, seed, Choice::Stratified, |i| whole.label(i));
+        let mut out = vec![false; whole.len];
+        held.iter().for_each(|&i| out[i] = true);
+        let rest = (0..whole.len).filter(|&i| !out[i]).collect();
+        Ok([Self::part(whole, rest)?, Self::part(whole, held)?])
     }
 
     fn open_folder(path: &Path, options: &Options) -> Result<Self> {
@@ -337,12 +369,16 @@ impl Dataset {
                 paths.get(index).map_or_else(|| self.place.clone(), |p| p.display().to_string())
             }
             Source::Cifar(c) => c.name(index),
+            Source::Part { whole, chosen } => chosen.get(index).map_or_else(|| self.place.clone(), |&i| whole.name(i)),
             _ => format!("{}, sample {index}", self.place),
         }
     }
     /// Samples are files of their own.
     pub(super) fn is_files(&self) -> bool {
-        matches!(self.source, Source::Files { .. })
+        match &self.source {
+            Source::Part { whole, .. } => whole.is_files(),
+            source => matches!(source, Source::Files { .. }),
+        }
     }
     /// Reads a sample.
     ///
@@ -368,6 +404,7 @@ impl Dataset {
                 let pixels = i.data[index * height * width..][..height * width].to_vec();
                 Sample::Image { image: Image::new(width, height, 1, pixels)?, file: false }
             }
+            Source::Part { whole, chosen } => whole.read(chosen[index])?,
             Source::Memory(images) => Sample::Image { image: images[index].clone(), file: false },
         })
     }

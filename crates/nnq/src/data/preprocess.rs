@@ -348,7 +348,11 @@ impl Preprocess {
         Ok(Tensor::of(tensor.shape(), out))
     }
 
-    fn mean_std(&self, channel: usize, channels: usize) -> Result<(f32, f32)> {
+    /// What is subtracted from the values of a channel, and what they are divided by then.
+    ///
+    /// # Errors
+    /// When there are numbers for other channels.
+    pub fn mean_std(&self, channel: usize, channels: usize) -> Result<(f32, f32)> {
         let pick = |values: &[f32], name: &str, absent: f32| match values {
             [] => Ok(absent),
             [one] => Ok(*one),

@@ -8,6 +8,8 @@ pub enum Choice {
     Plain,
     /// Each class gets its share of the choice, as exactly as whole numbers allow.
     Stratified,
+    /// As many samples of each class, as far as it has them.
+    Balanced,
 }
 
 /// Chooses `n` of `len` samples; all of them when `n >= len`. The indices come in ascending order.
@@ -15,14 +17,14 @@ pub enum Choice {
 /// Sample `i` has the key `mix(seed, i)` (counter-based: the finaliser of SplitMix64, Steele, Lea, Flood 2014, applied to
 /// seed and index), and the smallest keys are chosen. So the choice depends on nothing else, a larger choice contains the
 /// smaller one, and no state is carried. Stratified, a sample that is the `r`-th smallest of the `m` of its class is
-/// ordered by `(r + 1/2) / m` first.
+/// ordered by `(r + 1/2) / m` first; balanced, by `r`.
 pub fn subset(len: usize, n: usize, seed: u64, choice: Choice, label: impl Fn(usize) -> Option<usize>) -> Vec<usize> {
     if n >= len {
         return (0..len).collect();
     }
     let mut order: Vec<(u64, usize)> = (0..len).map(|i| (mix(seed, i as u64), i)).collect();
     order.sort_unstable();
-    if choice == Choice::Stratified {
+    if choice != Choice::Plain {
         let mut sizes: HashMap<Option<usize>, u64> = HashMap::new();
         order.iter().for_each(|&(_, i)| *sizes.entry(label(i)).or_default() += 1);
         let mut seen: HashMap<Option<usize>, u64> = HashMap::new();
@@ -31,7 +33,8 @@ pub fn subset(len: usize, n: usize, seed: u64, choice: Choice, label: impl Fn(us
             .map(|key| {
                 let rank = seen.entry(label(key.1)).or_default();
                 *rank += 1;
-                (2 * *rank - 1, sizes[&label(key.1)], key)
+                let size = if choice == Choice::Balanced { 1 } else { sizes[&label(key.1)] };
+                (2 * *rank - 1, size, key)
             })
             .collect();
         // Fractions compared exactly.
@@ -83,6 +86,17 @@ mod tests {
         let mut tenths = [0; 10];
         large.iter().for_each(|i| tenths[i / 100] += 1);
         assert!(tenths.iter().all(|t| (12..=48).contains(t)), "{tenths:?}");
+    }
+
+    #[test]
+    fn balanced_takes_as_many_of_each_class() {
+        // 600 of class 0, 300 of class 1, 100 of class 2.
+        let label = |i: usize| Some(if i < 600 { 0 } else { usize::from(i >= 900) + 1 });
+        for (n, want) in [(30, [10, 10, 10]), (300, [100, 100, 100]), (500, [200, 200, 100]), (900, [500, 300, 100])] {
+            let mut seen = [0; 3];
+            subset(1000, n, 3, Choice::Balanced, label).into_iter().for_each(|i| seen[label(i).unwrap()] += 1);
+            assert_eq!(seen, want);
+        }
     }
 
     #[test]

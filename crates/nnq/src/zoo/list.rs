@@ -192,4 +192,24 @@ pub const ARCHITECTURES: &[Architecture] = &[
         paper: plain::PAPER_MLP,
         body: plain::mlp,
     },
+    Architecture {
+        name: "lstm",
+        input: [1, 28, 28],
+        classes: 10,
+        // By hand: 4 x 128 x (28 + 128 + 2) and the product behind.
+        parameters: 82_186,
+        giga_macs: 0.002_237,
+        paper: plain::PAPER_LSTM,
+        body: plain::lstm,
+    },
+    Architecture {
+        name: "gru",
+        input: [1, 28, 28],
+        classes: 10,
+        // By hand: 3 x 128 x (28 + 128 + 2) and the product behind.
+        parameters: 61_962,
+        giga_macs: 0.001_678,
+        paper: plain::PAPER_GRU,
+        body: plain::gru,
+    },
 ];

@@ -4,7 +4,7 @@ use crate::{
     error::Result,
     ir::{
         DType, Graph, GraphBuilder, Op, Tensor, ValueId,
-        op::{Binary, ConvAttrs, PoolAttrs, Unary, Window},
+        op::{Binary, Cell, ConvAttrs, PoolAttrs, RecurrentAttrs, Unary, Window},
     },
 };
 
@@ -300,6 +300,25 @@ impl Net {
         let op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
         let id = self.graph.op(name, op, &[x.id, weight, bias]);
         Signal { id, channels: out, mean: 0.0, variance: x.moment(), ..x }
+    }
+
+    /// The last state of a recurrent layer that reads an image of one channel row by row. Weights and biases are within `1 / sqrt(hidden)`, as PyTorch draws them.
+    pub fn last_state(&mut self, name: &str, x: Signal, cell: Cell, hidden: usize) -> Signal {
+        let width = x.area[1];
+        let channel = self.graph.ints(&format!("{name}.channel"), &[1]);
+        let rows = self.graph.op(&format!("{name}.rows"), Op::Squeeze, &[x.id, channel]);
+        let time_first = Op::Transpose { perm: vec![1, 0, 2] };
+        let sequence = self.graph.op(&format!("{name}.sequence"), time_first, &[rows]);
+        let (gates, deviation) = (cell.gates() * hidden, (1.0 / (3.0 * hidden as f64)).sqrt());
+        let w = self.random(&format!("{name}.W"), &[1, gates, width], 0.0, deviation);
+        let r = self.random(&format!("{name}.R"), &[1, gates, hidden], 0.0, deviation);
+        let b = self.random(&format!("{name}.B"), &[1, 2 * gates], 0.0, deviation);
+        let attrs = RecurrentAttrs { hidden, ..RecurrentAttrs::new(cell) };
+        let states = self.graph.ops(name, Op::Recurrent(attrs), &[sequence, w, r, b].map(Some), 2);
+        let direction = self.graph.ints(&format!("{name}.direction"), &[0]);
+        let id = self.graph.op(&format!("{name}.last"), Op::Squeeze, &[states[1], direction]);
+        // A tanh, half open.
+        Signal { id, channels: hidden, area: [1; 2], mean: 0.0, variance: 0.1 }
     }
 
     /// Average over all positions, then a product with a bias: the logits.

@@ -1,0 +1,102 @@
+//! Batch normalisation by the batch's own statistics, and ReLU, each as one operation of burn's automatic differentiation, so that a backend may bring its own way
+//! forward and back. burn's own composes normalisation of a dozen passes over memory, on one core.
+pub mod flex;
+#[cfg(test)]
+mod tests;
+
+use crate::backend::{Kernels, Var};
+use burn::backend::{
+    autodiff::{
+        checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+        grads::Gradients,
+        ops::{Backward, Ops, OpsKind},
+    },
+    tensor::FloatTensor,
+};
+
+/// What normalisation answers.
+pub struct Normalized<V, T> {
+    /// `gamma (x - mean) / sqrt(variance + epsilon) + beta`
+    pub output: V,
+    /// Of each channel.
+    pub mean: T,
+    /// Of each channel, by the number of its elements.
+    pub variance: T,
+}
+
+/// What the way back needs.
+#[derive(Clone, Debug)]
+pub struct Seen<B: Kernels> {
+    /// The input.
+    pub x: FloatTensor<B>,
+    /// What channels are multiplied with.
+    pub gamma: FloatTensor<B>,
+    /// Of each channel.
+    pub mean: FloatTensor<B>,
+    /// Of each channel, by the number of its elements.
+    pub variance: FloatTensor<B>,
+    /// What is added to variances.
+    pub epsilon: f64,
+}
+
+#[derive(Debug)]
+struct Normalize;
+
+impl<B: Kernels> Backward<B, 3> for Normalize {
+    type State = Seen<B>;
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = grads.consume::<B>(&ops.node);
+        let each = B::normalize_backward(ops.state, grad);
+        for (node, grad) in ops.parents.into_iter().zip(each) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, grad);
+            }
+        }
+    }
+}
+
+/// `x`, `[samples, channels, ...]`, normalised by its own channel means and variances.
+pub fn normalize<B: Kernels>(
+    x: Var<B>,
+    gamma: Var<B>,
+    beta: Var<B>,
+    epsilon: f64,
+) -> Normalized<Var<B>, FloatTensor<B>> {
+    let nodes = [x.node(), gamma.node(), beta.node()];
+    let (x, gamma, beta) = (x.into_primitive(), gamma.into_primitive(), beta.into_primitive());
+    let Normalized { output, mean, variance } = B::normalize(x.clone(), gamma.clone(), beta, epsilon);
+    let output = match Normalize.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => {
+            let seen = Seen::<B> { x, gamma, mean: mean.clone(), variance: variance.clone(), epsilon };
+            prep.finish(seen, output)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(output),
+    };
+    Normalized { output, mean, variance }
+}
+
+#[derive(Debug)]
+struct Relu;
+
+impl<B: Kernels> Backward<B, 1> for Relu {
+    type State = FloatTensor<B>;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [of_x] = ops.parents;
+        let grad = grads.consume::<B>(&ops.node);
+        if let Some(node) = of_x {
+            grads.register::<B>(node.id, B::rectify_backward(ops.state, grad));
+        }
+    }
+}
+
+/// `max(x, 0)`; its gradient is 0 at 0.
+pub fn relu<B: Kernels>(x: Var<B>) -> Var<B> {
+    let nodes = [x.node()];
+    let y = B::rectify(x.into_primitive());
+    match Relu.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish(y.clone(), y),
+        OpsKind::UnTracked(prep) => prep.finish(y),
+    }
+}
