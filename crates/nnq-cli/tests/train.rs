@@ -31,10 +31,10 @@ fn nnq(folder: &Path, words: &str) -> Output {
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    data(folder, 256);
+    data(folder, 160);
     let words = |out: &str| {
         format!(
-            "train all/demo.onnx --data data --preprocess cifar10 --bits w4a4 --batch 16 --epochs 3 --augment flip \
+            "train all/demo.onnx --data data --preprocess cifar10 --bits w4a4 --batch 16 --epochs 2 --augment flip \
              --checkpoint {out}.state --checkpoint-every 1 -o {out}"
         )
     };

@@ -39,7 +39,7 @@ fn rules(weights: Weights, activations: Activations, estimator: &str) -> Rules {
 }
 
 fn live(rules: Rules) -> Rules {
-    Rules { normalization: "live:0.5".parse().unwrap(), ..rules }
+    Rules { normalization: "live:0.1".parse().unwrap(), ..rules }
 }
 
 /// Name, bits, rules, and the grids that weights and activations of few bits have in the end.
@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
     let unsigned = |bits| QType { bits, signed: false, narrow: false };
     vec![
         ("lsq", (4, 4), Rules::default(), QType { narrow: false, ..signed(4) }, unsigned(4)),
-        ("lsq, normalised", (4, 4), live(Rules::default()), QType { narrow: false, ..signed(4) }, unsigned(4)),
+        ("lsq, normalised", (2, 4), live(Rules::default()), QType { narrow: false, ..signed(2) }, unsigned(4)),
         ("dorefa", (3, 4), rules(Weights::Dorefa, Activations::Dorefa, "clipped"), signed(4), unsigned(4)),
         ("dorefa weights", (7, 8), rules(Weights::Dorefa, Activations::Lsq, "ste"), signed(8), unsigned(8)),
         ("binary weights", (2, 8), rules(Weights::Binary, Activations::Lsq, "reste"), signed(2), unsigned(8)),
