@@ -63,7 +63,7 @@ pub fn text(r: &Report) -> String {
     }
     out += &table.to_string();
     if r.layers.iter().any(|l| !l.settled) {
-        out += "~ still changing when power iteration was ended\n";
+        out += "~ not yet known to a thousandth when products were ended\n";
     }
     out + &format!("{} for the Hessian\n", number::seconds(r.seconds))
 }

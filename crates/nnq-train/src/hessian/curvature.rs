@@ -1,17 +1,17 @@
 //! Products of the Hessian with vectors, and what they tell: traces and largest eigenvalues of its blocks.
 use super::objective::Objective;
 use crate::backend::Kernels;
+use nalgebra::{DMatrix, SymmetricEigen};
 use nnq::{Result, data::mix};
 
 /// The length of a difference's step in that of the weights. Rounding of binary32 gradients costs about `2^-24 / STEP` of the product, curvature that changes
 /// along the step and kinks that it crosses about `STEP^2` and `STEP`: a thousandth keeps all of them below a per cent.
 pub const STEP: f64 = 1e-3;
-/// Power iteration ends when a product changes the eigenvalue by less than this share of it. Changes shrink slowly where the next eigenvalue is near, so that
-/// what is left to go is many times as much ...
-const SETTLED: f64 = 1e-4;
+/// An eigenvalue is settled when what its vector leaves, which bounds its error, is below this share of it: what differences are good for ...
+const SETTLED: f64 = 1e-3;
 /// ... or after so many products.
-const MOST: u32 = 50;
-/// The stream of power iteration's starts, apart from those of draws.
+const MOST: usize = 40;
+/// The stream of starts, apart from those of draws.
 const STARTS: u64 = 1 << 40;
 
 /// The Hessian of a loss by the weights of its layers, as an operator.
@@ -33,11 +33,11 @@ pub struct Trace {
 /// The eigenvalue of the largest magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Eigenvalue {
-    /// The Rayleigh quotient of the last vector.
+    /// As the products show it.
     pub value: f64,
     /// Products that were taken.
     pub products: u32,
-    /// Whether it had stopped to change.
+    /// Whether its error is known to be small.
     pub settled: bool,
 }
 
@@ -101,29 +101,56 @@ impl<'a, B: Kernels> Curvature<'a, B> {
         };
         Ok(seen.iter().map(of).collect())
     }
-    /// The eigenvalue of the largest magnitude of a layer's block, by power iteration from random signs.
+    /// The eigenvalue of the largest magnitude of a layer's block, by Lanczos' method (1950) from random signs: the largest of the block as seen within the space of
+    /// its products. Every new direction is made orthogonal to all before, so that what differences get wrong does not add up.
     ///
     /// # Errors
     /// As [`Objective::gradients`].
     pub fn eigenvalue(&self, layer: usize) -> Result<Eigenvalue> {
-        let mut v = self.signs(STARTS, layer);
-        let mut found = Eigenvalue { value: 0.0, products: 0, settled: false };
-        while !found.settled && found.products < MOST {
-            let length = dot(&v, &v).sqrt();
-            if length == 0.0 {
-                // The block is 0 in this direction, and a random one has a share of all.
-                return Ok(Eigenvalue { value: 0.0, settled: true, ..found });
-            }
-            v.iter_mut().for_each(|x| *x /= length);
+        let mut next = self.signs(STARTS, layer);
+        let mut length = dot(&next, &next).sqrt();
+        let (mut basis, mut seen): (Vec<Vec<f64>>, Vec<[f64; 2]>) = (Vec::new(), Vec::new());
+        let mut found = Eigenvalue { value: 0.0, products: 0, settled: true };
+        while basis.len() < MOST.min(next.len()) && length > 0.0 {
+            next.iter_mut().for_each(|x| *x /= length);
             let mut all = vec![None; self.weights.len()];
-            all[layer] = Some(v.clone());
-            let h = self.product(&all)?.swap_remove(layer);
-            let value = dot(&v, &h);
-            found.settled = found.products > 0 && (value - found.value).abs() <= SETTLED * value.abs();
-            (found.value, found.products, v) = (value, found.products + 1, h);
+            all[layer] = Some(next.clone());
+            let mut h = self.product(&all)?.swap_remove(layer);
+            let along = dot(&next, &h);
+            basis.push(next);
+            // Twice: once leaves what rounding makes of large parts.
+            for _ in 0..2 {
+                for v in &basis {
+                    let part = dot(v, &h);
+                    h.iter_mut().zip(v).for_each(|(h, v)| *h -= part * v);
+                }
+            }
+            (length, next) = (dot(&h, &h).sqrt(), h);
+            seen.push([along, length]);
+            let (value, last) = largest(&seen);
+            let whole = basis.len() == next.len();
+            let settled = whole || length * last <= SETTLED * value.abs();
+            found = Eigenvalue { value, products: found.products + 1, settled };
+            if settled {
+                break;
+            }
         }
         Ok(found)
     }
+}
+
+/// Of the symmetric matrix with these diagonals (the last number beside the diagonal is not part of it): the eigenvalue of the largest magnitude, and the magnitude of the last
+/// element of its vector.
+fn largest(seen: &[[f64; 2]]) -> (f64, f64) {
+    let n = seen.len();
+    let at = |i: usize, j: usize| match i.abs_diff(j) {
+        0 => seen[i][0],
+        1 => seen[i.min(j)][1],
+        _ => 0.0,
+    };
+    let all = SymmetricEigen::new(DMatrix::from_fn(n, n, at));
+    let k = all.eigenvalues.iamax();
+    (all.eigenvalues[k], all.eigenvectors[(n - 1, k)].abs())
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

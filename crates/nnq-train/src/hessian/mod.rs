@@ -1,6 +1,6 @@
 //! The curvature of a float network's loss by layer: how much an error of its weights costs (Dong et al., 2020, "HAWQ-V2", arXiv:1911.03852).
 //!
-//! `tr(H_l)` is estimated by Hutchinson's estimator (1990) and the largest eigenvalue of `H_l` by power iteration. Both need products of the Hessian with vectors
+//! `tr(H_l)` is estimated by Hutchinson's estimator (1990) and the largest eigenvalue of `H_l` by Lanczos' method. Both need products of the Hessian with vectors
 //! only, which are central differences of gradients: the framework has no second derivatives.
 mod curvature;
 mod objective;
@@ -72,7 +72,7 @@ pub struct Layer {
     pub eigenvalue: f64,
     /// Products that it took.
     pub products: u32,
-    /// Whether power iteration ended by itself.
+    /// Whether the eigenvalue is known to a thousandth.
     pub settled: bool,
     /// `|Q(w) - w|^2` under the recipe; none where the layer stays float.
     pub squared_error: Option<f64>,

@@ -73,8 +73,8 @@ fn close(got: f64, want: f64, tolerance: f64) {
 /// Softmax regression: `H = mean of (diag(p) - p p^T) (x) x x^T`.
 #[test]
 fn softmax_regression_as_known() {
-    // Samples all around: the largest eigenvalues lie near each other, and power iteration ends before it has settled.
-    assert!(!regression([10, 5, 4], &noise(50, 11)).settled);
+    // Samples all around: the largest eigenvalues lie near each other.
+    assert!(regression([10, 5, 4], &noise(50, 11)).settled);
     // Samples in nearly the same direction: there is one large eigenvalue.
     let narrow: Vec<f32> = noise(30, 13).iter().map(|x| 1.0 + 0.2 * x).collect();
     assert!(regression([10, 3, 2], &narrow).settled);
@@ -113,8 +113,8 @@ fn regression([n, d, c]: [usize; 3], x: &[f32]) -> Eigenvalue {
         close(found.error, (spread / 200.0).sqrt(), 0.3 * found.error);
         close(found.mean, trace, 4.0 * found.error);
         let found = curvature.eigenvalue(0).unwrap();
-        // Slow where the next eigenvalue is near.
-        close(found.value, top, 0.02 * top);
+        // What differences are good for, and what is left when it has settled.
+        close(found.value, top, 0.003 * top);
         found
     })
 }
@@ -169,7 +169,7 @@ fn blocks_of_two_layers_as_the_loss_says() {
             let inside: Vec<Vec<f64>> = h[block.clone()].iter().map(|row| row[block.clone()].to_vec()).collect();
             let trace: f64 = (0..inside.len()).map(|i| inside[i][i]).sum();
             close(traces[l].mean, trace, 4.0 * traces[l].error);
-            close(curvature.eigenvalue(l).unwrap().value, largest(&inside), 0.02 * top);
+            close(curvature.eigenvalue(l).unwrap().value, largest(&inside), 0.005 * top);
         }
     });
 }
