@@ -174,6 +174,11 @@ pub(crate) fn work(graph: &Graph, node: &Node) -> Option<u64> {
         Op::QLinearConv(_) => conv(3),
         Op::ConvTranspose(_) => elements(&input(0)?)?.checked_mul(elements(input(1)?.get(1..)?)?),
         Op::Gemm { trans_a, .. } => output()?.checked_mul(*input(0)?.get(usize::from(!*trans_a))? as u64),
+        // Each step of each sample takes all weights of input and state once.
+        Op::Recurrent(_) => {
+            let steps = elements(input(0)?.get(..2)?)?;
+            steps.checked_mul(elements(&input(1)?)?.checked_add(elements(&input(2)?)?)?)
+        }
         Op::MatMul | Op::MatMulInteger | Op::QLinearMatMul => matrix(0),
         _ => Some(0),
     }

@@ -54,8 +54,12 @@ fn sizes_are_as_published() {
         let g = graph(a);
         assert_eq!(trainable(&g), a.parameters, "{}", a.name);
         let macs = inspect(&g).unwrap().macs as f64 / 1e9;
-        // Published with three decimals.
-        assert!((macs - a.giga_macs).abs() <= 0.0005, "{}: {macs}", a.name);
+        // Published with three decimals, those that are smaller by hand with six.
+        assert!(
+            (macs - a.giga_macs).abs() <= if a.giga_macs < 0.01 { 0.000_000_5 } else { 0.0005 },
+            "{}: {macs}",
+            a.name
+        );
         assert_eq!(g.value(g.inputs[0]).shape.as_ref().unwrap().to_string(), {
             let [c, h, w] = a.input;
             format!("[N, {c}, {h}, {w}]")
