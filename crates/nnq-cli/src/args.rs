@@ -66,7 +66,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  nnq demo")]
 pub struct Demo {
-    /// Write the demo's pictures (CIFAR-10's binary format) and model (demo.onnx) into a folder, and stop
+    /// Write the demo's pictures (CIFAR-10's binary format), model (demo.onnx) and preprocessing (demo.toml) into a folder, and stop
     #[arg(long, value_name = "DIR")]
     pub write_data: Option<PathBuf>,
     #[command(flatten)]

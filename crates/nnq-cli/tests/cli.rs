@@ -123,6 +123,8 @@ fn demo_data() {
     }
     assert_eq!(json["classes"].as_array().unwrap().len(), 10);
     assert!(path.join("demo.onnx").exists());
+    let written = nnq::data::Preprocess::from_toml(&std::fs::read_to_string(path.join("demo.toml")).unwrap()).unwrap();
+    assert_eq!(written, nnq::demo::preprocess());
 }
 
 /// The published worked example of binary32, and 8-bit codes by hand: the scale of -1:1 is 1/127, and -0.3 * 127 = -38.1.
@@ -162,9 +164,8 @@ fn end_to_end() {
         let args = [args, &["--json"]].concat();
         serde_json::from_slice(&run(&args).stdout).unwrap_or_else(|e| panic!("{args:?}: no JSON object: {e}"))
     };
-    std::fs::write(folder.path().join("pre.toml"), "divide = 127.5\nmean = [1.0]\n").unwrap();
     run(&["demo", "--write-data", "."]);
-    let pre = ["--preprocess", "pre.toml"];
+    let pre = ["--preprocess", "demo.toml"];
 
     let seen = json(&["inspect", "demo.onnx"]);
     assert_eq!((&seen["nodes"], &seen["macs"]), (&39.into(), &7_508_608.into()));

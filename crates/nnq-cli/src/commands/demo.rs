@@ -12,7 +12,7 @@ use nnq::{
 use serde::Serialize;
 use std::path::Path;
 
-/// How many pictures `--write-data` writes: what tools/train_demo.py reads.
+/// How many pictures `--write-data` writes: those that the network was trained on, and those that its accuracy was measured on.
 const TRAIN: u64 = 32_000;
 const TEST: u64 = 2_000;
 
@@ -54,10 +54,15 @@ fn write(folder: &Path, json: bool, interrupt: &Interrupt) -> Result<()> {
         interrupt.check()?;
         demo::write_cifar(stream, count, &folder.join(name))?;
     }
-    let model = folder.join("demo.onnx");
-    std::fs::write(&model, demo::MODEL).map_err(|e| Error::io(&model, e))?;
+    for (name, bytes) in [("demo.onnx", demo::MODEL), ("demo.toml", demo::preprocess().to_toml()?.as_bytes())] {
+        let file = folder.join(name);
+        std::fs::write(&file, bytes).map_err(|e| Error::io(&file, e))?;
+    }
     let written = Written { folder: folder.display().to_string(), train: TRAIN, test: TEST, classes: demo::CLASSES };
     print::report(json, &written, |w| {
-        format!("{}: data_batch_1.bin with {} pictures, test_batch.bin with {}, demo.onnx", w.folder, w.train, w.test)
+        format!(
+            "{}: data_batch_1.bin with {} pictures, test_batch.bin with {}, demo.onnx, demo.toml for --preprocess",
+            w.folder, w.train, w.test
+        )
     })
 }

@@ -1,5 +1,7 @@
 //! The rows: what there is, and how large it is as published.
-use super::{Architecture, inception, mobilenet_v1, mobilenet_v2, mobilenet_v3, plain, resnet, shufflenet, squeezenet};
+use super::{
+    Architecture, demo, inception, mobilenet_v1, mobilenet_v2, mobilenet_v3, plain, resnet, shufflenet, squeezenet,
+};
 
 /// Input of the ImageNet networks.
 const IMAGENET: [usize; 3] = [3, 224, 224];
@@ -191,6 +193,16 @@ pub const ARCHITECTURES: &[Architecture] = &[
         giga_macs: 0.000_266,
         paper: plain::PAPER_MLP,
         body: plain::mlp,
+    },
+    // Counted by hand: 63,456 weights of convolutions, 784 of normalisation, 650 of the last product.
+    Architecture {
+        name: "demo",
+        input: CIFAR,
+        classes: 10,
+        parameters: 64_890,
+        giga_macs: 0.007_509,
+        paper: demo::PAPER,
+        body: demo::demo,
     },
     Architecture {
         name: "lstm",

@@ -3,6 +3,7 @@
 //!
 //! A network is a row of [`ARCHITECTURES`] (`list.rs`) and a function in the file of its family. Weights depend on the seed and on nothing
 //! else. Batch normalisation stays as nodes with statistics of its own, as an exporter writes it.
+mod demo;
 mod inception;
 mod list;
 mod mobilenet_v1;

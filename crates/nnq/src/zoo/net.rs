@@ -67,7 +67,7 @@ impl Conv {
     }
 }
 
-/// A network in the making. Layers are named as torchvision names its modules.
+/// A network in the making. Layers are named as torchvision names its modules, where it has the network.
 pub(super) struct Net {
     graph: GraphBuilder,
     seed: u64,
@@ -80,6 +80,11 @@ pub(super) struct Net {
 impl Net {
     pub fn new(name: &str, seed: u64) -> Self {
         Self { graph: GraphBuilder::new(name), seed, drawn: 0, epsilon: EPSILON }
+    }
+
+    /// The operator set of the file, where that of new graphs is newer than need be.
+    pub fn opset(&mut self, opset: i64) {
+        self.graph.graph().opset = opset;
     }
 
     /// The image: channels, height, width.
