@@ -64,7 +64,7 @@ impl Tokenizer {
     /// When the text cannot be split, or has no tokens.
     pub fn encode(&self, text: &str) -> Result<Tokens> {
         let fail = |e: tokenizers::Error| Error::value(format!("'{}': {e}", start_of(text)));
-        let mut encoding = self.inner.encode(text, true).map_err(fail)?;
+        let encoding = self.inner.encode(text, true).map_err(fail)?;
         let cut = self.limit.is_some_and(|limit| encoding.len() > limit);
         if let (true, Some(limit)) = (cut, self.limit) {
             // The special tokens at the end stay: the text is what is cut.
@@ -77,9 +77,7 @@ impl Tokenizer {
         if encoding.is_empty() {
             return Err(Error::value(format!("'{}' has no tokens", start_of(text))).cure("leave it out"));
         }
-        let (ids, types) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
-        encoding.set_sequence_id(0);
-        Ok(Tokens { ids, types, cut })
+        Ok(Tokens { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), cut })
     }
 }
 

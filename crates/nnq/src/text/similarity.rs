@@ -5,7 +5,7 @@ use crate::{
     error::{At, Error, Result},
     eval,
     exec::lower::Profile,
-    ir::Tensor,
+    ir::{Graph, Op, Tensor},
     quantize,
 };
 use serde::Serialize;
@@ -85,8 +85,14 @@ pub fn measure(
 ) -> Result<Report> {
     let start = Instant::now();
     let pairs = &pairs[..options.limit.map_or(pairs.len(), |n| n.min(pairs.len()))];
+    if pairs.len() < 2 {
+        return Err(Error::usage(format!("{} pairs of sentences", pairs.len())).cure("a correlation needs two or more"));
+    }
     let texts: Vec<&str> = pairs.iter().flat_map(|p| p.sentences.iter().map(String::as_str)).collect();
     let tokens = texts.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
+    for engine in [Some(&*engine), reference.as_deref()].into_iter().flatten() {
+        vocabulary(engine.graph(), &tokens, tokenizer)?;
+    }
     let all = texts.len() as u64 * if reference.is_some() { 2 } else { 1 };
     let ours = embed(engine, &texts, &tokens, options, &mut |done| progress(done, all))?;
     let other = match reference {
@@ -129,6 +135,27 @@ pub fn measure(
         threads: engine.threads(),
         peak_memory_bytes: engine::peak_memory(),
     })
+}
+
+/// Refuses tokens that the network's embedding has no row for: the tokenizer is another network's.
+fn vocabulary(graph: &Graph, tokens: &[Tokens], tokenizer: &Tokenizer) -> Result<()> {
+    let most = tokens.iter().flat_map(|t| &t.ids).max().map_or(0, |&id| id as usize);
+    for (_, node) in graph.nodes() {
+        let (Op::Gather { axis: 0 }, Some(table), Some(ids)) = (&node.op, node.input(0), node.input(1)) else {
+            continue;
+        };
+        let rows = graph.constant(table).and_then(|t| t.shape().first().copied());
+        if let Some(rows) = rows.filter(|&rows| graph.inputs.contains(&ids) && most >= rows) {
+            let cause = format!(
+                "token {most} of a vocabulary of {}, and an embedding of {rows} tokens",
+                tokenizer.vocabulary()
+            );
+            return Err(Error::usage(cause)
+                .at(format!("node '{}'", node.name))
+                .cure("give the tokenizer that belongs to the model"));
+        }
+    }
+    Ok(())
 }
 
 struct Embedded {
