@@ -1,4 +1,5 @@
 //! The command line. Each command's help ends with an example.
+mod eval;
 #[cfg(feature = "train")]
 mod learning;
 #[cfg(feature = "train")]
@@ -10,6 +11,7 @@ mod train;
 mod train;
 mod zoo;
 
+pub use eval::*;
 #[cfg(feature = "train")]
 pub use learning::*;
 #[cfg(feature = "train")]
@@ -212,35 +214,6 @@ pub struct Analyze {
     pub stats: Option<PathBuf>,
     #[command(flatten)]
     pub threads: Threads,
-    #[command(flatten)]
-    pub output: Output,
-}
-
-/// Arguments of `nnq eval`.
-#[derive(Debug, Args)]
-#[command(after_help = "Example:
-  nnq eval net.int8.onnx --data cifar --preprocess cifar10 --engine int")]
-pub struct Eval {
-    /// The model, ONNX
-    #[arg(value_name = "MODEL.onnx")]
-    pub model: PathBuf,
-    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files
-    #[arg(long, value_name = "DIR")]
-    pub data: PathBuf,
-    #[command(flatten)]
-    pub engine: Engine,
-    #[command(flatten)]
-    pub reading: Reading,
-    #[command(flatten)]
-    pub threads: Threads,
-    /// Samples that run at once [default: 32, or 1 for models quantized dynamically, whose results depend on it]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub batch: Option<u32>,
-    /// Only the first N samples
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub limit: Option<u64>,
-    #[command(flatten)]
-    pub tuning: Tuning,
     #[command(flatten)]
     pub output: Output,
 }

@@ -20,6 +20,7 @@ pub mod quantize;
 pub mod run;
 pub mod search;
 pub mod staging;
+pub mod text;
 pub mod tune;
 pub mod zoo;
 

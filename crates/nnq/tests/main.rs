@@ -17,6 +17,7 @@ mod parity;
 mod reconstruct;
 mod resize;
 mod search;
+mod text;
 mod tidy;
 mod wide;
 mod zoo;

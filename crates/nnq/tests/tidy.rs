@@ -35,6 +35,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("search", ANY),
     ("staging", &["error"]),
     ("machine", &[]),
+    ("text", ANY),
     ("tune", ANY),
     ("zoo", ANY),
     ("lib", ANY),

@@ -1,4 +1,6 @@
 //! `nnq eval`.
+mod similarity;
+
 use crate::{
     args::Eval,
     interrupt::Interrupt,
@@ -22,6 +24,9 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
+    if let Some(tokenizer) = &args.tokenizer {
+        return similarity::run(args, tokenizer, interrupt);
+    }
     let model = args.model.display().to_string();
     let mut engine =
         super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;

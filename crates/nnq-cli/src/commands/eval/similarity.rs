@@ -1,0 +1,77 @@
+//! Sentence embeddings.
+use crate::{
+    args::Eval,
+    interrupt::Interrupt,
+    print::{self, Progress, Side, Table, number},
+};
+use nnq::{
+    Error, Result,
+    error::At,
+    text::{Tokenizer, read_pairs, similarity},
+};
+use serde::Serialize;
+use std::path::Path;
+
+/// The measurement and what was measured.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    data: String,
+    #[serde(flatten)]
+    similarity: similarity::Report,
+}
+
+/// Runs the command.
+pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
+    if args.reading.preprocess.is_some() || args.reading.classes.is_some() {
+        return Err(Error::usage("--preprocess or --classes with --tokenizer").cure("they are for pictures"));
+    }
+    let model = args.model.display().to_string();
+    let open = |path: &Path, kind| super::super::open(path, kind, args.engine.profile.into(), args.threads);
+    let mut engine = open(&args.model, args.engine.engine.map(Into::into))?;
+    let mut reference = args.reference.as_deref().map(|path| open(path, None)).transpose()?;
+    let (pairs, tokenizer) = (read_pairs(&args.data)?, Tokenizer::open(tokenizer)?);
+    let options = similarity::Options {
+        batch: args.batch.map(|n| n as usize),
+        limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+        cancel: Some(interrupt.flag()),
+    };
+    let mut progress = Progress::new("embedding");
+    let mut tick = |done, of| progress.update(done, of);
+    let similarity =
+        similarity::measure(&mut engine, reference.as_mut(), &pairs, &tokenizer, &options, &mut tick).at(|| &model)?;
+    drop(progress);
+    let report = Report { model, data: args.data.display().to_string(), similarity };
+    print::report(args.output.json, &report, text)
+}
+
+fn text(report: &Report) -> String {
+    let s = &report.similarity;
+    let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
+    table.row(["model", &report.model]).row(["data", &format!("{}: {} pairs", report.data, s.pairs)]);
+    let how = [Some(s.engine.to_string()), s.profile.map(|p| p.to_string()), s.isa.map(str::to_owned)];
+    let how: Vec<String> = how.into_iter().flatten().collect();
+    table.row(["engine", &format!("{}, {} threads", how.join(", "), s.threads)]);
+    table.row(["spearman", &format!("{:.4}", s.spearman)]).row(["pearson", &format!("{:.4}", s.pearson)]);
+    if let Some(r) = s.reference {
+        let change = s.spearman - r.spearman;
+        table.row(["spearman of the reference", &format!("{:.4} (change {change:+.4})", r.spearman)]);
+        let (mean, least) = (r.mean_cosine, r.least_cosine);
+        table.row(["cosine to the reference", &format!("{mean:.5} on average, {least:.5} at the least")]);
+    }
+    let rate = s.tokens as f64 / s.engine_seconds;
+    let time = format!(
+        "{}, {} in the engine ({} tokens a second)",
+        number::seconds(s.seconds),
+        number::seconds(s.engine_seconds),
+        number::digits(rate)
+    );
+    table.row(["time", &time]);
+    if s.cut > 0 {
+        table.row(["cut", &format!("{} sentences are longer than the tokenizer allows", s.cut)]);
+    }
+    if let Some(bytes) = s.peak_memory_bytes {
+        table.row(["peak memory", &number::bytes(bytes)]);
+    }
+    table.to_string()
+}

@@ -1,0 +1,98 @@
+//! Text through a whole network: a table of embeddings of four words and their mean.
+use nnq::{
+    engine::{Engine, Kind, Options},
+    exec::lower::Profile,
+    ir::{DType, Graph, GraphBuilder, Op, Tensor, op::Reduction},
+    text::{Tokenizer, read_pairs, similarity},
+};
+use std::{fs, path::Path, sync::Arc};
+
+/// Words of a vocabulary, split at spaces; texts end in `[SEP]` and are cut to five tokens.
+const TOKENIZER: &str = r#"{"version": "1.0", "truncation": {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0},
+"padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"},
+"added_tokens": [{"id": 1, "content": "[SEP]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"},
+"post_processor": {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+"pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": {"[SEP]": {"id": "[SEP]", "ids": [1], "tokens": ["[SEP]"]}}},
+"decoder": null, "model": {"type": "WordLevel", "vocab": {"[PAD]": 0, "[SEP]": 1, "cat": 2, "dog": 3, "stone": 4, "[UNK]": 5}, "unk_token": "[UNK]"}}"#;
+
+fn tokenizer(folder: &Path) -> Tokenizer {
+    let path = folder.join("tokenizer.json");
+    fs::write(&path, TOKENIZER).unwrap();
+    Tokenizer::open(&path).unwrap()
+}
+
+/// The mean of the embeddings of a text's tokens: `[SEP]` has none, a cat is near a dog, and a stone near neither.
+fn network(rows: usize) -> Arc<Graph> {
+    let all = [[0.0f32, 0.0], [0.0, 0.0], [1.0, 0.1], [0.9, 0.3], [-0.2, 1.0], [0.5, 0.5]];
+    let mut b = GraphBuilder::new("mean");
+    let ids = b.input("input_ids", DType::I64, "N, T");
+    b.input("attention_mask", DType::I64, "N, T");
+    let table = b.constant("table", Tensor::of(&[rows, 2], all[..rows].concat()));
+    let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
+    let axes = b.ints("axes", &[1]);
+    let mean = Op::Reduce { kind: Reduction::Mean, keepdims: false, noop_with_empty_axes: false };
+    let y = b.op("mean", mean, &[x, axes]);
+    b.output(y);
+    Arc::new(b.finish().unwrap())
+}
+
+fn engine(graph: Arc<Graph>) -> Engine {
+    Engine::open(graph, Options { kind: Kind::Float, profile: Profile::default(), threads: 1 }).unwrap()
+}
+
+#[test]
+fn texts_become_tokens_and_are_cut_before_the_special_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let t = tokenizer(folder.path());
+    assert_eq!(t.vocabulary(), 6);
+    let short = t.encode("Cat bird dog").unwrap();
+    assert_eq!((&short.ids[..], short.cut), (&[2, 5, 3, 1][..], false));
+    let long = t.encode("cat cat cat dog dog dog").unwrap();
+    assert_eq!((&long.ids[..], long.cut), (&[2, 2, 2, 3, 1][..], true));
+}
+
+#[test]
+fn similarity_of_pairs() {
+    let folder = tempfile::tempdir().unwrap();
+    let t = tokenizer(folder.path());
+    let csv = folder.path().join("pairs.csv");
+    fs::write(&csv, "cat,cat,5\ncat,dog,4\n\"cat stone\",dog,2\ncat,stone,0\nstone,stone,5\n").unwrap();
+    let pairs = read_pairs(&csv).unwrap();
+    let run = |batch: Option<usize>, reference: Option<&mut Engine>| {
+        let options = similarity::Options { batch, ..Default::default() };
+        similarity::measure(&mut engine(network(6)), reference, &pairs, &t, &options, &mut |_, _| {}).unwrap()
+    };
+    let report = run(None, Some(&mut engine(network(6))));
+    // The order of cosines is the order of scores, ties included.
+    assert!((report.spearman - 1.0).abs() < 1e-9, "{}", report.spearman);
+    let reference = report.reference.unwrap();
+    assert!((reference.mean_cosine - 1.0).abs() < 1e-6 && (reference.spearman - 1.0).abs() < 1e-9);
+    assert_eq!((report.pairs, report.tokens, report.width, report.cut), (5, 21, 2, 0));
+    assert!((run(Some(1), None).pearson - report.pearson).abs() < 1e-9);
+}
+
+#[test]
+fn what_does_not_fit_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let t = tokenizer(folder.path());
+    let csv = folder.path().join("pairs.csv");
+    fs::write(&csv, "cat,stone,5\ncat,dog,4\n").unwrap();
+    let pairs = read_pairs(&csv).unwrap();
+    let fails = |graph: Arc<Graph>| {
+        let options = similarity::Options::default();
+        similarity::measure(&mut engine(graph), None, &pairs, &t, &options, &mut |_, _| {}).unwrap_err().to_string()
+    };
+    let e = fails(network(4));
+    assert!(e.contains("token 4 of a vocabulary of 6") && e.contains("embedding"), "{e}");
+    let mut b = GraphBuilder::new("picture");
+    let x = b.input("x", DType::F32, "N, 2");
+    let y = b.op("same", Op::Identity, &[x]);
+    b.output(y);
+    let e = fails(Arc::new(b.finish().unwrap()));
+    assert!(e.contains("input 'x'") && e.contains("token ids"), "{e}");
+    fs::write(folder.path().join("no.json"), "{}").unwrap();
+    let e = Tokenizer::open(&folder.path().join("no.json")).err().unwrap().to_string();
+    assert!(e.contains("no.json") && e.contains("tokenizer"), "{e}");
+    assert!(Tokenizer::open(&folder.path().join("none.json")).err().unwrap().to_string().contains("none.json"));
+}
