@@ -120,7 +120,7 @@ impl StoredOp {
             FloatOp::Op(Op::Unary(Unary::Tanh)) => Self::Tanh,
             FloatOp::Op(Op::GlobalAveragePool) => Self::GlobalAveragePool,
             FloatOp::Op(Op::Softmax { axis, flat }) => Self::Softmax { axis: *axis, flat: *flat },
-            FloatOp::Op(_) => return None,
+            FloatOp::Op(_) | FloatOp::Recurrent(_) => return None,
         })
     }
     fn op(self) -> FloatOp {

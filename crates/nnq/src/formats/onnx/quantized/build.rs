@@ -1,7 +1,7 @@
 //! Builds a graph with explicit quantization nodes out of an annotated one.
 use super::{
     super::packing,
-    GRID_KEY, codes,
+    DYNAMIC_KEY, GRID_KEY, codes,
     dynamic::{self, Live},
     products::Product,
 };
@@ -52,6 +52,8 @@ pub(super) struct Build<'a> {
     grids: BTreeMap<String, Vec<String>>,
     /// What is quantized as it comes, by value of `src`.
     pub live: HashMap<ValueId, Live>,
+    /// Recurrent layers that quantize what they read as it comes.
+    live_layers: Vec<String>,
 }
 
 impl<'a> Build<'a> {
@@ -80,6 +82,7 @@ impl<'a> Build<'a> {
             counter: 0,
             grids: BTreeMap::new(),
             live: HashMap::new(),
+            live_layers: Vec::new(),
         };
         for &id in &src.inputs {
             let v = src.value(id);
@@ -107,6 +110,9 @@ impl<'a> Build<'a> {
         }
         if dynamic::write(self, node)? {
             return Ok(());
+        }
+        if dynamic::is_live_layer(self.src, node) {
+            self.live_layers.push(node.name.clone());
         }
         let bias = Product::of(self.src, node).and_then(|p| p.bias);
         let mut inputs = Vec::with_capacity(node.inputs.len());
@@ -386,6 +392,9 @@ impl<'a> Build<'a> {
         }
         for (grid, names) in std::mem::take(&mut self.grids) {
             self.out.metadata.push((format!("{GRID_KEY}{grid}"), names.join("\n")));
+        }
+        if !self.live_layers.is_empty() {
+            self.out.metadata.push((DYNAMIC_KEY.into(), self.live_layers.join("\n")));
         }
         self.out.sort()?;
         Ok(self.out)
