@@ -27,7 +27,7 @@ fn layer(cell: Cell, direction: Direction, with: Extras, mut recipe: Recipe) -> 
     let mut net = Net::new(3);
     let (d, rows) = (direction.count(), cell.gates() * HIDDEN);
     let x = net.b.input("x", DType::F32, &format!("S,R,{INPUT}"));
-    let mut constant = |net: &mut Net, name: &str, shape: &[usize]| {
+    let constant = |net: &mut Net, name: &str, shape: &[usize]| {
         let numbers = net.n.reals(shape.iter().product());
         Some(net.b.constant(name, Tensor::of(shape, numbers)))
     };
