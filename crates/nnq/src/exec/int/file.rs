@@ -231,6 +231,12 @@ fn stored(part: &Part, plan: &Plan) -> Result<StoredPart> {
                     };
                     match (StoredOp::of(&s.op), one) {
                         (Some(op), Some((input, output))) => Ok(StoredFloat { step: s.step, op, input, output }),
+                        _ if matches!(s.op, FloatOp::Recurrent(_)) => Err(Error::unsupported(format!(
+                            "a recurrent layer ({}), which a compiled file cannot hold",
+                            plan.facts[s.step].kind
+                        ))
+                        .at(format!("node '{}'", plan.facts[s.step].name))
+                        .cure("run the ONNX file itself")),
                         _ => Err(Error::unsupported(format!(
                             "a step in floating point ({}), which a compiled file cannot hold",
                             plan.facts[s.step].kind

@@ -135,7 +135,9 @@ pub(super) fn run(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
 fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tensor>> {
     let sizes = Sizes::new(a, x)?;
     let Sizes { hidden, rows, directions, .. } = sizes;
-    let (w, r) = (args::need(x, 1, "W")?.as_slice::<T>()?, args::need(x, 2, "R")?.as_slice::<T>()?);
+    let (w, r) = (args::need(x, 1, "W")?, args::need(x, 2, "R")?);
+    args::same_type(&[args::need(x, 0, "X")?, w, r])?;
+    let (w, r) = (w.as_slice::<T>()?, r.as_slice::<T>()?);
     let bias = args::optional(x, 3).map(Tensor::as_slice::<T>).transpose()?;
     let pack = |w: &[T], columns: usize| -> Vec<Vec<Rows<T>>> {
         let one = |d: usize| {

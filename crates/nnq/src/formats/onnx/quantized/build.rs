@@ -1,8 +1,9 @@
 //! Builds a graph with explicit quantization nodes out of an annotated one.
 use super::{
     super::packing,
-    DYNAMIC_KEY, GRID_KEY, codes,
+    GRID_KEY, codes,
     dynamic::{self, Live},
+    name_live_layer,
     products::Product,
 };
 use crate::{
@@ -52,8 +53,6 @@ pub(super) struct Build<'a> {
     grids: BTreeMap<String, Vec<String>>,
     /// What is quantized as it comes, by value of `src`.
     pub live: HashMap<ValueId, Live>,
-    /// Recurrent layers that quantize what they read as it comes.
-    live_layers: Vec<String>,
 }
 
 impl<'a> Build<'a> {
@@ -82,7 +81,6 @@ impl<'a> Build<'a> {
             counter: 0,
             grids: BTreeMap::new(),
             live: HashMap::new(),
-            live_layers: Vec::new(),
         };
         for &id in &src.inputs {
             let v = src.value(id);
@@ -112,7 +110,7 @@ impl<'a> Build<'a> {
             return Ok(());
         }
         if dynamic::is_live_layer(self.src, node) {
-            self.live_layers.push(node.name.clone());
+            name_live_layer(&mut self.out.metadata, &node.name);
         }
         let bias = Product::of(self.src, node).and_then(|p| p.bias);
         let mut inputs = Vec::with_capacity(node.inputs.len());
@@ -392,9 +390,6 @@ impl<'a> Build<'a> {
         }
         for (grid, names) in std::mem::take(&mut self.grids) {
             self.out.metadata.push((format!("{GRID_KEY}{grid}"), names.join("\n")));
-        }
-        if !self.live_layers.is_empty() {
-            self.out.metadata.push((DYNAMIC_KEY.into(), self.live_layers.join("\n")));
         }
         self.out.sort()?;
         Ok(self.out)

@@ -40,3 +40,14 @@ const GRID_KEY: &str = "nnq.grid.";
 
 /// The metadata key that lists the recurrent layers whose inputs and states are quantized as they come.
 const DYNAMIC_KEY: &str = "nnq.dynamic";
+
+/// Adds a node to the recurrent layers that metadata name as quantizing their inputs and states as they come.
+pub(super) fn name_live_layer(metadata: &mut Vec<(String, String)>, node: &str) {
+    match metadata.iter_mut().find(|(key, _)| key == DYNAMIC_KEY) {
+        Some((_, names)) => {
+            names.push('\n');
+            names.push_str(node);
+        }
+        None => metadata.push((DYNAMIC_KEY.into(), node.into())),
+    }
+}
