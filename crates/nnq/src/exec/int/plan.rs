@@ -307,6 +307,10 @@ impl Planner<'_> {
         }
         if step.kind.between_kernels() {
             self.flush(i);
+            if let (Packed::Recurrent(layer), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
+                let rows: usize = self.whole(x)?.iter().take(2).product();
+                self.macs[i] = (rows * layer.macs()) as u64;
+            }
             let step = self.float(i, step)?;
             match self.done.last_mut() {
                 Some(Done::Float(steps)) => steps.push(step),

@@ -32,6 +32,11 @@ impl Recurrent {
         Ok(Self { of: of.clone(), packed, isa })
     }
 
+    /// Multiply-accumulates of one time of one sample.
+    pub(super) fn macs(&self) -> usize {
+        self.of.products().map(|p| p.weight.len()).sum()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.packed.iter().map(PackedProduct::bytes).sum()
     }
@@ -83,11 +88,12 @@ impl recurrent::Product<f32> for Bound<'_> {
         quantize(self.isa, x, scale, zero, 0, 255, &mut codes[..x.len()]);
         let (live, geom) = (Live { scale, zero }, self.conv.geom());
         let tasks = ctx.tasks(rows * geom.c_out * geom.c_in);
-        if tasks == 1 {
+        let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);
+        // A step of few samples is one part whatever it takes, and keeps its memory from step to step.
+        if some >= rows {
             self.conv.run_live(codes, live, 0..rows, Out::F32(out), scratch);
             return Ok(());
         }
-        let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);
         let conv = &self.conv;
         out.par_chunks_mut(some * geom.c_out).enumerate().for_each(|(i, out)| {
             let rows = i * some..(i * some + some).min(rows);
