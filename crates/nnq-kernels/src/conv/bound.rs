@@ -206,7 +206,7 @@ impl BoundConv {
                 let mut own = scratch.live.take();
                 let ready = match live {
                     None => &code.ready,
-                    Some(live) => own.get_or_insert_default().set(&code.ready, all, live),
+                    Some(live) => own.get_or_insert_default().set(&code.ready, live),
                 };
                 let (geom, way) = (&self.geom, self.way);
                 let job =
