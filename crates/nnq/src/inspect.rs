@@ -180,11 +180,6 @@ pub(crate) fn work(graph: &Graph, node: &Node) -> Option<u64> {
             steps.checked_mul(elements(&input(1)?)?.checked_add(elements(&input(2)?)?)?)
         }
         Op::MatMul | Op::MatMulInteger | Op::QLinearMatMul => matrix(0),
-        // Each time of each sample is multiplied with all weights.
-        Op::Recurrent(_) => {
-            let weights = elements(&input(1)?)?.checked_add(elements(&input(2)?)?)?;
-            elements(input(0)?.get(..2)?)?.checked_mul(weights)
-        }
         _ => Some(0),
     }
 }
