@@ -382,7 +382,8 @@ impl Ready {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words = self.scale.len() + self.real_bias.len() + (self.start.len() + self.bias.len() + self.sums.len()) * 16;
+        let words =
+            self.scale.len() + self.real_bias.len() + (self.start.len() + self.bias.len() + self.sums.len()) * 16;
         let words = words + self.w_scale.len() + self.w_zero.as_ref().map_or(0, Vec::len);
         self.prepared.bytes() + words * size_of::<i32>()
     }
