@@ -52,21 +52,48 @@ def conv():
     return network("conv", nodes, weights, [3, 9, 9], [5])
 
 
+def lstm(name, direction):
+    """x is [time, 1, 9], y the states of all times: of several samples ONNX Runtime takes the range of those that share a thread."""
+    directions, hidden = (2 if direction == "bidirectional" else 1), 6
+    node = helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], name="lstm", hidden_size=hidden, direction=direction)
+    weights = {"w": (directions, 4 * hidden, 9), "r": (directions, 4 * hidden, hidden), "b": (directions, 8 * hidden)}
+    return network(name, [node], weights, [1, 9], [directions, 1, hidden])
+
+
+def unsigned(path):
+    """The same weights as unsigned bytes with zero points: `quantize_dynamic` writes signed ones for LSTM whatever it is told."""
+    model = onnx.load(path)
+    for i, tensor in enumerate(model.graph.initializer):
+        codes = numpy_helper.to_array(tensor)
+        if codes.dtype == np.int8:
+            codes = (codes.astype(np.int32) + 128).astype(np.uint8)
+            model.graph.initializer[i].CopyFrom(numpy_helper.from_array(codes, tensor.name))
+    onnx.save(model, path)
+
+
 def main(out):
     out.mkdir(parents=True, exist_ok=True)
     for name, model, shape in [("mlp", mlp(), [2, 20]), ("conv", conv(), [2, 3, 9, 9])]:
-        x = rng.normal(size=shape).astype(np.float32)
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / "float.onnx"
-            onnx.save(model, plain)
-            for kind, weights in [("u8", QuantType.QUInt8), ("s8", QuantType.QInt8)]:
-                for scales in ["pt", "pc"]:
-                    stem = f"{name}.{kind}.{scales}"
-                    path = out / f"{stem}.onnx"
-                    quantize_dynamic(plain, path, per_channel=scales == "pc", weight_type=weights)
-                    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-                    np.save(out / f"{stem}.x.npy", x)
-                    np.save(out / f"{stem}.y.npy", session.run(None, {"x": x})[0])
+        write(out, name, model, shape)
+    for name, direction in [("lstm", "forward"), ("bilstm", "bidirectional")]:
+        write(out, name, lstm(name, direction), [7, 1, 9])
+
+
+def write(out, name, model, shape):
+    x = rng.normal(size=shape).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "float.onnx"
+        onnx.save(model, plain)
+        for kind, weights in [("u8", QuantType.QUInt8), ("s8", QuantType.QInt8)]:
+            for scales in ["pt", "pc"]:
+                stem = f"{name}.{kind}.{scales}"
+                path = out / f"{stem}.onnx"
+                quantize_dynamic(plain, path, per_channel=scales == "pc", weight_type=weights)
+                if kind == "u8" and "lstm" in name:
+                    unsigned(path)
+                session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+                np.save(out / f"{stem}.x.npy", x)
+                np.save(out / f"{stem}.y.npy", session.run(None, {"x": x})[0])
 
 
 if __name__ == "__main__":

@@ -21,15 +21,15 @@ use nnq::{
 use nnq_kernels::Isa;
 use std::{path::PathBuf, sync::Arc};
 
-fn file(name: &str) -> PathBuf {
+pub fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/dynamic").join(name)
 }
 
-fn array(name: &str) -> Tensor {
+pub fn array(name: &str) -> Tensor {
     NpyArray::open(&file(name)).unwrap().to_tensor().unwrap()
 }
 
-fn bits(t: &Tensor) -> Vec<u32> {
+pub fn bits(t: &Tensor) -> Vec<u32> {
     t.as_slice::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
 }
 
@@ -41,7 +41,7 @@ fn dynamic_products(p: &Program) -> usize {
 }
 
 /// Simulator and integer engine on every instruction set and some threads; answers what both give.
-fn run(graph: &Graph, x: &Tensor) -> (Tensor, Arc<Program>) {
+pub fn run(graph: &Graph, x: &Tensor) -> (Tensor, Arc<Program>) {
     let program = Arc::new(lower(graph, Profile::default()).unwrap());
     let want = sim::Session::new(program.clone(), 1).unwrap().run(vec![x.clone()]).unwrap().remove(0);
     for isa in Isa::all().iter().copied().filter(|isa| isa.is_supported()) {

@@ -15,6 +15,7 @@ mod onnx_node;
 mod ort;
 mod parity;
 mod reconstruct;
+mod recurrent;
 mod resize;
 mod search;
 mod text;

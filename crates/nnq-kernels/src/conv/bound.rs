@@ -150,11 +150,23 @@ impl BoundConv {
     /// # Panics
     /// When a slice has another length than the geometry says, or the requantization does not fit `out`.
     pub fn run(&self, x: &[u8], rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
+        self.run_all(x, None, rows, out, scratch);
+    }
+
+    /// As [`BoundConv::run`], with inputs on the grid `live`; the epilogue is [`super::Requant::Dynamic`].
+    ///
+    /// # Panics
+    /// As [`BoundConv::run`], and with another epilogue.
+    pub fn run_live(&self, x: &[u8], live: Live, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
+        self.run_all(x, Some(live), rows, out, scratch);
+    }
+
+    fn run_all(&self, x: &[u8], live: Option<Live>, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
         self.geom.check_run(x.len(), &rows);
         self.form.check(self.geom.c_out, rows.len(), &out);
         let out = out.address(rows.start, self.geom.c_out);
         // SAFETY: the slice holds every output of `rows`, as was checked.
-        unsafe { self.run_part(x, None, rows, 0..self.panels(), out, scratch) };
+        unsafe { self.run_part(x, live, rows, 0..self.panels(), out, scratch) };
     }
 
     /// Computes the output pixels `rows` of the channels in `panels`. `live`: the grid of the inputs, where the epilogue is
@@ -194,7 +206,7 @@ impl BoundConv {
                 let mut own = scratch.live.take();
                 let ready = match live {
                     None => &code.ready,
-                    Some(live) => own.get_or_insert_default().set(&code.ready, all, live),
+                    Some(live) => own.get_or_insert_default().set(&code.ready, live),
                 };
                 let (geom, way) = (&self.geom, self.way);
                 let job =

@@ -325,9 +325,9 @@ pub(crate) struct Ready {
     pub(super) real_bias: Vec<f32>,
     /// What accumulators start from: the bias, corrected for the zero point of the inputs.
     start: Vec<Columns>,
-    /// Bias of each output channel and scale of the weights of each column, where the grid of the inputs is known as late as
-    /// they are.
-    bias: Vec<i32>,
+    /// Bias, sum of the weights and scale of the weights of each column, where the grid of the inputs is known as late as they are.
+    bias: Vec<Columns>,
+    sums: Vec<Columns>,
     w_scale: Vec<f32>,
     /// Zero point of the weights of each output channel.
     pub(super) w_zero: Option<Vec<i32>>,
@@ -337,36 +337,36 @@ impl Ready {
     pub(super) fn new(epi: &Epilogue, panels: &Panels, x_zero: u8) -> Ready {
         let (mut prepared, mut scale) = (Prepared::default(), Vec::new());
         epi.prepare(&mut prepared, &mut scale, panels.columns());
-        let (mut real_bias, mut bias, mut w_scale) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut real_bias, mut bias, mut sums, mut w_scale) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let spread = |of: &dyn Fn(usize) -> i32| {
+            let mut all = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
+            for (column, channel) in panels.columns().enumerate() {
+                all[column / 16].0[column % 16] = channel.map_or(0, of);
+            }
+            all
+        };
         if let Requant::Dynamic { bias: real, scale: weights, .. } = epi.requant {
             w_scale.extend(panels.columns().map(|c| c.map_or(0.0, |c| weights[c])));
             real_bias.extend(panels.columns().map(|c| c.map_or(0.0, |c| real[c])));
-            bias.extend_from_slice(epi.bias);
+            (bias, sums) = (spread(&|c| epi.bias[c]), spread(&|c| panels.sums[c]));
         }
-        let mut start = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
-        for (column, channel) in panels.columns().enumerate() {
-            if let Some(c) = channel {
-                let shift = panels.sums[c].wrapping_mul(x_zero.into());
-                start[column / 16].0[column % 16] = epi.bias[c].wrapping_sub(shift);
-            }
-        }
-        Ready { prepared, scale, real_bias, start, bias, w_scale, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+        let start = spread(&|c| epi.bias[c].wrapping_sub(panels.sums[c].wrapping_mul(x_zero.into())));
+        Ready { prepared, scale, real_bias, start, bias, sums, w_scale, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
     }
 
     /// Becomes `from` with inputs of the grid `live`. Allocates only to grow.
-    pub(super) fn set(&mut self, from: &Ready, panels: &Panels, live: Live) -> &Ready {
+    pub(super) fn set(&mut self, from: &Ready, live: Live) -> &Ready {
         self.prepared.clone_from(&from.prepared);
         self.real_bias.clone_from(&from.real_bias);
         self.w_zero.clone_from(&from.w_zero);
         self.scale.clear();
         self.scale.extend(from.w_scale.iter().map(|w_scale| live.scale * w_scale));
-        self.start.clone_from(&from.start);
-        for (column, channel) in panels.columns().enumerate() {
-            if let Some(c) = channel {
-                let shift = panels.sums[c].wrapping_mul(live.zero.into());
-                self.start[column / 16].0[column % 16] = from.bias[c].wrapping_sub(shift);
-            }
-        }
+        let zero = i32::from(live.zero);
+        let start = |(bias, sum): (&Columns, &Columns)| {
+            Columns(std::array::from_fn(|i| bias.0[i].wrapping_sub(sum.0[i].wrapping_mul(zero))))
+        };
+        self.start.clear();
+        self.start.extend(from.bias.iter().zip(&from.sums).map(start));
         self
     }
 
@@ -382,7 +382,8 @@ impl Ready {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words = self.scale.len() + self.real_bias.len() + self.start.len() * 16 + self.bias.len();
+        let words =
+            self.scale.len() + self.real_bias.len() + (self.start.len() + self.bias.len() + self.sums.len()) * 16;
         let words = words + self.w_scale.len() + self.w_zero.as_ref().map_or(0, Vec::len);
         self.prepared.bytes() + words * size_of::<i32>()
     }

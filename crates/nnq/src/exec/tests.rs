@@ -1,5 +1,6 @@
 //! The simulator and the integer engine give the same bits, on every instruction set, for every profile and thread count.
 mod dynamic;
+mod recurrent;
 mod resize;
 mod wide;
 

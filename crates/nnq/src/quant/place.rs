@@ -6,10 +6,11 @@
 use crate::{
     exec::lower::resizes,
     ir::{
-        DType, Graph, Node, NodeId, Op, ValueId,
+        DType, Graph, Node, NodeId, Op, Tensor, ValueId,
         op::{Binary, Unary},
     },
 };
+use std::sync::Arc;
 
 /// What a placement decided.
 pub struct Placement {
@@ -17,7 +18,9 @@ pub struct Placement {
     pub products: Vec<NodeId>,
     /// Groups of values that share one grid; each value that is held as codes is in exactly one.
     pub groups: Vec<Group>,
-    /// Values that products quantize as they come.
+    /// The recurrent layers whose products compute in integers; their inputs and states are quantized as they come.
+    pub recurrent: Vec<NodeId>,
+    /// Values that products and recurrent layers quantize as they come.
     pub dynamic: Vec<ValueId>,
 }
 
@@ -49,6 +52,8 @@ enum Role {
     Product,
     /// A product with constant weights whose input is quantized as it comes.
     Dynamic,
+    /// A recurrent layer with constant weights whose inputs and states are quantized as they come.
+    Recurrent,
     /// Computes codes from codes, on a grid of its own.
     Compute,
     /// Output and inputs share a grid.
@@ -65,6 +70,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
     let of = |(id, node): (NodeId, &Node)| match (modes[id.0 as usize], role(graph, node)) {
         (Mode::Float, _) => Role::Float,
         (Mode::Dynamic, Role::Product) => Role::Dynamic,
+        (Mode::Static, Role::Recurrent) => Role::Float,
         (_, role) => role,
     };
     let roles: Vec<Role> = graph.nodes().map(of).collect();
@@ -81,7 +87,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let wants = match roles[id.0 as usize] {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
-            Role::Dynamic | Role::Float => false,
+            Role::Dynamic | Role::Recurrent | Role::Float => false,
         };
         if wants {
             for v in data_inputs(node) {
@@ -135,17 +141,20 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
             group.sources.push(v);
         }
     }
-    let products: Vec<NodeId> =
-        nodes.into_iter().filter(|id| matches!(roles[id.0 as usize], Role::Product | Role::Dynamic)).collect();
+    let of = |wanted: &[Role]| -> Vec<NodeId> {
+        nodes.iter().copied().filter(|id| wanted.contains(&roles[id.0 as usize])).collect()
+    };
+    let (products, recurrent) = (of(&[Role::Product, Role::Dynamic]), of(&[Role::Recurrent]));
     let mut dynamic: Vec<ValueId> = products
         .iter()
-        .filter(|id| roles[id.0 as usize] == Role::Dynamic)
+        .chain(&recurrent)
+        .filter(|id| roles[id.0 as usize] != Role::Product)
         .filter_map(|&id| graph.node(id).input(0))
         .filter(|x| !wanted[x.0 as usize] && graph.constant(*x).is_none())
         .collect();
     dynamic.sort_unstable();
     dynamic.dedup();
-    Placement { products, groups, dynamic }
+    Placement { products, groups, recurrent, dynamic }
 }
 
 /// The inputs that carry data, as against shapes, indices, weights and parameters.
@@ -178,6 +187,11 @@ fn role(graph: &Graph, node: &Node) -> Role {
                 }
             });
             if vector { Role::Product } else { Role::Float }
+        }
+        Op::Recurrent(_) if constant(3) => {
+            let matrix = |i: usize| node.input(i).and_then(|v| graph.constant(v));
+            let fits = |t: &Arc<Tensor>| t.shape().len() == 3 && !t.is_empty();
+            if (1..3).all(|i| matrix(i).is_some_and(fits)) { Role::Recurrent } else { Role::Float }
         }
         Op::MatMul if node.input(1).is_some_and(|v| graph.value(v).constant.is_some()) && rank(1) == Some(2) => {
             if rank(0).is_some_and(|r| r >= 2) { Role::Product } else { Role::Float }

@@ -1,4 +1,5 @@
 //! Post-training quantization: from a simplified float graph and its statistics to an annotated graph.
+mod recurrent;
 mod trained;
 
 use crate::{
@@ -47,6 +48,7 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Resu
         let rounded = start.round(&product, &product.real, None)?;
         start.put(&product, rounded)?;
     }
+    start.round_recurrent()?;
     Ok(start.finish())
 }
 
@@ -61,6 +63,8 @@ pub struct Start {
     expected: Vec<Option<expect::Moments>>,
     /// The products that compute in integers, in order.
     pub products: Vec<NodeId>,
+    /// Recurrent layers with products in integers, in order.
+    recurrent: Vec<NodeId>,
 }
 
 /// A product whose weights are still real.
@@ -92,9 +96,9 @@ impl Start {
         let Plan { float, layers, placement } = Plan::new(graph, recipe)?;
         let graph = &*float;
         let mut out = Quantized { graph: graph.clone(), float: float.clone(), messages: Vec::new() };
-        if placement.products.is_empty() {
+        if placement.products.is_empty() && placement.recurrent.is_empty() {
             return Err(Error::usage("no layer of the model can be quantized").cure(
-                "nnq quantizes Conv, Gemm and MatMul with constant weights; the recipe may keep them all float, or the model has none",
+                "nnq quantizes Conv, Gemm and MatMul with constant weights, dynamically LSTM, GRU and RNN, too; the recipe may keep them all float, or the model has none",
             ));
         }
         let (producers, consumers) = (graph.producers(), graph.consumers());
@@ -134,6 +138,7 @@ impl Start {
             reestimate: recipe.reestimate,
             expected: Vec::new(),
             products: placement.products,
+            recurrent: placement.recurrent,
         };
         if recipe.correct_bias == BiasCorrection::Analytic {
             start.expected = expect::expected(graph);

@@ -75,7 +75,7 @@ impl Ctx {
         self.serial
     }
     /// Into how many tasks an operator of so many multiplications is cut.
-    pub(super) fn tasks(&self, multiplications: usize) -> usize {
+    pub(crate) fn tasks(&self, multiplications: usize) -> usize {
         if self.serial { 1 } else { (multiplications / WORTH).clamp(1, rayon::current_num_threads()) }
     }
     /// A buffer of `n` elements with unspecified content: the smallest free one that is large enough, or a new one.

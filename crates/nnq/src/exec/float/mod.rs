@@ -16,7 +16,7 @@ mod norm;
 mod pool;
 mod product;
 mod quantized;
-mod recurrent;
+pub(super) mod recurrent;
 mod reduce;
 mod resize;
 mod scatter;

@@ -1,5 +1,5 @@
 //! What can be prepared before shapes are known: packed weights, multipliers, tables.
-use super::{offset, table};
+use super::{offset, recurrent::Recurrent, table};
 use crate::{
     error::{Error, Result},
     exec::lower::{Form, Product, ProductOut, Program, Requant, Step, StepKind},
@@ -18,6 +18,7 @@ pub(super) enum Packed {
     /// Nothing to prepare.
     None,
     Product(Box<PackedProduct>),
+    Recurrent(Arc<Recurrent>),
     Table(Box<[u8; 256]>),
 }
 
@@ -36,10 +37,17 @@ impl Packed {
         match self {
             Self::None => 0,
             Self::Table(_) => 256,
-            Self::Product(p) => match &p.weights {
-                Weights::Conv(w) => w.bytes(),
-                Weights::Depthwise(w) => w.bytes(),
-            },
+            Self::Product(p) => p.bytes(),
+            Self::Recurrent(r) => r.bytes(),
+        }
+    }
+}
+
+impl PackedProduct {
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Conv(w) => w.bytes(),
+            Weights::Depthwise(w) => w.bytes(),
         }
     }
 }
@@ -50,13 +58,15 @@ pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
     };
     Ok(match &step.kind {
         StepKind::Product(p) => Packed::Product(Box::new(product(p, isa)?)),
+        StepKind::Recurrent(r) => Packed::Recurrent(Arc::new(Recurrent::pack(r, isa)?)),
         StepKind::Pointwise(f) => Packed::Table(table::pointwise(*f, grid(&step.inputs)?, grid(&step.outputs)?)),
         StepKind::Regrid(m) => Packed::Table(table::regrid(*m, grid(&step.inputs)?, grid(&step.outputs)?)),
         _ => Packed::None,
     })
 }
 
-fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
+/// Packs the weights of a product.
+pub(super) fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     // Unsigned codes of 8 bits are lowered by 128; narrower ones are signed bytes as they are.
     let lift = match p.weight.data() {
         Data::U8(_) if p.weight.int_range()?.is_some_and(|(_, most)| most > i64::from(i8::MAX)) => offset(true),

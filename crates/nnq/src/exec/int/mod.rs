@@ -9,6 +9,7 @@ mod geometry;
 mod layout;
 mod parts;
 mod plan;
+mod recurrent;
 mod run;
 mod space;
 mod steps;
@@ -385,6 +386,7 @@ fn describe(step: &Step) -> String {
         StepKind::Resize { .. } => "resize".into(),
         StepKind::Concat { .. } => "concat".into(),
         StepKind::Move(_) => "move".into(),
+        StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {
             let name = format!("{op:?}");
             format!("float {}", name.split([' ', '(', '{']).next().unwrap_or_default())

@@ -77,7 +77,7 @@ fn apart(program: &Program, fusing: &Fusing) -> bool {
     let mut made = vec![0; program.values.len()];
     let mut segment = 0;
     program.steps.iter().enumerate().all(|(i, step)| {
-        segment += usize::from(matches!(step.kind, StepKind::Float(_)) && !fusing.skipped.contains(&i));
+        segment += usize::from(step.kind.between_kernels() && !fusing.skipped.contains(&i));
         step.outputs.iter().flatten().for_each(|&slot| made[slot] = segment);
         step.inputs.iter().flatten().all(|&slot| !is_code(program, slot) || made[slot] == segment)
     })
@@ -93,7 +93,7 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
     };
     let slots = || step.inputs.iter().chain(&step.outputs).flatten().copied();
     let each = match &step.kind {
-        StepKind::Float(_) => return true,
+        StepKind::Float(_) | StepKind::Recurrent(_) => return true,
         StepKind::Quantize
         | StepKind::Dequantize
         | StepKind::Product(_)

@@ -4,6 +4,7 @@ use super::{
     describe, layout,
     layout::Layout,
     parts,
+    recurrent::Recurrent,
     space::{Lifetime, Space},
     steps,
     values::{is_view, last_use, shapes},
@@ -86,6 +87,8 @@ pub(super) enum FloatOp {
     /// The same numbers in another shape.
     View(Vec<usize>),
     Op(Op),
+    /// Products of integers between gates in floating point.
+    Recurrent(Arc<Recurrent>),
 }
 
 /// A value of real numbers.
@@ -302,9 +305,13 @@ impl Planner<'_> {
         if self.fusing.skipped.contains(&i) {
             return Ok(());
         }
-        if let StepKind::Float(op) = &step.kind {
+        if step.kind.between_kernels() {
             self.flush(i);
-            let step = self.float(i, step, op);
+            if let (Packed::Recurrent(layer), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
+                let rows: usize = self.whole(x)?.iter().take(2).product();
+                self.macs[i] = (rows * layer.macs()) as u64;
+            }
+            let step = self.float(i, step)?;
             match self.done.last_mut() {
                 Some(Done::Float(steps)) => steps.push(step),
                 _ => self.done.push(Done::Float(vec![step])),
@@ -383,15 +390,21 @@ impl Planner<'_> {
         }
     }
 
-    fn float(&self, i: usize, step: &Step, op: &Op) -> FloatStep {
+    fn float(&self, i: usize, step: &Step) -> Result<FloatStep> {
         let inputs: Vec<_> = step.inputs.iter().map(|s| s.map(|s| operand(self.program, s))).collect();
-        let y = step.outputs.first().copied().flatten();
-        let shape = y.filter(|_| is_view(op)).and_then(|y| self.whole(y).ok());
-        let op = match (shape, inputs.first()) {
-            (Some(shape), Some(Some(Operand::Slot(_)))) if step.outputs.len() == 1 => FloatOp::View(shape),
-            _ => FloatOp::Op(op.clone()),
+        let op = match (&step.kind, &self.packed[i]) {
+            (StepKind::Float(op), _) => {
+                let y = step.outputs.first().copied().flatten();
+                let shape = y.filter(|_| is_view(op)).and_then(|y| self.whole(y).ok());
+                match (shape, inputs.first()) {
+                    (Some(shape), Some(Some(Operand::Slot(_)))) if step.outputs.len() == 1 => FloatOp::View(shape),
+                    _ => FloatOp::Op(op.clone()),
+                }
+            }
+            (_, Packed::Recurrent(layer)) => FloatOp::Recurrent(layer.clone()),
+            _ => return Err(Error::internal("a recurrent layer without weights")),
         };
-        FloatStep { step: i, op, inputs, outputs: step.outputs.clone() }
+        Ok(FloatStep { step: i, op, inputs, outputs: step.outputs.clone() })
     }
 
     /// What reports say of step `i`.

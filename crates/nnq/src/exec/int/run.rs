@@ -156,7 +156,7 @@ impl Runner<'_> {
             let real = &mut self.real;
             match step.op {
                 FloatOp::View(_) => float(plan, step, real, ctx)?,
-                FloatOp::Op(_) => self.pool.run(|| float(plan, step, real, ctx))??,
+                FloatOp::Op(_) | FloatOp::Recurrent(_) => self.pool.run(|| float(plan, step, real, ctx))??,
             }
             if let Some(times) = times.as_deref_mut() {
                 times.push(self.time(step.step, start.elapsed()));
@@ -227,11 +227,15 @@ fn float(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], ctx: &Ctx) 
             let t = t.ok_or_else(|| Error::internal("a value is read before it is produced")).at(place)?;
             vec![t.reshaped(shape.clone()).at(place)?]
         }
-        (FloatOp::View(_), _) => return Err(Error::internal("a change of shape without operand").at(place())),
-        (FloatOp::Op(op), _) => {
+        (op, _) => {
             let x = step.inputs.iter().map(|x| x.as_ref().map(|x| value(real, x)).transpose());
             let x = x.collect::<Result<Vec<_>>>().at(place)?;
-            eval(op, &x, step.outputs.len(), ctx).at(place)?
+            match op {
+                FloatOp::Recurrent(layer) => layer.run(&x, ctx),
+                FloatOp::Op(op) => eval(op, &x, step.outputs.len(), ctx),
+                FloatOp::View(_) => Err(Error::internal("a change of shape without operand")),
+            }
+            .at(place)?
         }
     };
     for (slot, t) in step.outputs.iter().zip(out) {

@@ -1,13 +1,13 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product, resize,
-    wide,
+    AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product,
+    recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
     ir::{
         Graph, Node, NodeId, Op, ValueId,
-        op::{Binary, ResizeAttrs, Unary},
+        op::{Binary, RecurrentAttrs, ResizeAttrs, Unary},
     },
 };
 use nnq_kernels::round::AddDyadic;
@@ -240,6 +240,7 @@ impl Builder {
                 self.pool(id, node, StepKind::AveragePool { window: None, count_include_pad: false })?
             }
             Op::Concat { axis } => self.concat(id, node, *axis)?,
+            Op::Recurrent(a) => self.recurrent(id, node, a)?,
             Op::Resize(a) if !node.op.is_move() => self.resize(id, node, a)?,
             op if op.is_move() => self.movement(id, node)?,
             _ => false,
@@ -318,6 +319,33 @@ impl Builder {
         let slot = self.push(y, Repr::Real);
         self.step(&[id], StepKind::Product(Box::new(product)), vec![input], vec![Some(slot)]);
         self.settle(y, slot)?;
+        Ok(true)
+    }
+
+    /// A recurrent layer whose input is quantized as it comes.
+    fn recurrent(&mut self, id: NodeId, node: &Node, a: &RecurrentAttrs) -> Result<bool> {
+        if !node.input(0).is_some_and(|x| self.p.graph.value(x).dynamic) {
+            return Ok(false);
+        }
+        let graph = self.p.graph.clone();
+        let Some(layer) = recurrent::build(&graph, node, a)? else {
+            let note = format!(
+                "'{}' runs in floating point: its weights or bias are not in a form integers can use",
+                node.name
+            );
+            self.p.notes.push(note);
+            return Ok(false);
+        };
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (i, v) in node.inputs.iter().enumerate() {
+            inputs.push(match (i, v) {
+                (_, None) | (3, _) => None,
+                // The weights' shapes.
+                (1 | 2, &Some(v)) => graph.value(v).constant.clone().map(|t| self.push(v, Repr::Constant(t))),
+                (_, &Some(v)) => Some(self.real(v)?),
+            });
+        }
+        self.between(id, node, StepKind::Recurrent(Arc::new(layer)), inputs)?;
         Ok(true)
     }
 
@@ -486,13 +514,13 @@ impl Builder {
             let note = format!("'{}' runs in floating point between dequantize and quantize", node.name);
             self.p.notes.push(note);
         }
+        self.between(id, node, StepKind::Float(node.op.clone()), inputs)
+    }
+
+    /// A step of real numbers, whose results are quantized where they are annotated.
+    fn between(&mut self, id: NodeId, node: &Node, kind: StepKind, inputs: Vec<Option<Slot>>) -> Result<()> {
         let outputs: Vec<Option<Slot>> = node.outputs.iter().map(|v| v.map(|v| self.push(v, Repr::Real))).collect();
-        self.p.steps.push(Step {
-            nodes: vec![id],
-            kind: StepKind::Float(node.op.clone()),
-            inputs,
-            outputs: outputs.clone(),
-        });
+        self.p.steps.push(Step { nodes: vec![id], kind, inputs, outputs: outputs.clone() });
         for (v, slot) in node.outputs.iter().zip(outputs) {
             if let (Some(v), Some(slot)) = (v, slot) {
                 self.settle(*v, slot)?;

@@ -4,11 +4,13 @@
 //! about numbers on its own.
 mod build;
 mod product;
+mod recurrent;
 mod resize;
 mod wide;
 
 pub use build::lower;
 pub use product::bias_code;
+pub use recurrent::Recurrent;
 pub(crate) use resize::resizes;
 
 use crate::{
@@ -270,6 +272,9 @@ pub enum StepKind {
     Move(Op),
     /// An operator in floating point.
     Float(Op),
+    /// A recurrent layer: products of integers, whose inputs are quantized as they come, between gates in floating point. Inputs as those of the
+    /// operator.
+    Recurrent(Arc<Recurrent>),
 }
 
 /// One step of a program.
@@ -308,6 +313,13 @@ impl Step {
     /// A product whose input is quantized as it comes.
     pub fn is_dynamic(&self) -> bool {
         matches!(&self.kind, StepKind::Product(p) if matches!(p.out, ProductOut::Dynamic { .. }))
+    }
+}
+
+impl StepKind {
+    /// Whether it takes and gives real numbers, all samples at once, between kernels that lie on a tape.
+    pub fn between_kernels(&self) -> bool {
+        matches!(self, Self::Float(_) | Self::Recurrent(_))
     }
 }
 

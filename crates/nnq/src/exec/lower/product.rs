@@ -132,10 +132,31 @@ pub(super) fn dynamic(graph: &Graph, node: &Node, reach: Option<&[i64]>) -> Resu
             (0..channels).map(|c| real[if real.len() == 1 { 0 } else { c }]).collect()
         }
     };
-    let none = vec![0; channels];
+    let parts = Live { form, weight, qtype, scale, zero, bias };
+    live(graph, value, reach, parts).map(Some)
+}
+
+/// What a product of inputs that are quantized as they come is made of.
+pub(super) struct Live {
+    pub form: Form,
+    pub weight: Arc<Tensor>,
+    pub qtype: QType,
+    /// Per output channel, as all that follows.
+    pub scale: Vec<f32>,
+    pub zero: Vec<i32>,
+    pub bias: Vec<f32>,
+}
+
+/// The product of [`Live`], whose weights, those of `value`, reach as far as `reach` says.
+///
+/// # Errors
+/// When an accumulator could overflow.
+pub(super) fn live(graph: &Graph, value: ValueId, reach: &[i64], of: Live) -> Result<Product> {
+    let Live { form, weight, qtype, scale, zero, bias } = of;
+    let none = vec![0; scale.len()];
     // A grid that is found later may have its zero point at either end.
     let bound = prove(graph, value, reach, &none, i64::from(u8::MAX))?;
-    Ok(Some(Product {
+    Ok(Product {
         form,
         weight,
         weight_qtype: qtype,
@@ -143,7 +164,7 @@ pub(super) fn dynamic(graph: &Graph, node: &Node, reach: Option<&[i64]>) -> Resu
         bias: none.into(),
         bound,
         out: ProductOut::Dynamic { scale: scale.into(), bias: bias.into() },
-    }))
+    })
 }
 
 /// One number, or one for each of `channels` along the last axis.
@@ -152,7 +173,7 @@ fn is_vector(t: &Tensor, channels: usize) -> bool {
 }
 
 /// The codes of an annotated constant; real numbers still to be rounded are none.
-fn codes(graph: &Graph, v: ValueId) -> Option<(Arc<Tensor>, Arc<QParams>)> {
+pub(super) fn codes(graph: &Graph, v: ValueId) -> Option<(Arc<Tensor>, Arc<QParams>)> {
     let value = graph.value(v);
     let (t, q) = (value.constant.clone()?, value.quant.clone()?);
     (t.dtype().is_int() && q.qtype.bits <= 8).then_some((t, q))
@@ -209,7 +230,7 @@ pub fn bias_code(b: f64, sx: f32, sw: f32) -> Option<i32> {
 }
 
 /// The sum of `|code - zero point|` of each channel; `codes` is `[..][channels][inner]`.
-fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Vec<i64> {
+pub(super) fn distances<T: bytemuck::Pod + Into<i32>>(codes: &[T], inner: usize, zero: &[i32]) -> Vec<i64> {
     // Distances of 16 bits: this many fit 32 bits. Of 8 bits: this many fit 16.
     const SAFE: usize = 1 << 14;
     const SAFE_BYTES: usize = 256;

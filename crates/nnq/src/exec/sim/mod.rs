@@ -1,5 +1,6 @@
 //! The simulator: runs an integer program by the formulas of `docs/numerics.md`, one step at a time, with codes carried
 //! as floating-point numbers and sums in binary64. Slow and obviously right; the integer engine must equal it bit for bit.
+mod recurrent;
 mod step;
 
 use super::{
@@ -15,7 +16,7 @@ use std::sync::Arc;
 /// A program ready to be simulated.
 pub struct Session {
     program: Arc<Program>,
-    weights: Vec<Option<step::Weights>>,
+    weights: Vec<Vec<step::Weights>>,
     last_use: Vec<usize>,
     ctx: Ctx,
     pool: rayon::ThreadPool,
@@ -31,8 +32,9 @@ impl Session {
             .steps
             .iter()
             .map(|s| match &s.kind {
-                StepKind::Product(p) => step::Weights::new(p).map(Some),
-                _ => Ok(None),
+                StepKind::Product(p) => Ok(vec![step::Weights::new(p)?]),
+                StepKind::Recurrent(r) => r.products().map(step::Weights::new).collect(),
+                _ => Ok(Vec::new()),
             })
             .collect::<Result<_>>()?;
         let mut last_use = vec![0; program.values.len()];
@@ -82,7 +84,7 @@ impl Session {
                     }),
                 });
             }
-            let (weights, ctx) = (self.weights[i].as_ref(), &self.ctx);
+            let (weights, ctx) = (&self.weights[i], &self.ctx);
             let place = || format!("node '{}'", p.step_name(step));
             let out = self.pool.install(|| step::run(&p, step, weights, &x, ctx)).at(place)?;
             for (slot, t) in step.outputs.iter().zip(out) {

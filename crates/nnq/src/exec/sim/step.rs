@@ -47,7 +47,7 @@ impl Weights {
 pub(super) fn run(
     p: &Program,
     step: &Step,
-    weights: Option<&Weights>,
+    weights: &[Weights],
     x: &[Option<&Tensor>],
     ctx: &Ctx,
 ) -> Result<Vec<Tensor>> {
@@ -76,13 +76,11 @@ pub(super) fn run(
             one(map(input(0)?, ctx, |q| requantize_dyadic(q as i32 - g.zero, *m, h.zero, full.lo, full.hi) as f32)?)
         }
         StepKind::Product(product) => {
-            let w = weights.ok_or_else(|| Error::internal("a product without weights"))?;
+            let w = weights.first().ok_or_else(|| Error::internal("a product without weights"))?;
             if step.is_dynamic() {
                 let x = input(0)?;
                 let name = &p.graph.value(p.values[slot_in(0)?].source).name;
-                let from = found(x.as_slice::<f32>()?).ok_or_else(|| no_range(name))?;
-                let codes = map(x, ctx, |v| from.quantize(v) as f32)?;
-                return one(self::product(product, w, &codes, from, None, ctx)?);
+                return one(live(product, w, x, name, ctx)?);
             }
             let grid = match product.out {
                 ProductOut::Code { .. } => Some(to()?),
@@ -124,6 +122,7 @@ pub(super) fn run(
             eval(op, &x, step.outputs.len(), ctx)
         }
         StepKind::Float(op) => eval(op, x, step.outputs.len(), ctx),
+        StepKind::Recurrent(r) => super::recurrent::run(r, weights, x, ctx),
     }
 }
 
@@ -189,6 +188,13 @@ fn found(x: &[f32]) -> Option<Grid> {
     let high = x.iter().copied().fold(0.0, f32::max);
     let (scale, zero) = dynamic_grid(low, high)?;
     Some(Grid { qtype: QType::U8, scale, zero: zero.into() })
+}
+
+/// The product of real numbers that are quantized as they come.
+pub(super) fn live(p: &Product, w: &Weights, x: &Tensor, name: &str, ctx: &Ctx) -> Result<Tensor> {
+    let from = found(x.as_slice::<f32>()?).ok_or_else(|| no_range(name))?;
+    let codes = map(x, ctx, |v| from.quantize(v) as f32)?;
+    product(p, w, &codes, from, None, ctx)
 }
 
 fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, ctx: &Ctx) -> Result<Tensor> {

@@ -1,4 +1,6 @@
 //! Fused operators of ONNX Runtime (domain com.microsoft), read as the standard operators that they stand for. They are never written.
+mod lstm;
+
 use super::{external::External, proto::NodeProto, read::Reader, table::Attrs};
 use crate::{
     error::{Error, Result},
@@ -20,7 +22,11 @@ const KNOWN: &[(&str, usize, usize)] = &[
     ("SkipSimplifiedLayerNormalization", 3, 4),
     ("SimplifiedLayerNormalization", 2, 2),
     ("MultiHeadAttention", 3, 8),
+    ("DynamicQuantizeLSTM", 12, 12),
 ];
+
+/// Inputs between the weights of a DynamicQuantizeLSTM and their scales, which may be missing.
+const LSTM_OPTIONAL: std::ops::Range<usize> = 3..8;
 
 /// Whether a node is one of these.
 pub(super) fn knows(p: &NodeProto) -> bool {
@@ -104,11 +110,16 @@ impl Reader<'_> {
             return Err(Error::internal(format!("'{op_type}' is not known")));
         };
         let inputs: Vec<Option<ValueId>> = p.input.iter().map(|n| self.input(n).transpose()).collect::<Result<_>>()?;
-        if inputs.len() > most || (0..least).any(|i| inputs.get(i).copied().flatten().is_none()) {
+        let optional = |i: &usize| op_type == "DynamicQuantizeLSTM" && LSTM_OPTIONAL.contains(i);
+        let missing = |i: usize| inputs.get(i).copied().flatten().is_none();
+        if inputs.len() > most || (0..least).filter(|i| !optional(i)).any(missing) {
             return Err(Error::malformed(format!("{} inputs, expected {least} to {most}", inputs.len())));
         }
         let outputs: Vec<Option<ValueId>> =
             p.output.iter().map(|o| self.graph.find(o).filter(|_| !o.is_empty())).collect();
+        if op_type == "DynamicQuantizeLSTM" {
+            return lstm::add(p, Maker { reader: self, name, inputs, outputs });
+        }
         let mut external = External::none();
         let mut a = Attrs::reading(
             &self.graph,

@@ -1,5 +1,5 @@
 //! The ONNX name of each operator, for messages and dumps.
-use super::{Binary, Cell, Control, Op, Reduction, Unary, Variadic};
+use super::{Binary, Control, Op, Reduction, Unary, Variadic};
 
 impl Unary {
     /// The ONNX operator name.
@@ -115,11 +115,7 @@ impl Op {
             Self::ConvTranspose(_) => "ConvTranspose",
             Self::Gemm { .. } => "Gemm",
             Self::MatMul => "MatMul",
-            Self::Recurrent(a) => match a.cell {
-                Cell::Rnn => "RNN",
-                Cell::Gru { .. } => "GRU",
-                Cell::Lstm { .. } => "LSTM",
-            },
+            Self::Recurrent(a) => a.cell.name(),
             Self::BatchNormalization { .. } => "BatchNormalization",
             Self::InstanceNormalization { .. } => "InstanceNormalization",
             Self::GroupNormalization { .. } => "GroupNormalization",

@@ -29,6 +29,14 @@ impl Cell {
             Self::Lstm { .. } => 4,
         }
     }
+    /// The operator's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rnn => "RNN",
+            Self::Gru { .. } => "GRU",
+            Self::Lstm { .. } => "LSTM",
+        }
+    }
     /// The functions of one direction unless the model names others.
     pub fn default_functions(self) -> &'static [Gate] {
         const SIGMOID: Gate = Gate::Unary(Unary::Sigmoid);

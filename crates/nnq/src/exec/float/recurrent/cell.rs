@@ -1,10 +1,12 @@
 //! One step of a recurrent layer.
-use super::super::{
-    Ctx,
-    product::{Real, Rows},
-    unary,
+use super::{
+    super::{Ctx, product::Real, unary},
+    Product,
 };
-use crate::ir::op::{Cell, Gate, Unary};
+use crate::{
+    error::Result,
+    ir::op::{Cell, Gate, Unary},
+};
 
 /// Gates whose products with the state are taken at once: those of a GRU's candidate state may have to wait for the others.
 pub fn parts(cell: Cell) -> &'static [usize] {
@@ -31,13 +33,12 @@ pub fn bias<T: Real>(cell: Cell, bias: Option<&[T]>, rows: usize, hidden: usize)
 }
 
 /// One direction of a layer.
-pub struct Layer<'a, T> {
+pub struct Layer<'a, T, P> {
     pub cell: Cell,
     pub functions: &'a [Gate],
     pub clip: Option<T>,
     /// By [`parts`].
-    pub weights: &'a [Rows<T>],
-    pub bias: Option<&'a [T]>,
+    pub weights: &'a [P],
     /// Of input, output and forget gate.
     pub peepholes: Option<&'a [T]>,
     pub hidden: usize,
@@ -48,7 +49,7 @@ pub struct Layer<'a, T> {
     pub ctx: &'a Ctx,
 }
 
-impl<T: Real> Layer<'_, T> {
+impl<T: Real, P: Product<T>> Layer<'_, T, P> {
     /// `f(clamp(x))`.
     fn apply(&self, function: usize, x: &mut [T]) {
         if let Some(clip) = self.clip {
@@ -74,14 +75,14 @@ impl<T: Real> Layer<'_, T> {
     }
 
     /// One step. `input` has a sample's sums over its input, or nothing when the sample has ended and keeps its state.
-    pub fn step<'x>(&mut self, input: &dyn Fn(usize) -> Option<&'x [T]>, h: &mut [T], c: &mut [T])
+    pub fn step<'x>(&mut self, input: &dyn Fn(usize) -> Option<&'x [T]>, h: &mut [T], c: &mut [T]) -> Result<()>
     where
         T: 'x,
     {
         let (hidden, rows, batch) = (self.hidden, self.rows, h.len() / self.hidden);
         let mut sums = std::mem::take(&mut self.sums);
         let first = parts(self.cell)[0] * hidden;
-        self.weights[0].run(h, self.bias, &mut sums[..batch * first], [batch, hidden, first], self.ctx);
+        self.weights[0].run(h, &mut sums[..batch * first], batch, self.ctx)?;
         let mut gated = std::mem::take(&mut self.gated);
         for (b, (h, c)) in h.chunks_exact_mut(hidden).zip(c.chunks_exact_mut(hidden)).enumerate() {
             let Some(input) = input(b) else { continue };
@@ -118,7 +119,7 @@ impl<T: Real> Layer<'_, T> {
         }
         if self.cell == (Cell::Gru { linear_before_reset: false }) {
             let (zr, n) = sums.split_at_mut(batch * 2 * hidden);
-            self.weights[1].run(&gated, None, n, [batch, hidden, hidden], self.ctx);
+            self.weights[1].run(&gated, n, batch, self.ctx)?;
             for (b, (h, n)) in h.chunks_exact_mut(hidden).zip(n.chunks_exact_mut(hidden)).enumerate() {
                 let Some(input) = input(b) else { continue };
                 add(n, &input[2 * hidden..]);
@@ -128,6 +129,7 @@ impl<T: Real> Layer<'_, T> {
         }
         debug_assert_eq!(sums.len(), batch * rows);
         (self.sums, self.gated) = (sums, gated);
+        Ok(())
     }
 
     /// `sums` are those of the gates `i o f n`; `room` is as large as a state.

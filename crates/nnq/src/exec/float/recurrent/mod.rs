@@ -13,6 +13,37 @@ use crate::{
     },
 };
 use cell::Layer;
+pub(crate) use cell::{bias, parts};
+
+/// A product of rows with the transposed weights of one direction, and what is added to each row of it.
+pub(crate) trait Product<T> {
+    /// `out[i] = x[i] * w^T + start` for so many `rows`.
+    ///
+    /// # Errors
+    /// Where the numbers have no product.
+    fn run(&self, x: &[T], out: &mut [T], rows: usize, ctx: &Ctx) -> Result<()>;
+}
+
+/// The products of one direction: with the inputs of all times, and those of each step, by [`parts`].
+pub(crate) struct Products<P> {
+    pub input: P,
+    pub state: Vec<P>,
+}
+
+/// A product in floating point: weights, what sums start from, and the sizes `[k, n]` of a row before and after.
+struct Plain<'a, T> {
+    weights: &'a Rows<T>,
+    start: Option<Vec<T>>,
+    sizes: [usize; 2],
+}
+
+impl<T: Real> Product<T> for Plain<'_, T> {
+    fn run(&self, x: &[T], out: &mut [T], rows: usize, ctx: &Ctx) -> Result<()> {
+        let [k, n] = self.sizes;
+        self.weights.run(x, self.start.as_deref(), out, [rows, k, n], ctx);
+        Ok(())
+    }
+}
 
 /// Sizes, checked against all inputs.
 struct Sizes {
@@ -48,7 +79,8 @@ impl Sizes {
             Some(t) if t.shape() != want => {
                 Err(Error::shape(format!("{what} of shape {:?}, expected {want:?}", t.shape())))
             }
-            Some(t) if i != 4 => args::same_type(&[data, t]),
+            // Weights may be codes: whoever reads them says what they are.
+            Some(t) if !matches!(i, 1 | 2 | 4) => args::same_type(&[data, t]),
             _ => Ok(()),
         };
         args::need(x, 1, "W")?;
@@ -102,12 +134,11 @@ pub(super) fn run(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
 
 fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tensor>> {
     let sizes = Sizes::new(a, x)?;
-    let Sizes { time, batch, hidden, rows, directions, .. } = sizes;
-    let slice = |i: usize| args::optional(x, i).map(Tensor::as_slice::<T>).transpose();
-    let lengths = lengths(&sizes, x)?;
-    let data = args::need(x, 0, "X")?.as_slice::<T>()?;
-    let (w, r) = (args::need(x, 1, "W")?.as_slice::<T>()?, args::need(x, 2, "R")?.as_slice::<T>()?);
-    let (bias, peepholes) = (slice(3)?, slice(7)?);
+    let Sizes { hidden, rows, directions, .. } = sizes;
+    let (w, r) = (args::need(x, 1, "W")?, args::need(x, 2, "R")?);
+    args::same_type(&[args::need(x, 0, "X")?, w, r])?;
+    let (w, r) = (w.as_slice::<T>()?, r.as_slice::<T>()?);
+    let bias = args::optional(x, 3).map(Tensor::as_slice::<T>).transpose()?;
     let pack = |w: &[T], columns: usize| -> Vec<Vec<Rows<T>>> {
         let one = |d: usize| {
             let parts = cell::parts(a.cell);
@@ -125,6 +156,50 @@ fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
             .collect()
     };
     let (wx, wr) = (ctx.keep(1, || whole(w)), ctx.keep(2, || pack(r, hidden)));
+    let products: Vec<Products<Plain<T>>> = (0..directions)
+        .map(|d| {
+            let (begin, mut recurrent) = cell::bias(a.cell, bias.map(|b| &b[d * 2 * rows..][..2 * rows]), rows, hidden);
+            let input = Plain { weights: &wx[d], start: begin, sizes: [sizes.input, rows] };
+            let part = |(weights, &gates): (_, &usize)| Plain {
+                weights,
+                start: recurrent.take(),
+                sizes: [hidden, gates * hidden],
+            };
+            Products { input, state: wr[d].iter().zip(cell::parts(a.cell)).map(part).collect() }
+        })
+        .collect();
+    walk(a, &sizes, x, &products, ctx)
+}
+
+/// [`run`] on binary32 with other products, one for each direction. `make` is given the rows of those with the inputs, and of those with the states;
+/// inputs 1 and 2 say the shapes of the weights.
+///
+/// # Errors
+/// As [`run`], and what products and `make` answer.
+pub(crate) fn run_with<P: Product<f32>>(
+    a: &RecurrentAttrs,
+    x: &Inputs,
+    ctx: &Ctx,
+    make: impl FnOnce([usize; 2]) -> Result<Vec<Products<P>>>,
+) -> Result<Vec<Tensor>> {
+    let sizes = Sizes::new(a, x)?;
+    args::room(&[sizes.time, sizes.batch, sizes.rows])?;
+    let products = make([sizes.time * sizes.batch, sizes.batch])?;
+    walk(a, &sizes, x, &products, ctx)
+}
+
+fn walk<T: Real, P: Product<T>>(
+    a: &RecurrentAttrs,
+    sizes: &Sizes,
+    x: &Inputs,
+    products: &[Products<P>],
+    ctx: &Ctx,
+) -> Result<Vec<Tensor>> {
+    let &Sizes { time, batch, hidden, rows, .. } = sizes;
+    let slice = |i: usize| args::optional(x, i).map(Tensor::as_slice::<T>).transpose();
+    let lengths = lengths(sizes, x)?;
+    let data = args::need(x, 0, "X")?.as_slice::<T>()?;
+    let peepholes = slice(7)?;
     let mut y = T::take(ctx, args::room(&sizes.output_shape())?);
     // Times behind the end of a sample's sequence.
     y.fill(T::ZERO);
@@ -132,15 +207,13 @@ fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
     let states = [slice(5)?, slice(6)?];
     let mut last = states.map(|_| vec![T::ZERO; n]);
     let mut inputs = T::take(ctx, args::room(&[time, batch, rows])?);
-    for d in 0..directions {
-        let (begin, recurrent) = cell::bias(a.cell, bias.map(|b| &b[d * 2 * rows..][..2 * rows]), rows, hidden);
-        wx[d].run(data, begin.as_deref(), &mut inputs, [time * batch, sizes.input, rows], ctx);
+    for (d, Products { input, state }) in products.iter().enumerate() {
+        input.run(data, &mut inputs, time * batch, ctx)?;
         let mut layer = Layer {
             cell: a.cell,
             functions: a.functions_of(d),
             clip: a.clip.map(T::from_f32),
-            weights: &wr[d],
-            bias: recurrent.as_deref(),
+            weights: state,
             peepholes: peepholes.map(|p| &p[d * 3 * hidden..][..3 * hidden]),
             hidden,
             rows,
@@ -157,7 +230,7 @@ fn typed<T: Real>(a: &RecurrentAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tenso
         for step in 0..lengths.iter().copied().max().unwrap_or(0) {
             let time = |b: usize| (step < lengths[b]).then(|| if reverse { lengths[b] - 1 - step } else { step });
             let row = |b: usize| time(b).map(|t| &inputs[sizes.row(t, b) * rows..][..rows]);
-            layer.step(&row, &mut h, &mut c);
+            layer.step(&row, &mut h, &mut c)?;
             for b in 0..batch {
                 if let Some(t) = time(b) {
                     y[sizes.output(t, d, b)..][..hidden].copy_from_slice(&h[b * hidden..][..hidden]);

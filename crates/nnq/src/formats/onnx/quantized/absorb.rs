@@ -1,6 +1,6 @@
 //! Explicit quantization nodes back into annotations.
 use super::{
-    GRID_KEY,
+    DYNAMIC_KEY, GRID_KEY,
     build::bounds,
     codes,
     dynamic::{self, Live},
@@ -72,6 +72,8 @@ pub(super) struct Absorb<'a> {
     explicit: HashMap<ValueId, ValueId>,
     constants: HashMap<ValueId, Vec<(QParams, ValueId)>>,
     grids: HashMap<String, QType>,
+    /// Names of the recurrent layers that quantize what they read as it comes.
+    live_layers: HashSet<String>,
     node_names: HashSet<String>,
     counter: u32,
     /// What is quantized as it comes, by its codes.
@@ -82,12 +84,14 @@ impl<'a> Absorb<'a> {
     fn new(src: &'a Graph) -> Result<Self> {
         let mut out = Graph::new(&src.name);
         out.opset = src.opset;
-        let mut grids = HashMap::new();
+        let (mut grids, mut live_layers) = (HashMap::new(), HashSet::new());
         for (key, names) in &src.metadata {
             if let Some(grid) = key.strip_prefix(GRID_KEY) {
                 let q = parse_grid(grid)
                     .ok_or_else(|| Error::malformed(format!("metadata '{key}': '{grid}' is no integer grid")))?;
                 grids.extend(names.split('\n').map(|n| (n.to_owned(), q)));
+            } else if key == DYNAMIC_KEY {
+                live_layers.extend(names.split('\n').map(str::to_owned));
             } else {
                 out.metadata.push((key.clone(), names.clone()));
             }
@@ -102,6 +106,7 @@ impl<'a> Absorb<'a> {
             explicit: HashMap::new(),
             constants: HashMap::new(),
             grids,
+            live_layers,
             node_names: src.nodes().map(|(_, n)| n.name.clone()).collect(),
             counter: 0,
             live: HashMap::new(),
@@ -521,6 +526,7 @@ impl<'a> Absorb<'a> {
             }
             self.out.outputs.push(value);
         }
+        dynamic::mark(&mut self.out, &self.live_layers);
         self.out.sort()?;
         self.out.compact();
         Ok(self.out)

@@ -3,6 +3,7 @@ use super::{
     super::packing,
     GRID_KEY, codes,
     dynamic::{self, Live},
+    name_live_layer,
     products::Product,
 };
 use crate::{
@@ -107,6 +108,9 @@ impl<'a> Build<'a> {
         }
         if dynamic::write(self, node)? {
             return Ok(());
+        }
+        if dynamic::is_live_layer(self.src, node) {
+            name_live_layer(&mut self.out.metadata, &node.name);
         }
         let bias = Product::of(self.src, node).and_then(|p| p.bias);
         let mut inputs = Vec::with_capacity(node.inputs.len());

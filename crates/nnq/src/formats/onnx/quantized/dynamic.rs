@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     ir::{DType, Granularity, Graph, Node, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
 };
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// What a DynamicQuantizeLinear makes of a value.
 #[derive(Clone, Copy)]
@@ -182,4 +182,22 @@ fn constant(a: &Absorb, v: ValueId) -> Option<(Arc<Tensor>, Vec<usize>)> {
     let of = |d: i64| usize::try_from(if d == -1 { t.len() as i64 / known.max(1) } else { d }).ok();
     let shape: Vec<usize> = shape.into_iter().map(of).collect::<Option<_>>()?;
     (shape.iter().product::<usize>() == t.len()).then(|| (t.clone(), shape))
+}
+
+/// Whether a node is a recurrent layer with codes for weights that quantizes its input and its states as they come.
+pub(super) fn is_live_layer(graph: &Graph, node: &Node) -> bool {
+    let codes = |i: usize| node.input(i).is_some_and(|w| graph.value(w).quant.is_some());
+    let live = node.input(0).is_some_and(|x| graph.value(x).dynamic);
+    matches!(node.op, Op::Recurrent(_)) && live && codes(1) && codes(2)
+}
+
+/// Marks what recurrent layers of these names read as quantized as it comes.
+pub(super) fn mark(graph: &mut Graph, layers: &HashSet<String>) {
+    let named = |node: &Node| matches!(node.op, Op::Recurrent(_)) && layers.contains(&node.name);
+    let read: Vec<ValueId> = graph.nodes().filter(|(_, n)| named(n)).filter_map(|(_, n)| n.input(0)).collect();
+    for x in read {
+        let value = graph.value_mut(x);
+        value.dynamic |=
+            value.quant.is_none() && value.constant.is_none() && value.dtype.is_none_or(|d| d == DType::F32);
+    }
 }

@@ -11,6 +11,10 @@
 //! In both, a value that products quantize as it comes passes DynamicQuantizeLinear, and its products are ConvInteger and
 //! MatMulInteger, whose result is multiplied by both scales in real numbers.
 //!
+//! Recurrent layers whose inputs and states are quantized as they come have no such form in ONNX: their weights pass DequantizeLinear, the operator
+//! stays, and a metadata entry `nnq.dynamic` lists the nodes, so that nnq runs them in integers again. Other runtimes compute with the same weights
+//! in floating point.
+//!
 //! [`absorb`] reads both forms, and what other tools write in them, back into annotations.
 //!
 //! Grids of fewer than 8 bits, and those without their lowest code, are stored in the next larger element type; a metadata entry
@@ -33,3 +37,17 @@ pub use qoperator::to_qoperator;
 
 /// The beginning of the metadata keys that list tensors by grid.
 const GRID_KEY: &str = "nnq.grid.";
+
+/// The metadata key that lists the recurrent layers whose inputs and states are quantized as they come.
+const DYNAMIC_KEY: &str = "nnq.dynamic";
+
+/// Adds a node to the recurrent layers that metadata name as quantizing their inputs and states as they come.
+pub(super) fn name_live_layer(metadata: &mut Vec<(String, String)>, node: &str) {
+    match metadata.iter_mut().find(|(key, _)| key == DYNAMIC_KEY) {
+        Some((_, names)) => {
+            names.push('\n');
+            names.push_str(node);
+        }
+        None => metadata.push((DYNAMIC_KEY.into(), node.into())),
+    }
+}

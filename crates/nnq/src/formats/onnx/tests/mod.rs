@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "tests say what they skip")]
 
 mod attacks;
+mod lstm;
 mod models;
 mod versions;
 

@@ -1,0 +1,104 @@
+//! Recurrent layers: their products on the kernels.
+use super::compile::{PackedProduct, product};
+use crate::{
+    error::{Error, Result},
+    exec::{
+        float::{Ctx, recurrent},
+        lower::{self, no_range},
+    },
+    ir::Tensor,
+};
+use nnq_kernels::{
+    Isa,
+    conv::{BoundConv, ConvGeom, Epilogue, Live, Out, Requant, SLACK, Scratch},
+    dynamic::extremes,
+    eltwise::quantize,
+    tape::{Requantize, Weights},
+};
+use rayon::prelude::*;
+use std::{cell::RefCell, sync::Arc};
+
+/// A layer with packed weights.
+pub(super) struct Recurrent {
+    of: Arc<lower::Recurrent>,
+    /// By [`lower::Recurrent::products`].
+    packed: Vec<PackedProduct>,
+    isa: Isa,
+}
+
+impl Recurrent {
+    pub(super) fn pack(of: &Arc<lower::Recurrent>, isa: Isa) -> Result<Self> {
+        let packed = of.products().map(|p| product(p, isa)).collect::<Result<_>>()?;
+        Ok(Self { of: of.clone(), packed, isa })
+    }
+
+    /// Multiply-accumulates of one time of one sample.
+    pub(super) fn macs(&self) -> usize {
+        self.of.products().map(|p| p.weight.len()).sum()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.packed.iter().map(PackedProduct::bytes).sum()
+    }
+
+    /// With the inputs `x` of the operator.
+    pub(super) fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
+        recurrent::run_with(&self.of.attrs, x, ctx, |rows| {
+            self.of.map(|i, state| {
+                let at = usize::from(state);
+                Bound::new(&self.packed[i], self.isa, rows[at], &self.of.names[at])
+            })
+        })
+    }
+}
+
+/// A product for a number of rows.
+struct Bound<'a> {
+    conv: BoundConv,
+    isa: Isa,
+    name: &'a str,
+    /// Codes of the rows, and memory of the kernels.
+    room: RefCell<(Vec<u8>, Scratch)>,
+}
+
+impl<'a> Bound<'a> {
+    fn new(of: &PackedProduct, isa: Isa, rows: usize, name: &'a str) -> Result<Self> {
+        let (Weights::Conv(weights), Requantize::Dynamic { scale, bias }) = (&of.weights, &of.requant) else {
+            return Err(Error::internal("a recurrent layer whose products are no matrices"));
+        };
+        let geom = ConvGeom { batch: rows, ..of.geom };
+        let epilogue = Epilogue {
+            bias: &of.bias,
+            w_zero: of.w_zero.as_deref(),
+            requant: Requant::Dynamic { x_scale: 1.0, scale, bias },
+            zero: 0,
+            lo: 0,
+            hi: 255,
+        };
+        let room = RefCell::new((vec![0; rows * geom.c_in + SLACK], Scratch::new()));
+        Ok(Self { conv: weights.bind(&geom, 0, &epilogue), isa, name, room })
+    }
+}
+
+impl recurrent::Product<f32> for Bound<'_> {
+    fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
+        let (scale, zero) = extremes(self.isa, x).grid().ok_or_else(|| no_range(self.name))?;
+        let room = &mut *self.room.borrow_mut();
+        let (codes, scratch) = (&mut room.0, &mut room.1);
+        quantize(self.isa, x, scale, zero, 0, 255, &mut codes[..x.len()]);
+        let (live, geom) = (Live { scale, zero }, self.conv.geom());
+        let tasks = ctx.tasks(rows * geom.c_out * geom.c_in);
+        let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);
+        // A step of few samples is one part whatever it takes, and keeps its memory from step to step.
+        if some >= rows {
+            self.conv.run_live(codes, live, 0..rows, Out::F32(out), scratch);
+            return Ok(());
+        }
+        let conv = &self.conv;
+        out.par_chunks_mut(some * geom.c_out).enumerate().for_each(|(i, out)| {
+            let rows = i * some..(i * some + some).min(rows);
+            conv.run_live(codes, live, rows, Out::F32(out), &mut Scratch::new());
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! The products of recurrent layers, one at a time.
+use super::step::{Weights, live};
+use crate::{
+    error::Result,
+    exec::{
+        float::{Ctx, recurrent},
+        lower::{Product, Recurrent},
+    },
+    ir::Tensor,
+};
+
+struct Simulated<'a> {
+    product: &'a Product,
+    weights: &'a Weights,
+    /// What is quantized.
+    name: &'a str,
+}
+
+impl recurrent::Product<f32> for Simulated<'_> {
+    fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
+        let columns = self.product.weight.shape()[1];
+        let y = live(self.product, self.weights, &Tensor::of(&[rows, columns], x.to_vec()), self.name, ctx)?;
+        out.copy_from_slice(y.as_slice::<f32>()?);
+        Ok(())
+    }
+}
+
+/// A step with the inputs `x`; `weights` are those of [`Recurrent::products`].
+pub(super) fn run(r: &Recurrent, weights: &[Weights], x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
+    recurrent::run_with(&r.attrs, x, ctx, |_| {
+        let products: Vec<&Product> = r.products().collect();
+        r.map(|i, state| {
+            Ok(Simulated { product: products[i], weights: &weights[i], name: &r.names[usize::from(state)] })
+        })
+    })
+}
