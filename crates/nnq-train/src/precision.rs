@@ -141,7 +141,7 @@ mod tests {
         // 8 bits of bfloat16's significand, 11 of binary16's, half to even; beyond 65504 there is nothing.
         let x = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0 + 1.0 / 2048.0, 65519.0, 65520.0, 1e-8, -3.0];
         let bf = [1.0, 1.015_625, 1.0, 65536.0, 65536.0, 1.001_171_8e-8, -3.0];
-        let f = [1.003_906_25, 1.011_718_75, 1.0, 65504.0, f32::INFINITY, 0.0, -3.0];
+        let f = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, 1.0, 65504.0, f32::INFINITY, 0.0, -3.0];
         assert_eq!(Precision::F16.round(&x), f);
         for (a, b) in Precision::Bf16.round(&x).iter().zip(bf) {
             assert!((a - b).abs() <= 1e-5 * b.abs(), "{a} {b}");
