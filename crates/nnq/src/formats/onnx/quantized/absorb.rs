@@ -4,6 +4,7 @@ use super::{
     build::bounds,
     codes,
     dynamic::{self, Live},
+    names,
     products::is_move,
     recognise,
 };
@@ -85,15 +86,15 @@ impl<'a> Absorb<'a> {
         let mut out = Graph::new(&src.name);
         out.opset = src.opset;
         let (mut grids, mut live_layers) = (HashMap::new(), HashSet::new());
-        for (key, names) in &src.metadata {
+        for (key, list) in &src.metadata {
             if let Some(grid) = key.strip_prefix(GRID_KEY) {
                 let q = parse_grid(grid)
                     .ok_or_else(|| Error::malformed(format!("metadata '{key}': '{grid}' is no integer grid")))?;
-                grids.extend(names.split('\n').map(|n| (n.to_owned(), q)));
+                grids.extend(names(list).map(|n| (n, q)));
             } else if key == DYNAMIC_KEY {
-                live_layers.extend(names.split('\n').map(str::to_owned));
+                live_layers.extend(names(list));
             } else {
-                out.metadata.push((key.clone(), names.clone()));
+                out.metadata.push((key.clone(), list.clone()));
             }
         }
         let mut a = Self {

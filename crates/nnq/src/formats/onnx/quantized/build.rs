@@ -3,7 +3,7 @@ use super::{
     super::packing,
     GRID_KEY, codes,
     dynamic::{self, Live},
-    name_live_layer,
+    line, name_live_layer,
     products::Product,
 };
 use crate::{
@@ -389,7 +389,8 @@ impl<'a> Build<'a> {
             self.out.outputs.push(real);
         }
         for (grid, names) in std::mem::take(&mut self.grids) {
-            self.out.metadata.push((format!("{GRID_KEY}{grid}"), names.join("\n")));
+            let lines: Vec<String> = names.iter().map(|name| line(name)).collect();
+            self.out.metadata.push((format!("{GRID_KEY}{grid}"), lines.join("\n")));
         }
         self.out.sort()?;
         Ok(self.out)

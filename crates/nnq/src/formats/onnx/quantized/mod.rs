@@ -41,13 +41,36 @@ const GRID_KEY: &str = "nnq.grid.";
 /// The metadata key that lists the recurrent layers whose inputs and states are quantized as they come.
 const DYNAMIC_KEY: &str = "nnq.dynamic";
 
+/// A name as a line of a list in the metadata: line breaks are written as a backslash and an n, backslashes twice.
+fn line(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
+/// The names of such a list. Backslashes that stand for nothing stay: files that were written before have them.
+fn names(list: &str) -> impl Iterator<Item = String> {
+    list.split('\n').map(|line| {
+        let (mut out, mut rest) = (String::with_capacity(line.len()), line);
+        while let Some(at) = rest.find('\\') {
+            out.push_str(&rest[..at]);
+            let (meant, length) = match rest.as_bytes().get(at + 1) {
+                Some(b'n') => ("\n", 2),
+                Some(b'\\') => ("\\", 2),
+                _ => ("\\", 1),
+            };
+            out.push_str(meant);
+            rest = &rest[at + length..];
+        }
+        out + rest
+    })
+}
+
 /// Adds a node to the recurrent layers that metadata name as quantizing their inputs and states as they come.
 pub(super) fn name_live_layer(metadata: &mut Vec<(String, String)>, node: &str) {
     match metadata.iter_mut().find(|(key, _)| key == DYNAMIC_KEY) {
         Some((_, names)) => {
             names.push('\n');
-            names.push_str(node);
+            names.push_str(&line(node));
         }
-        None => metadata.push((DYNAMIC_KEY.into(), node.into())),
+        None => metadata.push((DYNAMIC_KEY.into(), line(node))),
     }
 }

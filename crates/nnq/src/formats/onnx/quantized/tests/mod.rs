@@ -116,3 +116,13 @@ pub(super) fn come_back(g: &Graph) {
         assert_eq!(annotations(&again), annotations(&back), "{form}");
     }
 }
+
+/// Names are whatever an exporter made of them.
+#[test]
+fn lists_of_names_come_back() {
+    let all = ["plain", "a\nb", "c:\\net\\n", "\\", "", "\\\n\\n"];
+    let list = all.map(super::line).join("\n");
+    assert!(super::names(&list).eq(all.map(str::to_owned)));
+    // As they were written before.
+    assert!(super::names("a\\b\nc\\").eq(["a\\b".to_owned(), "c\\".to_owned()]));
+}
