@@ -202,6 +202,9 @@ fn jobs_that_make_no_sense_are_errors() {
     none.settings.batch = 1000;
     let mut zoo = usual();
     zoo.source = Source::Zoo(Wanted { name: "resnet8".into(), seed: 1, ..Wanted::default() });
+    let mut live = usual();
+    live.recipe = None;
+    live.settings.rules.normalization = "live".parse().unwrap();
     let mut half = usual();
     half.settings.precision = Precision::Bf16;
     let mut rate = usual();
@@ -217,6 +220,7 @@ fn jobs_that_make_no_sense_are_errors() {
     for (job, cause) in [
         (none, "batches of 1000"),
         (zoo, "floating point first"),
+        (live, "--batch-norm"),
         (half, "--precision"),
         (rate, "learning rate -1"),
         (layers, "compensate"),

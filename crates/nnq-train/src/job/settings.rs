@@ -7,7 +7,7 @@ use crate::{
     optimizer::Steps,
     output::Output,
     precision::Precision,
-    qat::{BitsSchedule, Rules},
+    qat::{BitsSchedule, Normalization, Rules},
 };
 use nnq::{Error, Result, eval::Labelled, quant::recipe::Recipe, zoo::Wanted};
 use serde::Serialize;
@@ -102,6 +102,10 @@ impl Job {
         if self.recipe.is_some() && self.settings.precision != Precision::F32 {
             return Err(Error::usage("16-bit products of values that are rounded to a grid: they would not lie on it")
                 .cure("train in 16 bits first, then the file with --bits and without --precision"));
+        }
+        if self.recipe.is_none() && self.settings.rules.normalization != Normalization::Folded {
+            return Err(Error::usage("live batch normalisation in a training without rounding")
+                .cure("leave out --batch-norm: the network's own is live there"));
         }
         if let Some((w, a)) = self.settings.bits.last() {
             let recipe = self.recipe.as_ref().map(|r| (r.weight.bits, r.activation.bits));
