@@ -138,9 +138,10 @@ pub struct Quantize {
     #[command(flatten)]
     pub choice: Choice,
     /// Find the ranges of what layers read at run time, from the numbers that come: needs no data; layers that are no
-    /// products stay in floating point
-    #[arg(long, conflicts_with_all = ["range", "stats"])]
-    pub dynamic: bool,
+    /// products stay in floating point. One range for all numbers (tensor), or for each row that a matrix product reads (token)
+    #[arg(long, value_name = "RANGES", num_args = 0..=1, require_equals = true, default_missing_value = "tensor",
+          conflicts_with_all = ["range", "stats"])]
+    pub dynamic: Option<Ranges>,
     /// Labelled data: measure the accuracy before and after on it
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,
@@ -216,6 +217,14 @@ pub struct Analyze {
     pub threads: Threads,
     #[command(flatten)]
     pub output: Output,
+}
+
+/// `--dynamic`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Ranges {
+    Tensor,
+    Token,
 }
 
 /// Arguments of `nnq run`.

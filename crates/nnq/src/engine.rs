@@ -301,7 +301,7 @@ pub fn simplify(graph: Graph) -> Result<Arc<Graph>> {
 
 /// Whether any value of a graph is annotated.
 pub fn is_quantized(graph: &Graph) -> bool {
-    graph.values().any(|(_, v)| v.quant.is_some() || v.dynamic)
+    graph.values().any(|(_, v)| v.quant.is_some() || v.dynamic.is_some())
 }
 
 /// The most memory this process has held at once, in bytes; `None` where the system does not say.

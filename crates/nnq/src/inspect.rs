@@ -1,7 +1,7 @@
 //! What is in a model.
 use crate::{
     error::Result,
-    ir::{Binding, DType, Dim, Graph, Node, Op, QParams, ValueId, infer},
+    ir::{Binding, DType, Dim, Dynamic, Graph, Node, Op, QParams, ValueId, infer},
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
@@ -193,9 +193,10 @@ fn quantization(graph: &Graph) -> Quantization {
         .collect();
     q.of_activations = produced.len();
     for (id, value) in graph.values() {
-        if value.dynamic && produced.contains(&id) {
+        if let Some(live) = value.dynamic.filter(|_| produced.contains(&id)) {
             q.activations += 1;
-            *q.types.entry("u8 dynamic".into()).or_default() += 1;
+            let kind = if live == Dynamic::Row { "u8 dynamic by row" } else { "u8 dynamic" };
+            *q.types.entry(kind.into()).or_default() += 1;
         }
         let Some(params) = &value.quant else { continue };
         if value.constant.is_some() {

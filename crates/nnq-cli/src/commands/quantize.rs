@@ -1,6 +1,6 @@
 //! `nnq quantize`.
 use crate::{
-    args::Quantize,
+    args::{Quantize, Ranges},
     interrupt::Interrupt,
     print::{self, Progress, Side, Table, number},
 };
@@ -20,8 +20,11 @@ const WORST: usize = 5;
 pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
     let mut recipe = args.choice.recipe()?;
-    if args.dynamic {
-        recipe.activation.mode = ActivationMode::Dynamic;
+    if let Some(ranges) = args.dynamic {
+        recipe.activation.mode = match ranges {
+            Ranges::Tensor => ActivationMode::Dynamic,
+            Ranges::Token => ActivationMode::Token,
+        };
         recipe.check()?;
     }
     let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;

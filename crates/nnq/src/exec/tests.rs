@@ -2,6 +2,7 @@
 mod dynamic;
 mod recurrent;
 mod resize;
+mod rows;
 mod wide;
 
 use super::{int, lower, sim};

@@ -13,6 +13,15 @@ pub struct ValueId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeId(pub u32);
 
+/// Of which numbers of a value a grid is found at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dynamic {
+    /// Of all.
+    Tensor,
+    /// Of each row, the numbers along the last axis, one of its own: per token. Only matrix products read rows; others that read the value find one grid for all.
+    Row,
+}
+
 /// A tensor that flows through the graph, or a constant.
 #[derive(Clone, Debug)]
 pub struct Value {
@@ -27,9 +36,9 @@ pub struct Value {
     pub constant: Option<Arc<Tensor>>,
     /// The value is held as integers with these parameters: whatever produces it rounds to this grid.
     pub quant: Option<Arc<QParams>>,
-    /// The value is real, but products with weights of codes read it as unsigned codes of 8 bits on a grid that is found at run
+    /// The value is real, but products with weights of codes read it as unsigned codes of 8 bits on grids that are found at run
     /// time from its extremes (`docs/numerics.md` section 11). Whoever else reads it reads the real numbers.
-    pub dynamic: bool,
+    pub dynamic: Option<Dynamic>,
     /// Bits of each element of an integer constant in a model file, 2 or 4, where several share a byte. In memory each has a
     /// byte of its own.
     pub packed: Option<u8>,
@@ -146,7 +155,7 @@ impl Graph {
             shape,
             constant: None,
             quant: None,
-            dynamic: false,
+            dynamic: None,
             packed: None,
             channels: None,
         });
@@ -163,15 +172,15 @@ impl Graph {
             shape: Some(Shape::fixed(tensor.shape())),
             constant: Some(tensor),
             quant: None,
-            dynamic: false,
+            dynamic: None,
             packed: None,
             channels: None,
         });
         id
     }
-    /// Whether any value is quantized dynamically: results then depend on which samples run together.
+    /// Whether results depend on which samples run together: a value has a grid for all its numbers that is found at run time.
     pub fn is_dynamic(&self) -> bool {
-        self.values.iter().any(|v| v.dynamic)
+        self.values.iter().any(|v| v.dynamic == Some(Dynamic::Tensor))
     }
     /// Gives a value another name, made unique; answers the name it got.
     pub fn rename(&mut self, id: ValueId, name: &str) -> String {

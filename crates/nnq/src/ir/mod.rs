@@ -16,7 +16,7 @@ pub mod verify;
 pub use build::GraphBuilder;
 pub use channels::Channels;
 pub use dtype::DType;
-pub use graph::{Graph, Node, NodeId, Patch, Value, ValueId};
+pub use graph::{Dynamic, Graph, Node, NodeId, Patch, Value, ValueId};
 pub use infer::{bind, infer};
 pub use op::Op;
 pub use qtype::{Granularity, QParams, QType};

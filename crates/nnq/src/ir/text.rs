@@ -1,7 +1,7 @@
 //! A stable text form of a graph, for people, diffs and golden tests. It is written, never read.
 use crate::{
     ir::{
-        DType, Granularity, Graph, Node, Op, QParams, Tensor, Value, ValueId,
+        DType, Dynamic, Granularity, Graph, Node, Op, QParams, Tensor, Value, ValueId,
         op::{AutoPad, Binary, Cell, Control, ConvAttrs, PoolAttrs, Scatter, Scores, Unary},
     },
     with_data,
@@ -55,7 +55,11 @@ fn typed(v: &Value) -> String {
     let dtype = v.dtype.map_or("?", DType::name);
     let shape = v.shape.as_ref().map_or_else(|| "[..]".to_string(), ToString::to_string);
     let quant = v.quant.as_ref().map(|q| format!(" {}", params(q))).unwrap_or_default();
-    let dynamic = if v.dynamic { " dynamic" } else { "" };
+    let dynamic = match v.dynamic {
+        None => "",
+        Some(Dynamic::Tensor) => " dynamic",
+        Some(Dynamic::Row) => " dynamic by row",
+    };
     format!("{}: {dtype}{shape}{quant}{dynamic}", name(&v.name))
 }
 

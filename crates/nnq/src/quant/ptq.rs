@@ -5,7 +5,7 @@ mod trained;
 use crate::{
     data::mix,
     error::{At, Error, Result},
-    ir::{Granularity, Graph, Node, NodeId, Op, QParams, QType, Tensor, ValueId},
+    ir::{Dynamic, Granularity, Graph, Node, NodeId, Op, QParams, QType, Tensor, ValueId},
     quant::{
         expect,
         moments::Known,
@@ -113,7 +113,7 @@ impl Start {
             }
         }
         for &v in &placement.dynamic {
-            out.graph.value_mut(v).dynamic = true;
+            out.graph.value_mut(v).dynamic = Some(by_row(graph, &consumers[v.0 as usize], &layers));
         }
         for id in placement.products.iter().filter(|id| layers.modes[id.0 as usize] == Mode::Dynamic) {
             let (node, x) = (graph.node(*id), graph.node(*id).input(0));
@@ -249,6 +249,17 @@ impl Start {
     }
 }
 
+/// Whether what reads a value at run time finds grids by row: matrix products whose recipe says so, unless others want one grid for all numbers.
+fn by_row(graph: &Graph, readers: &[(NodeId, usize)], layers: &Layers) -> Dynamic {
+    let live = |(id, input): &(NodeId, usize)| *input == 0 && layers.modes[id.0 as usize] == Mode::Dynamic;
+    let all = |(id, _): &(NodeId, usize)| {
+        let matrix = matches!(graph.node(*id).op, Op::Gemm { trans_a: false, .. } | Op::MatMul);
+        let known = matches!(graph.node(*id).op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul | Op::Recurrent(_));
+        !known || matrix && layers.nodes[id.0 as usize].activation.mode == ActivationMode::Token
+    };
+    if readers.iter().filter(|r| live(r)).all(all) { Dynamic::Row } else { Dynamic::Tensor }
+}
+
 /// The recipe, resolved for every node.
 pub(super) struct Layers {
     nodes: Vec<LayerRecipe>,
@@ -278,7 +289,7 @@ impl Layers {
         let mode = |(id, node): (NodeId, &crate::ir::Node)| match of[id.0 as usize] {
             LayerRecipe { keep_float: true, .. } => Mode::Float,
             _ if kept(&node.op) => Mode::Float,
-            layer if layer.activation.mode == ActivationMode::Dynamic => Mode::Dynamic,
+            layer if layer.activation.mode.is_dynamic() => Mode::Dynamic,
             _ => Mode::Static,
         };
         let modes = graph.nodes().map(mode).collect();
@@ -397,7 +408,7 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
     let value = graph.value(*x);
     let grid = value.quant.as_ref().and_then(|q| q.as_tensor());
     // Without a grid that is known the bias stays real.
-    let sx = match (grid, value.dynamic) {
+    let sx = match (grid, value.dynamic.is_some()) {
         (Some((sx, _)), _) => Some(sx),
         (None, true) => None,
         (None, false) => return Err(Error::internal("a product whose input has no grid")),

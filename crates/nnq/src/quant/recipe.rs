@@ -141,6 +141,16 @@ pub enum ActivationMode {
     /// At run time, from the extremes of the numbers that a product reads (`docs/numerics.md` section 11). Needs no data; what
     /// is not a product runs in floating point.
     Dynamic,
+    /// The same, but matrix products find a grid for each row that they read, the numbers along the last axis: per token. Results do not depend on what runs
+    /// together.
+    Token,
+}
+
+impl ActivationMode {
+    /// Whether grids are found at run time.
+    pub fn is_dynamic(self) -> bool {
+        self != Self::Static
+    }
 }
 
 /// How activations are quantized; one scale per tensor.
@@ -575,8 +585,8 @@ impl Recipe {
     }
     /// Whether any layer finds the grid of its input at run time.
     pub fn is_dynamic(&self) -> bool {
-        let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Dynamic);
-        self.activation.mode == ActivationMode::Dynamic || self.layers.iter().any(change)
+        let change = |o: &Override| o.activation.and_then(|a| a.mode).is_some_and(ActivationMode::is_dynamic);
+        self.activation.mode.is_dynamic() || self.layers.iter().any(change)
     }
     /// Whether any grid may have to be found by calibration.
     pub fn needs_statistics(&self) -> bool {
@@ -645,7 +655,7 @@ fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
             return Err(Error::usage(format!("{what}.bits = {bits}")).cure("use 2 to 16 bits"));
         }
     }
-    if a.mode == ActivationMode::Dynamic {
+    if a.mode.is_dynamic() {
         if (a.bits, a.signed, a.symmetric) != (8, false, false) {
             return Err(Error::usage("activation.mode = \"dynamic\" with another grid than unsigned codes of 8 bits")
                 .cure("leave out activation.bits, signed and symmetric: what is found at run time has 8 bits"));

@@ -46,15 +46,15 @@ fn each_rule() {
         (
             "quantized dynamically, but on a grid too",
             broken(|g| {
-                g.value_mut(y).dynamic = true;
+                g.value_mut(y).dynamic = Some(nnq::ir::Dynamic::Tensor);
                 g.value_mut(y).quant = Some(Arc::new(QParams::tensor(QType::U8, 1.0, 0)));
             }),
         ),
-        ("quantized dynamically, but a constant", broken(|g| g.value_mut(w).dynamic = true)),
+        ("quantized dynamically, but a constant", broken(|g| g.value_mut(w).dynamic = Some(nnq::ir::Dynamic::Tensor))),
         (
             "quantized dynamically, but of type i64",
             broken(|g| {
-                g.value_mut(y).dynamic = true;
+                g.value_mut(y).dynamic = Some(nnq::ir::Dynamic::Tensor);
                 g.value_mut(y).dtype = Some(DType::I64);
             }),
         ),

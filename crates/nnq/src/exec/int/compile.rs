@@ -1,5 +1,5 @@
 //! What can be prepared before shapes are known: packed weights, multipliers, tables.
-use super::{offset, recurrent::Recurrent, table};
+use super::{offset, recurrent::Recurrent, rows::Rows, table};
 use crate::{
     error::{Error, Result},
     exec::lower::{Form, Product, ProductOut, Program, Requant, Step, StepKind},
@@ -19,6 +19,7 @@ pub(super) enum Packed {
     None,
     Product(Box<PackedProduct>),
     Recurrent(Arc<Recurrent>),
+    Rows(Arc<Rows>),
     Table(Box<[u8; 256]>),
 }
 
@@ -39,6 +40,7 @@ impl Packed {
             Self::Table(_) => 256,
             Self::Product(p) => p.bytes(),
             Self::Recurrent(r) => r.bytes(),
+            Self::Rows(r) => r.bytes(),
         }
     }
 }
@@ -58,6 +60,7 @@ pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
     };
     Ok(match &step.kind {
         StepKind::Product(p) => Packed::Product(Box::new(product(p, isa)?)),
+        StepKind::Rows(r) => Packed::Rows(Arc::new(Rows::pack(r, isa)?)),
         StepKind::Recurrent(r) => Packed::Recurrent(Arc::new(Recurrent::pack(r, isa)?)),
         StepKind::Pointwise(f) => Packed::Table(table::pointwise(*f, grid(&step.inputs)?, grid(&step.outputs)?)),
         StepKind::Regrid(m) => Packed::Table(table::regrid(*m, grid(&step.inputs)?, grid(&step.outputs)?)),
@@ -100,7 +103,7 @@ pub(super) fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     p.weight.release();
     let requant = match &p.out {
         ProductOut::Real { scale } => Requantize::Real(scale.clone()),
-        ProductOut::Dynamic { scale, bias } => Requantize::Dynamic { scale: scale.clone(), bias: bias.clone() },
+        ProductOut::Dynamic { scale, bias, .. } => Requantize::Dynamic { scale: scale.clone(), bias: bias.clone() },
         ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.clone()),
         ProductOut::Code { requant: Requant::Dyadic { mult, shift }, .. } => {
             Requantize::Dyadic { mult: mult.clone(), shift: shift.clone() }

@@ -120,7 +120,7 @@ impl StoredOp {
             FloatOp::Op(Op::Unary(Unary::Tanh)) => Self::Tanh,
             FloatOp::Op(Op::GlobalAveragePool) => Self::GlobalAveragePool,
             FloatOp::Op(Op::Softmax { axis, flat }) => Self::Softmax { axis: *axis, flat: *flat },
-            FloatOp::Op(_) | FloatOp::Recurrent(_) => return None,
+            FloatOp::Op(_) | FloatOp::Recurrent(_) | FloatOp::Rows(_) => return None,
         })
     }
     fn op(self) -> FloatOp {
@@ -231,12 +231,14 @@ fn stored(part: &Part, plan: &Plan) -> Result<StoredPart> {
                     };
                     match (StoredOp::of(&s.op), one) {
                         (Some(op), Some((input, output))) => Ok(StoredFloat { step: s.step, op, input, output }),
-                        _ if matches!(s.op, FloatOp::Recurrent(_)) => Err(Error::unsupported(format!(
-                            "a recurrent layer ({}), which a compiled file cannot hold",
-                            plan.facts[s.step].kind
-                        ))
-                        .at(format!("node '{}'", plan.facts[s.step].name))
-                        .cure("run the ONNX file itself")),
+                        _ if matches!(s.op, FloatOp::Recurrent(_) | FloatOp::Rows(_)) => {
+                            Err(Error::unsupported(format!(
+                                "a layer that quantizes what comes ({}), which a compiled file cannot hold",
+                                plan.facts[s.step].kind
+                            ))
+                            .at(format!("node '{}'", plan.facts[s.step].name))
+                            .cure("run the ONNX file itself"))
+                        }
                         _ => Err(Error::unsupported(format!(
                             "a step in floating point ({}), which a compiled file cannot hold",
                             plan.facts[s.step].kind

@@ -10,6 +10,7 @@ mod layout;
 mod parts;
 mod plan;
 mod recurrent;
+mod rows;
 mod run;
 mod space;
 mod steps;
@@ -386,6 +387,7 @@ fn describe(step: &Step) -> String {
         StepKind::Resize { .. } => "resize".into(),
         StepKind::Concat { .. } => "concat".into(),
         StepKind::Move(_) => "move".into(),
+        StepKind::Rows(_) => "product by row".into(),
         StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {
             let name = format!("{op:?}");

@@ -5,6 +5,7 @@ use super::{
     layout::Layout,
     parts,
     recurrent::Recurrent,
+    rows::Rows,
     space::{Lifetime, Space},
     steps,
     values::{is_view, last_use, shapes},
@@ -89,6 +90,8 @@ pub(super) enum FloatOp {
     Op(Op),
     /// Products of integers between gates in floating point.
     Recurrent(Arc<Recurrent>),
+    /// A product of integers of rows that are quantized as they come.
+    Rows(Arc<Rows>),
 }
 
 /// A value of real numbers.
@@ -311,6 +314,11 @@ impl Planner<'_> {
                 let rows: usize = self.whole(x)?.iter().take(2).product();
                 self.macs[i] = (rows * layer.macs()) as u64;
             }
+            if let (Packed::Rows(product), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
+                let shape = self.whole(x)?;
+                let rows: usize = shape[..shape.len().saturating_sub(1)].iter().product();
+                self.macs[i] = (rows * product.macs()) as u64;
+            }
             let step = self.float(i, step)?;
             match self.done.last_mut() {
                 Some(Done::Float(steps)) => steps.push(step),
@@ -402,7 +410,8 @@ impl Planner<'_> {
                 }
             }
             (_, Packed::Recurrent(layer)) => FloatOp::Recurrent(layer.clone()),
-            _ => return Err(Error::internal("a recurrent layer without weights")),
+            (_, Packed::Rows(product)) => FloatOp::Rows(product.clone()),
+            _ => return Err(Error::internal("a step between kernels without weights")),
         };
         Ok(FloatStep { step: i, op, inputs, outputs: step.outputs.clone() })
     }

@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Grid, Pointwise, Profile, ProgValue, Program, Repr, Slot, Step, StepKind, dyadic, product,
-    recurrent, resize, wide,
+    AddRule, Clamp, Grid, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind, dyadic,
+    product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -303,11 +303,9 @@ impl Builder {
 
     /// A product of a value that is quantized as it comes.
     fn dynamic(&mut self, id: NodeId, node: &Node, x: ValueId, y: ValueId) -> Result<bool> {
-        if !self.p.graph.value(x).dynamic {
-            return Ok(false);
-        }
+        let Some(of) = self.p.graph.value(x).dynamic else { return Ok(false) };
         let reach = self.reaches[id.0 as usize].as_deref();
-        let Some(product) = product::dynamic(&self.p.graph, node, reach)? else {
+        let Some(product) = product::dynamic(&self.p.graph, node, of, reach)? else {
             let note = format!(
                 "'{}' runs in floating point: its weights or bias are not in a form integers can use",
                 node.name
@@ -316,6 +314,11 @@ impl Builder {
             return Ok(false);
         };
         let input = self.real(x)?;
+        if matches!(product.out, ProductOut::Dynamic { rows: true, .. }) {
+            let name = self.p.graph.value(x).name.clone();
+            self.between(id, node, StepKind::Rows(Arc::new(Rows { product, name })), vec![Some(input)])?;
+            return Ok(true);
+        }
         let slot = self.push(y, Repr::Real);
         self.step(&[id], StepKind::Product(Box::new(product)), vec![input], vec![Some(slot)]);
         self.settle(y, slot)?;
@@ -324,7 +327,7 @@ impl Builder {
 
     /// A recurrent layer whose input is quantized as it comes.
     fn recurrent(&mut self, id: NodeId, node: &Node, a: &RecurrentAttrs) -> Result<bool> {
-        if !node.input(0).is_some_and(|x| self.p.graph.value(x).dynamic) {
+        if !node.input(0).is_some_and(|x| self.p.graph.value(x).dynamic.is_some()) {
             return Ok(false);
         }
         let graph = self.p.graph.clone();

@@ -162,7 +162,18 @@ pub enum ProductOut {
         scale: Arc<[f32]>,
         /// Real bias per output channel.
         bias: Arc<[f32]>,
+        /// Each row of the input has a grid of its own.
+        rows: bool,
     },
+}
+
+/// A matrix product whose rows are quantized as they come.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// The product; its rows have grids of their own.
+    pub product: Product,
+    /// The value that is quantized.
+    pub name: String,
 }
 
 /// Convolution or matrix product with constant weights.
@@ -275,6 +286,8 @@ pub enum StepKind {
     /// A recurrent layer: products of integers, whose inputs are quantized as they come, between gates in floating point. Inputs as those of the
     /// operator.
     Recurrent(Arc<Recurrent>),
+    /// A matrix product of real numbers, each row of which is quantized as it comes.
+    Rows(Arc<Rows>),
 }
 
 /// One step of a program.
@@ -319,7 +332,7 @@ impl Step {
 impl StepKind {
     /// Whether it takes and gives real numbers, all samples at once, between kernels that lie on a tape.
     pub fn between_kernels(&self) -> bool {
-        matches!(self, Self::Float(_) | Self::Recurrent(_))
+        matches!(self, Self::Float(_) | Self::Recurrent(_) | Self::Rows(_))
     }
 }
 

@@ -33,6 +33,7 @@ impl Session {
             .iter()
             .map(|s| match &s.kind {
                 StepKind::Product(p) => Ok(vec![step::Weights::new(p)?]),
+                StepKind::Rows(r) => Ok(vec![step::Weights::new(&r.product)?]),
                 StepKind::Recurrent(r) => r.products().map(step::Weights::new).collect(),
                 _ => Ok(Vec::new()),
             })

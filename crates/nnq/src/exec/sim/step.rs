@@ -122,6 +122,10 @@ pub(super) fn run(
             eval(op, &x, step.outputs.len(), ctx)
         }
         StepKind::Float(op) => eval(op, x, step.outputs.len(), ctx),
+        StepKind::Rows(r) => {
+            let w = weights.first().ok_or_else(|| Error::internal("a product without weights"))?;
+            one(live(&r.product, w, input(0)?, &r.name, ctx)?)
+        }
         StepKind::Recurrent(r) => super::recurrent::run(r, weights, x, ctx),
     }
 }
@@ -192,14 +196,28 @@ fn found(x: &[f32]) -> Option<Grid> {
 
 /// The product of real numbers that are quantized as they come.
 pub(super) fn live(p: &Product, w: &Weights, x: &Tensor, name: &str, ctx: &Ctx) -> Result<Tensor> {
-    let from = found(x.as_slice::<f32>()?).ok_or_else(|| no_range(name))?;
-    let codes = map(x, ctx, |v| from.quantize(v) as f32)?;
-    product(p, w, &codes, from, None, ctx)
+    let numbers = x.as_slice::<f32>()?;
+    let each = match (&p.out, x.shape().last()) {
+        (ProductOut::Dynamic { rows: true, .. }, Some(&columns)) => columns.max(1),
+        _ => numbers.len().max(1),
+    };
+    let grids = numbers.chunks(each).map(|row| found(row).ok_or_else(|| no_range(name))).collect::<Result<Vec<_>>>()?;
+    let mut centred = ctx.take(numbers.len());
+    for ((row, x), from) in centred.chunks_mut(each).zip(numbers.chunks(each)).zip(&grids) {
+        row.iter_mut().zip(x).for_each(|(q, &x)| *q = (from.quantize(x) - from.zero) as f32);
+    }
+    let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
+    sums(p, w, Tensor::of(x.shape(), centred), &scales, None, ctx)
 }
 
 fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, ctx: &Ctx) -> Result<Tensor> {
     let zero = from.zero as f32;
     let centred = map(x, ctx, |q| q - zero)?;
+    sums(p, w, centred, &[from.scale], to, ctx)
+}
+
+/// The product of codes less their zero points; `scales`: that of the codes, or those of each row.
+fn sums(p: &Product, w: &Weights, centred: Tensor, scales: &[f32], to: Option<Grid>, ctx: &Ctx) -> Result<Tensor> {
     let centred = if w.exact_f32 {
         centred
     } else {
@@ -219,10 +237,12 @@ fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, c
     let shape = acc.shape().to_vec();
     let channels = p.bias.len();
     let plane: usize = if per_plane { shape[2..].iter().product() } else { 1 };
-    let finish = |acc: i32, c: usize| -> f32 {
+    let finish = |acc: i32, c: usize, row: usize| -> f32 {
         match &p.out {
             ProductOut::Real { scale } => acc as f32 * scale[c],
-            ProductOut::Dynamic { scale, bias } => dynamic_real(acc, from.scale, scale[c], bias[c]),
+            ProductOut::Dynamic { scale, bias, rows } => {
+                dynamic_real(acc, scales[if *rows { row } else { 0 }], scale[c], bias[c])
+            }
             ProductOut::Code { requant, clamp } => {
                 let zero = to.map_or(0, |g| g.zero);
                 (match requant {
@@ -239,7 +259,8 @@ fn product(p: &Product, w: &Weights, x: &Tensor, from: Grid, to: Option<Grid>, c
     // The sums are whole numbers below 2^31 in magnitude: the conversions are exact.
     let at = |i: usize, v: i64| {
         let c = i / plane % channels;
-        finish((v + i64::from(p.bias[c])) as i32, c)
+        // Rows are asked for only where there are no planes.
+        finish((v + i64::from(p.bias[c])) as i32, c, i / channels)
     };
     let fill = |start: usize, o: &mut [f32], get: &dyn Fn(usize) -> i64| {
         for (k, o) in o.iter_mut().enumerate() {

@@ -9,7 +9,7 @@ impl Net {
         self.live(x)
     }
     fn live(&mut self, v: ValueId) -> ValueId {
-        self.b.graph().value_mut(v).dynamic = true;
+        self.b.graph().value_mut(v).dynamic = Some(crate::ir::Dynamic::Tensor);
         v
     }
 }

@@ -98,7 +98,7 @@ fn float(graph: &Graph, x: &[Tensor]) -> Vec<Tensor> {
         let v = ValueId(i as u32);
         let tensor = real.value(v).quant.is_some().then(|| graph.real_constant(v).unwrap());
         let value = real.value_mut(v);
-        value.dynamic = false;
+        value.dynamic = None;
         if let Some(tensor) = tensor {
             (value.constant, value.quant) = (Some(tensor), None);
         }
@@ -169,7 +169,7 @@ fn kinds_of_weights() {
 fn by_hand() {
     let mut net = Net::new(1);
     let x = net.b.input("x", DType::F32, "2,1,1");
-    net.b.graph().value_mut(x).dynamic = true;
+    net.b.graph().value_mut(x).dynamic = Some(crate::ir::Dynamic::Tensor);
     let mut weight = |name: &str, code: i8, scale: f32| {
         let v = net.b.constant(name, Tensor::of::<i8>(&[1, 1, 1], vec![code]));
         let value = net.b.graph().value_mut(v);

@@ -137,7 +137,7 @@ impl<'a> Constant<'a> {
 
 impl<'a> Model<'a> {
     fn new(graph: &'a Graph, options: &WriteOptions) -> Result<Self> {
-        if let Some((_, v)) = graph.values().find(|(_, v)| v.quant.is_some() || v.dynamic) {
+        if let Some((_, v)) = graph.values().find(|(_, v)| v.quant.is_some() || v.dynamic.is_some()) {
             return Err(Error::usage(format!(
                 "value '{}' carries a quantization that the file format has no place for",
                 v.name

@@ -30,7 +30,7 @@ impl<'g> View<'g> {
     /// A value that a rewrite may make disappear: no graph output, and nothing rounds there.
     pub fn is_free(&self, v: ValueId) -> bool {
         let value = self.graph.value(v);
-        !self.is_output(v) && value.quant.is_none() && !value.dynamic
+        !self.is_output(v) && value.quant.is_none() && value.dynamic.is_none()
     }
     /// Free, and read once.
     pub fn is_link(&self, v: ValueId) -> bool {

@@ -116,7 +116,7 @@ fn value(v: &Value) -> Result<()> {
             return Err(Error::shape(format!("quantized along axis {axis} of a shape {s}")));
         }
     }
-    if v.dynamic {
+    if v.dynamic.is_some() {
         if v.quant.is_some() || v.constant.is_some() {
             let what = if v.quant.is_some() { "on a grid too" } else { "a constant" };
             return Err(broken(format!("quantized dynamically, but {what}")));

@@ -1,6 +1,6 @@
 //! Explicit quantization nodes back into annotations.
 use super::{
-    DYNAMIC_KEY, GRID_KEY,
+    DYNAMIC_KEY, GRID_KEY, ROWS_KEY,
     build::bounds,
     codes,
     dynamic::{self, Live},
@@ -75,6 +75,8 @@ pub(super) struct Absorb<'a> {
     grids: HashMap<String, QType>,
     /// Names of the recurrent layers that quantize what they read as it comes.
     live_layers: HashSet<String>,
+    /// Names of the matrix products that quantize each row that they read as it comes.
+    rows: HashSet<String>,
     node_names: HashSet<String>,
     counter: u32,
     /// What is quantized as it comes, by its codes.
@@ -85,7 +87,7 @@ impl<'a> Absorb<'a> {
     fn new(src: &'a Graph) -> Result<Self> {
         let mut out = Graph::new(&src.name);
         out.opset = src.opset;
-        let (mut grids, mut live_layers) = (HashMap::new(), HashSet::new());
+        let (mut grids, mut live_layers, mut rows) = (HashMap::new(), HashSet::new(), HashSet::new());
         for (key, list) in &src.metadata {
             if let Some(grid) = key.strip_prefix(GRID_KEY) {
                 let q = parse_grid(grid)
@@ -93,6 +95,8 @@ impl<'a> Absorb<'a> {
                 grids.extend(names(list).map(|n| (n, q)));
             } else if key == DYNAMIC_KEY {
                 live_layers.extend(names(list));
+            } else if key == ROWS_KEY {
+                rows.extend(names(list));
             } else {
                 out.metadata.push((key.clone(), list.clone()));
             }
@@ -108,6 +112,7 @@ impl<'a> Absorb<'a> {
             constants: HashMap::new(),
             grids,
             live_layers,
+            rows,
             node_names: src.nodes().map(|(_, n)| n.name.clone()).collect(),
             counter: 0,
             live: HashMap::new(),
@@ -527,7 +532,7 @@ impl<'a> Absorb<'a> {
             }
             self.out.outputs.push(value);
         }
-        dynamic::mark(&mut self.out, &self.live_layers);
+        dynamic::mark(&mut self.out, &self.live_layers, &self.rows);
         self.out.sort()?;
         self.out.compact();
         Ok(self.out)

@@ -3,7 +3,7 @@ use super::{
     super::packing,
     GRID_KEY, codes,
     dynamic::{self, Live},
-    line, name_live_layer,
+    line, list,
     products::Product,
 };
 use crate::{
@@ -109,8 +109,8 @@ impl<'a> Build<'a> {
         if dynamic::write(self, node)? {
             return Ok(());
         }
-        if dynamic::is_live_layer(self.src, node) {
-            name_live_layer(&mut self.out.metadata, &node.name);
+        if let Some(key) = dynamic::key(self.src, node) {
+            list(&mut self.out.metadata, key, &node.name);
         }
         let bias = Product::of(self.src, node).and_then(|p| p.bias);
         let mut inputs = Vec::with_capacity(node.inputs.len());

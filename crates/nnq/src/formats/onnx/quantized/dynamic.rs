@@ -1,5 +1,6 @@
 //! Dynamic quantization: DynamicQuantizeLinear, an integer product, Cast, Mul by the product of the scales, Add of a real bias.
 use super::{
+    DYNAMIC_KEY, ROWS_KEY,
     absorb::Absorb,
     build::Build,
     codes,
@@ -7,7 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    ir::{DType, Granularity, Graph, Node, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
+    ir::{DType, Dynamic, Granularity, Graph, Node, NodeId, Op, QParams, Tensor, ValueId, op::Binary},
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -35,7 +36,7 @@ impl<'a> Product<'a> {
         let (x, w) = (node.input(0)?, node.input(1)?);
         let (value, weight) = (graph.value(w), graph.constant(w)?);
         let (qw, bias) = (value.quant.as_deref()?, node.input(2));
-        if !graph.value(x).dynamic || !weight.dtype().is_int() || qw.qtype.bits > 16 {
+        if graph.value(x).dynamic != Some(Dynamic::Tensor) || !weight.dtype().is_int() || qw.qtype.bits > 16 {
             return None;
         }
         let axis = weight_axis(&node.op, weight.shape().len(), bias.is_some())?;
@@ -184,20 +185,34 @@ fn constant(a: &Absorb, v: ValueId) -> Option<(Arc<Tensor>, Vec<usize>)> {
     (shape.iter().product::<usize>() == t.len()).then(|| (t.clone(), shape))
 }
 
-/// Whether a node is a recurrent layer with codes for weights that quantizes its input and its states as they come.
-pub(super) fn is_live_layer(graph: &Graph, node: &Node) -> bool {
+/// The metadata key that names a node which quantizes what it reads as it comes, but is written with real inputs: a recurrent layer, whose input and states
+/// are quantized, or a matrix product that reads each row on a grid of its own.
+pub(super) fn key(graph: &Graph, node: &Node) -> Option<&'static str> {
     let codes = |i: usize| node.input(i).is_some_and(|w| graph.value(w).quant.is_some());
-    let live = node.input(0).is_some_and(|x| graph.value(x).dynamic);
-    matches!(node.op, Op::Recurrent(_)) && live && codes(1) && codes(2)
+    let live = node.input(0).and_then(|x| graph.value(x).dynamic)?;
+    match &node.op {
+        Op::Recurrent(_) => (codes(1) && codes(2)).then_some(DYNAMIC_KEY),
+        Op::Gemm { .. } | Op::MatMul => (live == Dynamic::Row && codes(1)).then_some(ROWS_KEY),
+        _ => None,
+    }
 }
 
-/// Marks what recurrent layers of these names read as quantized as it comes.
-pub(super) fn mark(graph: &mut Graph, layers: &HashSet<String>) {
-    let named = |node: &Node| matches!(node.op, Op::Recurrent(_)) && layers.contains(&node.name);
-    let read: Vec<ValueId> = graph.nodes().filter(|(_, n)| named(n)).filter_map(|(_, n)| n.input(0)).collect();
-    for x in read {
+/// Marks what named nodes read as quantized as it comes: recurrent layers, and products by row.
+pub(super) fn mark(graph: &mut Graph, layers: &HashSet<String>, rows: &HashSet<String>) {
+    let named = |node: &Node| match &node.op {
+        Op::Recurrent(_) if layers.contains(&node.name) => Some(Dynamic::Tensor),
+        Op::Gemm { .. } | Op::MatMul if rows.contains(&node.name) => Some(Dynamic::Row),
+        _ => None,
+    };
+    let read = graph.nodes().filter_map(|(_, n)| named(n).and_then(|live| n.input(0).map(|x| (x, live))));
+    for (x, live) in read.collect::<Vec<(ValueId, Dynamic)>>() {
         let value = graph.value_mut(x);
-        value.dynamic |=
-            value.quant.is_none() && value.constant.is_none() && value.dtype.is_none_or(|d| d == DType::F32);
+        if value.quant.is_none() && value.constant.is_none() && value.dtype.is_none_or(|d| d == DType::F32) {
+            value.dynamic = Some(match value.dynamic {
+                // Where both read a value, rows are what products ask for.
+                Some(Dynamic::Row) => Dynamic::Row,
+                _ => live,
+            });
+        }
     }
 }

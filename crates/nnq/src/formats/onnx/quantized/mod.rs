@@ -41,6 +41,9 @@ const GRID_KEY: &str = "nnq.grid.";
 /// The metadata key that lists the recurrent layers whose inputs and states are quantized as they come.
 const DYNAMIC_KEY: &str = "nnq.dynamic";
 
+/// The metadata key that lists the matrix products whose inputs are quantized as they come, each row on a grid of its own.
+const ROWS_KEY: &str = "nnq.rows";
+
 /// A name as a line of a list in the metadata: line breaks are written as a backslash and an n, backslashes twice.
 fn line(name: &str) -> String {
     name.replace('\\', "\\\\").replace('\n', "\\n")
@@ -66,11 +69,16 @@ fn names(list: &str) -> impl Iterator<Item = String> {
 
 /// Adds a node to the recurrent layers that metadata name as quantizing their inputs and states as they come.
 pub(super) fn name_live_layer(metadata: &mut Vec<(String, String)>, node: &str) {
-    match metadata.iter_mut().find(|(key, _)| key == DYNAMIC_KEY) {
+    list(metadata, DYNAMIC_KEY, node);
+}
+
+/// Adds a node to one of the lists of names in the metadata.
+fn list(metadata: &mut Vec<(String, String)>, to: &str, node: &str) {
+    match metadata.iter_mut().find(|(key, _)| key == to) {
         Some((_, names)) => {
             names.push('\n');
             names.push_str(&line(node));
         }
-        None => metadata.push((DYNAMIC_KEY.into(), line(node))),
+        None => metadata.push((to.into(), line(node))),
     }
 }

@@ -3,7 +3,7 @@ use super::{absorb::Absorb, dynamic};
 use crate::{
     error::Result,
     ir::{
-        DType, Granularity, Node, NodeId, Op, QParams, QType, Tensor, ValueId,
+        DType, Dynamic, Granularity, Node, NodeId, Op, QParams, QType, Tensor, ValueId,
         op::{AutoPad, Binary},
     },
 };
@@ -209,7 +209,7 @@ pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
         y = sum;
     }
     if live.is_some() {
-        a.out.value_mut(vx).dynamic = true;
+        a.out.value_mut(vx).dynamic = Some(Dynamic::Tensor);
     }
     let value = a.src.value(y);
     let out = a.out.add_value(&value.name, Some(DType::F32), value.shape.clone())?;

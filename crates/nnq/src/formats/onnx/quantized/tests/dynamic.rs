@@ -6,7 +6,7 @@ const GEMM: Op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true
 
 impl Net {
     fn live(&mut self, id: ValueId) -> ValueId {
-        self.0.value_mut(id).dynamic = true;
+        self.0.value_mut(id).dynamic = Some(crate::ir::Dynamic::Tensor);
         id
     }
     fn codes(&mut self, name: &str, shape: &[usize], q: QParams) -> ValueId {
@@ -46,7 +46,7 @@ fn net() -> Graph {
 }
 
 fn live(g: &Graph) -> Vec<String> {
-    g.values().filter(|(_, v)| v.dynamic).map(|(_, v)| v.name.clone()).collect()
+    g.values().filter(|(_, v)| v.dynamic.is_some()).map(|(_, v)| v.name.clone()).collect()
 }
 
 #[test]
@@ -130,5 +130,25 @@ fn other_forms_stay_nodes() {
             "codes are an output" => assert!(kinds(&back).contains(&"DynamicQuantizeLinear") && live(&back) == ["x"]),
             _ => assert_eq!((kinds(&back), live(&back)), (kinds(&g), vec![]), "{case}"),
         }
+    }
+}
+
+/// Products by row are written with real inputs, and known again by their names.
+#[test]
+fn rows_come_back() {
+    let mut n = Net::new();
+    let x = n.input("x", &[2, 3, 8]);
+    n.0.value_mut(x).dynamic = Some(crate::ir::Dynamic::Row);
+    let grid = QParams::channel(QType::I8, 1, (0..5).map(|i| 0.01 + i as f32 / 512.0).collect());
+    let w = n.codes("w", &[8, 5], grid);
+    let y = n.node(Op::MatMul, &[x, w], "y");
+    let mut g = n.output(y);
+    crate::ir::infer::infer(&mut g).expect("sound");
+    for explicit in [to_qdq(&g).expect("sound"), to_qoperator(&g).expect("sound")] {
+        assert_eq!(kinds(&explicit), ["DequantizeLinear", "MatMul"]);
+        let back = absorb(&file(&explicit)).expect("sound");
+        assert_eq!(annotations(&back), annotations(&g));
+        let dynamic: Vec<_> = back.values().filter_map(|(_, v)| v.dynamic).collect();
+        assert_eq!(dynamic, [crate::ir::Dynamic::Row]);
     }
 }
