@@ -13,7 +13,7 @@
 //!
 //! Recurrent layers whose inputs and states are quantized as they come have no such form in ONNX: their weights pass DequantizeLinear, the operator
 //! stays, and a metadata entry `nnq.dynamic` lists the nodes, so that nnq runs them in integers again. Other runtimes compute with the same weights
-//! in floating point.
+//! in floating point. Likewise matrix products that find a grid for each row that they read (`nnq.rows`): DynamicQuantizeLinear knows one grid for all numbers.
 //!
 //! [`absorb`] reads both forms, and what other tools write in them, back into annotations.
 //!
