@@ -233,7 +233,8 @@ fn stored(part: &Part, plan: &Plan) -> Result<StoredPart> {
                         (Some(op), Some((input, output))) => Ok(StoredFloat { step: s.step, op, input, output }),
                         _ if matches!(s.op, FloatOp::Recurrent(_) | FloatOp::Rows(_)) => {
                             Err(Error::unsupported(format!(
-                                "a layer that quantizes what comes ({}), which a compiled file cannot hold",
+                                "{} ({}), which a compiled file cannot hold",
+                                if matches!(s.op, FloatOp::Rows(_)) { "a product by row" } else { "a recurrent layer" },
                                 plan.facts[s.step].kind
                             ))
                             .at(format!("node '{}'", plan.facts[s.step].name))
