@@ -327,7 +327,7 @@ impl Builder {
 
     /// A recurrent layer whose input is quantized as it comes.
     fn recurrent(&mut self, id: NodeId, node: &Node, a: &RecurrentAttrs) -> Result<bool> {
-        if !node.input(0).is_some_and(|x| self.p.graph.value(x).dynamic.is_some()) {
+        if node.input(0).is_none_or(|x| self.p.graph.value(x).dynamic.is_none()) {
             return Ok(false);
         }
         let graph = self.p.graph.clone();
