@@ -155,7 +155,7 @@ fn training_computes_what_the_engine_will() {
             // Gains and statistics that are not trivial.
             let how = Drawing { batch: 16, seed: 1, augment: Augment::default() };
             let batches = Batches::new(&data, how, 0, 0, 1, None).unwrap();
-            qat::normal::begin::<Flex>(&graph, &plan, &mut parameters, batches, &device).unwrap();
+            qat::normal::begin::<Flex>(&graph, &plan, &mut parameters, batches, &device, &mut |_, _| {}).unwrap();
         }
         let leaves = parameters.leaves();
         let forward = Forward {

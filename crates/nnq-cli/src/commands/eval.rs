@@ -50,23 +50,15 @@ fn text(report: &Report) -> String {
     let e = &report.eval;
     let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
     table.row(["model", &report.model]).row(["data", &report.data]);
-    let how = [Some(e.engine.to_string()), e.profile.map(|p| p.to_string()), e.isa.map(str::to_owned)];
-    let how: Vec<String> = how.into_iter().flatten().collect();
-    table.row(["engine", &format!("{}, {} threads, batch {}", how.join(", "), e.threads, e.batch)]);
+    let how = print::engine(e.engine, e.profile, e.isa);
+    table.row(["engine", &format!("{how}, {} threads, batch {}", e.threads, e.batch)]);
     let right = e.correct.iter().filter(|&&c| c).count();
     table.row(["top 1", &format!("{} ({right} of {})", number::percent(e.top1), e.samples)]);
     if let Some(top1) = e.top1_restricted {
         table.row(["among the data's classes", &number::percent(top1)]);
     }
     table.row(["top 5", &number::percent(e.top5)]);
-    let rate = e.samples as f64 / e.engine_seconds;
-    let time = format!(
-        "{}, {} in the engine ({} samples a second)",
-        number::seconds(e.seconds),
-        number::seconds(e.engine_seconds),
-        number::digits(rate)
-    );
-    table.row(["time", &time]);
+    table.row(["time", &print::times(e.seconds, e.engine_seconds, e.samples as f64, "samples")]);
     if let Some(bytes) = e.peak_memory_bytes {
         table.row(["peak memory", &number::bytes(bytes)]);
     }

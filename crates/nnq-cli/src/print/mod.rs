@@ -6,7 +6,7 @@ mod table;
 pub use progress::Progress;
 pub use table::{Side, Table};
 
-use nnq::{Error, ErrorKind, Result, inspect::WeightRow};
+use nnq::{Error, ErrorKind, Result, engine::Kind, exec::lower::Profile, inspect::WeightRow};
 use serde::Serialize;
 use std::io::Write;
 
@@ -26,6 +26,22 @@ pub fn report<T: Serialize>(json: bool, report: &T, human: impl FnOnce(&T) -> St
         }
         _ => Ok(()),
     }
+}
+
+/// What ran a model: the engine, its arithmetic and its instruction set where it has a choice.
+pub fn engine(kind: Kind, profile: Option<Profile>, isa: Option<&str>) -> String {
+    let parts = [Some(kind.to_string()), profile.map(|p| p.to_string()), isa.map(str::to_owned)];
+    parts.into_iter().flatten().collect::<Vec<String>>().join(", ")
+}
+
+/// How long a measurement took, and how fast the engine was: `count` of `what`.
+pub fn times(seconds: f64, engine_seconds: f64, count: f64, what: &str) -> String {
+    format!(
+        "{}, {} in the engine ({} {what} a second)",
+        number::seconds(seconds),
+        number::seconds(engine_seconds),
+        number::digits(count / engine_seconds)
+    )
 }
 
 /// How quantized constants are stored, for people.

@@ -125,7 +125,7 @@ fn train<B: Kernels>(
     let key = job.key(prepared.digest)?;
     let keep = job.checkpoint.clone().map(|(path, every)| Keep { path, every, key });
     let with = With { settings: &job.settings, teacher, keep, threads: output.threads, cancel: output.cancel.clone() };
-    let mut trainer = Trainer::<B>::new(&prepared.graph, &prepared.plan, &job.train, device, with)?;
+    let mut trainer = Trainer::<B>::new(&prepared.graph, &prepared.plan, &job.train, device, with, tell)?;
     let epochs = epochs::<B>(job, &prepared, &mut trainer, tell)?;
     let (graph, notes) = prepared.finished::<B>(&trainer.trained()?)?;
     let calibration = prepared.calibrated.into_iter().flat_map(|c| c.messages);

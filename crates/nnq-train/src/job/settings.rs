@@ -126,6 +126,9 @@ impl Job {
         let json = |x: &Settings| serde_json::to_vec(x).map_err(|e| Error::internal(format!("settings: {e}")));
         let recipe = self.recipe.as_ref().map(Recipe::to_toml).transpose()?.unwrap_or_default();
         let data = format!("{}\n{}", self.train.dataset.len(), self.train.preprocess.to_toml()?);
-        Ok(checkpoint::key(&[&digest, &json(&self.settings)?, recipe.as_bytes(), data.as_bytes()]))
+        // Other parts of the same data have their labels in another order.
+        let labels = (0..self.train.dataset.len()).map(|i| self.train.dataset.label(i).map_or(u64::MAX, |l| l as u64));
+        let labels: Vec<u8> = labels.flat_map(u64::to_le_bytes).collect();
+        Ok(checkpoint::key(&[&digest, &json(&self.settings)?, recipe.as_bytes(), data.as_bytes(), &labels]))
     }
 }

@@ -77,7 +77,7 @@ impl Quantizing {
     }
 }
 
-/// Begins with the means and deviations that the float network's channels have over the first of these batches.
+/// Begins with the means and deviations that the float network's channels have over the first of these batches. `tick(done, of)` counts them.
 ///
 /// # Errors
 /// Names the sample that cannot be read and the node that cannot be run.
@@ -87,6 +87,7 @@ pub fn begin<B: Kernels>(
     parameters: &mut Parameters<B>,
     batches: Batches,
     device: &Device<B>,
+    tick: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let watched = Plan { normal: plan.normal.clone(), ..Plan::default() };
     let leaves: Vec<_> = parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
@@ -123,6 +124,7 @@ pub fn begin<B: Kernels>(
             }
         }
         count += 1.0;
+        tick(count as u64, BATCHES as u64);
     }
     for (&id, normal) in &plan.normal {
         let sums = sums.get(&id).ok_or_else(|| Error::internal("a normalised product that did not run"))?;

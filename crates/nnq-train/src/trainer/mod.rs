@@ -16,7 +16,7 @@ use crate::{
     params::Parameters,
     precision::Scaler,
     qat::{self, Plan},
-    report::{Event, StepReport},
+    report::{Event, StepReport, Tell},
 };
 use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
 use nnq::{Error, ErrorKind, Result, engine::Engine, error::At as _, eval::Labelled, ir::Graph};
@@ -97,6 +97,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         data: &'a Labelled,
         device: Device<B>,
         with: With<'a>,
+        tell: &mut Tell,
     ) -> Result<Self> {
         let With { settings, teacher, keep, threads, cancel } = with;
         let plans = settings.bits.plans(plan);
@@ -132,19 +133,20 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let found = trainer.keep.as_ref().map(|k| Checkpoint::read(&k.path, k.key)).transpose()?.flatten();
         match found {
             Some(found) => trainer.restore(found)?,
-            None => trainer.begin()?,
+            None => trainer.begin(tell)?,
         }
         Ok(trainer)
     }
     /// Finds what normalisations begin with.
-    fn begin(&mut self) -> Result<()> {
+    fn begin(&mut self, tell: &mut Tell) -> Result<()> {
         let plan = &self.plans[0];
         if plan.normal.is_empty() {
             return Ok(());
         }
         let how = Drawing { batch: self.settings.batch, seed: self.settings.seed, augment: Augment::default() };
         let batches = Batches::new(self.data, how, 0, 0, self.threads, self.cancel.clone())?;
-        qat::normal::begin::<B>(self.graph, plan, &mut self.parameters, batches, &self.device)
+        let mut tick = |done, of| tell(Event::Stage("looking at the float network's channels", done, of));
+        qat::normal::begin::<B>(self.graph, plan, &mut self.parameters, batches, &self.device, &mut tick)
     }
     /// Steps of an epoch.
     pub fn steps_of_epoch(&self) -> u64 {

@@ -112,8 +112,15 @@ impl Start {
                 out.graph.value_mut(v).quant = Some(params.clone());
             }
         }
+        let mut whole = 0;
         for &v in &placement.dynamic {
-            out.graph.value_mut(v).dynamic = Some(by_row(graph, &consumers[v.0 as usize], &layers));
+            let readers: Vec<NodeId> = layers.live(&consumers[v.0 as usize]).collect();
+            let of = by_row(graph, &readers, &layers);
+            whole += usize::from(of == Dynamic::Tensor && readers.iter().any(|&id| layers.by_token(id)));
+            out.graph.value_mut(v).dynamic = Some(of);
+        }
+        if whole > 0 {
+            out.messages.push(format!("{whole} values have one grid for all their numbers: convolutions or recurrent layers read them, and only matrix products read each row on a grid of its own"));
         }
         for id in placement.products.iter().filter(|id| layers.modes[id.0 as usize] == Mode::Dynamic) {
             let (node, x) = (graph.node(*id), graph.node(*id).input(0));
@@ -249,15 +256,15 @@ impl Start {
     }
 }
 
-/// Whether what reads a value at run time finds grids by row: matrix products whose recipe says so, unless others want one grid for all numbers.
-fn by_row(graph: &Graph, readers: &[(NodeId, usize)], layers: &Layers) -> Dynamic {
-    let live = |(id, input): &(NodeId, usize)| *input == 0 && layers.modes[id.0 as usize] == Mode::Dynamic;
-    let all = |(id, _): &(NodeId, usize)| {
-        let matrix = matches!(graph.node(*id).op, Op::Gemm { trans_a: false, .. } | Op::MatMul);
-        let known = matches!(graph.node(*id).op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul | Op::Recurrent(_));
-        !known || matrix && layers.nodes[id.0 as usize].activation.mode == ActivationMode::Token
+/// Of what a value's grid is found at run time: of each row where all who quantize it are matrix products that are to find it so.
+fn by_row(graph: &Graph, readers: &[NodeId], layers: &Layers) -> Dynamic {
+    let rows = |&id: &NodeId| match graph.node(id).op {
+        Op::Gemm { trans_a: false, .. } | Op::MatMul => layers.by_token(id),
+        Op::Conv(_) | Op::Gemm { .. } | Op::Recurrent(_) => false,
+        // Reads real numbers.
+        _ => true,
     };
-    if readers.iter().filter(|r| live(r)).all(all) { Dynamic::Row } else { Dynamic::Tensor }
+    if readers.iter().all(rows) { Dynamic::Row } else { Dynamic::Tensor }
 }
 
 /// The recipe, resolved for every node.
@@ -299,6 +306,17 @@ impl Layers {
             general: recipe.resolve_at("", "Input", Position::First)?,
             sum_operands: recipe.sum_operands,
         })
+    }
+    /// Those that may quantize a value as it comes.
+    fn live(&self, readers: &[(NodeId, usize)]) -> impl Iterator<Item = NodeId> {
+        readers
+            .iter()
+            .filter(|(id, input)| *input == 0 && self.modes[id.0 as usize] == Mode::Dynamic)
+            .map(|(id, _)| *id)
+    }
+    /// Whether a node is to find a grid for each row.
+    fn by_token(&self, id: NodeId) -> bool {
+        self.nodes[id.0 as usize].activation.mode == ActivationMode::Token
     }
     /// What holds for what makes a value. The input of the network is the first layer's, whatever edge it has.
     fn of(&self, producers: &[Option<NodeId>], v: ValueId) -> &LayerRecipe {

@@ -656,12 +656,15 @@ fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
         }
     }
     if a.mode.is_dynamic() {
+        let mode = if a.mode == ActivationMode::Token { "token" } else { "dynamic" };
         if (a.bits, a.signed, a.symmetric) != (8, false, false) {
-            return Err(Error::usage("activation.mode = \"dynamic\" with another grid than unsigned codes of 8 bits")
-                .cure("leave out activation.bits, signed and symmetric: what is found at run time has 8 bits"));
+            return Err(Error::usage(format!(
+                "activation.mode = \"{mode}\" with another grid than unsigned codes of 8 bits"
+            ))
+            .cure("leave out activation.bits, signed and symmetric: what is found at run time has 8 bits"));
         }
         if w.bits > 8 {
-            return Err(Error::usage(format!("weight.bits = {} with activation.mode = \"dynamic\"", w.bits))
+            return Err(Error::usage(format!("weight.bits = {} with activation.mode = \"{mode}\"", w.bits))
                 .cure("use 8 bits or fewer"));
         }
     }

@@ -101,7 +101,10 @@ pub fn measure(
     };
     let scores: Vec<f64> = pairs.iter().map(|p| p.score).collect();
     let cosines = |e: &Embedded| e.rows.chunks(2).map(|two| cosine(&two[0], &two[1])).collect::<Vec<f64>>();
-    let flat = || Error::value("all cosines or all scores are equal, so that nothing correlates with anything");
+    let flat = || {
+        Error::value("all cosines or all scores are equal, so that nothing correlates with anything")
+            .cure("give pairs of different scores, and a network whose embeddings differ")
+    };
     let own = cosines(&ours);
     let reference = other.map(|other| {
         let each = ours.rows.iter().zip(&other.rows);
@@ -217,7 +220,10 @@ fn pooled(y: &Tensor, samples: usize) -> Result<Vec<Vec<f32>>> {
         }
     };
     match rows.iter().flatten().any(|x| !x.is_finite()) {
-        true => Err(Error::value("an embedding that is no number")),
+        true => {
+            Err(Error::value("an embedding that is no number")
+                .cure("run the float network on this text: does it, too?"))
+        }
         false => Ok(rows),
     }
 }

@@ -69,12 +69,10 @@ fn memory(m: &Memory) -> String {
 
 fn text(report: &Report) -> String {
     let b = &report.bench;
-    let how = [Some(b.engine.to_string()), b.profile.map(|p| p.to_string()), b.isa.map(str::to_owned)];
-    let how: Vec<String> = how.into_iter().flatten().collect();
     let mut out = format!(
         "{}: {}, {}, batch {}\n{} ms median of {} runs ({} to {}), {:.1} % of this machine's peak of {} Gop/s\n",
         report.model,
-        how.join(", "),
+        print::engine(b.engine, b.profile, b.isa),
         number::plural(b.threads as u64, "thread"),
         b.batch,
         number::digits(b.median_ms),

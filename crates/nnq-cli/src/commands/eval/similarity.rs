@@ -26,6 +26,9 @@ pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
     if args.reading.preprocess.is_some() || args.reading.classes.is_some() {
         return Err(Error::usage("--preprocess or --classes with --tokenizer").cure("they are for pictures"));
     }
+    if args.tuning.tune {
+        return Err(Error::usage("--tune with --tokenizer").cure("leave --tune out: texts have many lengths"));
+    }
     let model = args.model.display().to_string();
     let open = |path: &Path, kind| super::super::open(path, kind, args.engine.profile.into(), args.threads);
     let mut engine = open(&args.model, args.engine.engine.map(Into::into))?;
@@ -49,9 +52,8 @@ fn text(report: &Report) -> String {
     let s = &report.similarity;
     let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
     table.row(["model", &report.model]).row(["data", &format!("{}: {} pairs", report.data, s.pairs)]);
-    let how = [Some(s.engine.to_string()), s.profile.map(|p| p.to_string()), s.isa.map(str::to_owned)];
-    let how: Vec<String> = how.into_iter().flatten().collect();
-    table.row(["engine", &format!("{}, {} threads", how.join(", "), s.threads)]);
+    let how = print::engine(s.engine, s.profile, s.isa);
+    table.row(["engine", &format!("{how}, {} threads", s.threads)]);
     table.row(["spearman", &format!("{:.4}", s.spearman)]).row(["pearson", &format!("{:.4}", s.pearson)]);
     if let Some(r) = s.reference {
         let change = s.spearman - r.spearman;
@@ -59,14 +61,7 @@ fn text(report: &Report) -> String {
         let (mean, least) = (r.mean_cosine, r.least_cosine);
         table.row(["cosine to the reference", &format!("{mean:.5} on average, {least:.5} at the least")]);
     }
-    let rate = s.tokens as f64 / s.engine_seconds;
-    let time = format!(
-        "{}, {} in the engine ({} tokens a second)",
-        number::seconds(s.seconds),
-        number::seconds(s.engine_seconds),
-        number::digits(rate)
-    );
-    table.row(["time", &time]);
+    table.row(["time", &print::times(s.seconds, s.engine_seconds, s.tokens as f64, "tokens")]);
     if s.cut > 0 {
         table.row(["cut", &format!("{} sentences are longer than the tokenizer allows", s.cut)]);
     }

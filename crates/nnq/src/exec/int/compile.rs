@@ -103,7 +103,7 @@ pub(super) fn product(p: &Product, isa: Isa) -> Result<PackedProduct> {
     p.weight.release();
     let requant = match &p.out {
         ProductOut::Real { scale } => Requantize::Real(scale.clone()),
-        ProductOut::Dynamic { scale, bias, .. } => Requantize::Dynamic { scale: scale.clone(), bias: bias.clone() },
+        ProductOut::Dynamic { scale, bias } => Requantize::Dynamic { scale: scale.clone(), bias: bias.clone() },
         ProductOut::Code { requant: Requant::Onnx(m), .. } => Requantize::Onnx(m.clone()),
         ProductOut::Code { requant: Requant::Dyadic { mult, shift }, .. } => {
             Requantize::Dyadic { mult: mult.clone(), shift: shift.clone() }

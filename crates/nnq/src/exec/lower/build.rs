@@ -1,12 +1,12 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Grid, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind, dyadic,
+    AddRule, Clamp, Form, Grid, Pointwise, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind, dyadic,
     product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
     ir::{
-        Graph, Node, NodeId, Op, ValueId,
+        Dynamic, Graph, Node, NodeId, Op, ValueId,
         op::{Binary, RecurrentAttrs, ResizeAttrs, Unary},
     },
 };
@@ -305,7 +305,7 @@ impl Builder {
     fn dynamic(&mut self, id: NodeId, node: &Node, x: ValueId, y: ValueId) -> Result<bool> {
         let Some(of) = self.p.graph.value(x).dynamic else { return Ok(false) };
         let reach = self.reaches[id.0 as usize].as_deref();
-        let Some(product) = product::dynamic(&self.p.graph, node, of, reach)? else {
+        let Some(product) = product::dynamic(&self.p.graph, node, reach)? else {
             let note = format!(
                 "'{}' runs in floating point: its weights or bias are not in a form integers can use",
                 node.name
@@ -314,7 +314,7 @@ impl Builder {
             return Ok(false);
         };
         let input = self.real(x)?;
-        if matches!(product.out, ProductOut::Dynamic { rows: true, .. }) {
+        if of == Dynamic::Row && matches!(product.form, Form::Matrix { .. }) {
             let name = self.p.graph.value(x).name.clone();
             self.between(id, node, StepKind::Rows(Arc::new(Rows { product, name })), vec![Some(input)])?;
             return Ok(true);

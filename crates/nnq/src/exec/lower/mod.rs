@@ -162,8 +162,6 @@ pub enum ProductOut {
         scale: Arc<[f32]>,
         /// Real bias per output channel.
         bias: Arc<[f32]>,
-        /// Each row of the input has a grid of its own.
-        rows: bool,
     },
 }
 

@@ -3,7 +3,7 @@ use super::{Clamp, Form, Grid, Product, ProductOut, Profile, Requant, dyadic};
 use crate::{
     error::{Error, Result},
     exec::float::widest::widest,
-    ir::{Data, Dynamic, Granularity, Graph, Node, Op, QParams, QType, Tensor, ValueId},
+    ir::{Data, Granularity, Graph, Node, Op, QParams, QType, Tensor, ValueId},
 };
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ pub(super) fn build(
 ///
 /// # Errors
 /// When an accumulator could overflow.
-pub(super) fn dynamic(graph: &Graph, node: &Node, of: Dynamic, reach: Option<&[i64]>) -> Result<Option<Product>> {
+pub(super) fn dynamic(graph: &Graph, node: &Node, reach: Option<&[i64]>) -> Result<Option<Product>> {
     let (Some(w), Some(reach)) = (Weights::of(graph, node), reach) else { return Ok(None) };
     let Weights { form, value, codes: weight, qtype, scale, zero, bias, .. } = w;
     let channels = scale.len();
@@ -132,8 +132,7 @@ pub(super) fn dynamic(graph: &Graph, node: &Node, of: Dynamic, reach: Option<&[i
             (0..channels).map(|c| real[if real.len() == 1 { 0 } else { c }]).collect()
         }
     };
-    let rows = of == Dynamic::Row && matches!(form, Form::Matrix { .. });
-    let parts = Live { form, weight, qtype, scale, zero, bias, rows };
+    let parts = Live { form, weight, qtype, scale, zero, bias };
     live(graph, value, reach, parts).map(Some)
 }
 
@@ -146,8 +145,6 @@ pub(super) struct Live {
     pub scale: Vec<f32>,
     pub zero: Vec<i32>,
     pub bias: Vec<f32>,
-    /// Each row of the input has a grid of its own.
-    pub rows: bool,
 }
 
 /// The product of [`Live`], whose weights, those of `value`, reach as far as `reach` says.
@@ -155,7 +152,7 @@ pub(super) struct Live {
 /// # Errors
 /// When an accumulator could overflow.
 pub(super) fn live(graph: &Graph, value: ValueId, reach: &[i64], of: Live) -> Result<Product> {
-    let Live { form, weight, qtype, scale, zero, bias, rows } = of;
+    let Live { form, weight, qtype, scale, zero, bias } = of;
     let none = vec![0; scale.len()];
     // A grid that is found later may have its zero point at either end.
     let bound = prove(graph, value, reach, &none, i64::from(u8::MAX))?;
@@ -166,7 +163,7 @@ pub(super) fn live(graph: &Graph, value: ValueId, reach: &[i64], of: Live) -> Re
         weight_zero: zero.iter().any(|&z| z != 0).then_some(zero),
         bias: none.into(),
         bound,
-        out: ProductOut::Dynamic { scale: scale.into(), bias: bias.into(), rows },
+        out: ProductOut::Dynamic { scale: scale.into(), bias: bias.into() },
     })
 }
 

@@ -90,7 +90,7 @@ impl Weights {
         };
         let form = Form::Matrix { transposed: true };
         let bias = bias.to_vec();
-        let of = Live { form, weight: weight.into(), qtype: self.params.qtype, scale, zero, bias, rows: false };
+        let of = Live { form, weight: weight.into(), qtype: self.params.qtype, scale, zero, bias };
         product::live(graph, self.value, &reach, of)
     }
 }

@@ -124,7 +124,8 @@ pub(super) fn run(
         StepKind::Float(op) => eval(op, x, step.outputs.len(), ctx),
         StepKind::Rows(r) => {
             let w = weights.first().ok_or_else(|| Error::internal("a product without weights"))?;
-            one(live(&r.product, w, input(0)?, &r.name, ctx)?)
+            let x = input(0)?;
+            one(by_grids(&r.product, w, x, x.shape().last().copied().unwrap_or(1), &r.name, ctx)?)
         }
         StepKind::Recurrent(r) => super::recurrent::run(r, weights, x, ctx),
     }
@@ -194,19 +195,21 @@ fn found(x: &[f32]) -> Option<Grid> {
     Some(Grid { qtype: QType::U8, scale, zero: zero.into() })
 }
 
-/// The product of real numbers that are quantized as they come.
+/// The product of real numbers that are quantized as they come, on one grid.
 pub(super) fn live(p: &Product, w: &Weights, x: &Tensor, name: &str, ctx: &Ctx) -> Result<Tensor> {
-    let numbers = x.as_slice::<f32>()?;
-    let each = match (&p.out, x.shape().last()) {
-        (ProductOut::Dynamic { rows: true, .. }, Some(&columns)) => columns.max(1),
-        _ => numbers.len().max(1),
-    };
+    by_grids(p, w, x, x.len(), name, ctx)
+}
+
+/// The same, with a grid for each `each` numbers: all, or those of a row.
+fn by_grids(p: &Product, w: &Weights, x: &Tensor, each: usize, name: &str, ctx: &Ctx) -> Result<Tensor> {
+    let (numbers, each) = (x.as_slice::<f32>()?, each.max(1));
     let grids = numbers.chunks(each).map(|row| found(row).ok_or_else(|| no_range(name))).collect::<Result<Vec<_>>>()?;
     let mut centred = ctx.take(numbers.len());
     for ((row, x), from) in centred.chunks_mut(each).zip(numbers.chunks(each)).zip(&grids) {
         row.iter_mut().zip(x).for_each(|(q, &x)| *q = (from.quantize(x) - from.zero) as f32);
     }
-    let scales: Vec<f32> = grids.iter().map(|g| g.scale).collect();
+    // No numbers have any scale.
+    let scales: Vec<f32> = if grids.is_empty() { vec![1.0] } else { grids.iter().map(|g| g.scale).collect() };
     sums(p, w, Tensor::of(x.shape(), centred), &scales, None, ctx)
 }
 
@@ -240,8 +243,8 @@ fn sums(p: &Product, w: &Weights, centred: Tensor, scales: &[f32], to: Option<Gr
     let finish = |acc: i32, c: usize, row: usize| -> f32 {
         match &p.out {
             ProductOut::Real { scale } => acc as f32 * scale[c],
-            ProductOut::Dynamic { scale, bias, rows } => {
-                dynamic_real(acc, scales[if *rows { row } else { 0 }], scale[c], bias[c])
+            ProductOut::Dynamic { scale, bias } => {
+                dynamic_real(acc, scales[if scales.len() == 1 { 0 } else { row }], scale[c], bias[c])
             }
             ProductOut::Code { requant, clamp } => {
                 let zero = to.map_or(0, |g| g.zero);
