@@ -9,24 +9,21 @@ use crate::{
         op::{AttentionAttrs, Binary, Unary},
     },
 };
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-/// The operators, with the least and greatest number of inputs.
-const KNOWN: &[(&str, usize, usize)] = &[
-    ("Gelu", 1, 1),
-    ("FastGelu", 1, 2),
-    ("BiasGelu", 2, 2),
-    ("QuickGelu", 1, 1),
-    ("FusedMatMul", 2, 2),
-    ("SkipLayerNormalization", 3, 5),
-    ("SkipSimplifiedLayerNormalization", 3, 4),
-    ("SimplifiedLayerNormalization", 2, 2),
-    ("MultiHeadAttention", 3, 8),
-    ("DynamicQuantizeLSTM", 12, 12),
+/// The operators, with the least and greatest number of inputs, and those before the least that may be missing.
+const KNOWN: &[(&str, usize, usize, Range<usize>)] = &[
+    ("Gelu", 1, 1, 0..0),
+    ("FastGelu", 1, 2, 0..0),
+    ("BiasGelu", 2, 2, 0..0),
+    ("QuickGelu", 1, 1, 0..0),
+    ("FusedMatMul", 2, 2, 0..0),
+    ("SkipLayerNormalization", 3, 5, 0..0),
+    ("SkipSimplifiedLayerNormalization", 3, 4, 0..0),
+    ("SimplifiedLayerNormalization", 2, 2, 0..0),
+    ("MultiHeadAttention", 3, 8, 0..0),
+    ("DynamicQuantizeLSTM", 12, 12, 3..8),
 ];
-
-/// Inputs between the weights of a DynamicQuantizeLSTM and their scales, which may be missing.
-const LSTM_OPTIONAL: std::ops::Range<usize> = 3..8;
 
 /// Whether a node is one of these.
 pub(super) fn knows(p: &NodeProto) -> bool {
@@ -106,13 +103,12 @@ impl Reader<'_> {
     /// Adds the nodes that a node of ONNX Runtime's stands for.
     pub(super) fn microsoft(&mut self, p: &NodeProto, name: &str) -> Result<()> {
         let op_type = p.op_type.as_deref().unwrap_or_default();
-        let Some(&(_, least, most)) = KNOWN.iter().find(|k| k.0 == op_type) else {
+        let Some((_, least, most, optional)) = KNOWN.iter().find(|k| k.0 == op_type) else {
             return Err(Error::internal(format!("'{op_type}' is not known")));
         };
         let inputs: Vec<Option<ValueId>> = p.input.iter().map(|n| self.input(n).transpose()).collect::<Result<_>>()?;
-        let optional = |i: &usize| op_type == "DynamicQuantizeLSTM" && LSTM_OPTIONAL.contains(i);
         let missing = |i: usize| inputs.get(i).copied().flatten().is_none();
-        if inputs.len() > most || (0..least).filter(|i| !optional(i)).any(missing) {
+        if inputs.len() > *most || (0..*least).filter(|i| !optional.contains(i)).any(missing) {
             return Err(Error::malformed(format!("{} inputs, expected {least} to {most}", inputs.len())));
         }
         let outputs: Vec<Option<ValueId>> =
