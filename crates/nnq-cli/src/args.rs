@@ -4,6 +4,7 @@ mod eval;
 mod learning;
 #[cfg(feature = "train")]
 mod reconstruct;
+mod run;
 #[cfg(not(feature = "train"))]
 #[path = "args/no_train.rs"]
 mod train;
@@ -16,6 +17,7 @@ pub use eval::*;
 pub use learning::*;
 #[cfg(feature = "train")]
 pub use reconstruct::*;
+pub use run::*;
 pub use train::*;
 pub use zoo::*;
 
@@ -125,13 +127,14 @@ pub struct Calibrate {
   nnq quantize net.onnx --data cifar --eval cifar --preprocess cifar10 -o net.int8.onnx
   nnq quantize net.onnx --data cifar --bits w4a8 --rounding descent --compensate -o net.int4.onnx
   nnq quantize net.onnx --data cifar --bits w6a6 --accuracy-drop 0.5 --time-budget 10m -o net.onnx
-  nnq quantize net.onnx --dynamic -o net.int8.onnx")]
+  nnq quantize net.onnx --dynamic -o net.int8.onnx
+  nnq quantize net.onnx --weight-only --bits w4 -o net.int4.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
     /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
-    #[arg(long, value_name = "DIR", required_unless_present_any = ["stats", "dynamic", "recipe"])]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["stats", "dynamic", "weight_only", "recipe"])]
     pub data: Option<PathBuf>,
     #[command(flatten)]
     pub reading: Reading,
@@ -142,6 +145,10 @@ pub struct Quantize {
     #[arg(long, value_name = "RANGES", num_args = 0..=1, require_equals = true, default_missing_value = "tensor",
           conflicts_with_all = ["range", "stats"])]
     pub dynamic: Option<Ranges>,
+    /// Round weights only: what layers read stays real. Needs no data. Below 8 bits each run of 32 inputs has a scale of its own, unless
+    /// --granularity or --recipe say otherwise
+    #[arg(long, conflicts_with_all = ["range", "stats", "dynamic"])]
+    pub weight_only: bool,
     /// Labelled data: measure the accuracy before and after on it
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,
@@ -225,34 +232,6 @@ pub struct Analyze {
 pub enum Ranges {
     Tensor,
     Token,
-}
-
-/// Arguments of `nnq run`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  nnq run net.onnx --input x.npy --engine float -o y.npy
-  nnq run mobilenet.onnx --input cat.jpg --preprocess imagenet -o logits.npy")]
-pub struct Run {
-    /// The model, ONNX
-    #[arg(value_name = "MODEL.onnx")]
-    pub model: PathBuf,
-    /// The input: an npy file with the tensor itself, or a picture that --preprocess turns into one. Once per model input
-    #[arg(long, value_name = "FILE", required = true)]
-    pub input: Vec<PathBuf>,
-    #[command(flatten)]
-    pub engine: Engine,
-    /// How a picture becomes a tensor: imagenet, cifar10, mnist, inception, raw or a TOML file
-    #[arg(long, value_name = "NAME|FILE.toml")]
-    pub preprocess: Option<String>,
-    #[command(flatten)]
-    pub threads: Threads,
-    /// The npy file to write; further outputs of the model go to OUT.1.npy, OUT.2.npy, ...
-    #[arg(short, long, value_name = "OUT.npy")]
-    pub out: PathBuf,
-    #[command(flatten)]
-    pub tuning: Tuning,
-    #[command(flatten)]
-    pub output: Output,
 }
 
 /// Arguments of `nnq bench`.
@@ -421,15 +400,18 @@ impl Choice {
 /// Choices of `nnq quantize` that overrule the recipe.
 #[derive(Clone, Debug, Args)]
 pub struct Method {
-    /// Bits of weights and activations, such as w4a8 [default: as the recipe says, w8a8]
-    #[arg(long, value_name = "wNaN", value_parser = bits)]
-    pub bits: Option<(u8, u8)>,
+    /// Bits of weights and activations, such as w4a8, or of weights alone, such as w4 [default: as the recipe says, w8a8]
+    #[arg(long, value_name = "wNaN", value_parser = some_bits)]
+    pub bits: Option<(u8, Option<u8>)>,
     /// One scale for a layer's weights, for N output channels, for each, or for each run of N inputs: tensor, group:N, channel, block:N
     #[arg(long, value_name = "WHAT")]
     pub granularity: Option<nnq::quant::recipe::WeightGranularity>,
     /// How scales of weights are chosen: absmax, mse[:P], hqq (fits zero points: asymmetric)
     #[arg(long, value_name = "METHOD")]
     pub weight_range: Option<nnq::quant::weights::WeightRange>,
+    /// Give weights zero points: their largest and smallest need not be equally far from 0
+    #[arg(long)]
+    pub asymmetric: bool,
     /// How weights become codes: nearest, stochastic, gptq, descent, adaround
     #[arg(long, value_name = "METHOD")]
     pub rounding: Option<nnq::quant::rounder::Rounding>,
@@ -460,11 +442,22 @@ fn bits(text: &str) -> Result<(u8, u8), String> {
     Ok((w.parse().map_err(|_| wrong())?, a.parse().map_err(|_| wrong())?))
 }
 
+/// [`bits`], those of activations left out at will.
+fn some_bits(text: &str) -> Result<(u8, Option<u8>), String> {
+    match text.strip_prefix('w').and_then(|w| w.parse().ok()) {
+        Some(w) => Ok((w, None)),
+        None => bits(text).map(|(w, a)| (w, Some(a))),
+    }
+}
+
 impl Method {
     /// What was asked for overrules the recipe.
     pub fn apply(&self, recipe: &mut nnq::quant::recipe::Recipe) {
-        (recipe.weight.bits, recipe.activation.bits) =
-            self.bits.unwrap_or((recipe.weight.bits, recipe.activation.bits));
+        if let Some((weight, activation)) = self.bits {
+            recipe.weight.bits = weight;
+            recipe.activation.bits = activation.unwrap_or(recipe.activation.bits);
+        }
+        recipe.weight.symmetric &= !self.asymmetric;
         recipe.weight.granularity = self.granularity.unwrap_or(recipe.weight.granularity);
         recipe.weight.range = self.weight_range.unwrap_or(recipe.weight.range);
         recipe.weight.rounding = self.rounding.unwrap_or(recipe.weight.rounding);

@@ -20,5 +20,6 @@ mod resize;
 mod search;
 mod text;
 mod tidy;
+mod weights;
 mod wide;
 mod zoo;

@@ -7,15 +7,18 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nnq eval net.int8.onnx --data cifar --preprocess cifar10 --engine int
-  nnq eval bert.int8.onnx --data pairs.csv --tokenizer tokenizer.json --reference bert.onnx")]
+  nnq eval bert.int8.onnx --data pairs.csv --tokenizer tokenizer.json --reference bert.onnx
+  nnq eval stories.int4.onnx --data stories.txt --tokenizer tokenizer.json --length 512")]
 pub struct Eval {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer lines of sentence,sentence,score (csv or tsv)
+    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer lines of sentence,sentence,score (csv or tsv), or
+    /// texts (txt): lines, or what lies between lines of <|endoftext|>
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// The tokenizer of a network of text: how well cosines of its sentence embeddings follow the scores is measured
+    /// The tokenizer of a network of text: how well cosines of its sentence embeddings follow the scores is measured, or how well it
+    /// foretells the next token of texts
     #[arg(long, value_name = "tokenizer.json")]
     pub tokenizer: Option<PathBuf>,
     /// A network whose embeddings are compared with: the float one that this one was made from
@@ -33,6 +36,9 @@ pub struct Eval {
     /// Only the first N samples
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
+    /// The most tokens of a text; what is longer is cut
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), requires = "tokenizer")]
+    pub length: Option<u32>,
     #[command(flatten)]
     pub tuning: Tuning,
     #[command(flatten)]

@@ -1,4 +1,5 @@
 //! `nnq eval`.
+mod language;
 mod similarity;
 
 use crate::{
@@ -7,7 +8,7 @@ use crate::{
     print::{self, Progress, Side, Table, number},
 };
 use nnq::{
-    Result,
+    Error, Result,
     error::At,
     eval::{self, EvalReport, Options},
 };
@@ -25,7 +26,10 @@ struct Report {
 /// Runs the command.
 pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     if let Some(tokenizer) = &args.tokenizer {
-        return similarity::run(args, tokenizer, interrupt);
+        let texts = args.data.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt"));
+        let measure = if texts { language::run } else { similarity::run };
+        no_pictures(args)?;
+        return measure(args, tokenizer, interrupt);
     }
     let model = args.model.display().to_string();
     let mut engine =
@@ -44,6 +48,17 @@ pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     drop(progress);
     let report = Report { model, data: data.dataset.describe(), eval };
     print::report(args.output.json, &report, text)
+}
+
+/// Refuses what is for pictures.
+fn no_pictures(args: &Eval) -> Result<()> {
+    if args.reading.preprocess.is_some() || args.reading.classes.is_some() {
+        return Err(Error::usage("--preprocess or --classes with --tokenizer").cure("they are for pictures"));
+    }
+    if args.tuning.tune {
+        return Err(Error::usage("--tune with --tokenizer").cure("leave --tune out: texts have many lengths"));
+    }
+    Ok(())
 }
 
 fn text(report: &Report) -> String {

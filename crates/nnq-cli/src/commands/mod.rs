@@ -66,7 +66,7 @@ pub fn run(command: &Command) -> Result<()> {
         Command::Analyze(args) => analyze::run(args, interrupt),
         Command::Eval(args) => eval::run(args, interrupt),
         Command::Compile(args) => compile::run(args),
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(args, interrupt),
         Command::Bench(args) => bench::run(args, interrupt),
         Command::Zoo(args) => zoo::run(args),
         Command::Explain(args) => explain::run(args),

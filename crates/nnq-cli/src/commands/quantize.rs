@@ -7,7 +7,10 @@ use crate::{
 use nnq::{
     Result,
     data::{self, Dataset, Preprocess},
-    quant::{recipe::ActivationMode, report::LayerLoss},
+    quant::{
+        recipe::{ActivationMode, WeightGranularity},
+        report::LayerLoss,
+    },
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
 };
@@ -25,6 +28,13 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
             Ranges::Tensor => ActivationMode::Dynamic,
             Ranges::Token => ActivationMode::Token,
         };
+        recipe.check()?;
+    }
+    if args.weight_only {
+        recipe.activation.mode = ActivationMode::Float;
+        if recipe.weight.bits < 8 && args.choice.method.granularity.is_none() && args.choice.recipe.is_none() {
+            recipe.weight.granularity = WeightGranularity::Block(32);
+        }
         recipe.check()?;
     }
     let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;

@@ -1,10 +1,12 @@
 //! `nnq run`.
+mod text;
+
 use crate::{
     args::Run,
     interrupt::Interrupt,
     print::{self, Side, Table, number},
 };
-use nnq::{Result, data::Preprocess, error::At, ir::Tensor, run};
+use nnq::{Error, Result, data::Preprocess, error::At, ir::Tensor, run};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -33,18 +35,22 @@ struct Written {
 }
 
 /// Runs the command.
-pub fn run(args: &Run) -> Result<()> {
+pub fn run(args: &Run, interrupt: &Interrupt) -> Result<()> {
+    if let (Some(prompt), Some(tokenizer)) = (&args.text.prompt, &args.text.tokenizer) {
+        return text::run(args, prompt, tokenizer, interrupt);
+    }
+    let Some(out) = &args.out else { return Err(Error::usage("nowhere to write to").cure("name a file with -o")) };
     let model = args.model.display().to_string();
     let mut engine =
         super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
     let preprocess = args.preprocess.as_deref().map(Preprocess::from_arg).transpose()?;
     let inputs = run::read_inputs(&engine, &args.input, preprocess.as_ref()).at(|| &model)?;
     let samples = inputs.first().and_then(|x| x.shape().first()).copied().unwrap_or(1);
-    super::tune(&mut engine, args.tuning, samples, &Interrupt::default()).at(|| &model)?;
+    super::tune(&mut engine, args.tuning, samples, interrupt).at(|| &model)?;
     let clock = Instant::now();
     let outputs = engine.run(inputs).at(|| &model)?;
     let seconds = clock.elapsed().as_secs_f64();
-    let files = run::write_outputs(&outputs, &args.out)?;
+    let files = run::write_outputs(&outputs, out)?;
     let graph = engine.graph();
     let names = graph.outputs.iter().map(|id| graph.value(*id).name.clone());
     let written = names.zip(&outputs).zip(&files).map(|((name, tensor), file)| describe(name, tensor, file)).collect();
@@ -56,7 +62,7 @@ pub fn run(args: &Run) -> Result<()> {
         seconds,
         outputs: written,
     };
-    print::report(args.output.json, &report, text)
+    print::report(args.output.json, &report, table)
 }
 
 fn describe(name: String, tensor: &Tensor, file: &std::path::Path) -> Written {
@@ -75,7 +81,7 @@ fn describe(name: String, tensor: &Tensor, file: &std::path::Path) -> Written {
     }
 }
 
-fn text(report: &Report) -> String {
+fn table(report: &Report) -> String {
     let columns = [
         ("output", Side::Left),
         ("shape", Side::Left),

@@ -13,6 +13,7 @@
 //! packed.run(&Place::matrix(1, 3, 2), &[1.0, 2.0, 3.0], &Epilogue::default(), &mut y, 1, &in_turn);
 //! assert_eq!(y, [1.0 + 6.0, 2.0 - 2.0 + 3.0]);
 //! ```
+mod coded;
 mod depthwise;
 mod isa;
 mod place;
@@ -23,6 +24,7 @@ mod tile;
 mod vector;
 mod zeros;
 
+pub use coded::{CodedProduct, Codes};
 pub use depthwise::PackedDepthwise;
 pub use isa::FloatIsa;
 pub use place::Place;

@@ -14,7 +14,7 @@ fn noise(n: usize, seed: u32) -> Vec<f32> {
 
 /// The instruction sets to test here; those missing are printed.
 #[allow(clippy::print_stderr)]
-fn tested() -> Vec<FloatIsa> {
+pub(super) fn tested() -> Vec<FloatIsa> {
     let (have, lack): (Vec<FloatIsa>, Vec<FloatIsa>) = FloatIsa::all().iter().partition(|isa| isa.is_supported());
     for isa in lack {
         eprintln!("NOT TESTED: this machine does not have the vectors {isa:?}");

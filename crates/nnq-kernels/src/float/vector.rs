@@ -19,6 +19,10 @@ pub(super) trait Lanes: Copy + 'static {
     type F: Copy;
     /// Which lanes take part.
     type M: Copy;
+    /// A word of 32 bits in each lane.
+    type W: Copy;
+    /// What fields of words stand for.
+    type T: Copy;
 
     /// The first `n` lanes; all when `n` is greater than their number.
     fn lanes(self, n: usize) -> Self::M;
@@ -41,6 +45,21 @@ pub(super) trait Lanes: Copy + 'static {
     /// # Safety
     /// The floats of these lanes are writable at `p`.
     unsafe fn store_some(self, p: *mut f32, x: Self::F, lanes: Self::M);
+    /// # Safety
+    /// `N` words are readable at `p`.
+    unsafe fn words(self, p: *const u32) -> Self::W;
+    /// Without the lowest `BITS` bits.
+    fn shift<const BITS: u32>(self, w: Self::W) -> Self::W;
+    /// What fields of `BITS` bits (at most 4) stand for: field `f` for `least + f`.
+    fn table<const BITS: u32>(self, least: f32) -> Self::T;
+    /// What the lowest `BITS` bits of each word stand for.
+    fn look<const BITS: u32>(self, table: Self::T, w: Self::W) -> Self::F;
+    /// Signed bytes as floats.
+    ///
+    /// # Safety
+    /// `N` bytes are readable at `p`.
+    unsafe fn bytes(self, p: *const i8) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     /// Calls `work` in a function that is compiled for these vectors.
     fn run<W: Work>(self, work: W);
 }
@@ -55,6 +74,8 @@ impl Lanes for Plain {
     const ROWS: usize = 4;
     type F = f32;
     type M = ();
+    type W = u32;
+    type T = f32;
 
     #[inline(always)]
     fn lanes(self, _: usize) {}
@@ -94,6 +115,32 @@ impl Lanes for Plain {
         unsafe { *p = x }
     }
     #[inline(always)]
+    unsafe fn words(self, p: *const u32) -> u32 {
+        // SAFETY: the caller vouches for one word.
+        unsafe { *p }
+    }
+    #[inline(always)]
+    fn shift<const BITS: u32>(self, w: u32) -> u32 {
+        w >> BITS
+    }
+    #[inline(always)]
+    fn table<const BITS: u32>(self, least: f32) -> f32 {
+        least
+    }
+    #[inline(always)]
+    fn look<const BITS: u32>(self, least: f32, w: u32) -> f32 {
+        (w & ((1 << BITS) - 1)) as f32 + least
+    }
+    #[inline(always)]
+    unsafe fn bytes(self, p: *const i8) -> f32 {
+        // SAFETY: the caller vouches for one byte.
+        f32::from(unsafe { *p })
+    }
+    #[inline(always)]
+    fn sub(self, a: f32, b: f32) -> f32 {
+        a - b
+    }
+    #[inline(always)]
     fn run<W: Work>(self, work: W) {
         work.call(self);
     }
@@ -129,6 +176,8 @@ impl Lanes for Wide8 {
     type F = __m256;
     /// All ones in the lanes that take part, and whether that is all of them: masked moves are slow on some machines.
     type M = (bool, __m256i);
+    type W = __m256i;
+    type T = __m256;
 
     #[inline(always)]
     fn lanes(self, n: usize) -> (bool, __m256i) {
@@ -168,6 +217,31 @@ impl Lanes for Wide8 {
     unsafe fn store_some(self, p: *mut f32, x: __m256, (all, mask): (bool, __m256i)) {
         op!(if all { _mm256_storeu_ps(p, x) } else { _mm256_maskstore_ps(p, mask, x) })
     }
+    #[inline(always)]
+    unsafe fn words(self, p: *const u32) -> __m256i {
+        op!(_mm256_loadu_si256(p.cast()))
+    }
+    #[inline(always)]
+    fn shift<const BITS: u32>(self, w: __m256i) -> __m256i {
+        op!(_mm256_srl_epi32(w, _mm_cvtsi32_si128(BITS as i32)))
+    }
+    #[inline(always)]
+    fn table<const BITS: u32>(self, least: f32) -> __m256 {
+        self.splat(least)
+    }
+    #[inline(always)]
+    fn look<const BITS: u32>(self, least: __m256, w: __m256i) -> __m256 {
+        let field = op!(_mm256_and_si256(w, _mm256_set1_epi32((1 << BITS) - 1)));
+        op!(_mm256_add_ps(_mm256_cvtepi32_ps(field), least))
+    }
+    #[inline(always)]
+    unsafe fn bytes(self, p: *const i8) -> __m256 {
+        op!(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        op!(_mm256_sub_ps(a, b))
+    }
     #[inline]
     fn run<W: Work>(self, work: W) {
         #[target_feature(enable = "avx2,fma")]
@@ -197,6 +271,9 @@ impl Lanes for Wide16 {
     const ROWS: usize = 12;
     type F = __m512;
     type M = __mmask16;
+    type W = __m512i;
+    /// By the lowest 4 bits.
+    type T = __m512;
 
     #[inline(always)]
     fn lanes(self, n: usize) -> __mmask16 {
@@ -233,6 +310,31 @@ impl Lanes for Wide16 {
     #[inline(always)]
     unsafe fn store_some(self, p: *mut f32, x: __m512, lanes: __mmask16) {
         op!(_mm512_mask_storeu_ps(p, lanes, x))
+    }
+    #[inline(always)]
+    unsafe fn words(self, p: *const u32) -> __m512i {
+        op!(_mm512_loadu_si512(p.cast()))
+    }
+    #[inline(always)]
+    fn shift<const BITS: u32>(self, w: __m512i) -> __m512i {
+        op!(_mm512_srli_epi32::<BITS>(w))
+    }
+    #[inline(always)]
+    fn table<const BITS: u32>(self, least: f32) -> __m512 {
+        let values: [f32; 16] = std::array::from_fn(|i| least + (i & ((1 << BITS) - 1)) as f32);
+        op!(_mm512_loadu_ps(values.as_ptr()))
+    }
+    #[inline(always)]
+    fn look<const BITS: u32>(self, table: __m512, w: __m512i) -> __m512 {
+        op!(_mm512_permutexvar_ps(w, table))
+    }
+    #[inline(always)]
+    unsafe fn bytes(self, p: *const i8) -> __m512 {
+        op!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))))
+    }
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        op!(_mm512_sub_ps(a, b))
     }
     #[inline]
     fn run<W: Work>(self, work: W) {

@@ -1,4 +1,5 @@
 //! The simulator and the integer engine give the same bits, on every instruction set, for every profile and thread count.
+mod coded;
 mod dynamic;
 mod recurrent;
 mod resize;

@@ -32,6 +32,8 @@ pub enum Mode {
     Static,
     /// A product in integers whose input's grid is found at run time; others in floating point.
     Dynamic,
+    /// A product of real numbers with weights in codes; others in floating point.
+    Weights,
     /// In floating point.
     Float,
 }
@@ -52,6 +54,8 @@ enum Role {
     Product,
     /// A product with constant weights whose input is quantized as it comes.
     Dynamic,
+    /// A product of real numbers whose constant weights become codes.
+    Weights,
     /// A recurrent layer with constant weights whose inputs and states are quantized as they come.
     Recurrent,
     /// Computes codes from codes, on a grid of its own.
@@ -70,6 +74,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
     let of = |(id, node): (NodeId, &Node)| match (modes[id.0 as usize], role(graph, node)) {
         (Mode::Float, _) => Role::Float,
         (Mode::Dynamic, Role::Product) => Role::Dynamic,
+        (Mode::Weights, Role::Product) => Role::Weights,
         (Mode::Static, Role::Recurrent) => Role::Float,
         (_, role) => role,
     };
@@ -87,7 +92,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let wants = match roles[id.0 as usize] {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
-            Role::Dynamic | Role::Recurrent | Role::Float => false,
+            Role::Dynamic | Role::Weights | Role::Recurrent | Role::Float => false,
         };
         if wants {
             for v in data_inputs(node) {
@@ -144,11 +149,11 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
     let of = |wanted: &[Role]| -> Vec<NodeId> {
         nodes.iter().copied().filter(|id| wanted.contains(&roles[id.0 as usize])).collect()
     };
-    let (products, recurrent) = (of(&[Role::Product, Role::Dynamic]), of(&[Role::Recurrent]));
+    let (products, recurrent) = (of(&[Role::Product, Role::Dynamic, Role::Weights]), of(&[Role::Recurrent]));
     let mut dynamic: Vec<ValueId> = products
         .iter()
         .chain(&recurrent)
-        .filter(|id| roles[id.0 as usize] != Role::Product)
+        .filter(|id| modes[id.0 as usize] == Mode::Dynamic)
         .filter_map(|&id| graph.node(id).input(0))
         .filter(|x| !wanted[x.0 as usize] && graph.constant(*x).is_none())
         .collect();

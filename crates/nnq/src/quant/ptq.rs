@@ -122,7 +122,9 @@ impl Start {
         if whole > 0 {
             out.messages.push(format!("{whole} values have one grid for all their numbers: convolutions or recurrent layers read them, and only matrix products read each row on a grid of its own"));
         }
-        for id in placement.products.iter().filter(|id| layers.modes[id.0 as usize] == Mode::Dynamic) {
+        for id in
+            placement.products.iter().filter(|id| matches!(layers.modes[id.0 as usize], Mode::Dynamic | Mode::Weights))
+        {
             let (node, x) = (graph.node(*id), graph.node(*id).input(0));
             if let Some(x) = x.filter(|&x| out.graph.value(x).quant.is_some()) {
                 out.messages.push(format!(
@@ -296,8 +298,11 @@ impl Layers {
         let mode = |(id, node): (NodeId, &crate::ir::Node)| match of[id.0 as usize] {
             LayerRecipe { keep_float: true, .. } => Mode::Float,
             _ if kept(&node.op) => Mode::Float,
-            layer if layer.activation.mode.is_dynamic() => Mode::Dynamic,
-            _ => Mode::Static,
+            layer => match layer.activation.mode {
+                ActivationMode::Static => Mode::Static,
+                ActivationMode::Dynamic | ActivationMode::Token => Mode::Dynamic,
+                ActivationMode::Float => Mode::Weights,
+            },
         };
         let modes = graph.nodes().map(mode).collect();
         Ok(Self {
@@ -426,7 +431,7 @@ fn round(graph: &Graph, product: &Product, target: &[f32], known: Option<&Known>
     let value = graph.value(*x);
     let grid = value.quant.as_ref().and_then(|q| q.as_tensor());
     // Without a grid that is known the bias stays real.
-    let sx = match (grid, value.dynamic.is_some()) {
+    let sx = match (grid, value.dynamic.is_some() || layer.activation.mode == ActivationMode::Float) {
         (Some((sx, _)), _) => Some(sx),
         (None, true) => None,
         (None, false) => return Err(Error::internal("a product whose input has no grid")),

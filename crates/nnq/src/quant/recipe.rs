@@ -144,12 +144,23 @@ pub enum ActivationMode {
     /// The same, but matrix products find a grid for each row that they read, the numbers along the last axis: per token. Results do not depend on what runs
     /// together.
     Token,
+    /// Never: products read real numbers, and only their weights are codes (`docs/numerics.md` section 13). Needs no data.
+    Float,
 }
 
 impl ActivationMode {
     /// Whether grids are found at run time.
     pub fn is_dynamic(self) -> bool {
-        self != Self::Static
+        matches!(self, Self::Dynamic | Self::Token)
+    }
+    /// As recipes name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::Dynamic => "dynamic",
+            Self::Token => "token",
+            Self::Float => "float",
+        }
     }
 }
 
@@ -511,9 +522,9 @@ impl Recipe {
         i64::try_from(self.seed).map_err(|_| Error::usage(format!("seed {} is above 2^63 - 1", self.seed)))?;
         check_pair(&self.activation, &self.weight)?;
         let corrected = self.correct_bias != BiasCorrection::Off;
-        if self.is_dynamic() && (self.layer_by_layer() || corrected) {
+        if self.without_grids() && (self.layer_by_layer() || corrected) {
             return Err(Error::usage(
-                "activation.mode = \"dynamic\" beside methods that look at samples layer by layer or correct biases",
+                "activation.mode = \"dynamic\", \"token\" or \"float\" beside methods that look at samples layer by layer or correct biases",
             )
             .cure("leave out compensate, correct_bias and roundings other than nearest and stochastic"));
         }
@@ -582,6 +593,12 @@ impl Recipe {
     pub fn by_output(&self) -> bool {
         let change = |o: &Override| o.activation.and_then(|a| a.range) == Some(RangeMethod::Output);
         self.activation.range == RangeMethod::Output || self.layers.iter().any(change)
+    }
+    /// Whether calibration finds no grid for what some layer reads.
+    fn without_grids(&self) -> bool {
+        let change =
+            |o: &Override| o.activation.and_then(|a| a.mode).is_some_and(|mode| mode != ActivationMode::Static);
+        self.activation.mode != ActivationMode::Static || self.layers.iter().any(change)
     }
     /// Whether any layer finds the grid of its input at run time.
     pub fn is_dynamic(&self) -> bool {
@@ -655,9 +672,9 @@ fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
             return Err(Error::usage(format!("{what}.bits = {bits}")).cure("use 2 to 16 bits"));
         }
     }
-    if a.mode.is_dynamic() {
-        let mode = if a.mode == ActivationMode::Token { "token" } else { "dynamic" };
-        if (a.bits, a.signed, a.symmetric) != (8, false, false) {
+    if a.mode != ActivationMode::Static {
+        let mode = a.mode.name();
+        if a.mode.is_dynamic() && (a.bits, a.signed, a.symmetric) != (8, false, false) {
             return Err(Error::usage(format!(
                 "activation.mode = \"{mode}\" with another grid than unsigned codes of 8 bits"
             ))

@@ -1,18 +1,24 @@
 //! Text: from strings to the inputs of a network, and what is measured on them.
 //!
 //! Tokenizers are files of Hugging Face's format (`tokenizer.json`). A network takes token ids `[N, T]` and, where it has such an input, which of them
-//! count (`mask`) and which part of the text they belong to (`type`); all samples of a batch are equally long, so that nothing is ever padded.
+//! count (`mask`), which part of the text they belong to (`type`), their positions (`position`) and what earlier tokens left (`past`); all samples of a
+//! batch are equally long, so that nothing is ever padded.
+mod cache;
 mod correlation;
+mod documents;
+pub mod generate;
+mod inputs;
+pub mod language;
 mod pairs;
 pub mod similarity;
 
+pub use cache::Storage;
 pub use correlation::{pearson, spearman};
+pub use documents::read_documents;
+pub use inputs::Inputs;
 pub use pairs::{Pair, read_pairs};
 
-use crate::{
-    error::{At, Error, Result},
-    ir::{DType, Graph, Tensor},
-};
+use crate::error::{Error, Result};
 use std::path::Path;
 
 /// The most bytes of a text file or a tokenizer.
@@ -79,6 +85,17 @@ impl Tokenizer {
         }
         Ok(Tokens { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), cut })
     }
+    /// The text that tokens stand for, special ones left out.
+    ///
+    /// # Errors
+    /// When the tokenizer's decoder fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.inner.decode(ids, true).map_err(|e| Error::value(format!("tokens {ids:?}: {e}")))
+    }
+    /// Whether a token is special: the end or the beginning of a text, and no part of it.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+    }
 }
 
 /// A text as messages name it.
@@ -94,78 +111,4 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return Err(Error::value(format!("{length} bytes are too many (at most {MAX_FILE})")).at(path.display()));
     }
     std::fs::read(path).map_err(io)
-}
-
-/// What an input of a network is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    Ids,
-    Mask,
-    Types,
-}
-
-/// The inputs of a network of text.
-#[derive(Clone, Debug)]
-pub struct Inputs {
-    each: Vec<(Use, DType)>,
-}
-
-impl Inputs {
-    /// By the names of the graph's inputs: one with `mask` in it, one with `type` or `segment`, and one more.
-    ///
-    /// # Errors
-    /// Names an input that is none of these, or holds no integers.
-    pub fn new(graph: &Graph) -> Result<Self> {
-        let mut each: Vec<(Use, DType)> = Vec::new();
-        for &v in &graph.inputs {
-            let value = graph.value(v);
-            let name = value.name.to_lowercase();
-            let of = match () {
-                () if name.contains("mask") => Use::Mask,
-                () if name.contains("type") || name.contains("segment") => Use::Types,
-                () => Use::Ids,
-            };
-            let place = || format!("input '{}'", value.name);
-            let rank = value.shape.as_ref().map(|s| s.0.len());
-            let dtype = value.dtype.filter(|d| matches!(d, DType::I64 | DType::I32));
-            let dtype = dtype.ok_or_else(|| {
-                Error::usage(format!("it holds {:?}, not token ids of 32 or 64 bits", value.dtype))
-                    .cure("a network of text takes integers: is this one?")
-            });
-            let dtype = dtype.at(place)?;
-            if rank.is_some_and(|r| r != 2) || each.iter().any(|(u, _)| *u == of) {
-                return Err(Error::usage("it is no input of text: tokens [N, T], a mask or types")
-                    .cure("export the network with these inputs only")
-                    .at(place()));
-            }
-            each.push((of, dtype));
-        }
-        if !each.iter().any(|(u, _)| *u == Use::Ids) {
-            return Err(Error::usage("the network has no input of token ids"));
-        }
-        Ok(Self { each })
-    }
-    /// The tensors for texts of the same length.
-    ///
-    /// # Errors
-    /// When lengths differ, which is a defect of the caller.
-    pub fn batch(&self, texts: &[&Tokens]) -> Result<Vec<Tensor>> {
-        let length = texts.first().map_or(0, |t| t.ids.len());
-        if texts.iter().any(|t| t.ids.len() != length) {
-            return Err(Error::internal("texts of different lengths in one batch"));
-        }
-        let shape = [texts.len(), length];
-        let of = |(of, dtype): &(Use, DType)| {
-            let numbers: Vec<u32> = match of {
-                Use::Ids => texts.iter().flat_map(|t| t.ids.iter().copied()).collect(),
-                Use::Types => texts.iter().flat_map(|t| t.types.iter().copied()).collect(),
-                Use::Mask => vec![1; texts.len() * length],
-            };
-            match dtype {
-                DType::I32 => Tensor::of(&shape, numbers.into_iter().map(u32::cast_signed).collect::<Vec<i32>>()),
-                _ => Tensor::of(&shape, numbers.into_iter().map(i64::from).collect::<Vec<i64>>()),
-            }
-        };
-        Ok(self.each.iter().map(of).collect())
-    }
 }

@@ -141,7 +141,7 @@ pub fn measure(
 }
 
 /// Refuses tokens that the network's embedding has no row for: the tokenizer is another network's.
-fn vocabulary(graph: &Graph, tokens: &[Tokens], tokenizer: &Tokenizer) -> Result<()> {
+pub(super) fn vocabulary(graph: &Graph, tokens: &[Tokens], tokenizer: &Tokenizer) -> Result<()> {
     let most = tokens.iter().flat_map(|t| &t.ids).max().map_or(0, |&id| id as usize);
     for (_, node) in graph.nodes() {
         let (Op::Gather { axis: 0 }, Some(table), Some(ids)) = (&node.op, node.input(0), node.input(1)) else {

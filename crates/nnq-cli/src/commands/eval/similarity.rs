@@ -23,11 +23,8 @@ struct Report {
 
 /// Runs the command.
 pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
-    if args.reading.preprocess.is_some() || args.reading.classes.is_some() {
-        return Err(Error::usage("--preprocess or --classes with --tokenizer").cure("they are for pictures"));
-    }
-    if args.tuning.tune {
-        return Err(Error::usage("--tune with --tokenizer").cure("leave --tune out: texts have many lengths"));
+    if args.length.is_some() {
+        return Err(Error::usage("--length with pairs of sentences").cure("the tokenizer says how long they may be"));
     }
     let model = args.model.display().to_string();
     let open = |path: &Path, kind| super::super::open(path, kind, args.engine.profile.into(), args.threads);

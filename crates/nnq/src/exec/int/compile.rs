@@ -1,5 +1,8 @@
 //! What can be prepared before shapes are known: packed weights, multipliers, tables.
-use super::{offset, recurrent::Recurrent, rows::Rows, table};
+use super::{
+    between::{self, Between},
+    offset, table,
+};
 use crate::{
     error::{Error, Result},
     exec::lower::{Form, Product, ProductOut, Program, Requant, Step, StepKind},
@@ -18,8 +21,7 @@ pub(super) enum Packed {
     /// Nothing to prepare.
     None,
     Product(Box<PackedProduct>),
-    Recurrent(Arc<Recurrent>),
-    Rows(Arc<Rows>),
+    Between(Arc<dyn Between>),
     Table(Box<[u8; 256]>),
 }
 
@@ -39,8 +41,7 @@ impl Packed {
             Self::None => 0,
             Self::Table(_) => 256,
             Self::Product(p) => p.bytes(),
-            Self::Recurrent(r) => r.bytes(),
-            Self::Rows(r) => r.bytes(),
+            Self::Between(b) => b.bytes(),
         }
     }
 }
@@ -60,11 +61,9 @@ pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
     };
     Ok(match &step.kind {
         StepKind::Product(p) => Packed::Product(Box::new(product(p, isa)?)),
-        StepKind::Rows(r) => Packed::Rows(Arc::new(Rows::pack(r, isa)?)),
-        StepKind::Recurrent(r) => Packed::Recurrent(Arc::new(Recurrent::pack(r, isa)?)),
         StepKind::Pointwise(f) => Packed::Table(table::pointwise(*f, grid(&step.inputs)?, grid(&step.outputs)?)),
         StepKind::Regrid(m) => Packed::Table(table::regrid(*m, grid(&step.inputs)?, grid(&step.outputs)?)),
-        _ => Packed::None,
+        _ => between::pack(step, isa)?.map_or(Packed::None, Packed::Between),
     })
 }
 

@@ -120,7 +120,7 @@ impl StoredOp {
             FloatOp::Op(Op::Unary(Unary::Tanh)) => Self::Tanh,
             FloatOp::Op(Op::GlobalAveragePool) => Self::GlobalAveragePool,
             FloatOp::Op(Op::Softmax { axis, flat }) => Self::Softmax { axis: *axis, flat: *flat },
-            FloatOp::Op(_) | FloatOp::Recurrent(_) | FloatOp::Rows(_) => return None,
+            FloatOp::Op(_) | FloatOp::Between(_) => return None,
         })
     }
     fn op(self) -> FloatOp {
@@ -229,17 +229,15 @@ fn stored(part: &Part, plan: &Plan) -> Result<StoredPart> {
                         | ([Some(Operand::Slot(x))], [Some(y)]) => Some((*x, *y)),
                         _ => None,
                     };
-                    match (StoredOp::of(&s.op), one) {
-                        (Some(op), Some((input, output))) => Ok(StoredFloat { step: s.step, op, input, output }),
-                        _ if matches!(s.op, FloatOp::Recurrent(_) | FloatOp::Rows(_)) => {
-                            Err(Error::unsupported(format!(
-                                "{} ({}), which a compiled file cannot hold",
-                                if matches!(s.op, FloatOp::Rows(_)) { "a product by row" } else { "a recurrent layer" },
-                                plan.facts[s.step].kind
-                            ))
-                            .at(format!("node '{}'", plan.facts[s.step].name))
-                            .cure("run the ONNX file itself"))
-                        }
+                    match (StoredOp::of(&s.op), one, &s.op) {
+                        (Some(op), Some((input, output)), _) => Ok(StoredFloat { step: s.step, op, input, output }),
+                        (_, _, FloatOp::Between(of)) => Err(Error::unsupported(format!(
+                            "{} ({}), which a compiled file cannot hold",
+                            of.name(),
+                            plan.facts[s.step].kind
+                        ))
+                        .at(format!("node '{}'", plan.facts[s.step].name))
+                        .cure("run the ONNX file itself")),
                         _ => Err(Error::unsupported(format!(
                             "a step in floating point ({}), which a compiled file cannot hold",
                             plan.facts[s.step].kind

@@ -3,6 +3,8 @@
 //! Codes live in one arena of bytes, channels last, placed by liveness; kernels see only unsigned codes (a signed code is
 //! held as code + 128, its zero point likewise). Weights are packed once for the instruction set; a plan is compiled once
 //! for each shape of the inputs: a tape of kernels with every place and size fixed, run by a team of threads.
+mod between;
+mod coded;
 mod compile;
 mod file;
 mod geometry;
@@ -388,6 +390,7 @@ fn describe(step: &Step) -> String {
         StepKind::Concat { .. } => "concat".into(),
         StepKind::Move(_) => "move".into(),
         StepKind::Rows(_) => "product by row".into(),
+        StepKind::Coded(_) => "matmul, weights only".into(),
         StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {
             let name = format!("{op:?}");

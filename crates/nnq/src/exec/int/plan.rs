@@ -1,11 +1,10 @@
 //! A plan for one set of input shapes: the shape, layout and place of every value, and the kernels that compute them.
 use super::{
+    between::Between,
     compile::Packed,
     describe, layout,
     layout::Layout,
     parts,
-    recurrent::Recurrent,
-    rows::Rows,
     space::{Lifetime, Space},
     steps,
     values::{is_view, last_use, shapes},
@@ -88,10 +87,8 @@ pub(super) enum FloatOp {
     /// The same numbers in another shape.
     View(Vec<usize>),
     Op(Op),
-    /// Products of integers between gates in floating point.
-    Recurrent(Arc<Recurrent>),
-    /// A product of integers of rows that are quantized as they come.
-    Rows(Arc<Rows>),
+    /// Something with weights of its own.
+    Between(Arc<dyn Between>),
 }
 
 /// A value of real numbers.
@@ -310,14 +307,8 @@ impl Planner<'_> {
         }
         if step.kind.between_kernels() {
             self.flush(i);
-            if let (Packed::Recurrent(layer), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
-                let rows: usize = self.whole(x)?.iter().take(2).product();
-                self.macs[i] = (rows * layer.macs()) as u64;
-            }
-            if let (Packed::Rows(product), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
-                let shape = self.whole(x)?;
-                let rows: usize = shape[..shape.len().saturating_sub(1)].iter().product();
-                self.macs[i] = (rows * product.macs()) as u64;
+            if let (Packed::Between(of), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
+                self.macs[i] = of.macs(&self.whole(x)?) as u64;
             }
             let step = self.float(i, step)?;
             match self.done.last_mut() {
@@ -409,8 +400,7 @@ impl Planner<'_> {
                     _ => FloatOp::Op(op.clone()),
                 }
             }
-            (_, Packed::Recurrent(layer)) => FloatOp::Recurrent(layer.clone()),
-            (_, Packed::Rows(product)) => FloatOp::Rows(product.clone()),
+            (_, Packed::Between(of)) => FloatOp::Between(of.clone()),
             _ => return Err(Error::internal("a step between kernels without weights")),
         };
         Ok(FloatStep { step: i, op, inputs, outputs: step.outputs.clone() })

@@ -1,5 +1,8 @@
 //! Recurrent layers: their products on the kernels.
-use super::compile::{PackedProduct, product};
+use super::{
+    between::Between,
+    compile::{PackedProduct, product},
+};
 use crate::{
     error::{Error, Result},
     exec::{
@@ -31,18 +34,25 @@ impl Recurrent {
         let packed = of.products().map(|p| product(p, isa)).collect::<Result<_>>()?;
         Ok(Self { of: of.clone(), packed, isa })
     }
+}
 
-    /// Multiply-accumulates of one time of one sample.
-    pub(super) fn macs(&self) -> usize {
-        self.of.products().map(|p| p.weight.len()).sum()
+impl Between for Recurrent {
+    fn macs(&self, x: &[usize]) -> usize {
+        // Of one time of one sample.
+        let one: usize = self.of.products().map(|p| p.weight.len()).sum();
+        x.iter().take(2).product::<usize>() * one
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.packed.iter().map(PackedProduct::bytes).sum()
     }
 
+    fn name(&self) -> &'static str {
+        "a recurrent layer"
+    }
+
     /// With the inputs `x` of the operator.
-    pub(super) fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
+    fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
         recurrent::run_with(&self.of.attrs, x, ctx, |rows| {
             self.of.map(|i, state| {
                 let at = usize::from(state);

@@ -1,5 +1,8 @@
 //! Matrix products whose rows are quantized as they come, each on a grid of its own: per token (numerics section 11).
-use super::compile::{PackedProduct, product};
+use super::{
+    between::Between,
+    compile::{PackedProduct, product},
+};
 use crate::{
     error::{Error, Result},
     exec::{
@@ -33,18 +36,23 @@ impl Rows {
         let sums = sums(&of.product)?;
         Ok(Self { packed: product(&of.product, isa)?, sums, isa, name: of.name.clone() })
     }
+}
 
-    /// Multiply-accumulates of a row.
-    pub(super) fn macs(&self) -> usize {
-        self.packed.geom.c_in * self.packed.geom.c_out
+impl Between for Rows {
+    fn macs(&self, x: &[usize]) -> usize {
+        x[..x.len().saturating_sub(1)].iter().product::<usize>() * self.packed.geom.c_in * self.packed.geom.c_out
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.packed.bytes()
     }
 
+    fn name(&self) -> &'static str {
+        "a product by row"
+    }
+
     /// The product of `x`, `[..., c_in]`.
-    pub(super) fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
+    fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
         let (Weights::Conv(weights), Requantize::Dynamic { scale, bias }) =
             (&self.packed.weights, &self.packed.requant)
         else {

@@ -156,9 +156,7 @@ impl Runner<'_> {
             let real = &mut self.real;
             match step.op {
                 FloatOp::View(_) => float(plan, step, real, ctx)?,
-                FloatOp::Op(_) | FloatOp::Recurrent(_) | FloatOp::Rows(_) => {
-                    self.pool.run(|| float(plan, step, real, ctx))??
-                }
+                FloatOp::Op(_) | FloatOp::Between(_) => self.pool.run(|| float(plan, step, real, ctx))??,
             }
             if let Some(times) = times.as_deref_mut() {
                 times.push(self.time(step.step, start.elapsed()));
@@ -233,8 +231,7 @@ fn float(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], ctx: &Ctx) 
             let x = step.inputs.iter().map(|x| x.as_ref().map(|x| value(real, x)).transpose());
             let x = x.collect::<Result<Vec<_>>>().at(place)?;
             match op {
-                FloatOp::Recurrent(layer) => layer.run(&x, ctx),
-                FloatOp::Rows(product) => product.run(&x, ctx),
+                FloatOp::Between(of) => of.run(&x, ctx),
                 FloatOp::Op(op) => eval(op, &x, step.outputs.len(), ctx),
                 FloatOp::View(_) => Err(Error::internal("a change of shape without operand")),
             }

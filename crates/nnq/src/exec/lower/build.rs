@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Form, Grid, Pointwise, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind, dyadic,
-    product, recurrent, resize, wide,
+    AddRule, Clamp, Form, Grid, Pointwise, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind, coded,
+    dyadic, product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -303,7 +303,7 @@ impl Builder {
 
     /// A product of a value that is quantized as it comes.
     fn dynamic(&mut self, id: NodeId, node: &Node, x: ValueId, y: ValueId) -> Result<bool> {
-        let Some(of) = self.p.graph.value(x).dynamic else { return Ok(false) };
+        let Some(of) = self.p.graph.value(x).dynamic else { return self.coded(id, node, x) };
         let reach = self.reaches[id.0 as usize].as_deref();
         let Some(product) = product::dynamic(&self.p.graph, node, reach)? else {
             let note = format!(
@@ -322,6 +322,14 @@ impl Builder {
         let slot = self.push(y, Repr::Real);
         self.step(&[id], StepKind::Product(Box::new(product)), vec![input], vec![Some(slot)]);
         self.settle(y, slot)?;
+        Ok(true)
+    }
+
+    /// A product of real numbers with weights in codes.
+    fn coded(&mut self, id: NodeId, node: &Node, x: ValueId) -> Result<bool> {
+        let Some(product) = coded::build(&self.p.graph, node)? else { return Ok(false) };
+        let input = self.real(x)?;
+        self.between(id, node, StepKind::Coded(Arc::new(product)), vec![Some(input)])?;
         Ok(true)
     }
 

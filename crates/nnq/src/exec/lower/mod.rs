@@ -3,12 +3,14 @@
 //! The program knows no layout, no kernel and no batch size. Simulator and integer engine read it; neither decides anything
 //! about numbers on its own.
 mod build;
+mod coded;
 mod product;
 mod recurrent;
 mod resize;
 mod wide;
 
 pub use build::lower;
+pub use coded::Coded;
 pub use product::bias_code;
 pub use recurrent::Recurrent;
 pub(crate) use resize::resizes;
@@ -286,6 +288,8 @@ pub enum StepKind {
     Recurrent(Arc<Recurrent>),
     /// A matrix product of real numbers, each row of which is quantized as it comes.
     Rows(Arc<Rows>),
+    /// A matrix product of real numbers with weights in codes.
+    Coded(Arc<Coded>),
 }
 
 /// One step of a program.
@@ -330,7 +334,7 @@ impl Step {
 impl StepKind {
     /// Whether it takes and gives real numbers, all samples at once, between kernels that lie on a tape.
     pub fn between_kernels(&self) -> bool {
-        matches!(self, Self::Float(_) | Self::Recurrent(_) | Self::Rows(_))
+        matches!(self, Self::Float(_) | Self::Recurrent(_) | Self::Rows(_) | Self::Coded(_))
     }
 }
 

@@ -168,7 +168,7 @@ pub(super) fn live(graph: &Graph, value: ValueId, reach: &[i64], of: Live) -> Re
 }
 
 /// One number, or one for each of `channels` along the last axis.
-fn is_vector(t: &Tensor, channels: usize) -> bool {
+pub(super) fn is_vector(t: &Tensor, channels: usize) -> bool {
     (t.len() == channels || t.len() == 1) && t.shape().iter().rev().skip(1).all(|&d| d == 1)
 }
 

@@ -1,5 +1,6 @@
 //! The simulator: runs an integer program by the formulas of `docs/numerics.md`, one step at a time, with codes carried
 //! as floating-point numbers and sums in binary64. Slow and obviously right; the integer engine must equal it bit for bit.
+mod coded;
 mod recurrent;
 mod step;
 

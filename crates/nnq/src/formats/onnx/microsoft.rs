@@ -1,5 +1,6 @@
 //! Fused operators of ONNX Runtime (domain com.microsoft), read as the standard operators that they stand for. They are never written.
 mod lstm;
+mod quantized;
 
 use super::{external::External, proto::NodeProto, read::Reader, table::Attrs};
 use crate::{
@@ -9,20 +10,35 @@ use crate::{
         op::{AttentionAttrs, Binary, Unary},
     },
 };
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 /// The operators, with the least and greatest number of inputs, and those before the least that may be missing.
-const KNOWN: &[(&str, usize, usize, Range<usize>)] = &[
-    ("Gelu", 1, 1, 0..0),
-    ("FastGelu", 1, 2, 0..0),
-    ("BiasGelu", 2, 2, 0..0),
-    ("QuickGelu", 1, 1, 0..0),
-    ("FusedMatMul", 2, 2, 0..0),
-    ("SkipLayerNormalization", 3, 5, 0..0),
-    ("SkipSimplifiedLayerNormalization", 3, 4, 0..0),
-    ("SimplifiedLayerNormalization", 2, 2, 0..0),
-    ("MultiHeadAttention", 3, 8, 0..0),
-    ("DynamicQuantizeLSTM", 12, 12, 3..8),
+const KNOWN: &[(&str, usize, usize, &[usize])] = &[
+    ("Gelu", 1, 1, &[]),
+    ("FastGelu", 1, 2, &[]),
+    ("BiasGelu", 2, 2, &[]),
+    ("QuickGelu", 1, 1, &[]),
+    ("FusedMatMul", 2, 2, &[]),
+    ("SkipLayerNormalization", 3, 5, &[]),
+    ("SkipSimplifiedLayerNormalization", 3, 4, &[]),
+    ("SimplifiedLayerNormalization", 2, 2, &[]),
+    ("MultiHeadAttention", 3, 8, &[]),
+    ("DynamicQuantizeLSTM", 12, 12, &[3, 4, 5, 6, 7]),
+    ("QuantizeLinear", 2, 3, &[]),
+    ("DequantizeLinear", 2, 3, &[]),
+    ("QLinearAdd", 7, 8, &[2, 5]),
+    ("QLinearMul", 7, 8, &[2, 5]),
+    ("QLinearSigmoid", 4, 5, &[2]),
+    ("QLinearLeakyRelu", 4, 5, &[2]),
+    ("QLinearGlobalAveragePool", 5, 5, &[]),
+    ("QLinearAveragePool", 4, 5, &[2]),
+    ("QLinearSoftmax", 5, 5, &[2]),
+    ("QLinearConcat", 5, usize::MAX, &[]),
+    ("QGemm", 6, 9, &[]),
+    ("QAttention", 5, 9, &[]),
+    ("MatMulNBits", 3, 6, &[]),
+    ("DynamicQuantizeMatMul", 3, 5, &[]),
+    ("MatMulIntegerToFloat", 4, 7, &[]),
 ];
 
 /// Whether a node is one of these.
@@ -115,6 +131,9 @@ impl Reader<'_> {
             p.output.iter().map(|o| self.graph.find(o).filter(|_| !o.is_empty())).collect();
         if op_type == "DynamicQuantizeLSTM" {
             return lstm::add(p, Maker { reader: self, name, inputs, outputs });
+        }
+        if quantized::knows(op_type) {
+            return quantized::add(p, Maker { reader: self, name, inputs, outputs });
         }
         let mut external = External::none();
         let mut a = Attrs::reading(

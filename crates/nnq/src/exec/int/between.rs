@@ -1,0 +1,34 @@
+//! What runs between tapes: steps on real numbers with weights of their own.
+use super::{coded, recurrent::Recurrent, rows::Rows};
+use crate::{
+    error::Result,
+    exec::{
+        float::Ctx,
+        lower::{Step, StepKind},
+    },
+    ir::Tensor,
+};
+use nnq_kernels::Isa;
+use std::sync::Arc;
+
+/// A step with packed weights that takes and gives real numbers, all samples at once.
+pub(super) trait Between: Send + Sync {
+    /// With the inputs `x` of the step.
+    fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>>;
+    /// Multiply-accumulates for a first input of this shape.
+    fn macs(&self, x: &[usize]) -> usize;
+    /// Bytes of the packed weights.
+    fn bytes(&self) -> usize;
+    /// What messages call it.
+    fn name(&self) -> &'static str;
+}
+
+/// The packed form of a step; `None` for one of another kind.
+pub(super) fn pack(step: &Step, isa: Isa) -> Result<Option<Arc<dyn Between>>> {
+    Ok(Some(match &step.kind {
+        StepKind::Rows(r) => Arc::new(Rows::pack(r, isa)?),
+        StepKind::Recurrent(r) => Arc::new(Recurrent::pack(r, isa)?),
+        StepKind::Coded(c) => Arc::new(coded::Coded::pack(c)),
+        _ => return Ok(None),
+    }))
+}

@@ -1,0 +1,50 @@
+//! Matrix products of real numbers with weights in codes, by the formulas of `docs/numerics.md`, section 13.
+use crate::{
+    error::{Error, Result},
+    exec::{
+        float::{Ctx, widest::widest},
+        lower::Coded,
+    },
+    ir::Tensor,
+};
+use rayon::prelude::*;
+
+/// The product of `x`, `[..., k]`.
+pub(super) fn run(of: &Coded, x: &Tensor, ctx: &Ctx) -> Result<Tensor> {
+    let [k, n] = of.sizes;
+    let Some((_, outer)) = x.shape().split_last().filter(|(last, _)| **last == k) else {
+        return Err(Error::shape(format!("an input of shape {:?} for weights of {k} rows", x.shape())));
+    };
+    let (numbers, shape) = (x.as_slice::<f32>()?, [outer, &[n]].concat());
+    let mut out = ctx.take(outer.iter().product::<usize>() * n);
+    let code = of.codes();
+    // Codes less their zero points, as real numbers.
+    let at = |i: usize| (i / n.max(1), i % n.max(1));
+    let less_zero = |(i, c): (usize, usize)| (code(i, c) - of.zero[i / of.block * n + c]) as f32;
+    let real: Vec<f32> = (0..k * n).map(|i| less_zero(at(i))).collect();
+    out.par_chunks_mut(n.max(1)).enumerate().for_each(|(row, y)| {
+        let x = &numbers[row * k..][..k];
+        match &of.bias {
+            Some(bias) => y.copy_from_slice(bias),
+            None => y.fill(0.0),
+        }
+        let mut sums = vec![0.0f32; n];
+        widest(
+            #[inline(always)]
+            || {
+                for (b, scale) in of.scale.chunks_exact(n.max(1)).enumerate() {
+                    sums.fill(0.0);
+                    for i in b * of.block..k.min((b + 1) * of.block) {
+                        for (sum, &w) in sums.iter_mut().zip(&real[i * n..][..n]) {
+                            *sum = x[i].mul_add(w, *sum);
+                        }
+                    }
+                    for ((y, &sum), &scale) in y.iter_mut().zip(&sums).zip(scale) {
+                        *y = sum.mul_add(scale, *y);
+                    }
+                }
+            },
+        );
+    });
+    Ok(Tensor::of(&shape, out))
+}

@@ -1,0 +1,118 @@
+//! Weight-only quantization: from the recipe to files, and back.
+use crate::{
+    dynamic::{bits, run},
+    networks::{Job, ort_values, python},
+};
+use nnq::{
+    engine,
+    exec::lower::{Profile, StepKind, lower},
+    formats::onnx::{self, quantized},
+    ir::{DType, Graph, GraphBuilder, Op, Tensor, op::Unary},
+    quant::{
+        recipe::{ActivationMode, Recipe, WeightGranularity},
+        stats::Stats,
+    },
+    quantize::annotate,
+};
+use std::sync::Arc;
+
+/// Two matrices with something between that is no product, and a convolution before them.
+fn network() -> Graph {
+    let mut b = GraphBuilder::new("net");
+    let mut state = 7u64;
+    let mut weight = |b: &mut GraphBuilder, name: &str, shape: &[usize]| {
+        let mut real = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+        };
+        let t = Tensor::of(shape, (0..shape.iter().product()).map(|_| real()).collect::<Vec<f32>>());
+        b.constant(name, t)
+    };
+    let x = b.input("x", DType::F32, "N,T,70");
+    let w = weight(&mut b, "w1", &[70, 48]);
+    let y = b.op("matmul", Op::MatMul, &[x, w]);
+    let y = b.op("tanh", Op::Unary(Unary::Tanh), &[y]);
+    let f = b.op("flatten", Op::Flatten { axis: 2 }, &[y]);
+    let (w, c) = (weight(&mut b, "w2", &[9, 48]), weight(&mut b, "b2", &[9]));
+    let y = b.op("fc", Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[f, w, c]);
+    b.output(y);
+    b.finish().unwrap()
+}
+
+fn recipe(bits: u8, granularity: WeightGranularity, symmetric: bool) -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.activation.mode = ActivationMode::Float;
+    (recipe.weight.bits, recipe.weight.granularity, recipe.weight.symmetric) = (bits, granularity, symmetric);
+    recipe
+}
+
+fn input(rows: usize) -> Tensor {
+    Tensor::of(
+        &[2, rows, 70],
+        (0..140 * rows).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 177.0).collect::<Vec<f32>>(),
+    )
+}
+
+#[test]
+fn files_mean_what_the_engine_computes() {
+    let dir = tempfile::tempdir().unwrap();
+    let float = Arc::new(network());
+    let mut jobs = Vec::new();
+    let mut wanted = Vec::new();
+    for (bits_of, granularity, symmetric) in [
+        (8, WeightGranularity::Channel, true),
+        (8, WeightGranularity::Block(32), false),
+        (4, WeightGranularity::Block(16), true),
+        (4, WeightGranularity::Block(32), false),
+        (3, WeightGranularity::Block(32), true),
+    ] {
+        let recipe = recipe(bits_of, granularity, symmetric);
+        recipe.check().unwrap();
+        assert!(!recipe.needs_statistics());
+        let graph = annotate(&float, &Stats::new([0; 32], String::new()), &recipe).unwrap().graph;
+        let (want, program) = run(&graph, &input(3));
+        let coded =
+            |p: &nnq::exec::lower::Program| p.steps.iter().filter(|s| matches!(s.kind, StepKind::Coded(_))).count();
+        assert_eq!(coded(&program), 2);
+        let path = dir.path().join(format!("w{bits_of}.{granularity}.{symmetric}.onnx").replace(':', ""));
+        onnx::write(&quantized::to_qdq(&graph).unwrap(), &path, &onnx::WriteOptions::default()).unwrap();
+        let back = engine::load(&path).unwrap();
+        let (got, program) = run(&back, &input(3));
+        assert_eq!(coded(&program), 2, "{}", back.to_text());
+        assert_eq!(bits(&got), bits(&want), "read back: {path:?}");
+        jobs.push(path);
+        wanted.push(want);
+    }
+    let Some(python) = python() else { return };
+    let jobs: Vec<Job> = jobs.iter().map(|model| Job { model, optimize: true }).collect();
+    let values = ort_values(&python, &jobs, &input(3));
+    for ((values, want), job) in values.iter().zip(&wanted).zip(&jobs) {
+        let got = values.values().next().unwrap();
+        let (got, want) = (got.to_f32s(), want.to_f32s());
+        let most = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let error = got.iter().zip(want.iter()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(error < 1e-5 * most, "{:?}: {error} of {most}", job.model);
+    }
+}
+
+/// Methods that need samples, and grids of more than a byte, are refused with their names.
+#[test]
+fn what_does_not_go_with_it_is_refused() {
+    let mut wide = recipe(12, WeightGranularity::Channel, true);
+    assert!(wide.check().unwrap_err().to_string().contains("weight.bits = 12"));
+    (wide.weight.bits, wide.compensate) = (8, true);
+    let e = wide.check().unwrap_err().to_string();
+    assert!(e.contains("\"float\""), "{e}");
+}
+
+/// A layer that is kept in floating point keeps its weights, the others become codes.
+#[test]
+fn layers_can_be_left_out() {
+    let recipe =
+        Recipe::from_toml("[activation]\nmode = \"float\"\n[[layer]]\nmatch = \"fc\"\nkeep_float = true\n").unwrap();
+    let graph = annotate(&Arc::new(network()), &Stats::new([0; 32], String::new()), &recipe).unwrap().graph;
+    let program = lower(&graph, Profile::default()).unwrap();
+    let kinds: Vec<bool> = program.steps.iter().map(|s| matches!(s.kind, StepKind::Coded(_))).collect();
+    assert_eq!(kinds.iter().filter(|&&coded| coded).count(), 1);
+    assert!(kinds[0]);
+}
