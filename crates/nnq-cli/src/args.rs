@@ -238,7 +238,8 @@ pub enum Ranges {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nnq bench net.int8.onnx --engine int --threads 1
-  nnq bench net.int8.onnx --peers --float net.onnx --batches 1,32 --thread-counts 1,2")]
+  nnq bench net.int8.onnx --peers --float net.onnx --batches 1,32 --thread-counts 1,2
+  nnq bench bert.int8.onnx --size T=128 --threads 1")]
 pub struct Bench {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -254,6 +255,9 @@ pub struct Bench {
     pub batch: u32,
     #[command(flatten)]
     pub threads: Threads,
+    /// A size that the model leaves open, besides the batch: its name and how large it is, such as T=128. Once per size
+    #[arg(long = "size", value_name = "NAME=N", value_parser = size)]
+    pub sizes: Vec<(String, usize)>,
     /// Compare with ONNX Runtime and OpenVINO on the same model, in turns, each in a process of its own
     #[arg(long, conflicts_with_all = ["engine", "batch", "threads", "tune"])]
     pub peers: bool,
@@ -299,6 +303,11 @@ pub struct Comparison {
     /// Print the table as Markdown
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
+}
+
+fn size(text: &str) -> Result<(String, usize), String> {
+    let parts = text.split_once('=').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    parts.filter(|(name, _)| !name.is_empty()).ok_or_else(|| format!("'{text}' is no size such as T=128"))
 }
 
 fn points(text: &str) -> Result<f64, String> {

@@ -245,7 +245,7 @@ pub fn compile(
 
 /// The shapes of a graph's inputs with so many samples.
 fn input_shapes(graph: &Graph, batch: usize) -> Result<Vec<Vec<usize>>> {
-    let graph = infer::bind(graph, &crate::bench::sizes(graph, batch)?)?;
+    let graph = infer::bind(graph, &crate::bench::Sizes::from(batch).binding(graph)?)?;
     let shapes = graph.inputs.iter().map(|&v| graph.value(v).shape.as_ref().and_then(crate::ir::Shape::as_fixed));
     let shapes: Vec<Vec<usize>> =
         shapes.collect::<Option<_>>().ok_or_else(|| Error::usage("the size of an input is not known"))?;

@@ -10,6 +10,7 @@ pub use prepare::{Means, annotate, annotate_with, calibrate, calibrated, check, 
 use crate::search::{self, Found, Target};
 use crate::staging::Staging;
 use crate::{
+    bench::Sizes,
     data::{Dataset, Loader, Preprocess, Settings, paired_difference},
     engine::{self, Engine, Kind},
     error::{At, Error, Result},
@@ -229,14 +230,14 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
     let mut latency = |graph: &Arc<Graph>, kind| -> Result<f64> {
         check(job.cancel.as_deref())?;
         let mut engine = engine(graph, kind)?;
-        let report = crate::bench::bench(&mut engine, 1, |done, of| {
+        let report = crate::bench::bench(&mut engine, &1.into(), |done, of| {
             progress("measuring speed", done, of);
             check(job.cancel.as_deref())
         })?;
         Ok(report.median_ms)
     };
     // Sequences of any length have no one speed.
-    let (float_ms, int_ms) = match crate::bench::sizes(&graph, 1) {
+    let (float_ms, int_ms) = match Sizes::from(1).binding(&graph) {
         Ok(_) => (Some(latency(&graph, Kind::Float)?), Some(latency(&written, Kind::Int)?)),
         Err(e) => {
             messages.push(format!("speed was not measured: {}", e.cause()));

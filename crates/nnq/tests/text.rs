@@ -1,11 +1,19 @@
-//! Text through a whole network: a table of embeddings of four words and their mean.
+//! Text through whole networks: a table of embeddings of four words and their mean, and the data folder's language model.
+use crate::networks::{data, python, run, scratch, tool};
 use nnq::{
     engine::{Engine, Kind, Options},
     exec::lower::Profile,
     ir::{DType, Graph, GraphBuilder, Op, Tensor, op::Reduction},
-    text::{Tokenizer, read_pairs, similarity},
+    quant::{recipe::Recipe, stats::Stats},
+    quantize,
+    text::{Storage, Tokenizer, generate, language, read_documents, read_pairs, similarity},
 };
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
 /// Words of a vocabulary, split at spaces; texts end in `[SEP]` and are cut to five tokens.
 const TOKENIZER: &str = r#"{"version": "1.0", "truncation": {"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0},
@@ -95,4 +103,94 @@ fn what_does_not_fit_is_said() {
     let e = Tokenizer::open(&folder.path().join("no.json")).err().unwrap().to_string();
     assert!(e.contains("no.json") && e.contains("tokenizer"), "{e}");
     assert!(Tokenizer::open(&folder.path().join("none.json")).err().unwrap().to_string().contains("none.json"));
+}
+
+/// Networks and tokenizer of the data folder's language model.
+fn stories() -> Option<PathBuf> {
+    let (python, models) = (python()?, data("models")?);
+    let dir = scratch().join("stories");
+    // The script writes this file last.
+    if !dir.join("stories260K.tokenizer.json").exists() {
+        run(Command::new(python).arg(tool("text_models.py")).arg("--stories").arg(models).arg(&dir));
+    }
+    Some(dir)
+}
+
+fn weight_only(path: &Path, recipe: &str) -> Arc<Graph> {
+    let recipe = Recipe::from_toml(recipe).unwrap();
+    let float = quantize::open(path).unwrap().0;
+    Arc::new(quantize::annotate(&float, &Stats::new([0; 32], String::new()), &recipe).unwrap().graph)
+}
+
+#[derive(serde::Deserialize)]
+struct Story {
+    prompt: String,
+    tokens: Vec<u32>,
+    text: String,
+    margin: f64,
+}
+
+#[test]
+fn the_likeliest_story() {
+    let Some(dir) = stories() else { return };
+    let t = Tokenizer::open(&dir.join("stories260K.tokenizer.json")).unwrap();
+    let golden: Vec<Story> = serde_json::from_str(include_str!("golden/stories.json")).unwrap();
+    for name in ["stories260K", "stories260K_17", "stories260K_cache"] {
+        let path = dir.join(format!("{name}.onnx"));
+        let mut float = Engine::open_file(&path, None, Profile::default(), 2).unwrap();
+        for story in &golden {
+            // Binary32 is far more exact than the two likeliest tokens are near.
+            assert!(story.margin > 1e-3);
+            let mut heard = String::new();
+            let options = generate::Options {
+                tokens: story.tokens.len(),
+                temperature: 0.0,
+                seed: 0,
+                cache: Storage::F32,
+                cancel: None,
+            };
+            let mut hear = |piece: &str| heard.push_str(piece);
+            let report = generate::generate(&mut float, &t, &story.prompt, &options, &mut hear).unwrap();
+            assert_eq!((&report.tokens, &report.text), (&story.tokens, &story.text), "{name}");
+            assert_eq!(heard, story.text);
+            assert_eq!(report.cache_bytes.is_some(), name.ends_with("cache"));
+        }
+    }
+}
+
+/// Codes of 8 bits cost next to nothing, simulated and on the kernels alike; a cache of other types neither.
+#[test]
+fn stories_with_weights_in_codes() {
+    let (Some(dir), Some(text)) = (stories(), data("text/tinystories_2M.txt")) else { return };
+    let t = Tokenizer::open(&dir.join("stories260K.tokenizer.json")).unwrap();
+    let texts = read_documents(&text).unwrap();
+    let options = language::Options { limit: Some(12), length: Some(512), cancel: None };
+    let measure = |graph: Arc<Graph>, kind| {
+        let mut engine = Engine::open(graph, Options { kind, profile: Profile::default(), threads: 2 }).unwrap();
+        language::measure(&mut engine, &texts, &t, &options, &mut |_, _| {}).unwrap()
+    };
+    let path = dir.join("stories260K.onnx");
+    let float = measure(quantize::open(&path).unwrap().0, Kind::Float);
+    let eight = "[activation]\nmode = \"float\"\n";
+    let four = "last = \"8bit\"\n[activation]\nmode = \"float\"\n[weight]\nbits = 4\nsymmetric = false\nrange = \"mse\"\ngranularity = \"block:16\"\n";
+    for (recipe, most) in [(eight, 0.003), (four, 0.06)] {
+        let graph = weight_only(&path, recipe);
+        let [sim, int] = [Kind::Sim, Kind::Int].map(|kind| measure(graph.clone(), kind));
+        assert_eq!(sim.nats_per_token.to_bits(), int.nats_per_token.to_bits());
+        let change = int.nats_per_token - float.nats_per_token;
+        assert!(change.abs() < most, "{change}");
+    }
+    let graph = weight_only(&dir.join("stories260K_cache.onnx"), eight);
+    let mut engine = Engine::open(graph, Options { kind: Kind::Int, profile: Profile::default(), threads: 1 }).unwrap();
+    let bytes: Vec<usize> = [Storage::F32, Storage::F16, Storage::Int8]
+        .into_iter()
+        .map(|cache| {
+            let options = generate::Options { tokens: 40, temperature: 0.0, seed: 0, cache, cancel: None };
+            let report = generate::generate(&mut engine, &t, "Once upon a time", &options, &mut |_| {}).unwrap();
+            assert!(report.text.starts_with("Once upon a time, there was a"), "{cache}: {}", report.text);
+            report.cache_bytes.unwrap()
+        })
+        .collect();
+    // Five layers, keys and values, four heads of eight numbers, 44 tokens.
+    assert_eq!(bytes, [2 * 5 * 4 * 8 * 44 * 4, 2 * 5 * 4 * 8 * 44 * 2, 2 * 5 * 4 * (8 + 4) * 44]);
 }

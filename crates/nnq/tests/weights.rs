@@ -5,7 +5,10 @@ use crate::{
 };
 use nnq::{
     engine,
-    exec::lower::{Profile, StepKind, lower},
+    exec::{
+        int,
+        lower::{Profile, StepKind, lower},
+    },
     formats::onnx::{self, quantized},
     ir::{DType, Graph, GraphBuilder, Op, Tensor, op::Unary},
     quant::{
@@ -115,4 +118,41 @@ fn layers_can_be_left_out() {
     let kinds: Vec<bool> = program.steps.iter().map(|s| matches!(s.kind, StepKind::Coded(_))).collect();
     assert_eq!(kinds.iter().filter(|&&coded| coded).count(), 1);
     assert!(kinds[0]);
+}
+
+/// Tables of embeddings become codes of 8 bits with a scale for each row, and their rows what the codes stand for.
+#[test]
+fn tables() {
+    let mut b = GraphBuilder::new("net");
+    let ids = b.input("ids", DType::I64, "N,T");
+    let table =
+        b.constant("table", Tensor::of(&[11, 6], (0..66).map(|i| (i * 37 % 53) as f32 - 20.0).collect::<Vec<f32>>()));
+    let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
+    let w = b.constant("w", Tensor::of(&[6, 5], (0..30).map(|i| (i % 7) as f32 - 3.0).collect::<Vec<f32>>()));
+    let y = b.op("matmul", Op::MatMul, &[x, w]);
+    b.output(x);
+    b.output(y);
+    let float = Arc::new(b.finish().unwrap());
+    let recipe = recipe(4, WeightGranularity::Block(32), true);
+    let graph = annotate(&float, &Stats::new([0; 32], String::new()), &recipe).unwrap().graph;
+    let ids = Tensor::of(&[2, 3], vec![0i64, 10, 3, -1, 5, 5]);
+    let (rows, program) = run(&graph, &ids);
+    assert!(matches!(program.steps[0].kind, StepKind::Lookup(_)), "{:?}", program.steps[0].kind);
+    let step =
+        |row: usize| (0..6).map(|c| ((row * 6 + c) * 37 % 53) as f32 - 20.0).fold(0f32, |m, x| m.max(x.abs())) / 127.0;
+    for (got, row) in rows.to_f32s().chunks(6).zip([0usize, 10, 3, 10, 5, 5]) {
+        for (c, got) in got.iter().enumerate() {
+            let want = ((row * 6 + c) * 37 % 53) as f32 - 20.0;
+            assert!((got - want).abs() <= 0.501 * step(row), "row {row}: {got}, {want}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.onnx");
+    onnx::write(&quantized::to_qdq(&graph).unwrap(), &path, &onnx::WriteOptions::default()).unwrap();
+    assert_eq!(bits(&run(&engine::load(&path).unwrap(), &ids).0), bits(&rows));
+    let beyond = Tensor::of(&[1, 1], vec![11i64]);
+    let program = Arc::new(lower(&graph, Profile::default()).unwrap());
+    let mut session = int::Session::new(program, &int::Options { threads: 1, ..Default::default() }).unwrap();
+    let e = session.run(vec![beyond]).unwrap_err().to_string();
+    assert!(e.contains("row 11 of a table of 11") && e.contains("'embedding'"), "{e}");
 }

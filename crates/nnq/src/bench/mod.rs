@@ -68,14 +68,15 @@ pub struct BenchReport {
 ///
 /// # Errors
 /// When an input has a size that neither the model nor `batch` fixes, and whatever a run answers.
-pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -> Result<()>) -> Result<BenchReport> {
-    let batch = engine.batch(batch);
+pub fn bench(engine: &mut Engine, sizes: &Sizes, mut tick: impl FnMut(u64, u64) -> Result<()>) -> Result<BenchReport> {
+    let batch = engine.batch(sizes.batch);
+    let sizes = &Sizes { batch, named: sizes.named.clone() };
     // The first inputs are given away: nothing but the engine holds memory while it runs.
-    let first = made_up(engine.graph(), batch)?.1;
+    let first = made_up(engine.graph(), sizes)?.1;
     let shapes: Vec<Vec<usize>> = first.iter().map(|x| x.shape().to_vec()).collect();
     engine.run(first)?;
     let memory = Memory::of(engine, &shapes);
-    let (graph, inputs) = made_up(engine.graph(), batch)?;
+    let (graph, inputs) = made_up(engine.graph(), sizes)?;
     for _ in 1..WARMUP {
         tick(0, 1000)?;
         engine.run(inputs.clone())?;
@@ -128,33 +129,72 @@ pub fn bench(engine: &mut Engine, batch: usize, mut tick: impl FnMut(u64, u64) -
     })
 }
 
-/// The graph with the batch bound, and inputs for it.
-fn made_up(graph: &Graph, batch: usize) -> Result<(Graph, Vec<Tensor>)> {
-    let graph = infer::bind(graph, &sizes(graph, batch)?)?;
+/// The graph with its sizes bound, and inputs for it.
+fn made_up(graph: &Graph, sizes: &Sizes) -> Result<(Graph, Vec<Tensor>)> {
+    let graph = infer::bind(graph, &sizes.binding(graph)?)?;
     let inputs = inputs(&graph)?;
     Ok((graph, inputs))
 }
 
-/// Binds the leading symbol of each input to the batch.
-pub(crate) fn sizes(graph: &Graph, batch: usize) -> Result<Binding> {
-    let mut binding = Binding::new();
-    for id in &graph.inputs {
-        let value = graph.value(*id);
-        let dims = value.shape.as_ref().map_or(&[][..], |s| &s.0);
-        if let Some(Dim::Sym(s)) = dims.first() {
-            binding.insert(s.to_string(), batch);
-        }
-        let known = |(i, d): (usize, &Dim)| i == 0 || !matches!(d, Dim::Unknown) && d.bind(&binding).fixed().is_some();
-        if value.shape.is_none() || !dims.iter().enumerate().all(known) || matches!(dims.first(), Some(Dim::Unknown)) {
-            let shape = value.shape.as_ref().map_or_else(|| "unknown".into(), ToString::to_string);
-            return Err(Error::usage(format!(
-                "input '{}' has the shape {shape}, so its size is not known",
-                value.name
-            ))
-            .cure("export the model with fixed sizes, the batch excepted"));
-        }
+/// What a network leaves open of the sizes of its inputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// The leading size of each input.
+    pub batch: usize,
+    /// Others by the names that the network has for them.
+    pub named: Vec<(String, usize)>,
+}
+
+impl From<usize> for Sizes {
+    fn from(batch: usize) -> Self {
+        Self { batch, named: Vec::new() }
     }
-    Ok(binding)
+}
+
+impl Sizes {
+    /// The sizes by their names.
+    ///
+    /// # Errors
+    /// Names an input with a size that is not given, and a size that no input has.
+    pub(crate) fn binding(&self, graph: &Graph) -> Result<Binding> {
+        let mut binding: Binding = self.named.iter().cloned().collect();
+        let all = || graph.inputs.iter().filter_map(|v| graph.value(*v).shape.as_ref()).flat_map(|s| &s.0);
+        for (name, _) in &self.named {
+            if !all().any(|d| matches!(d, Dim::Sym(s) if s.to_string() == *name)) {
+                let mut known: Vec<String> =
+                    all().filter_map(|d| matches!(d, Dim::Sym(_)).then(|| d.to_string())).collect();
+                known.sort();
+                known.dedup();
+                return Err(Error::usage(format!("no input has a size called '{name}'"))
+                    .cure(format!("sizes that are open: {}", known.join(", "))));
+            }
+        }
+        for id in &graph.inputs {
+            let value = graph.value(*id);
+            let dims = value.shape.as_ref().map_or(&[][..], |s| &s.0);
+            if let Some(Dim::Sym(s)) = dims.first() {
+                binding.entry(s.to_string()).or_insert(self.batch);
+            }
+        }
+        for id in &graph.inputs {
+            let value = graph.value(*id);
+            let open = |d: &Dim| matches!(d, Dim::Unknown) || d.bind(&binding).fixed().is_none();
+            let shape = value.shape.as_ref();
+            if shape.is_none_or(|s| s.0.iter().any(open)) {
+                let text = shape.map_or_else(|| "unknown".into(), ToString::to_string);
+                let first = shape.and_then(|s| s.0.iter().find(|d| open(d)));
+                let cure = match first {
+                    Some(d @ Dim::Sym(_)) => {
+                        format!("give it, as in --size {d}=128, or export the model with fixed sizes")
+                    }
+                    _ => "export the model with fixed sizes, or names for those that are open".into(),
+                };
+                let cause = format!("input '{}' has the shape {text}, so its size is not known", value.name);
+                return Err(Error::usage(cause).cure(cure));
+            }
+        }
+        Ok(binding)
+    }
 }
 
 /// Numbers between -1 and 1 for floating-point inputs, zeros for integers: speed does not depend on them.

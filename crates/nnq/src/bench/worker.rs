@@ -1,5 +1,5 @@
 //! nnq itself as one of the engines that [`super::peers`] compares: a process that runs a model as often as it is told.
-use super::made_up;
+use super::{Sizes, made_up};
 use crate::{
     engine::Engine,
     error::{Error, ErrorKind, Result},
@@ -32,18 +32,18 @@ struct Turn {
 /// What opening and running answer, and lines that are no number.
 pub fn serve(
     open: impl FnOnce() -> Result<Engine>,
-    batch: usize,
+    sizes: &Sizes,
     input: impl BufRead,
     mut output: impl Write,
 ) -> Result<()> {
     let clock = Instant::now();
     let mut engine = open()?;
     let load_ms = clock.elapsed().as_secs_f64() * 1e3;
-    let fixed = engine.batch(batch);
-    if fixed != batch {
+    let fixed = engine.batch(sizes.batch);
+    if fixed != sizes.batch {
         return Err(Error::usage(format!("the model fixes the batch at {fixed}")));
     }
-    let (_, inputs) = made_up(engine.graph(), batch)?;
+    let (_, inputs) = made_up(engine.graph(), sizes)?;
     engine.run(inputs.clone())?;
     answer(&mut output, &Ready { version: env!("CARGO_PKG_VERSION"), isa: engine.isa(), load_ms })?;
     for line in input.lines() {
@@ -83,13 +83,13 @@ mod tests {
     #[test]
     fn answers_each_line_and_ends_with_its_input() {
         let mut out = Vec::new();
-        serve(demo_engine, 2, &b"3\n0\n1\n"[..], &mut out).unwrap();
+        serve(demo_engine, &2.into(), &b"3\n0\n1\n"[..], &mut out).unwrap();
         let lines: Vec<serde_json::Value> =
             out.split(|b| *b == b'\n').filter(|l| !l.is_empty()).map(|l| serde_json::from_slice(l).unwrap()).collect();
         assert_eq!(lines.len(), 4);
         assert!(lines[0]["load_ms"].as_f64().unwrap() > 0.0 && lines[0]["version"].is_string());
         let runs: Vec<usize> = lines[1..].iter().map(|l| l["seconds"].as_array().unwrap().len()).collect();
         assert_eq!(runs, [3, 0, 1]);
-        assert!(serve(demo_engine, 1, &b"many\n"[..], Vec::new()).is_err());
+        assert!(serve(demo_engine, &1.into(), &b"many\n"[..], Vec::new()).is_err());
     }
 }

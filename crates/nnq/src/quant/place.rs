@@ -20,6 +20,8 @@ pub struct Placement {
     pub groups: Vec<Group>,
     /// The recurrent layers whose products compute in integers; their inputs and states are quantized as they come.
     pub recurrent: Vec<NodeId>,
+    /// Tables of embeddings that become codes.
+    pub tables: Vec<NodeId>,
     /// Values that products and recurrent layers quantize as they come.
     pub dynamic: Vec<ValueId>,
 }
@@ -58,6 +60,8 @@ enum Role {
     Weights,
     /// A recurrent layer with constant weights whose inputs and states are quantized as they come.
     Recurrent,
+    /// A constant table whose rows are looked up.
+    Table,
     /// Computes codes from codes, on a grid of its own.
     Compute,
     /// Output and inputs share a grid.
@@ -76,6 +80,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (Mode::Dynamic, Role::Product) => Role::Dynamic,
         (Mode::Weights, Role::Product) => Role::Weights,
         (Mode::Static, Role::Recurrent) => Role::Float,
+        (Mode::Static | Mode::Dynamic, Role::Table) => Role::Float,
         (_, role) => role,
     };
     let roles: Vec<Role> = graph.nodes().map(of).collect();
@@ -92,7 +97,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let wants = match roles[id.0 as usize] {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
-            Role::Dynamic | Role::Weights | Role::Recurrent | Role::Float => false,
+            Role::Dynamic | Role::Weights | Role::Recurrent | Role::Table | Role::Float => false,
         };
         if wants {
             for v in data_inputs(node) {
@@ -150,6 +155,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         nodes.iter().copied().filter(|id| wanted.contains(&roles[id.0 as usize])).collect()
     };
     let (products, recurrent) = (of(&[Role::Product, Role::Dynamic, Role::Weights]), of(&[Role::Recurrent]));
+    let tables = of(&[Role::Table]);
     let mut dynamic: Vec<ValueId> = products
         .iter()
         .chain(&recurrent)
@@ -159,7 +165,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         .collect();
     dynamic.sort_unstable();
     dynamic.dedup();
-    Placement { products, groups, recurrent, dynamic }
+    Placement { products, groups, recurrent, tables, dynamic }
 }
 
 /// The inputs that carry data, as against shapes, indices, weights and parameters.
@@ -193,6 +199,7 @@ fn role(graph: &Graph, node: &Node) -> Role {
             });
             if vector { Role::Product } else { Role::Float }
         }
+        Op::Gather { axis: 0 } if constant(0) && rank(0) == Some(2) && !constant(1) => Role::Table,
         Op::Recurrent(_) if constant(3) => {
             let matrix = |i: usize| node.input(i).and_then(|v| graph.constant(v));
             let fits = |t: &Arc<Tensor>| t.shape().len() == 3 && !t.is_empty();

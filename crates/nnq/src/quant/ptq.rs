@@ -1,5 +1,6 @@
 //! Post-training quantization: from a simplified float graph and its statistics to an annotated graph.
 mod recurrent;
+mod tables;
 mod trained;
 
 use crate::{
@@ -49,6 +50,7 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Resu
         start.put(&product, rounded)?;
     }
     start.round_recurrent()?;
+    start.round_tables()?;
     Ok(start.finish())
 }
 
@@ -65,6 +67,8 @@ pub struct Start {
     pub products: Vec<NodeId>,
     /// Recurrent layers with products in integers, in order.
     recurrent: Vec<NodeId>,
+    /// Tables whose rows are looked up.
+    tables: Vec<NodeId>,
 }
 
 /// A product whose weights are still real.
@@ -148,6 +152,7 @@ impl Start {
             expected: Vec::new(),
             products: placement.products,
             recurrent: placement.recurrent,
+            tables: placement.tables,
         };
         if recipe.correct_bias == BiasCorrection::Analytic {
             start.expected = expect::expected(graph);

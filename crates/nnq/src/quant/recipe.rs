@@ -33,8 +33,10 @@
 //! What is left out has the default. [`Recipe::to_toml`] writes everything, so that a result that carries its recipe
 //! can be reproduced whatever the defaults become.
 mod bias;
+mod mode;
 
 pub use bias::BiasCorrection;
+pub use mode::ActivationMode;
 
 use super::{
     range::{RangeMethod, Scheme},
@@ -130,38 +132,6 @@ pub enum Logits {
     Real,
     /// Quantized to 8 bits by their extremes, never clipped.
     Int8,
-}
-
-/// When the grid of what a product reads is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ActivationMode {
-    /// By calibration: one grid for all inputs that will ever come.
-    Static,
-    /// At run time, from the extremes of the numbers that a product reads (`docs/numerics.md` section 11). Needs no data; what
-    /// is not a product runs in floating point.
-    Dynamic,
-    /// The same, but matrix products find a grid for each row that they read, the numbers along the last axis: per token. Results do not depend on what runs
-    /// together.
-    Token,
-    /// Never: products read real numbers, and only their weights are codes (`docs/numerics.md` section 13). Needs no data.
-    Float,
-}
-
-impl ActivationMode {
-    /// Whether grids are found at run time.
-    pub fn is_dynamic(self) -> bool {
-        matches!(self, Self::Dynamic | Self::Token)
-    }
-    /// As recipes name it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Static => "static",
-            Self::Dynamic => "dynamic",
-            Self::Token => "token",
-            Self::Float => "float",
-        }
-    }
 }
 
 /// How activations are quantized; one scale per tensor.

@@ -8,7 +8,7 @@ use crate::{
 };
 use nnq::{
     Result,
-    bench::{self, BenchReport, Memory},
+    bench::{self, BenchReport, Memory, Sizes},
     error::At,
 };
 use serde::Serialize;
@@ -31,14 +31,15 @@ pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
         return peers::run(args, interrupt);
     }
     let open = || super::open(&args.model, args.engine.map(Into::into), args.profile.into(), args.threads);
+    let sizes = Sizes { batch: args.batch as usize, named: args.sizes.clone() };
     if args.worker {
-        return bench::worker::serve(open, args.batch as usize, std::io::stdin().lock(), std::io::stdout().lock());
+        return bench::worker::serve(open, &sizes, std::io::stdin().lock(), std::io::stdout().lock());
     }
     let model = args.model.display().to_string();
     let mut engine = open()?;
     super::tune(&mut engine, args.tuning, args.batch as usize, interrupt).at(|| &model)?;
     let mut progress = Progress::new("measuring");
-    let bench = bench::bench(&mut engine, args.batch as usize, |done, of| {
+    let bench = bench::bench(&mut engine, &sizes, |done, of| {
         progress.update(done, of);
         interrupt.check()
     })

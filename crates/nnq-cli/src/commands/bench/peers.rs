@@ -26,6 +26,7 @@ pub fn run(args: &Bench, interrupt: &Interrupt) -> Result<()> {
         float: c.float.clone(),
         calibration,
         batches: or(&c.batches, &[1, 32]),
+        sizes: args.sizes.clone(),
         threads: or(&c.thread_counts, if cores() > 1 { &[1, 2] } else { &[1] }),
         isa: c.isa.clone(),
         python: c.python.clone().or_else(|| std::env::var_os("NNQ_PYTHON").map(Into::into)),

@@ -10,10 +10,12 @@ mod process;
 pub use crate::machine::Machine;
 pub use cell::{Cell, Figures, Row};
 
+use super::Sizes;
 use crate::{
     data::{Choice, Loader, Settings, save_npy, subset},
     engine::{self, Kind},
     error::{At, Error, ErrorKind, Result},
+    ir::DType,
     quantize::{Progress, Samples},
 };
 use cell::{Contestant, Start};
@@ -44,6 +46,8 @@ pub struct Job {
     pub calibration: Option<Samples>,
     /// Samples per run.
     pub batches: Vec<usize>,
+    /// Other sizes that the model leaves open.
+    pub sizes: Vec<(String, usize)>,
     /// Threads per engine.
     pub threads: Vec<usize>,
     /// The newest instruction set that engines may use, by the name that `NNQ_ISA` takes.
@@ -138,7 +142,8 @@ pub struct Comparison {
 /// When the model or the calibration data cannot be read, the instruction set is unknown, or `cancel` was set.
 pub fn compare(job: &Job, progress: &mut Progress) -> Result<Comparison> {
     let limit = job.isa.as_deref().map(Limit::new).transpose()?;
-    let quantized = Kind::for_graph(&*engine::load(&job.model)?) == Kind::Int;
+    let graph = engine::load(&job.model)?;
+    let quantized = Kind::for_graph(&graph) == Kind::Int;
     let folder = tempfile::tempdir().map_err(|e| Error::io(&std::env::temp_dir(), e))?;
     let mut stop = || job.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
     let mut models = vec![(job.model.clone(), if quantized { Form::Int8 } else { Form::Float })];
@@ -150,8 +155,7 @@ pub fn compare(job: &Job, progress: &mut Progress) -> Result<Comparison> {
         entries.extend(Engine::PEERS.map(|e| (e, *form, Ok(path.clone()))));
     }
     if let Some(float) = &job.float {
-        let samples = folder.path().join("calibration.npy");
-        save_npy(&samples, &calibration(job, float)?)?;
+        let samples = calibration(job, float, &folder.path().join("calibration.npy"))?;
         for (i, peer) in Engine::PEERS.into_iter().enumerate() {
             progress("quantizing by their tools", i as u64, Engine::PEERS.len() as u64);
             let out = folder.path().join(if peer == Engine::OpenVino { "own.xml" } else { "own.onnx" });
@@ -163,12 +167,13 @@ pub fn compare(job: &Job, progress: &mut Progress) -> Result<Comparison> {
     let total = (job.batches.len() * job.threads.len()) as u64;
     let mut cells = Vec::new();
     for (i, &batch) in job.batches.iter().enumerate() {
+        let shapes = shapes(&graph, &Sizes { batch, named: job.sizes.clone() })?;
         for (k, &threads) in job.threads.iter().enumerate() {
             progress("comparing", (i * job.threads.len() + k) as u64, total);
             let contestant = |(engine, form, path): &(Engine, Form, Result<PathBuf, String>)| Contestant {
                 engine: *engine,
                 form: *form,
-                start: path.clone().and_then(|p| command(job, &limit, *engine, *form, &p, batch, threads)),
+                start: path.clone().and_then(|p| command(job, &limit, (*engine, *form), &p, (batch, &shapes), threads)),
             };
             let contestants = entries.iter().map(contestant).collect();
             cells.push(Cell { batch, threads, rows: cell::measure(contestants, job.seconds, &mut stop) });
@@ -216,14 +221,19 @@ impl Limit {
     }
 }
 
+/// The shapes of all inputs, as the other engines' script takes them.
+fn shapes(graph: &crate::ir::Graph, sizes: &Sizes) -> Result<String> {
+    let shapes: Vec<Vec<usize>> = super::made_up(graph, sizes)?.1.iter().map(|x| x.shape().to_vec()).collect();
+    serde_json::to_string(&shapes).map_err(|e| Error::internal(e.to_string()))
+}
+
 /// The process of an engine for a model.
 fn command(
     job: &Job,
     limit: &Option<Limit>,
-    engine: Engine,
-    form: Form,
+    (engine, form): (Engine, Form),
     model: &Path,
-    batch: usize,
+    (batch, shapes): (usize, &str),
     threads: usize,
 ) -> Start {
     let (batch, threads) = (batch.to_string(), threads.to_string());
@@ -231,12 +241,13 @@ fn command(
         Engine::Nnq => {
             let mut c = Command::new(&job.nnq);
             c.arg("bench").arg(model).args(["--worker", "--batch", &batch, "--threads", &threads]);
+            c.args(job.sizes.iter().map(|(name, size)| format!("--size={name}={size}")));
             c
         }
         _ => {
             let precision = if form == Form::Float { "float" } else { "any" };
             let mut c = python(job)?;
-            c.args(["serve", engine.key()]).arg(model).args([&batch, &threads, precision]);
+            c.args(["serve", engine.key()]).arg(model).args([shapes, &threads, precision]);
             c
         }
     };
@@ -256,17 +267,28 @@ fn python(job: &Job) -> Start {
     Ok(command)
 }
 
-/// Samples of the float model's input.
-fn calibration(job: &Job, float: &Path) -> Result<crate::ir::Tensor> {
-    let Some(samples) = &job.calibration else {
-        let (_, mut inputs) = super::made_up(&*engine::load(float)?, CALIBRATION).at(|| float.display())?;
-        let none = || Error::usage("the model has no input").at(float.display());
-        return if inputs.is_empty() { Err(none()) } else { Ok(inputs.swap_remove(0)) };
+/// Samples of the float model's input in a file, or the shapes of inputs that are to be made up where it has several or takes integers.
+fn calibration(job: &Job, float: &Path, file: &Path) -> Result<std::ffi::OsString> {
+    let samples = match &job.calibration {
+        Some(samples) => {
+            let chosen = subset(samples.dataset.len(), CALIBRATION, 0, Choice::Plain, |_| None);
+            let settings = Settings { batch: CALIBRATION, threads: 0, ..Settings::default() };
+            let mut loader = Loader::new(samples.dataset.clone(), samples.preprocess.clone(), chosen, settings)?;
+            let batch = loader.next();
+            batch.unwrap_or_else(|| Err(Error::usage("there are no samples to calibrate on")))?.input
+        }
+        None => {
+            let graph = engine::load(float)?;
+            let sizes = |batch| Sizes { batch, named: job.sizes.clone() };
+            let real = graph.inputs.iter().all(|&v| graph.value(v).dtype == Some(DType::F32));
+            if graph.inputs.len() != 1 || !real {
+                return shapes(&graph, &sizes(1)).map(Into::into).at(|| float.display());
+            }
+            super::made_up(&graph, &sizes(CALIBRATION)).at(|| float.display())?.1.swap_remove(0)
+        }
     };
-    let chosen = subset(samples.dataset.len(), CALIBRATION, 0, Choice::Plain, |_| None);
-    let settings = Settings { batch: CALIBRATION, threads: 0, ..Settings::default() };
-    let mut loader = Loader::new(samples.dataset.clone(), samples.preprocess.clone(), chosen, settings)?;
-    loader.next().unwrap_or_else(|| Err(Error::usage("there are no samples to calibrate on"))).map(|b| b.input)
+    save_npy(file, &samples)?;
+    Ok(file.into())
 }
 
 /// Lets a peer quantize the float model by its own tool: the tool's name.
@@ -274,12 +296,12 @@ fn quantize(
     job: &Job,
     peer: Engine,
     float: &Path,
-    samples: &Path,
+    samples: &std::ffi::OsStr,
     out: &Path,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<String, String> {
     let mut command = python(job)?;
-    command.args(["quantize", peer.key()]).args([float, samples, out]);
+    command.args(["quantize", peer.key()]).arg(float).arg(samples).arg(out);
     let answer = Process::start(&mut command)?.answer(stop)?;
     answer.version.ok_or_else(|| "its own tool answered nothing".into())
 }

@@ -21,7 +21,7 @@ pub struct Ctx {
 type Kept = HashMap<(u32, usize), Arc<dyn Any + Send + Sync>>;
 
 /// Runs `task` for each of `0..n` on the threads of the session.
-pub(in crate::exec) fn each(n: usize, task: &(dyn Fn(usize) + Sync)) {
+pub(crate) fn each(n: usize, task: &(dyn Fn(usize) + Sync)) {
     if n == 1 { task(0) } else { (0..n).into_par_iter().for_each(task) }
 }
 

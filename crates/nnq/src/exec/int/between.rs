@@ -1,5 +1,5 @@
 //! What runs between tapes: steps on real numbers with weights of their own.
-use super::{coded, recurrent::Recurrent, rows::Rows};
+use super::{coded, lookup::Lookup, recurrent::Recurrent, rows::Rows};
 use crate::{
     error::Result,
     exec::{
@@ -28,6 +28,7 @@ pub(super) fn pack(step: &Step, isa: Isa) -> Result<Option<Arc<dyn Between>>> {
     Ok(Some(match &step.kind {
         StepKind::Rows(r) => Arc::new(Rows::pack(r, isa)?),
         StepKind::Recurrent(r) => Arc::new(Recurrent::pack(r, isa)?),
+        StepKind::Lookup(l) => Arc::new(Lookup(l.clone())),
         StepKind::Coded(c) => Arc::new(coded::Coded::pack(c)),
         _ => return Ok(None),
     }))

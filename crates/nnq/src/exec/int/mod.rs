@@ -9,6 +9,7 @@ mod compile;
 mod file;
 mod geometry;
 mod layout;
+mod lookup;
 mod parts;
 mod plan;
 mod recurrent;
@@ -391,6 +392,7 @@ fn describe(step: &Step) -> String {
         StepKind::Move(_) => "move".into(),
         StepKind::Rows(_) => "product by row".into(),
         StepKind::Coded(_) => "matmul, weights only".into(),
+        StepKind::Lookup(_) => "lookup".into(),
         StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {
             let name = format!("{op:?}");

@@ -93,7 +93,9 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
     };
     let slots = || step.inputs.iter().chain(&step.outputs).flatten().copied();
     let each = match &step.kind {
-        StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) => return true,
+        StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) | StepKind::Lookup(_) => {
+            return true;
+        }
         StepKind::Quantize
         | StepKind::Dequantize
         | StepKind::Product(_)

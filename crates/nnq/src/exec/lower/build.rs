@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Form, Grid, Pointwise, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind, coded,
-    dyadic, product, recurrent, resize, wide,
+    AddRule, Clamp, Form, Grid, Lookup, Pointwise, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind,
+    coded, dyadic, product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -240,6 +240,7 @@ impl Builder {
                 self.pool(id, node, StepKind::AveragePool { window: None, count_include_pad: false })?
             }
             Op::Concat { axis } => self.concat(id, node, *axis)?,
+            Op::Gather { axis: 0 } => self.lookup(id, node)? || node.op.is_move() && self.movement(id, node)?,
             Op::Recurrent(a) => self.recurrent(id, node, a)?,
             Op::Resize(a) if !node.op.is_move() => self.resize(id, node, a)?,
             op if op.is_move() => self.movement(id, node)?,
@@ -330,6 +331,19 @@ impl Builder {
         let Some(product) = coded::build(&self.p.graph, node)? else { return Ok(false) };
         let input = self.real(x)?;
         self.between(id, node, StepKind::Coded(Arc::new(product)), vec![Some(input)])?;
+        Ok(true)
+    }
+
+    /// Rows of a table of codes.
+    fn lookup(&mut self, id: NodeId, node: &Node) -> Result<bool> {
+        let (Some(table), Some(ids)) = (node.input(0), node.input(1)) else { return Ok(false) };
+        let Some((codes, params)) = product::codes(&self.p.graph, table) else { return Ok(false) };
+        let bytes = matches!(codes.data(), crate::ir::Data::I8(_) | crate::ir::Data::U8(_));
+        if !bytes || codes.shape().len() != 2 || self.p.graph.value(ids).dtype.is_none_or(|d| !d.is_int()) {
+            return Ok(false);
+        }
+        let ids = self.real(ids)?;
+        self.between(id, node, StepKind::Lookup(Arc::new(Lookup { codes, params })), vec![Some(ids)])?;
         Ok(true)
     }
 

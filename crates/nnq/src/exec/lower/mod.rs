@@ -17,7 +17,7 @@ pub(crate) use resize::resizes;
 
 use crate::{
     error::{Error, Result},
-    ir::{Graph, NodeId, Op, QType, Tensor, ValueId, op::Unary},
+    ir::{Data, Graph, NodeId, Op, QParams, QType, Tensor, ValueId, op::Unary},
 };
 use nnq_kernels::round::{AddDyadic, Dyadic, ScalarRequant};
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,29 @@ pub enum ProductOut {
     },
 }
 
+/// A table whose rows are looked up.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// `[rows, columns]`, of at most 8 bits.
+    pub codes: Arc<Tensor>,
+    /// What they stand for.
+    pub params: Arc<QParams>,
+}
+
+impl Lookup {
+    /// The number at a flat position.
+    pub fn real(&self, at: usize) -> f32 {
+        let code = match self.codes.data() {
+            Data::I8(c) => c[at].into(),
+            Data::U8(c) => c[at].into(),
+            // What the lowering does not let in.
+            _ => 0,
+        };
+        let k = self.params.index(self.codes.shape(), at);
+        nnq_kernels::round::dequantize_f32(code, self.params.scale[k], self.params.zero_point[k])
+    }
+}
+
 /// A matrix product whose rows are quantized as they come.
 #[derive(Clone, Debug)]
 pub struct Rows {
@@ -290,6 +313,8 @@ pub enum StepKind {
     Rows(Arc<Rows>),
     /// A matrix product of real numbers with weights in codes.
     Coded(Arc<Coded>),
+    /// Rows of a table of codes, as the real numbers that they stand for.
+    Lookup(Arc<Lookup>),
 }
 
 /// One step of a program.
@@ -334,7 +359,7 @@ impl Step {
 impl StepKind {
     /// Whether it takes and gives real numbers, all samples at once, between kernels that lie on a tape.
     pub fn between_kernels(&self) -> bool {
-        matches!(self, Self::Float(_) | Self::Recurrent(_) | Self::Rows(_) | Self::Coded(_))
+        matches!(self, Self::Float(_) | Self::Recurrent(_) | Self::Rows(_) | Self::Coded(_) | Self::Lookup(_))
     }
 }
 

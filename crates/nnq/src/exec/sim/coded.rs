@@ -2,12 +2,26 @@
 use crate::{
     error::{Error, Result},
     exec::{
-        float::{Ctx, widest::widest},
-        lower::Coded,
+        float::{Ctx, eval, widest::widest},
+        lower::{Coded, Lookup},
     },
-    ir::Tensor,
+    ir::{Op, Tensor},
 };
+use nnq_kernels::round::dequantize_f32;
 use rayon::prelude::*;
+
+/// Rows of the real numbers that a table stands for.
+pub(super) fn lookup(of: &Lookup, ids: &Tensor, ctx: &Ctx) -> Result<Tensor> {
+    let (shape, params) = (of.codes.shape(), &of.params);
+    let real = |(i, &code): (usize, &i64)| {
+        let k = params.index(shape, i);
+        dequantize_f32(code as i32, params.scale[k], params.zero_point[k])
+    };
+    let table = Tensor::of::<f32>(shape, of.codes.to_i64s()?.iter().enumerate().map(real).collect());
+    eval(&Op::Gather { axis: 0 }, &[Some(&table), Some(ids)], 1, ctx)?
+        .pop()
+        .ok_or_else(|| Error::internal("a lookup without a result"))
+}
 
 /// The product of `x`, `[..., k]`.
 pub(super) fn run(of: &Coded, x: &Tensor, ctx: &Ctx) -> Result<Tensor> {

@@ -127,6 +127,7 @@ pub(super) fn run(
             let x = input(0)?;
             one(by_grids(&r.product, w, x, x.shape().last().copied().unwrap_or(1), &r.name, ctx)?)
         }
+        StepKind::Lookup(l) => one(super::coded::lookup(l, input(0)?, ctx)?),
         StepKind::Coded(c) => one(super::coded::run(c, input(0)?, ctx)?),
         StepKind::Recurrent(r) => super::recurrent::run(r, weights, x, ctx),
     }

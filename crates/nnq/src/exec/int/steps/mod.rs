@@ -41,7 +41,7 @@ pub(super) fn plan(p: &mut Planner, i: usize, step: &Step) -> Result<()> {
         StepKind::Resize { rows, columns } => p.resize(step, rows, columns),
         StepKind::Concat { axis } => p.concat(step, *axis),
         StepKind::Move(op) => p.movement(step, op),
-        StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) => {
+        StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) | StepKind::Lookup(_) => {
             Err(Error::internal("a step in floating point among kernels"))
         }
     }
