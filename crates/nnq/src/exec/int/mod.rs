@@ -388,6 +388,7 @@ fn describe(step: &Step) -> String {
         StepKind::Concat { .. } => "concat".into(),
         StepKind::Move(_) => "move".into(),
         StepKind::Rows(_) => "product by row".into(),
+        StepKind::Recurrent(r) if r.by_row => format!("{} by row", r.attrs.cell.name()),
         StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {
             let name = format!("{op:?}");
