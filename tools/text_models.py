@@ -275,7 +275,7 @@ def random_networks(out):
 
 
 def encoder(config, w, path):
-    """BERT (Devlin et al., arXiv:1810.04805) of 6 layers, the mean over tokens that the mask lets count, shortened to length 1 (Reimers and Gurevych, arXiv:1908.10084)."""
+    """BERT (Devlin et al., arXiv:1810.04805), the mean over tokens that the mask lets count, shortened to length 1 (Reimers and Gurevych, arXiv:1908.10084)."""
     dim, heads, epsilon = config["hidden_size"], config["num_attention_heads"], config["layer_norm_eps"]
     net = Net()
 

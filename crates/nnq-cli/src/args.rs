@@ -128,7 +128,8 @@ pub struct Calibrate {
   nnq quantize net.onnx --data cifar --bits w4a8 --rounding descent --compensate -o net.int4.onnx
   nnq quantize net.onnx --data cifar --bits w6a6 --accuracy-drop 0.5 --time-budget 10m -o net.onnx
   nnq quantize net.onnx --dynamic -o net.int8.onnx
-  nnq quantize net.onnx --weight-only --bits w4 -o net.int4.onnx")]
+  nnq quantize net.onnx --weight-only --bits w4 -o net.int4.onnx
+  nnq quantize lstm.onnx --dynamic=token -o lstm.int8.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
@@ -141,7 +142,8 @@ pub struct Quantize {
     #[command(flatten)]
     pub choice: Choice,
     /// Find the ranges of what layers read at run time, from the numbers that come: needs no data; layers that are no
-    /// products stay in floating point. One range for all numbers (tensor), or for each row that a matrix product reads (token)
+    /// products stay in floating point. One range for all numbers (tensor), or for each row that a matrix product or a recurrent
+    /// layer reads (token): a sample's result then depends on nothing that runs with it
     #[arg(long, value_name = "RANGES", num_args = 0..=1, require_equals = true, default_missing_value = "tensor",
           conflicts_with_all = ["range", "stats"])]
     pub dynamic: Option<Ranges>,

@@ -37,7 +37,12 @@ fn numbers(n: usize, amplitude: f32, seed: usize) -> Vec<f32> {
 }
 
 /// Two layers, so that the second reads states of the first; quantized dynamically.
-fn network(cell: Cell, direction: Direction, granularity: WeightGranularity, bits: u8) -> Graph {
+fn network(
+    cell: Cell,
+    direction: Direction,
+    (granularity, bits): (WeightGranularity, u8),
+    mode: ActivationMode,
+) -> Graph {
     let mut b = GraphBuilder::new("net");
     let (d, rows) = (direction.count(), cell.gates() * HIDDEN);
     let mut x = b.input("x", DType::F32, &format!("T,N,{INPUT}"));
@@ -60,7 +65,7 @@ fn network(cell: Cell, direction: Direction, granularity: WeightGranularity, bit
     }
     b.output(x);
     let mut recipe = Recipe::default();
-    recipe.activation.mode = ActivationMode::Dynamic;
+    recipe.activation.mode = mode;
     (recipe.weight.granularity, recipe.weight.bits) = (granularity, bits);
     annotate(&Arc::new(b.finish().unwrap()), &Stats::new([0; 32], String::new()), &recipe).unwrap().graph
 }
@@ -69,8 +74,8 @@ fn input() -> Tensor {
     Tensor::of(&[9, 2, INPUT], numbers(9 * 2 * INPUT, 2.0, 5))
 }
 
-fn layers(p: &Program) -> usize {
-    p.steps.iter().filter(|s| matches!(s.kind, StepKind::Recurrent(_))).count()
+fn layers(p: &Program, by_row: bool) -> usize {
+    p.steps.iter().filter(|s| matches!(&s.kind, StepKind::Recurrent(r) if r.by_row == by_row)).count()
 }
 
 /// Largest difference, as a part of the largest number.
@@ -87,17 +92,21 @@ fn files_bring_back_the_same_bits() {
     let path = dir.path().join("net.onnx");
     for cell in CELLS {
         for direction in [Direction::Forward, Direction::Bidirectional] {
-            for (granularity, width) in
-                [(WeightGranularity::Channel, 8), (WeightGranularity::Tensor, 8), (WeightGranularity::Channel, 4)]
-            {
-                let graph = network(cell, direction, granularity, width);
+            for (weights, mode) in [
+                ((WeightGranularity::Channel, 8), ActivationMode::Dynamic),
+                ((WeightGranularity::Tensor, 8), ActivationMode::Dynamic),
+                ((WeightGranularity::Channel, 4), ActivationMode::Dynamic),
+                ((WeightGranularity::Channel, 8), ActivationMode::Token),
+            ] {
+                let by_row = mode == ActivationMode::Token;
+                let graph = network(cell, direction, weights, mode);
                 let (want, program) = run(&graph, &input());
-                assert_eq!(layers(&program), 2, "{:?}", program.notes);
+                assert_eq!(layers(&program, by_row), 2, "{:?}", program.notes);
                 for explicit in [quantized::to_qdq(&graph).unwrap(), quantized::to_qoperator(&graph).unwrap()] {
                     onnx::write(&explicit, &path, &onnx::WriteOptions::default()).unwrap();
                     let (got, program) = run(&engine::load(&path).unwrap(), &input());
-                    assert_eq!(layers(&program), 2, "{cell:?} {direction:?} {width}: {:?}", program.notes);
-                    assert_eq!(bits(&got), bits(&want), "{cell:?} {direction:?} {width}");
+                    assert_eq!(layers(&program, by_row), 2, "{cell:?} {direction:?} {weights:?}: {:?}", program.notes);
+                    assert_eq!(bits(&got), bits(&want), "{cell:?} {direction:?} {weights:?} {mode:?}");
                 }
             }
         }
@@ -113,7 +122,7 @@ fn files_of_onnx_runtime() {
             for kind in ["s8", "u8"] {
                 let stem = format!("{name}.{kind}.{scales}");
                 let (got, program) = run(&engine::load(&file(&format!("{stem}.onnx"))).unwrap(), &x);
-                assert_eq!(layers(&program), 1, "{stem}: {:?}", program.notes);
+                assert_eq!(layers(&program, false), 1, "{stem}: {:?}", program.notes);
                 let error = difference(&got, &want);
                 println!("{stem}: differs from ONNX Runtime by {error:.1e} of the largest state");
                 // It adds the bias last and has sigmoids and tangents of its own: the last bits of a state, no code of it.
@@ -130,7 +139,8 @@ fn files_in_onnx_runtime() {
     let dir = tempfile::tempdir().unwrap();
     for (i, cell) in CELLS.into_iter().enumerate() {
         for direction in [Direction::Forward, Direction::Bidirectional] {
-            let graph = network(cell, direction, WeightGranularity::Channel, 8);
+            let mode = if i % 2 == 0 { ActivationMode::Dynamic } else { ActivationMode::Token };
+            let graph = network(cell, direction, (WeightGranularity::Channel, 8), mode);
             let path = dir.path().join(format!("{i}.onnx"));
             onnx::write(&quantized::to_qdq(&graph).unwrap(), &path, &onnx::WriteOptions::default()).unwrap();
             let (got, _) = run(&graph, &input());

@@ -18,7 +18,8 @@ pub struct NodeId(pub u32);
 pub enum Dynamic {
     /// Of all.
     Tensor,
-    /// Of each row, the numbers along the last axis, one of its own: per token. Only matrix products read rows; others that read the value find one grid for all.
+    /// Of each row, the numbers along the last axis, one of its own: per token. Matrix products and recurrent layers read rows, these their states likewise;
+    /// convolutions that read the value find one grid for all.
     Row,
 }
 

@@ -124,7 +124,7 @@ impl Start {
             out.graph.value_mut(v).dynamic = Some(of);
         }
         if whole > 0 {
-            out.messages.push(format!("{whole} values have one grid for all their numbers: convolutions or recurrent layers read them, and only matrix products read each row on a grid of its own"));
+            out.messages.push(format!("{whole} values have one grid for all their numbers, although layers that read them would find one for each row: so do convolutions and layers of mode \"dynamic\" that read them too, and a value has one kind of grid"));
         }
         for id in
             placement.products.iter().filter(|id| matches!(layers.modes[id.0 as usize], Mode::Dynamic | Mode::Weights))
@@ -263,11 +263,11 @@ impl Start {
     }
 }
 
-/// Of what a value's grid is found at run time: of each row where all who quantize it are matrix products that are to find it so.
+/// Of what a value's grid is found at run time: of each row where all who quantize it are matrix products or recurrent layers that are to find it so.
 fn by_row(graph: &Graph, readers: &[NodeId], layers: &Layers) -> Dynamic {
     let rows = |&id: &NodeId| match graph.node(id).op {
-        Op::Gemm { trans_a: false, .. } | Op::MatMul => layers.by_token(id),
-        Op::Conv(_) | Op::Gemm { .. } | Op::Recurrent(_) => false,
+        Op::Gemm { trans_a: false, .. } | Op::MatMul | Op::Recurrent(_) => layers.by_token(id),
+        Op::Conv(_) | Op::Gemm { .. } => false,
         // Reads real numbers.
         _ => true,
     };

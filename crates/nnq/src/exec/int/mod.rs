@@ -393,6 +393,7 @@ fn describe(step: &Step) -> String {
         StepKind::Rows(_) => "product by row".into(),
         StepKind::Coded(_) => "matmul, weights only".into(),
         StepKind::Lookup(_) => "lookup".into(),
+        StepKind::Recurrent(r) if r.by_row => format!("{} by row", r.attrs.cell.name()),
         StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {
             let name = format!("{op:?}");

@@ -1,8 +1,5 @@
 //! Recurrent layers: their products on the kernels.
-use super::{
-    between::Between,
-    compile::{PackedProduct, product},
-};
+use super::{between::Between, compile::PackedProduct, rows};
 use crate::{
     error::{Error, Result},
     exec::{
@@ -25,13 +22,13 @@ use std::{cell::RefCell, sync::Arc};
 pub(super) struct Recurrent {
     of: Arc<lower::Recurrent>,
     /// By [`lower::Recurrent::products`].
-    packed: Vec<PackedProduct>,
+    packed: Vec<rows::Matrix>,
     isa: Isa,
 }
 
 impl Recurrent {
     pub(super) fn pack(of: &Arc<lower::Recurrent>, isa: Isa) -> Result<Self> {
-        let packed = of.products().map(|p| product(p, isa)).collect::<Result<_>>()?;
+        let packed = of.products().map(|p| rows::Matrix::pack(p, isa)).collect::<Result<_>>()?;
         Ok(Self { of: of.clone(), packed, isa })
     }
 }
@@ -44,7 +41,7 @@ impl Between for Recurrent {
     }
 
     fn bytes(&self) -> usize {
-        self.packed.iter().map(PackedProduct::bytes).sum()
+        self.packed.iter().map(|m| m.packed.bytes()).sum()
     }
 
     fn name(&self) -> &'static str {
@@ -56,14 +53,37 @@ impl Between for Recurrent {
         recurrent::run_with(&self.of.attrs, x, ctx, |rows| {
             self.of.map(|i, state| {
                 let at = usize::from(state);
-                Bound::new(&self.packed[i], self.isa, rows[at], &self.of.names[at])
+                let (matrix, rows, name) = (&self.packed[i], rows[at], &self.of.names[at]);
+                // The grid of a single row is that of all numbers.
+                Ok(if self.of.by_row && rows > 1 {
+                    Bound::Rows(matrix.bind(rows, name)?)
+                } else {
+                    Bound::Whole(Whole::new(&matrix.packed, self.isa, rows, name)?)
+                })
             })
         })
     }
 }
 
 /// A product for a number of rows.
-struct Bound<'a> {
+enum Bound<'a> {
+    /// Each on a grid of its own.
+    Rows(rows::Bound<'a>),
+    /// All on one.
+    Whole(Whole<'a>),
+}
+
+impl recurrent::Product<f32> for Bound<'_> {
+    fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
+        match self {
+            Self::Rows(of) => of.run(x, out, rows, ctx),
+            Self::Whole(of) => of.run(x, out, rows, ctx),
+        }
+    }
+}
+
+/// A product whose rows share a grid.
+struct Whole<'a> {
     conv: BoundConv,
     isa: Isa,
     name: &'a str,
@@ -71,7 +91,7 @@ struct Bound<'a> {
     room: RefCell<(Vec<u8>, Scratch)>,
 }
 
-impl<'a> Bound<'a> {
+impl<'a> Whole<'a> {
     fn new(of: &PackedProduct, isa: Isa, rows: usize, name: &'a str) -> Result<Self> {
         let (Weights::Conv(weights), Requantize::Dynamic { scale, bias }) = (&of.weights, &of.requant) else {
             return Err(Error::internal("a recurrent layer whose products are no matrices"));
@@ -90,7 +110,7 @@ impl<'a> Bound<'a> {
     }
 }
 
-impl recurrent::Product<f32> for Bound<'_> {
+impl recurrent::Product<f32> for Whole<'_> {
     fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
         let (scale, zero) = extremes(self.isa, x).grid().ok_or_else(|| no_range(self.name))?;
         let room = &mut *self.room.borrow_mut();

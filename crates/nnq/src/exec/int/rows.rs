@@ -6,68 +6,43 @@ use super::{
 use crate::{
     error::{Error, Result},
     exec::{
-        float::Ctx,
+        float::{Ctx, recurrent, widest::widest},
         lower::{self, no_range},
     },
     ir::{Data, Tensor},
 };
 use nnq_kernels::{
     Isa,
-    conv::{ConvGeom, Epilogue, Out, Requant, SLACK, Scratch},
+    conv::{BoundConv, ConvGeom, Epilogue, Out, Requant, SLACK, Scratch},
     dynamic::extremes,
     eltwise::quantize,
     round::dynamic_real,
     tape::{Requantize, Weights},
 };
 use rayon::prelude::*;
+use std::cell::RefCell;
 
-/// A product with packed weights.
-pub(super) struct Rows {
-    packed: PackedProduct,
+/// The packed weights of a product.
+pub(super) struct Matrix {
+    pub packed: PackedProduct,
     /// Of the weights of each output channel, less their zero points: what a zero point of the inputs adds.
     sums: Vec<i32>,
     isa: Isa,
-    /// What is quantized.
-    name: String,
 }
 
-impl Rows {
-    pub(super) fn pack(of: &lower::Rows, isa: Isa) -> Result<Self> {
-        let sums = sums(&of.product)?;
-        Ok(Self { packed: product(&of.product, isa)?, sums, isa, name: of.name.clone() })
-    }
-}
-
-impl Between for Rows {
-    fn macs(&self, x: &[usize]) -> usize {
-        x[..x.len().saturating_sub(1)].iter().product::<usize>() * self.packed.geom.c_in * self.packed.geom.c_out
+impl Matrix {
+    pub(super) fn pack(of: &lower::Product, isa: Isa) -> Result<Self> {
+        let sums = sums(of)?;
+        Ok(Self { packed: product(of, isa)?, sums, isa })
     }
 
-    fn bytes(&self) -> usize {
-        self.packed.bytes()
-    }
-
-    fn name(&self) -> &'static str {
-        "a product by row"
-    }
-
-    /// The product of `x`, `[..., c_in]`.
-    fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
+    /// For so many rows of the value `name`.
+    pub(super) fn bind<'a>(&'a self, rows: usize, name: &'a str) -> Result<Bound<'a>> {
         let (Weights::Conv(weights), Requantize::Dynamic { scale, bias }) =
             (&self.packed.weights, &self.packed.requant)
         else {
             return Err(Error::internal("a product by row that is no matrix"));
         };
-        let x = x.first().copied().flatten().ok_or_else(|| Error::internal("a product without input"))?;
-        let (columns, channels) = (self.packed.geom.c_in, self.packed.geom.c_out);
-        let Some((&last, outer)) = x.shape().split_last().filter(|(last, _)| **last == columns) else {
-            return Err(Error::shape(format!("an input of shape {:?} for weights of {columns} rows", x.shape())));
-        };
-        let (numbers, shape) = (x.as_slice::<f32>()?, [outer, &[channels]].concat());
-        let rows = numbers.len() / last.max(1);
-        if rows == 0 {
-            return Ok(vec![Tensor::of::<f32>(&shape, vec![0.0; shape.iter().product()])]);
-        }
         let geom = ConvGeom { batch: rows, ..self.packed.geom };
         let epilogue = Epilogue {
             bias: &self.packed.bias,
@@ -78,34 +53,142 @@ impl Between for Rows {
             hi: 255,
         };
         let conv = weights.bind(&geom, 0, &epilogue);
+        let of = Kernel { conv, scale, bias, sums: &self.sums, isa: self.isa, name };
+        Ok(Bound { of, room: RefCell::default() })
+    }
+}
+
+/// A product for a number of rows.
+pub(super) struct Bound<'a> {
+    of: Kernel<'a>,
+    /// Kept from run to run.
+    room: RefCell<Room>,
+}
+
+/// What threads share of it.
+struct Kernel<'a> {
+    conv: BoundConv,
+    /// Per output channel, as all that follows.
+    scale: &'a [f32],
+    bias: &'a [f32],
+    sums: &'a [i32],
+    isa: Isa,
+    /// What is quantized.
+    name: &'a str,
+}
+
+#[derive(Default)]
+struct Room {
+    grids: Vec<(f32, u8)>,
+    scratch: Scratch,
+}
+
+impl Kernel<'_> {
+    /// The codes of some rows, and their grids.
+    fn quantize(&self, x: &[f32], codes: &mut [u8], grids: &mut [(f32, u8)]) -> Result<()> {
+        let columns = self.conv.geom().c_in;
+        for ((codes, x), grid) in codes.chunks_mut(columns).zip(x.chunks(columns)).zip(grids) {
+            *grid = extremes(self.isa, x).grid().ok_or_else(|| no_range(self.name))?;
+            quantize(self.isa, x, grid.0, grid.1, 0, 255, codes);
+        }
+        Ok(())
+    }
+
+    /// The real numbers of some rows, the first of which is `first`, from the codes of all.
+    fn multiply(&self, codes: &[u8], grids: &[(f32, u8)], first: usize, out: &mut [f32], scratch: &mut Scratch) {
+        let channels = self.conv.geom().c_out;
+        // Accumulators lie where the real numbers will: nothing else is written.
+        self.conv.run(codes, first..first + grids.len(), Out::I32(bytemuck::cast_slice_mut(out)), scratch);
+        for (out, &(s, z)) in out.chunks_mut(channels).zip(grids) {
+            let zero = i32::from(z);
+            let out = &mut out[..channels];
+            let (sums, scale, bias) = (&self.sums[..channels], &self.scale[..channels], &self.bias[..channels]);
+            widest(
+                #[inline(always)]
+                || {
+                    for c in 0..channels {
+                        // The accumulator of codes less their zero point was proved to fit; so does the way there, around the corner.
+                        let acc = out[c].to_bits().cast_signed().wrapping_sub(zero.wrapping_mul(sums[c]));
+                        out[c] = dynamic_real(acc, s, scale[c], bias[c]);
+                    }
+                },
+            );
+        }
+    }
+}
+
+impl recurrent::Product<f32> for Bound<'_> {
+    fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
+        let of = &self.of;
+        let (columns, channels) = (of.conv.geom().c_in, of.conv.geom().c_out);
+        let room = &mut *self.room.borrow_mut();
+        room.grids.resize(rows, (1.0, 0));
+        let grids = &mut room.grids[..];
+        let mut bytes = ctx.take((rows * columns + SLACK).div_ceil(size_of::<f32>()));
+        let codes: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes);
         let tasks = ctx.tasks(rows * columns * channels);
-        let some = rows.div_ceil(tasks).next_multiple_of(conv.pixel_grain()).max(1);
-        let mut codes = vec![0u8; rows * columns + SLACK];
-        let mut grids = vec![(1.0f32, 0u8); rows];
+        let some = rows.div_ceil(tasks).next_multiple_of(of.conv.pixel_grain()).max(1);
+        // Few rows are one part whatever they take, and keep their memory from step to step.
+        if some >= rows {
+            of.quantize(x, &mut codes[..rows * columns], grids)?;
+            of.multiply(codes, grids, 0, out, &mut room.scratch);
+            ctx.give(bytes);
+            return Ok(());
+        }
         codes[..rows * columns]
             .par_chunks_mut(some * columns)
-            .zip(numbers.par_chunks(some * columns))
+            .zip(x.par_chunks(some * columns))
             .zip(grids.par_chunks_mut(some))
-            .try_for_each(|((codes, x), grids)| {
-                for ((codes, x), grid) in codes.chunks_mut(columns).zip(x.chunks(columns)).zip(grids) {
-                    *grid = extremes(self.isa, x).grid().ok_or_else(|| no_range(&self.name))?;
-                    quantize(self.isa, x, grid.0, grid.1, 0, 255, codes);
-                }
-                Ok::<(), Error>(())
-            })?;
-        let mut out = ctx.take(rows * channels);
+            .try_for_each(|((codes, x), grids)| of.quantize(x, codes, grids))?;
         out.par_chunks_mut(some * channels).zip(grids.par_chunks(some)).enumerate().for_each(|(i, (out, grids))| {
-            let mut sums = vec![0i32; out.len()];
-            let range = i * some..i * some + grids.len();
-            conv.run(&codes, range, Out::I32(&mut sums), &mut Scratch::new());
-            for ((out, sums), &(s, z)) in out.chunks_mut(channels).zip(sums.chunks(channels)).zip(grids) {
-                for c in 0..channels {
-                    // The accumulator of codes less their zero point was proved to fit; so does the way there, around the corner.
-                    let acc = sums[c].wrapping_sub(i32::from(z).wrapping_mul(self.sums[c]));
-                    out[c] = dynamic_real(acc, s, scale[c], bias[c]);
-                }
-            }
+            of.multiply(codes, grids, i * some, out, &mut Scratch::new());
         });
+        ctx.give(bytes);
+        Ok(())
+    }
+}
+
+/// A product between tapes.
+pub(super) struct Rows {
+    matrix: Matrix,
+    /// What is quantized.
+    name: String,
+}
+
+impl Rows {
+    pub(super) fn pack(of: &lower::Rows, isa: Isa) -> Result<Self> {
+        Ok(Self { matrix: Matrix::pack(&of.product, isa)?, name: of.name.clone() })
+    }
+}
+
+impl Between for Rows {
+    fn macs(&self, x: &[usize]) -> usize {
+        let geom = &self.matrix.packed.geom;
+        x[..x.len().saturating_sub(1)].iter().product::<usize>() * geom.c_in * geom.c_out
+    }
+
+    fn bytes(&self) -> usize {
+        self.matrix.packed.bytes()
+    }
+
+    fn name(&self) -> &'static str {
+        "a product by row"
+    }
+
+    /// The product of `x`, `[..., c_in]`.
+    fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>> {
+        let x = x.first().copied().flatten().ok_or_else(|| Error::internal("a product without input"))?;
+        let (columns, channels) = (self.matrix.packed.geom.c_in, self.matrix.packed.geom.c_out);
+        let Some((&last, outer)) = x.shape().split_last().filter(|(last, _)| **last == columns) else {
+            return Err(Error::shape(format!("an input of shape {:?} for weights of {columns} rows", x.shape())));
+        };
+        let (numbers, shape) = (x.as_slice::<f32>()?, [outer, &[channels]].concat());
+        let rows = numbers.len() / last.max(1);
+        if rows == 0 {
+            return Ok(vec![Tensor::of::<f32>(&shape, vec![0.0; shape.iter().product()])]);
+        }
+        let mut out = ctx.take(rows * channels);
+        recurrent::Product::run(&self.matrix.bind(rows, &self.name)?, numbers, &mut out, rows, ctx)?;
         Ok(vec![Tensor::of(&shape, out)])
     }
 }

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     error::Result,
     exec::float::recurrent::{self, Products},
-    ir::{DType, Data, Granularity, Graph, Node, QParams, Tensor, ValueId, op::RecurrentAttrs},
+    ir::{DType, Data, Dynamic, Granularity, Graph, Node, QParams, Tensor, ValueId, op::RecurrentAttrs},
 };
 use std::{ops::Range, sync::Arc};
 
@@ -18,6 +18,8 @@ pub struct Recurrent {
     pub(crate) directions: Vec<Products<Product>>,
     /// The values that are quantized: the input, and one that holds states.
     pub names: [String; 2],
+    /// Each row of the input and of the states is quantized on a grid of its own.
+    pub by_row: bool,
 }
 
 impl std::fmt::Debug for Recurrent {
@@ -137,5 +139,6 @@ pub(super) fn build(graph: &Graph, node: &Node, a: &RecurrentAttrs) -> Result<Op
     let directions = (0..directions).map(one).collect::<Result<_>>()?;
     let name = |v: Option<ValueId>| v.map_or_else(String::new, |v| graph.value(v).name.clone());
     let states = node.outputs.iter().flatten().next().copied();
-    Ok(Some(Recurrent { attrs: a.clone(), directions, names: [name(node.input(0)), name(states)] }))
+    let by_row = node.input(0).is_some_and(|x| graph.value(x).dynamic == Some(Dynamic::Row));
+    Ok(Some(Recurrent { attrs: a.clone(), directions, names: [name(node.input(0)), name(states)], by_row }))
 }

@@ -1,5 +1,5 @@
 //! The products of recurrent layers, one at a time.
-use super::step::{Weights, live};
+use super::step::{Weights, by_grids};
 use crate::{
     error::Result,
     exec::{
@@ -14,12 +14,14 @@ struct Simulated<'a> {
     weights: &'a Weights,
     /// What is quantized.
     name: &'a str,
+    by_row: bool,
 }
 
 impl recurrent::Product<f32> for Simulated<'_> {
     fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
         let columns = self.product.weight.shape()[1];
-        let y = live(self.product, self.weights, &Tensor::of(&[rows, columns], x.to_vec()), self.name, ctx)?;
+        let each = if self.by_row { columns } else { x.len() };
+        let y = by_grids(self.product, self.weights, &Tensor::of(&[rows, columns], x.to_vec()), each, self.name, ctx)?;
         out.copy_from_slice(y.as_slice::<f32>()?);
         Ok(())
     }
@@ -30,7 +32,8 @@ pub(super) fn run(r: &Recurrent, weights: &[Weights], x: &[Option<&Tensor>], ctx
     recurrent::run_with(&r.attrs, x, ctx, |_| {
         let products: Vec<&Product> = r.products().collect();
         r.map(|i, state| {
-            Ok(Simulated { product: products[i], weights: &weights[i], name: &r.names[usize::from(state)] })
+            let name = &r.names[usize::from(state)];
+            Ok(Simulated { product: products[i], weights: &weights[i], name, by_row: r.by_row })
         })
     })
 }

@@ -80,7 +80,7 @@ pub(super) fn run(
             if step.is_dynamic() {
                 let x = input(0)?;
                 let name = &p.graph.value(p.values[slot_in(0)?].source).name;
-                return one(live(product, w, x, name, ctx)?);
+                return one(by_grids(product, w, x, x.len(), name, ctx)?);
             }
             let grid = match product.out {
                 ProductOut::Code { .. } => Some(to()?),
@@ -197,13 +197,8 @@ fn found(x: &[f32]) -> Option<Grid> {
     Some(Grid { qtype: QType::U8, scale, zero: zero.into() })
 }
 
-/// The product of real numbers that are quantized as they come, on one grid.
-pub(super) fn live(p: &Product, w: &Weights, x: &Tensor, name: &str, ctx: &Ctx) -> Result<Tensor> {
-    by_grids(p, w, x, x.len(), name, ctx)
-}
-
-/// The same, with a grid for each `each` numbers: all, or those of a row.
-fn by_grids(p: &Product, w: &Weights, x: &Tensor, each: usize, name: &str, ctx: &Ctx) -> Result<Tensor> {
+/// The product of real numbers that are quantized as they come, with a grid for each `each` numbers: all, or those of a row.
+pub(super) fn by_grids(p: &Product, w: &Weights, x: &Tensor, each: usize, name: &str, ctx: &Ctx) -> Result<Tensor> {
     let (numbers, each) = (x.as_slice::<f32>()?, each.max(1));
     let grids = numbers.chunks(each).map(|row| found(row).ok_or_else(|| no_range(name))).collect::<Result<Vec<_>>>()?;
     let mut centred = ctx.take(numbers.len());

@@ -1,7 +1,10 @@
-//! Recurrent layers whose inputs and states are quantized as they come.
+//! Recurrent layers whose inputs and states are quantized as they come, on one grid or by row.
 use super::*;
 use crate::{
-    ir::op::{Cell, Direction, Gate, RecurrentAttrs},
+    ir::{
+        Dynamic,
+        op::{Cell, Direction, Gate, RecurrentAttrs},
+    },
     quant::{
         recipe::{ActivationMode, Recipe, WeightGranularity},
         stats::Stats,
@@ -22,8 +25,16 @@ struct Extras {
 const HIDDEN: usize = 21;
 const INPUT: usize = 7;
 
-/// A layer of 21, quantized dynamically by `recipe`.
-fn layer(cell: Cell, direction: Direction, with: Extras, mut recipe: Recipe) -> Graph {
+const MODES: [ActivationMode; 2] = [ActivationMode::Dynamic, ActivationMode::Token];
+
+fn recipe(mode: ActivationMode) -> Recipe {
+    let mut recipe = Recipe::default();
+    recipe.activation.mode = mode;
+    recipe
+}
+
+/// A layer of 21, quantized by `recipe`.
+fn layer(cell: Cell, direction: Direction, with: Extras, recipe: &Recipe) -> Graph {
     let mut net = Net::new(3);
     let (d, rows) = (direction.count(), cell.gates() * HIDDEN);
     let x = net.b.input("x", DType::F32, &format!("S,R,{INPUT}"));
@@ -46,9 +57,8 @@ fn layer(cell: Cell, direction: Direction, with: Extras, mut recipe: Recipe) -> 
     let op = Op::Recurrent(RecurrentAttrs { direction, batch_first, clip, ..RecurrentAttrs::new(cell) });
     let y = net.b.ops("layer", op, &inputs, if lstm { 3 } else { 2 });
     let graph = net.finish(&y);
-    recipe.activation.mode = ActivationMode::Dynamic;
     let stats = Stats::new([0; 32], String::new());
-    crate::quantize::annotate(&Arc::new(graph), &stats, &recipe).unwrap().graph
+    crate::quantize::annotate(&Arc::new(graph), &stats, recipe).unwrap().graph
 }
 
 /// Inputs of `time` steps for `batch` samples.
@@ -129,17 +139,19 @@ fn simulator_and_engine_agree() {
                     batch_first: is(3),
                     clip: is(2) && is(0),
                 };
-                let graph = layer(cell, direction, with, Recipe::default());
                 let batch = if is(1) { 3 } else { 1 + usize::from(is(3)) };
-                let x = inputs(&graph, [6, batch], direction.count(), with.batch_first);
-                let (got, want) = (agreed(&graph, &x), float(&graph, &x));
-                for (got, want) in got.iter().zip(&want) {
-                    let (got, want) = (got.to_f32s(), want.to_f32s());
-                    let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
-                    let noise = power(&mut got.iter().zip(&want).map(|(a, b)| a - b));
-                    // Only activations are rounded, to 8 bits over their range: a hundredth of the amplitude.
-                    let snr = 10.0 * (power(&mut want.iter().copied()) / noise).log10();
-                    assert!(snr > 25.0, "{cell:?} {direction:?} {bits:b}: {snr} dB");
+                for mode in MODES {
+                    let graph = layer(cell, direction, with, &recipe(mode));
+                    let x = inputs(&graph, [6, batch], direction.count(), with.batch_first);
+                    let (got, want) = (agreed(&graph, &x), float(&graph, &x));
+                    for (got, want) in got.iter().zip(&want) {
+                        let (got, want) = (got.to_f32s(), want.to_f32s());
+                        let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
+                        let noise = power(&mut got.iter().zip(&want).map(|(a, b)| a - b));
+                        // Only activations are rounded, to 8 bits over their range: a hundredth of the amplitude.
+                        let snr = 10.0 * (power(&mut want.iter().copied()) / noise).log10();
+                        assert!(snr > 25.0, "{cell:?} {direction:?} {bits:b} {mode:?}: {snr} dB");
+                    }
                 }
             }
         }
@@ -155,21 +167,22 @@ fn kinds_of_weights() {
         (4, true, WeightGranularity::Channel),
         (2, true, WeightGranularity::Tensor),
     ] {
-        let mut recipe = Recipe::default();
-        (recipe.weight.bits, recipe.weight.signed, recipe.weight.symmetric) = (bits, signed, signed);
-        recipe.weight.granularity = granularity;
-        let cell = Cell::Gru { linear_before_reset: true };
-        let graph = layer(cell, Direction::Bidirectional, Extras::default(), recipe);
-        agreed(&graph, &inputs(&graph, [300, 2], 2, false));
+        for mode in MODES {
+            let mut recipe = recipe(mode);
+            (recipe.weight.bits, recipe.weight.signed, recipe.weight.symmetric) = (bits, signed, signed);
+            recipe.weight.granularity = granularity;
+            let cell = Cell::Gru { linear_before_reset: true };
+            let graph = layer(cell, Direction::Bidirectional, Extras::default(), &recipe);
+            agreed(&graph, &inputs(&graph, [300, 2], 2, false));
+        }
     }
 }
 
-/// `h' = W x + R h + b` with numbers that can be followed.
-#[test]
-fn by_hand() {
+/// `h' = W x + R h + b` of one number, over `times` for `samples`.
+fn affine(times: usize, samples: usize, of: Dynamic) -> Graph {
     let mut net = Net::new(1);
-    let x = net.b.input("x", DType::F32, "2,1,1");
-    net.b.graph().value_mut(x).dynamic = Some(crate::ir::Dynamic::Tensor);
+    let x = net.b.input("x", DType::F32, &format!("{times},{samples},1"));
+    net.b.graph().value_mut(x).dynamic = Some(of);
     let mut weight = |name: &str, code: i8, scale: f32| {
         let v = net.b.constant(name, Tensor::of::<i8>(&[1, 1, 1], vec![code]));
         let value = net.b.graph().value_mut(v);
@@ -182,8 +195,12 @@ fn by_hand() {
     let functions = vec![Gate::Affine { alpha: 1.0, beta: 0.0 }];
     let op = Op::Recurrent(RecurrentAttrs { functions, ..RecurrentAttrs::new(Cell::Rnn) });
     let y = net.b.ops("layer", op, &[Some(x), w, r, b], 1);
-    let graph = net.finish(&y);
-    let y = agreed(&graph, &[Tensor::of::<f32>(&[2, 1, 1], vec![2.0, -0.55])]);
+    net.finish(&y)
+}
+
+#[test]
+fn by_hand() {
+    let y = agreed(&affine(2, 1, Dynamic::Tensor), &[Tensor::of::<f32>(&[2, 1, 1], vec![2.0, -0.55])]);
     // x: scale 0.01, zero point 55, codes 255 and 0. The first state is 0: nothing is added. The second is h = 2.75: scale h / 255, zero point 0,
     // code 255.
     let sx = (2.0f32 + 0.55) / 255.0;
@@ -193,14 +210,106 @@ fn by_hand() {
 }
 
 #[test]
+fn by_hand_and_row() {
+    // Two samples: each number of x and of h has a grid of its own, on which it is code 255 of 255 (or 0 of zero point 255, where it is negative).
+    let y = agreed(&affine(2, 2, Dynamic::Row), &[Tensor::of::<f32>(&[2, 2, 1], vec![2.0, 1e-3, -0.55, 3e4])]);
+    let w = |x: f32| 510.0 * x.signum() * (x.abs() / 255.0 * 0.5) + 0.75;
+    let r = |h: f32| 765.0 * (h / 255.0 * 0.25);
+    let first = [w(2.0), w(1e-3)];
+    assert_eq!(y[0].as_slice::<f32>().unwrap(), [first[0], first[1], r(first[0]) + w(-0.55), r(first[1]) + w(3e4)]);
+}
+
+/// By row the result of a sample is what it is alone, bit for bit; with one grid for all it is not.
+#[test]
+fn samples_are_what_they_are_alone() {
+    const BATCH: usize = 5;
+    for cell in CELLS {
+        for (direction, lengths) in [(Direction::Bidirectional, false), (Direction::Forward, true)] {
+            let with = Extras { bias: true, states: true, batch_first: true, lengths, ..Extras::default() };
+            let [alike, differs] = MODES.map(|mode| {
+                let graph = layer(cell, direction, with, &recipe(mode));
+                assert_eq!(graph.is_dynamic(), mode == ActivationMode::Dynamic);
+                let mut x = inputs(&graph, [6, BATCH], direction.count(), true);
+                // Samples of very different size.
+                let mut of = x[0].to_f32s();
+                for (b, sample) in of.chunks_mut(6 * INPUT).enumerate() {
+                    sample.iter_mut().for_each(|x| *x *= 10f32.powi(b as i32 - 3));
+                }
+                x[0] = Tensor::of(x[0].shape(), of);
+                let sample = |t: &Tensor, b: usize| {
+                    let (shape, each) = ([&[1], &t.shape()[1..]].concat(), t.len() / BATCH);
+                    if t.dtype() == DType::F32 {
+                        Tensor::of(&shape, t.as_slice::<f32>().unwrap()[b * each..][..each].to_vec())
+                    } else {
+                        Tensor::of(&shape, t.as_slice::<i32>().unwrap()[b * each..][..each].to_vec())
+                    }
+                };
+                let together = agreed(&graph, &x);
+                (0..BATCH).all(|b| {
+                    let one: Vec<Tensor> = x.iter().map(|t| sample(t, b)).collect();
+                    let want: Vec<Tensor> = together.iter().map(|t| sample(t, b)).collect();
+                    bits(&agreed(&graph, &one)) == bits(&want)
+                })
+            });
+            assert!(!alike && differs, "{cell:?} {direction:?}");
+        }
+    }
+}
+
+/// One value that a product, a recurrent layer and a sum read: by row when all that quantize it do, and never when a convolution does.
+#[test]
+fn readers_of_all_kinds() {
+    let net = |conv: bool| {
+        let mut net = Net::new(17);
+        let x = net.b.input("x", DType::F32, "N,8,6");
+        let constant = |net: &mut Net, shape: &[usize]| {
+            let numbers = net.n.reals(shape.iter().product());
+            net.b.constant("w", Tensor::of(shape, numbers))
+        };
+        let (w, r, m) = (constant(&mut net, &[1, 20, 6]), constant(&mut net, &[1, 20, 5]), constant(&mut net, &[6, 6]));
+        let lstm = RecurrentAttrs { batch_first: true, ..RecurrentAttrs::new(Cell::Lstm { input_forget: false }) };
+        let h = net.b.op("lstm", Op::Recurrent(lstm), &[x, w, r]);
+        let y = net.b.op("product", Op::MatMul, &[x, m]);
+        let sum = net.b.op("sum", Op::Binary(Binary::Add), &[x, y]);
+        let mut outputs = vec![h, sum];
+        if conv {
+            let w = constant(&mut net, &[3, 8, 1]);
+            outputs.push(net.b.op("conv", Op::Conv(ConvAttrs { group: 1, ..Default::default() }), &[x, w]));
+        }
+        net.finish(&outputs)
+    };
+    let stats = Stats::new([0; 32], String::new());
+    let run = |graph: &Graph, recipe: &Recipe| {
+        let quantized = crate::quantize::annotate(&Arc::new(graph.clone()), &stats, recipe).unwrap();
+        let x = quantized.graph.find("x").unwrap();
+        let inputs = Tensor::of(&[3, 8, 6], Numbers(8).reals(144));
+        agreed(&quantized.graph, &[inputs]);
+        (quantized.graph.value(x).dynamic, quantized.messages)
+    };
+    let token = recipe(ActivationMode::Token);
+    assert_eq!(run(&net(false), &token), (Some(Dynamic::Row), vec![]));
+    let (of, messages) = run(&net(true), &token);
+    assert!(of == Some(Dynamic::Tensor) && messages[0].contains("1 values have one grid"), "{messages:?}");
+    let one =
+        Recipe::from_toml("[activation]\nmode = \"token\"\n[[layer]]\nop = \"LSTM\"\nactivation.mode = \"dynamic\"")
+            .unwrap();
+    let (of, messages) = run(&net(false), &one);
+    assert!(of == Some(Dynamic::Tensor) && messages[0].contains("1 values have one grid"), "{messages:?}");
+}
+
+#[test]
 fn numbers_without_a_range_are_refused_by_name() {
+    MODES.into_iter().for_each(refused);
+}
+
+fn refused(mode: ActivationMode) {
     let with = Extras { states: true, ..Extras::default() };
-    let graph = layer(Cell::Rnn, Direction::Forward, with, Recipe::default());
+    let graph = layer(Cell::Rnn, Direction::Forward, with, &recipe(mode));
     let program = Arc::new(lower::lower(&graph, Profile::Dyadic).unwrap());
     let mut int = int::Session::new(program.clone(), &int::Options { threads: 2, ..Default::default() }).unwrap();
     let mut sim = sim::Session::new(program, 1).unwrap();
     for at in 0..2 {
-        let mut x = inputs(&graph, [4, 1], 1, false);
+        let mut x = inputs(&graph, [4, 2], 1, false);
         let mut broken = x[at].to_f32s();
         broken[1] = f32::NAN;
         x[at] = Tensor::of(x[at].shape(), broken);
@@ -209,5 +318,5 @@ fn numbers_without_a_range_are_refused_by_name() {
         assert_eq!(e, sim.run(x).unwrap_err().to_string());
     }
     // Nothing is left of it.
-    assert!(int.run(inputs(&graph, [4, 1], 1, false)).is_ok());
+    assert!(int.run(inputs(&graph, [4, 2], 1, false)).is_ok());
 }

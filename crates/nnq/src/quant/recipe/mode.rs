@@ -10,8 +10,8 @@ pub enum ActivationMode {
     /// At run time, from the extremes of the numbers that a product reads (`docs/numerics.md` section 11). Needs no data; what
     /// is not a product runs in floating point.
     Dynamic,
-    /// The same, but matrix products find a grid for each row that they read, the numbers along the last axis: per token. Results do not depend on what runs
-    /// together.
+    /// The same, but matrix products and recurrent layers find a grid for each row that they read, the numbers along the last axis: per token, and for the state
+    /// of each sample at each step. Results do not depend on what runs together.
     Token,
     /// Never: products read real numbers, and only their weights are codes (`docs/numerics.md` section 13). Needs no data.
     Float,

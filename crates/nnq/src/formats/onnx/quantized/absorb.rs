@@ -532,7 +532,7 @@ impl<'a> Absorb<'a> {
             }
             self.out.outputs.push(value);
         }
-        dynamic::mark(&mut self.out, &self.live_layers, &self.rows);
+        dynamic::mark(&mut self.out, &self.live_layers, &self.rows)?;
         self.out.sort()?;
         self.out.compact();
         Ok(self.out)

@@ -186,33 +186,40 @@ fn constant(a: &Absorb, v: ValueId) -> Option<(Arc<Tensor>, Vec<usize>)> {
 }
 
 /// The metadata key that names a node which quantizes what it reads as it comes, but is written with real inputs: a recurrent layer, whose input and states
-/// are quantized, or a matrix product that reads each row on a grid of its own.
+/// are quantized, on one grid or each row on its own, or a matrix product that reads each row on a grid of its own.
 pub(super) fn key(graph: &Graph, node: &Node) -> Option<&'static str> {
     let codes = |i: usize| node.input(i).is_some_and(|w| graph.value(w).quant.is_some());
     let live = node.input(0).and_then(|x| graph.value(x).dynamic)?;
     match &node.op {
-        Op::Recurrent(_) => (codes(1) && codes(2)).then_some(DYNAMIC_KEY),
+        Op::Recurrent(_) => (codes(1) && codes(2)).then_some(if live == Dynamic::Row { ROWS_KEY } else { DYNAMIC_KEY }),
         Op::Gemm { .. } | Op::MatMul => (live == Dynamic::Row && codes(1)).then_some(ROWS_KEY),
         _ => None,
     }
 }
 
-/// Marks what named nodes read as quantized as it comes: recurrent layers, and products by row.
-pub(super) fn mark(graph: &mut Graph, layers: &HashSet<String>, rows: &HashSet<String>) {
+/// Marks what named nodes read as quantized as it comes: recurrent layers, and by row both these and products.
+///
+/// # Errors
+/// Names a value that is to have one grid for all its numbers and one for each row.
+pub(super) fn mark(graph: &mut Graph, layers: &HashSet<String>, rows: &HashSet<String>) -> Result<()> {
     let named = |node: &Node| match &node.op {
+        Op::Recurrent(_) | Op::Gemm { .. } | Op::MatMul if rows.contains(&node.name) => Some(Dynamic::Row),
         Op::Recurrent(_) if layers.contains(&node.name) => Some(Dynamic::Tensor),
-        Op::Gemm { .. } | Op::MatMul if rows.contains(&node.name) => Some(Dynamic::Row),
         _ => None,
     };
     let read = graph.nodes().filter_map(|(_, n)| named(n).and_then(|live| n.input(0).map(|x| (x, live))));
     for (x, live) in read.collect::<Vec<(ValueId, Dynamic)>>() {
         let value = graph.value_mut(x);
         if value.quant.is_none() && value.constant.is_none() && value.dtype.is_none_or(|d| d == DType::F32) {
-            value.dynamic = Some(match value.dynamic {
-                // Where both read a value, rows are what products ask for.
-                Some(Dynamic::Row) => Dynamic::Row,
-                _ => live,
-            });
+            if value.dynamic.is_some_and(|other| other != live) {
+                return Err(Error::malformed(
+                    "layers that read it find one grid for all its numbers and one for each row",
+                )
+                .at(format!("value '{}'", value.name))
+                .cure(format!("name all or none of them in the metadata entry {ROWS_KEY}")));
+            }
+            value.dynamic = Some(live);
         }
     }
+    Ok(())
 }

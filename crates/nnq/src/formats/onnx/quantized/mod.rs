@@ -13,7 +13,8 @@
 //!
 //! Recurrent layers whose inputs and states are quantized as they come have no such form in ONNX: their weights pass DequantizeLinear, the operator
 //! stays, and a metadata entry `nnq.dynamic` lists the nodes, so that nnq runs them in integers again. Other runtimes compute with the same weights
-//! in floating point. Likewise matrix products that find a grid for each row that they read (`nnq.rows`): DynamicQuantizeLinear knows one grid for all numbers.
+//! in floating point. Likewise recurrent layers and matrix products that find a grid for each row that they read (`nnq.rows`): DynamicQuantizeLinear knows one grid for all
+//! numbers.
 //!
 //! [`absorb`] reads both forms, and what other tools write in them, back into annotations.
 //!
@@ -38,10 +39,10 @@ pub use qoperator::to_qoperator;
 /// The beginning of the metadata keys that list tensors by grid.
 const GRID_KEY: &str = "nnq.grid.";
 
-/// The metadata key that lists the recurrent layers whose inputs and states are quantized as they come.
+/// The metadata key that lists the recurrent layers whose inputs and states are quantized as they come, on one grid for all their numbers.
 const DYNAMIC_KEY: &str = "nnq.dynamic";
 
-/// The metadata key that lists the matrix products whose inputs are quantized as they come, each row on a grid of its own.
+/// The metadata key that lists the matrix products and recurrent layers whose inputs (and states) are quantized as they come, each row on a grid of its own.
 const ROWS_KEY: &str = "nnq.rows";
 
 /// A name as a line of a list in the metadata: line breaks are written as a backslash and an n, backslashes twice.

@@ -1,6 +1,6 @@
 //! Values that products quantize as they come.
 use super::*;
-use crate::ir::op::Binary;
+use crate::ir::op::{Binary, Cell, RecurrentAttrs};
 
 const GEMM: Op = Op::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
 
@@ -151,4 +151,29 @@ fn rows_come_back() {
         let dynamic: Vec<_> = back.values().filter_map(|(_, v)| v.dynamic).collect();
         assert_eq!(dynamic, [crate::ir::Dynamic::Row]);
     }
+}
+
+/// A value has one kind of grid: a file that asks for two is refused.
+#[test]
+fn two_kinds_of_grids_for_one_value_are_refused() {
+    let mut n = Net::new();
+    let x = n.input("x", &[2, 3, 8]);
+    n.0.value_mut(x).dynamic = Some(crate::ir::Dynamic::Row);
+    let w = n.codes("w", &[8, 5], QParams::tensor(QType::I8, 0.01, 0));
+    let y = n.node(Op::MatMul, &[x, w], "y");
+    let w = n.codes("w2", &[1, 4, 8], QParams::tensor(QType::I8, 0.01, 0));
+    let r = n.codes("r2", &[1, 4, 4], QParams::tensor(QType::I8, 0.01, 0));
+    let z = n.node(Op::Recurrent(RecurrentAttrs::new(Cell::Rnn)), &[x, w, r], "z");
+    let mut g = n.output(y);
+    g.outputs.push(z);
+    crate::ir::infer::infer(&mut g).expect("sound");
+    let mut explicit = to_qdq(&g).expect("sound");
+    assert!(absorb(&file(&explicit)).is_ok());
+    let rows = explicit.metadata.iter_mut().find(|(key, _)| key == "nnq.rows").expect("by row");
+    let (product, layer) = rows.1.split_once('\n').expect("two names");
+    let (product, layer) = (product.to_owned(), layer.to_owned());
+    rows.1 = product;
+    explicit.metadata.push(("nnq.dynamic".into(), layer));
+    let e = absorb(&file(&explicit)).unwrap_err().to_string();
+    assert!(e.contains("value 'x'") && e.contains("one for each row") && e.contains("nnq.rows"), "{e}");
 }
