@@ -147,8 +147,8 @@ pub struct Quantize {
     #[arg(long, value_name = "RANGES", num_args = 0..=1, require_equals = true, default_missing_value = "tensor",
           conflicts_with_all = ["range", "stats"])]
     pub dynamic: Option<Ranges>,
-    /// Round weights only: what layers read stays real. Needs no data. Below 8 bits each run of 32 inputs has a scale of its own, unless
-    /// --granularity or --recipe say otherwise
+    /// Round weights only: what layers read stays real. Needs no data. Below 8 bits each run of 32 inputs has a scale and a zero point
+    /// of its own, chosen by mean square error, unless --granularity, --weight-range or --recipe say otherwise
     #[arg(long, conflicts_with_all = ["range", "stats", "dynamic"])]
     pub weight_only: bool,
     /// Labelled data: measure the accuracy before and after on it

@@ -10,6 +10,7 @@ use nnq::{
     quant::{
         recipe::{ActivationMode, WeightGranularity},
         report::LayerLoss,
+        weights::WeightRange,
     },
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
@@ -32,8 +33,12 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     }
     if args.weight_only {
         recipe.activation.mode = ActivationMode::Float;
-        if recipe.weight.bits < 8 && args.choice.method.granularity.is_none() && args.choice.recipe.is_none() {
-            recipe.weight.granularity = WeightGranularity::Block(32);
+        // What few bits need, where nobody has chosen.
+        if recipe.weight.bits < 8 && args.choice.recipe.is_none() {
+            let method = &args.choice.method;
+            recipe.weight.symmetric = false;
+            recipe.weight.granularity = method.granularity.unwrap_or(WeightGranularity::Block(32));
+            recipe.weight.range = method.weight_range.unwrap_or(WeightRange::Mse { p: 2.4 });
         }
         recipe.check()?;
     }

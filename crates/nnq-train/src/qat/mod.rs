@@ -200,6 +200,6 @@ impl Quantizing {
             let rounded = self.start.round_on(&product, params)?;
             self.start.put(&product, rounded)?;
         }
-        Ok(self.start.finish())
+        self.start.finish()
     }
 }

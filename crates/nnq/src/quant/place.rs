@@ -18,7 +18,7 @@ pub struct Placement {
     pub products: Vec<NodeId>,
     /// Groups of values that share one grid; each value that is held as codes is in exactly one.
     pub groups: Vec<Group>,
-    /// The recurrent layers whose products compute in integers; their inputs and states are quantized as they come.
+    /// The recurrent layers whose products compute in integers.
     pub recurrent: Vec<NodeId>,
     /// Tables of embeddings that become codes.
     pub tables: Vec<NodeId>,
@@ -58,7 +58,7 @@ enum Role {
     Dynamic,
     /// A product of real numbers whose constant weights become codes.
     Weights,
-    /// A recurrent layer with constant weights whose inputs and states are quantized as they come.
+    /// A recurrent layer with constant weights: its inputs and states are quantized as they come, or on grids that calibration finds.
     Recurrent,
     /// A constant table whose rows are looked up.
     Table,
@@ -79,7 +79,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (Mode::Float, _) => Role::Float,
         (Mode::Dynamic, Role::Product) => Role::Dynamic,
         (Mode::Weights, Role::Product) => Role::Weights,
-        (Mode::Static, Role::Recurrent) => Role::Float,
+        (Mode::Static, Role::Recurrent) if node.output(0).is_none() => Role::Float,
         (Mode::Static | Mode::Dynamic, Role::Table) => Role::Float,
         (_, role) => role,
     };
@@ -97,6 +97,11 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let wants = match roles[id.0 as usize] {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
+            // Its states have the grid of the output that shows them.
+            Role::Recurrent if modes[id.0 as usize] == Mode::Static => {
+                node.output(0).into_iter().for_each(|y| wanted[y.0 as usize] = true);
+                true
+            }
             Role::Dynamic | Role::Weights | Role::Recurrent | Role::Table | Role::Float => false,
         };
         if wants {

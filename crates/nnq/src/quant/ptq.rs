@@ -49,9 +49,7 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe) -> Resu
         let rounded = start.round(&product, &product.real, None)?;
         start.put(&product, rounded)?;
     }
-    start.round_recurrent()?;
-    start.round_tables()?;
-    Ok(start.finish())
+    start.finish()
 }
 
 /// A graph whose activations have their grids, and whose weights get theirs.
@@ -256,10 +254,15 @@ impl Start {
         self.out.messages.extend(messages);
         Ok(())
     }
-    /// The result.
-    pub fn finish(mut self) -> Quantized {
+    /// The result, with the weights of recurrent layers and tables rounded.
+    ///
+    /// # Errors
+    /// Names the node: numbers that are NaN or infinite, a rounding that needs data.
+    pub fn finish(mut self) -> Result<Quantized> {
+        self.round_recurrent()?;
+        self.round_tables()?;
         self.out.graph.compact();
-        self.out
+        Ok(self.out)
     }
 }
 

@@ -84,7 +84,7 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: Ho
         start.put(&product, rounded)?;
     }
     tick(products.len(), products.len());
-    Ok(start.finish())
+    start.finish()
 }
 
 /// One product, rounded for the inputs that it has in the quantized network. `open`: products that are still to be rounded, this one first.

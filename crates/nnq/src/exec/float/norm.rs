@@ -2,12 +2,17 @@
 use super::{
     Ctx, Inputs, args,
     product::{Real, by_type},
+    unary::math,
+    widest::widest,
 };
 use crate::{
     error::{Error, Result},
     ir::{Tensor, count},
 };
 use rayon::prelude::*;
+
+/// Sums that grow side by side.
+const LANES: usize = 16;
 
 /// Elements below which a task is not worth a second thread.
 const WORK: usize = 1 << 14;
@@ -287,10 +292,53 @@ fn hardmax_of<T: Real>(axis: i64, flat: bool, x: &Inputs, ctx: &Ctx) -> Result<T
     })
 }
 
+/// Softmax of numbers that lie together. The exponentials are summed in [`LANES`] sums, and these in order, whatever vectors the machine has.
+fn softmax_line(x: &[f32], y: &mut [f32], log: bool) {
+    widest(
+        #[inline(always)]
+        || {
+            // A NaN is never the top; it poisons the sum below.
+            let larger = |a: f32, b: f32| if b > a { b } else { a };
+            let (groups, rest) = x.as_chunks::<LANES>();
+            let mut tops = [f32::NEG_INFINITY; LANES];
+            for group in groups {
+                for i in 0..LANES {
+                    tops[i] = larger(tops[i], group[i]);
+                }
+            }
+            let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| larger(top, x));
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = math::exp(x - top);
+            }
+            let (groups, rest) = y.as_chunks::<LANES>();
+            let mut sums = [0.0f64; LANES];
+            for group in groups {
+                for i in 0..LANES {
+                    sums[i] += f64::from(group[i]);
+                }
+            }
+            let sum = sums.iter().copied().chain(rest.iter().map(|&e| e.into())).fold(0.0, |a: f64, b| a + b);
+            if log {
+                let log_sum = libm::log(sum) as f32;
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = x - top - log_sum;
+                }
+            } else {
+                let sum = sum as f32;
+                y.iter_mut().for_each(|y| *y /= sum);
+            }
+        },
+    );
+}
+
 fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let t = args::need(x, 0, "X")?;
     let (n, inner) = groups(axis, flat, t.shape())?;
     rows::<T>(t, (n * inner).max(1), ctx, |_, x, y| {
+        if let (1, Some(x), Some(y)) = (inner, T::singles(x), T::singles_mut(y)) {
+            softmax_line(x, y, log);
+            return;
+        }
         for i in 0..inner {
             let line = || x[i..].iter().step_by(inner);
             let mut top = line().next().copied().unwrap_or(T::ZERO);

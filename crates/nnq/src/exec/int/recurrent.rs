@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Result},
     exec::{
         float::{Ctx, recurrent},
-        lower::{self, no_range},
+        lower::{self, Grid, no_range},
     },
     ir::Tensor,
 };
@@ -55,10 +55,11 @@ impl Between for Recurrent {
                 let at = usize::from(state);
                 let (matrix, rows, name) = (&self.packed[i], rows[at], &self.of.names[at]);
                 // The grid of a single row is that of all numbers.
-                Ok(if self.of.by_row && rows > 1 {
+                let fixed = self.of.fixed.map(|grids| Codes::of(grids[at]));
+                Ok(if self.of.by_row && rows > 1 && fixed.is_none() {
                     Bound::Rows(matrix.bind(rows, name)?)
                 } else {
-                    Bound::Whole(Whole::new(&matrix.packed, self.isa, rows, name)?)
+                    Bound::Whole(Whole::new(&matrix.packed, self.isa, rows, name, fixed)?)
                 })
             })
         })
@@ -82,17 +83,36 @@ impl recurrent::Product<f32> for Bound<'_> {
     }
 }
 
+/// A grid as kernels see it: codes are unsigned.
+#[derive(Clone, Copy)]
+struct Codes {
+    scale: f32,
+    zero: u8,
+    lo: u8,
+    hi: u8,
+}
+
+impl Codes {
+    fn of(grid: Grid) -> Self {
+        let lift = super::offset(grid.qtype.signed);
+        let byte = |code: i32| (code + lift) as u8;
+        Self { scale: grid.scale, zero: byte(grid.zero), lo: byte(grid.qtype.min()), hi: byte(grid.qtype.max()) }
+    }
+}
+
 /// A product whose rows share a grid.
 struct Whole<'a> {
     conv: BoundConv,
     isa: Isa,
     name: &'a str,
+    /// The grid, where it is known.
+    fixed: Option<Codes>,
     /// Codes of the rows, and memory of the kernels.
     room: RefCell<(Vec<u8>, Scratch)>,
 }
 
 impl<'a> Whole<'a> {
-    fn new(of: &PackedProduct, isa: Isa, rows: usize, name: &'a str) -> Result<Self> {
+    fn new(of: &PackedProduct, isa: Isa, rows: usize, name: &'a str, fixed: Option<Codes>) -> Result<Self> {
         let (Weights::Conv(weights), Requantize::Dynamic { scale, bias }) = (&of.weights, &of.requant) else {
             return Err(Error::internal("a recurrent layer whose products are no matrices"));
         };
@@ -106,16 +126,17 @@ impl<'a> Whole<'a> {
             hi: 255,
         };
         let room = RefCell::new((vec![0; rows * geom.c_in + SLACK], Scratch::new()));
-        Ok(Self { conv: weights.bind(&geom, 0, &epilogue), isa, name, room })
+        Ok(Self { conv: weights.bind(&geom, 0, &epilogue), isa, name, fixed, room })
     }
 }
 
 impl recurrent::Product<f32> for Whole<'_> {
     fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
-        let (scale, zero) = extremes(self.isa, x).grid().ok_or_else(|| no_range(self.name))?;
+        let found = || extremes(self.isa, x).grid().map(|(scale, zero)| Codes { scale, zero, lo: 0, hi: 255 });
+        let Codes { scale, zero, lo, hi } = self.fixed.or_else(found).ok_or_else(|| no_range(self.name))?;
         let room = &mut *self.room.borrow_mut();
         let (codes, scratch) = (&mut room.0, &mut room.1);
-        quantize(self.isa, x, scale, zero, 0, 255, &mut codes[..x.len()]);
+        quantize(self.isa, x, scale, zero, lo, hi, &mut codes[..x.len()]);
         let (live, geom) = (Live { scale, zero }, self.conv.geom());
         let tasks = ctx.tasks(rows * geom.c_out * geom.c_in);
         let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);

@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
-    AddRule, Clamp, Form, Grid, Lookup, Pointwise, Profile, ProgValue, Program, Repr, Rows, Slot, Step, StepKind,
-    coded, dyadic, product, recurrent, resize, wide,
+    AddRule, Clamp, Form, Grid, Lookup, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step,
+    StepKind, coded, dyadic, product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -317,12 +317,36 @@ impl Builder {
         let input = self.real(x)?;
         if of == Dynamic::Row && matches!(product.form, Form::Matrix { .. }) {
             let name = self.p.graph.value(x).name.clone();
-            self.between(id, node, StepKind::Rows(Arc::new(Rows { product, name })), vec![Some(input)])?;
-            return Ok(true);
+            return self.rows(id, node, y, Rows { product, name }, input);
         }
         let slot = self.push(y, Repr::Real);
         self.step(&[id], StepKind::Product(Box::new(product)), vec![input], vec![Some(slot)]);
         self.settle(y, slot)?;
+        Ok(true)
+    }
+
+    /// A product by row, with the bias that a node behind it adds: the same sum.
+    fn rows(&mut self, id: NodeId, node: &Node, y: ValueId, mut rows: Rows, input: Slot) -> Result<bool> {
+        let graph = self.p.graph.clone();
+        let channels = rows.product.bias.len();
+        let adds = |reader: &NodeId| {
+            let sum = graph.node(*reader);
+            let other = (0..2).find_map(|i| sum.input(i).filter(|&v| v != y))?;
+            let t = graph.constant(other).filter(|t| t.shape().len() <= 2 && product::is_vector(t, channels))?;
+            let plain = graph.value(other).quant.is_none() && matches!(sum.op, Op::Binary(Binary::Add));
+            plain.then(|| t.as_slice::<f32>().map(<[f32]>::to_vec).ok())?
+        };
+        let sum = self.sole_reader(y).and_then(|reader| Some((reader, adds(&reader)?)));
+        let ProductOut::Dynamic { bias, .. } = &mut rows.product.out else {
+            return Err(Error::internal("a product by row that is no dynamic one"));
+        };
+        let (Some((reader, add)), true) = (sum, bias.iter().all(|&b| b == 0.0 && b.is_sign_negative())) else {
+            self.between(id, node, StepKind::Rows(Arc::new(rows)), vec![Some(input)])?;
+            return Ok(true);
+        };
+        *bias = (0..channels).map(|c| add[if add.len() == 1 { 0 } else { c }]).collect();
+        let nodes = self.join(id, &[reader]);
+        self.behind(&nodes, graph.node(reader), StepKind::Rows(Arc::new(rows)), vec![Some(input)])?;
         Ok(true)
     }
 
@@ -347,13 +371,17 @@ impl Builder {
         Ok(true)
     }
 
-    /// A recurrent layer whose input is quantized as it comes.
+    /// A recurrent layer whose input is quantized as it comes, or together with its states on grids that are known.
     fn recurrent(&mut self, id: NodeId, node: &Node, a: &RecurrentAttrs) -> Result<bool> {
-        if node.input(0).is_none_or(|x| self.p.graph.value(x).dynamic.is_none()) {
-            return Ok(false);
-        }
         let graph = self.p.graph.clone();
-        let Some(layer) = recurrent::build(&graph, node, a)? else {
+        let Some(x) = node.input(0) else { return Ok(false) };
+        // States have the grid of the output that shows them all.
+        let fixed = match (self.grid(x), node.output(0).and_then(|y| self.grid(y))) {
+            (Some(x), Some(h)) => Some([x, h]),
+            _ if graph.value(x).dynamic.is_some() => None,
+            _ => return Ok(false),
+        };
+        let Some(layer) = recurrent::build(&graph, node, a, fixed)? else {
             let note = format!(
                 "'{}' runs in floating point: its weights or bias are not in a form integers can use",
                 node.name
@@ -544,8 +572,13 @@ impl Builder {
 
     /// A step of real numbers, whose results are quantized where they are annotated.
     fn between(&mut self, id: NodeId, node: &Node, kind: StepKind, inputs: Vec<Option<Slot>>) -> Result<()> {
+        self.behind(&[id], node, kind, inputs)
+    }
+
+    /// The same for several nodes, of which `node` is the last.
+    fn behind(&mut self, nodes: &[NodeId], node: &Node, kind: StepKind, inputs: Vec<Option<Slot>>) -> Result<()> {
         let outputs: Vec<Option<Slot>> = node.outputs.iter().map(|v| v.map(|v| self.push(v, Repr::Real))).collect();
-        self.p.steps.push(Step { nodes: vec![id], kind, inputs, outputs: outputs.clone() });
+        self.p.steps.push(Step { nodes: nodes.to_vec(), kind, inputs, outputs: outputs.clone() });
         for (v, slot) in node.outputs.iter().zip(outputs) {
             if let (Some(v), Some(slot)) = (v, slot) {
                 self.settle(*v, slot)?;

@@ -1,6 +1,6 @@
 //! Recurrent layers whose products are of integers (numerics section 11).
 use super::{
-    Form, Product,
+    Form, Grid, Product,
     product::{self, Live, codes, distances},
 };
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
 };
 use std::{ops::Range, sync::Arc};
 
-/// A recurrent layer with codes for weights; its inputs and states are quantized as they come.
+/// A recurrent layer with codes for weights; its inputs and states are quantized as they come, or on grids that are known.
 pub struct Recurrent {
     /// What a step computes, and which way it goes.
     pub attrs: RecurrentAttrs,
@@ -20,6 +20,8 @@ pub struct Recurrent {
     pub names: [String; 2],
     /// Each row of the input and of the states is quantized on a grid of its own.
     pub by_row: bool,
+    /// The grids of the input and of the states where they are known before numbers come.
+    pub fixed: Option<[Grid; 2]>,
 }
 
 impl std::fmt::Debug for Recurrent {
@@ -97,12 +99,17 @@ impl Weights {
     }
 }
 
-/// The layer of `node`, whose input is quantized as it comes; `None` when its weights are not held as codes with a scale for each row, direction or
+/// The layer of `node`, whose input is quantized as it comes, or on the grids `fixed`; `None` when its weights are not held as codes with a scale for each row, direction or
 /// tensor, or its bias is no constant.
 ///
 /// # Errors
 /// When an accumulator could overflow.
-pub(super) fn build(graph: &Graph, node: &Node, a: &RecurrentAttrs) -> Result<Option<Recurrent>> {
+pub(super) fn build(
+    graph: &Graph,
+    node: &Node,
+    a: &RecurrentAttrs,
+    fixed: Option<[Grid; 2]>,
+) -> Result<Option<Recurrent>> {
     let (Some(w), Some(r)) = (Weights::of(graph, node.input(1)), Weights::of(graph, node.input(2))) else {
         return Ok(None);
     };
@@ -140,5 +147,5 @@ pub(super) fn build(graph: &Graph, node: &Node, a: &RecurrentAttrs) -> Result<Op
     let name = |v: Option<ValueId>| v.map_or_else(String::new, |v| graph.value(v).name.clone());
     let states = node.outputs.iter().flatten().next().copied();
     let by_row = node.input(0).is_some_and(|x| graph.value(x).dynamic == Some(Dynamic::Row));
-    Ok(Some(Recurrent { attrs: a.clone(), directions, names: [name(node.input(0)), name(states)], by_row }))
+    Ok(Some(Recurrent { attrs: a.clone(), directions, names: [name(node.input(0)), name(states)], by_row, fixed }))
 }

@@ -1,10 +1,10 @@
 //! The products of recurrent layers, one at a time.
-use super::step::{Weights, by_grids};
+use super::step::{Weights, by_grids, on_grids};
 use crate::{
     error::Result,
     exec::{
         float::{Ctx, recurrent},
-        lower::{Product, Recurrent},
+        lower::{Grid, Product, Recurrent},
     },
     ir::Tensor,
 };
@@ -15,13 +15,19 @@ struct Simulated<'a> {
     /// What is quantized.
     name: &'a str,
     by_row: bool,
+    /// What it is quantized on, where that is known.
+    fixed: Option<Grid>,
 }
 
 impl recurrent::Product<f32> for Simulated<'_> {
     fn run(&self, x: &[f32], out: &mut [f32], rows: usize, ctx: &Ctx) -> Result<()> {
         let columns = self.product.weight.shape()[1];
         let each = if self.by_row { columns } else { x.len() };
-        let y = by_grids(self.product, self.weights, &Tensor::of(&[rows, columns], x.to_vec()), each, self.name, ctx)?;
+        let x = Tensor::of(&[rows, columns], x.to_vec());
+        let y = match self.fixed {
+            Some(grid) => on_grids(self.product, self.weights, &x, x.len().max(1), &[grid], ctx)?,
+            None => by_grids(self.product, self.weights, &x, each, self.name, ctx)?,
+        };
         out.copy_from_slice(y.as_slice::<f32>()?);
         Ok(())
     }
@@ -32,8 +38,9 @@ pub(super) fn run(r: &Recurrent, weights: &[Weights], x: &[Option<&Tensor>], ctx
     recurrent::run_with(&r.attrs, x, ctx, |_| {
         let products: Vec<&Product> = r.products().collect();
         r.map(|i, state| {
-            let name = &r.names[usize::from(state)];
-            Ok(Simulated { product: products[i], weights: &weights[i], name, by_row: r.by_row })
+            let (at, product) = (usize::from(state), products[i]);
+            let (name, fixed) = (&r.names[at], r.fixed.map(|grids| grids[at]));
+            Ok(Simulated { product, weights: &weights[i], name, by_row: r.by_row, fixed })
         })
     })
 }

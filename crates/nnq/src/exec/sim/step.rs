@@ -201,8 +201,21 @@ fn found(x: &[f32]) -> Option<Grid> {
 pub(super) fn by_grids(p: &Product, w: &Weights, x: &Tensor, each: usize, name: &str, ctx: &Ctx) -> Result<Tensor> {
     let (numbers, each) = (x.as_slice::<f32>()?, each.max(1));
     let grids = numbers.chunks(each).map(|row| found(row).ok_or_else(|| no_range(name))).collect::<Result<Vec<_>>>()?;
+    on_grids(p, w, x, each, &grids, ctx)
+}
+
+/// The product of real numbers that are quantized on the next of `grids` for each `each` numbers.
+pub(super) fn on_grids(
+    p: &Product,
+    w: &Weights,
+    x: &Tensor,
+    each: usize,
+    grids: &[Grid],
+    ctx: &Ctx,
+) -> Result<Tensor> {
+    let numbers = x.as_slice::<f32>()?;
     let mut centred = ctx.take(numbers.len());
-    for ((row, x), from) in centred.chunks_mut(each).zip(numbers.chunks(each)).zip(&grids) {
+    for ((row, x), from) in centred.chunks_mut(each).zip(numbers.chunks(each)).zip(grids) {
         row.iter_mut().zip(x).for_each(|(q, &x)| *q = (from.quantize(x) - from.zero) as f32);
     }
     // No numbers have any scale.

@@ -320,3 +320,37 @@ fn refused(mode: ActivationMode) {
     // Nothing is left of it.
     assert!(int.run(inputs(&graph, [4, 2], 1, false)).is_ok());
 }
+
+/// The same layer on grids that are known: 8 bits and fewer, signed and not.
+#[test]
+fn grids_that_are_known() {
+    for cell in CELLS {
+        for (direction, qtype) in [
+            (Direction::Forward, QType::U8),
+            (Direction::Bidirectional, QType::I8),
+            (Direction::Reverse, QType { bits: 5, signed: false, narrow: false }),
+        ] {
+            let with = Extras { bias: true, states: true, ..Extras::default() };
+            let mut graph = layer(cell, direction, with, &recipe(ActivationMode::Dynamic));
+            let states = graph.nodes().next().unwrap().1.output(0).unwrap();
+            let levels = qtype.levels() as f32 - 1.0;
+            let zero = qtype.min() + qtype.levels() as i32 / 2;
+            for v in [graph.inputs[0], states] {
+                let value = graph.value_mut(v);
+                (value.dynamic, value.quant) = (None, Some(Arc::new(QParams::tensor(qtype, 2.0 / levels, zero))));
+            }
+            let d = direction.count();
+            let x = inputs(&graph, [5, 3], d, false);
+            let got = agreed(&graph, &x);
+            let want = float(&graph, &x);
+            // Five steps of rounding to steps of 2 / levels, of sums of 7 and 21 products.
+            let worst = got[0].to_f32s().iter().zip(want[0].to_f32s().iter()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            assert!(worst < 12.0 / levels, "{cell:?} {qtype}: {worst}");
+            // What the layer shows are codes.
+            for y in got[0].to_f32s().iter() {
+                let code = y / (2.0 / levels);
+                assert!((code - code.round()).abs() < 1e-3, "{y}");
+            }
+        }
+    }
+}

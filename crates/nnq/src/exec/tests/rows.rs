@@ -71,3 +71,31 @@ fn numbers_without_a_range_are_refused_by_name() {
         assert!(e.to_string().contains("'x'"), "{e}");
     }
 }
+
+/// The bias that a node behind a product adds is the product's own: one step, the same bits.
+#[test]
+fn a_bias_behind_a_product_is_its_own() {
+    let build = |shape: &[usize], apart: bool| {
+        let mut net = Net::new(5);
+        let x = net.b.input("x", DType::F32, "N,T,20");
+        net.b.graph().value_mut(x).dynamic = Some(Dynamic::Row);
+        let w = net.weight(&[20, 13], 1);
+        let y = net.b.op("matmul", Op::MatMul, &[x, w]);
+        let b = Tensor::of(shape, net.n.reals(shape.iter().product()));
+        let b = net.b.constant("bias", b);
+        let z = net.b.op("add", Op::Binary(Binary::Add), &[b, y]);
+        let outputs = if apart { vec![z, y] } else { vec![z] };
+        net.finish(&outputs)
+    };
+    for shape in [&[13][..], &[1, 13], &[1]] {
+        let (y, kinds) = agree(&build(shape, false), &[2, 3, 20], 3);
+        assert!(matches!(kinds[..], [StepKind::Rows(_)]), "{kinds:?}");
+        // Where others read the product, too, the sum is a step of its own.
+        let (z, kinds) = agree(&build(shape, true), &[2, 3, 20], 3);
+        assert_eq!(kinds.len(), 2);
+        assert_eq!(y[0].as_slice::<f32>().unwrap(), z[0].as_slice::<f32>().unwrap());
+    }
+    // Other shapes are no bias.
+    let (_, kinds) = agree(&build(&[3, 1], false), &[2, 3, 20], 3);
+    assert_eq!(kinds.len(), 2);
+}

@@ -43,7 +43,7 @@ fn power_of_two(n: i32) -> f32 {
 }
 
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(in super::super) fn exp(x: f32) -> f32 {
     let (q, n) = split(within(x, -104.0, 89.0));
     // In two steps, because 2^n itself may be beyond the range of f32.
     let half = n >> 1;

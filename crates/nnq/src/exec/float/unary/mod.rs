@@ -1,7 +1,7 @@
 //! Element-wise functions of one tensor.
 mod cast;
 mod clip;
-mod math;
+pub(super) mod math;
 mod whole;
 mod wide;
 
