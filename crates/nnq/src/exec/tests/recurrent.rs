@@ -106,11 +106,11 @@ fn float(graph: &Graph, x: &[Tensor]) -> Vec<Tensor> {
     let mut real = graph.clone();
     for i in 0..real.value_count() {
         let v = ValueId(i as u32);
-        let tensor = real.value(v).quant.is_some().then(|| graph.real_constant(v).unwrap());
+        let tensor = real.value(v).constant.is_some().then(|| graph.real_constant(v).unwrap());
         let value = real.value_mut(v);
-        value.dynamic = None;
-        if let Some(tensor) = tensor {
-            (value.constant, value.quant) = (Some(tensor), None);
+        (value.dynamic, value.quant) = (None, None);
+        if tensor.is_some() {
+            value.constant = tensor;
         }
     }
     let options = super::super::float::Options { threads: 1 };
