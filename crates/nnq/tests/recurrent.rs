@@ -97,6 +97,7 @@ fn files_bring_back_the_same_bits() {
                 ((WeightGranularity::Tensor, 8), ActivationMode::Dynamic),
                 ((WeightGranularity::Channel, 4), ActivationMode::Dynamic),
                 ((WeightGranularity::Channel, 8), ActivationMode::Token),
+                ((WeightGranularity::Block(5), 8), ActivationMode::Token),
             ] {
                 let by_row = mode == ActivationMode::Token;
                 let graph = network(cell, direction, weights, mode);

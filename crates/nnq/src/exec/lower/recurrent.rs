@@ -5,8 +5,8 @@ use super::{
 };
 use crate::{
     error::Result,
-    exec::float::recurrent::{self, Products},
-    ir::{DType, Data, Dynamic, Granularity, Graph, Node, QParams, Tensor, ValueId, op::RecurrentAttrs},
+    exec::float::recurrent::{self, Blocks, Products},
+    ir::{DType, Data, Dynamic, Element, Granularity, Graph, Node, QParams, Tensor, ValueId, op::RecurrentAttrs},
 };
 use std::{ops::Range, sync::Arc};
 
@@ -14,8 +14,8 @@ use std::{ops::Range, sync::Arc};
 pub struct Recurrent {
     /// What a step computes, and which way it goes.
     pub attrs: RecurrentAttrs,
-    /// One for each direction.
-    pub(crate) directions: Vec<Products<Product>>,
+    /// One for each direction; of each, the products of one block of columns after the other.
+    pub(crate) directions: Vec<Products<Vec<Product>>>,
     /// The values that are quantized: the input, and one that holds states.
     pub names: [String; 2],
     /// Each row of the input and of the states is quantized on a grid of its own.
@@ -31,19 +31,28 @@ impl std::fmt::Debug for Recurrent {
 }
 
 impl Recurrent {
-    /// Every product, direction by direction: that with the inputs, then those with states.
+    /// Every product, direction by direction: those with the inputs, then those with states.
     pub fn products(&self) -> impl Iterator<Item = &Product> {
-        self.directions.iter().flat_map(|d| std::iter::once(&d.input).chain(&d.state))
+        self.directions.iter().flat_map(|d| std::iter::once(&d.input).chain(&d.state)).flatten()
     }
     /// The same made of another kind of products, one for each of [`Recurrent::products`], which are told whether they read states.
     ///
     /// # Errors
     /// What `make` answers.
-    pub(crate) fn map<P>(&self, mut make: impl FnMut(usize, bool) -> Result<P>) -> Result<Vec<Products<P>>> {
+    pub(crate) fn map<P>(&self, mut make: impl FnMut(usize, bool) -> Result<P>) -> Result<Vec<Products<Blocks<P>>>> {
         let mut next = 0..;
-        let mut one = |state| make(next.next().unwrap_or_default(), state);
-        let of = |d: &Products<Product>| {
-            Ok(Products { input: one(false)?, state: d.state.iter().map(|_| one(true)).collect::<Result<_>>()? })
+        let mut one = |blocks: &[Product], state| {
+            let mut end = 0;
+            let block = |p: &Product| {
+                let at = end..end + p.weight.shape()[1];
+                end = at.end;
+                Ok((at, make(next.next().unwrap_or_default(), state)?))
+            };
+            Ok(Blocks::new(blocks.iter().map(block).collect::<Result<_>>()?))
+        };
+        let of = |d: &Products<Vec<Product>>| {
+            let input = one(&d.input, false)?;
+            Ok(Products { input, state: d.state.iter().map(|s| one(s, true)).collect::<Result<_>>()? })
         };
         self.directions.iter().map(of).collect()
     }
@@ -54,11 +63,13 @@ struct Weights {
     value: ValueId,
     codes: Arc<Tensor>,
     params: Arc<QParams>,
-    /// By direction and row.
+    /// By direction, row and block of columns.
     scale: Vec<f32>,
     zero: Vec<i32>,
     rows: usize,
     columns: usize,
+    /// Columns of a block; the last may have fewer.
+    block: usize,
 }
 
 impl Weights {
@@ -69,38 +80,65 @@ impl Weights {
         if codes.is_empty() || !matches!(codes.data(), Data::I8(_) | Data::U8(_)) {
             return None;
         }
+        let block = match params.granularity {
+            Granularity::Block { axis: 2, size } => size.clamp(1, columns),
+            _ => columns,
+        };
         let at = |i: usize| match params.granularity {
             Granularity::Tensor => Some(0),
             Granularity::Channel { axis: 0 } => Some(i / rows),
             Granularity::Channel { axis: 1 } => Some(i % rows),
-            Granularity::Block { axis: 2, size } if size >= columns => Some(i),
+            Granularity::Block { axis: 2, .. } => Some(i),
             _ => None,
         };
-        let at: Vec<usize> = (0..directions * rows).map(at).collect::<Option<_>>()?;
+        let at: Vec<usize> = (0..directions * rows * columns.div_ceil(block)).map(at).collect::<Option<_>>()?;
         let scale = at.iter().map(|&i| params.scale.get(i).copied()).collect::<Option<_>>()?;
         let zero = at.iter().map(|&i| params.zero_point.get(i).copied()).collect::<Option<_>>()?;
-        Some(Self { value, codes, params, scale, zero, rows, columns })
+        Some(Self { value, codes, params, scale, zero, rows, columns, block })
     }
 
-    /// Some rows of one direction.
-    fn product(&self, graph: &Graph, direction: usize, rows: Range<usize>, bias: &[f32]) -> Result<Product> {
+    /// Some rows of one direction, one block of columns after the other; the first adds the bias.
+    fn products(&self, graph: &Graph, direction: usize, rows: Range<usize>, bias: &[f32]) -> Result<Vec<Product>> {
         let rows = direction * self.rows + rows.start..direction * self.rows + rows.end;
-        let (scale, zero) = (self.scale[rows.clone()].to_vec(), self.zero[rows.clone()].to_vec());
-        let (shape, at) = ([rows.len(), self.columns], rows.start * self.columns..rows.end * self.columns);
-        let (weight, reach) = match self.codes.data() {
-            Data::I8(c) => (Tensor::of::<i8>(&shape, c[at.clone()].to_vec()), distances(&c[at], self.columns, &zero)),
-            Data::U8(c) => (Tensor::of::<u8>(&shape, c[at.clone()].to_vec()), distances(&c[at], self.columns, &zero)),
-            _ => return Err(crate::Error::internal("weight codes that are no bytes")),
+        let blocks = self.columns.div_ceil(self.block);
+        let one = |b: usize| {
+            let at = b * self.block..self.columns.min((b + 1) * self.block);
+            let scale = rows.clone().map(|r| self.scale[r * blocks + b]).collect();
+            let zero: Vec<i32> = rows.clone().map(|r| self.zero[r * blocks + b]).collect();
+            let (weight, reach) = match self.codes.data() {
+                Data::I8(c) => part(c, self.columns, &rows, &at, &zero),
+                Data::U8(c) => part(c, self.columns, &rows, &at, &zero),
+                _ => return Err(crate::Error::internal("weight codes that are no bytes")),
+            };
+            let form = Form::Matrix { transposed: true };
+            let bias = if b == 0 { bias.to_vec() } else { nothing(bias.len()) };
+            let of = Live { form, weight: weight.into(), qtype: self.params.qtype, scale, zero, bias };
+            product::live(graph, self.value, &reach, of)
         };
-        let form = Form::Matrix { transposed: true };
-        let bias = bias.to_vec();
-        let of = Live { form, weight: weight.into(), qtype: self.params.qtype, scale, zero, bias };
-        product::live(graph, self.value, &reach, of)
+        (0..blocks).map(one).collect()
     }
 }
 
-/// The layer of `node`, whose input is quantized as it comes, or on the grids `fixed`; `None` when its weights are not held as codes with a scale for each row, direction or
-/// tensor, or its bias is no constant.
+/// Some columns of some rows, and their [`distances`] from their zero points.
+fn part<T: Element + Into<i32>>(
+    codes: &[T],
+    columns: usize,
+    rows: &Range<usize>,
+    at: &Range<usize>,
+    zero: &[i32],
+) -> (Tensor, Vec<i64>) {
+    let of: Vec<T> = rows.clone().flat_map(|r| &codes[r * columns..][at.clone()]).copied().collect();
+    let reach = distances(&of, at.len(), zero);
+    (Tensor::of(&[rows.len(), at.len()], of), reach)
+}
+
+/// A bias that adds nothing: -0 changes no number.
+fn nothing(channels: usize) -> Vec<f32> {
+    vec![-0.0; channels]
+}
+
+/// The layer of `node`, whose input is quantized as it comes, or on the grids `fixed`; `None` when its weights are not held as codes with a scale for each block of a row, row,
+/// direction or tensor, or its bias is no constant.
 ///
 /// # Errors
 /// When an accumulator could overflow.
@@ -115,7 +153,7 @@ pub(super) fn build(
     };
     let (directions, hidden, rows) = (a.direction.count(), r.columns, r.rows);
     let fits = rows == hidden * a.cell.gates() && w.rows == rows;
-    if !fits || w.scale.len() != directions * rows || r.scale.len() != directions * rows {
+    if !fits || w.codes.shape()[0] != directions || r.codes.shape()[0] != directions {
         return Ok(None);
     }
     let bias = match node.input(3) {
@@ -128,8 +166,7 @@ pub(super) fn build(
             Some(t.to_f32s())
         }
     };
-    // Nothing is added: -0 changes no number.
-    let or_none = |b: Option<Vec<f32>>| b.unwrap_or_else(|| vec![-0.0; rows]);
+    let or_none = |b: Option<Vec<f32>>| b.unwrap_or_else(|| nothing(rows));
     let one = |d: usize| {
         let bias = bias.as_ref().map(|b| &b[d * 2 * rows..][..2 * rows]);
         let (begin, recurrent) = recurrent::bias(a.cell, bias, rows, hidden);
@@ -139,9 +176,9 @@ pub(super) fn build(
         for gates in recurrent::parts(a.cell) {
             let part = first..first + gates * hidden;
             first = part.end;
-            state.push(r.product(graph, d, part.clone(), &recurrent[part])?);
+            state.push(r.products(graph, d, part.clone(), &recurrent[part])?);
         }
-        Ok(Products { input: w.product(graph, d, 0..rows, &begin)?, state })
+        Ok(Products { input: w.products(graph, d, 0..rows, &begin)?, state })
     };
     let directions = (0..directions).map(one).collect::<Result<_>>()?;
     let name = |v: Option<ValueId>| v.map_or_else(String::new, |v| graph.value(v).name.clone());

@@ -205,14 +205,7 @@ pub(super) fn by_grids(p: &Product, w: &Weights, x: &Tensor, each: usize, name: 
 }
 
 /// The product of real numbers that are quantized on the next of `grids` for each `each` numbers.
-pub(super) fn on_grids(
-    p: &Product,
-    w: &Weights,
-    x: &Tensor,
-    each: usize,
-    grids: &[Grid],
-    ctx: &Ctx,
-) -> Result<Tensor> {
+pub(super) fn on_grids(p: &Product, w: &Weights, x: &Tensor, each: usize, grids: &[Grid], ctx: &Ctx) -> Result<Tensor> {
     let numbers = x.as_slice::<f32>()?;
     let mut centred = ctx.take(numbers.len());
     for ((row, x), from) in centred.chunks_mut(each).zip(numbers.chunks(each)).zip(grids) {

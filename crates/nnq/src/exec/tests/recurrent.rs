@@ -2,7 +2,7 @@
 use super::*;
 use crate::{
     ir::{
-        Dynamic,
+        Dynamic, Granularity,
         op::{Cell, Direction, Gate, RecurrentAttrs},
     },
     quant::{
@@ -144,17 +144,21 @@ fn simulator_and_engine_agree() {
                     let graph = layer(cell, direction, with, &recipe(mode));
                     let x = inputs(&graph, [6, batch], direction.count(), with.batch_first);
                     let (got, want) = (agreed(&graph, &x), float(&graph, &x));
-                    for (got, want) in got.iter().zip(&want) {
-                        let (got, want) = (got.to_f32s(), want.to_f32s());
-                        let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
-                        let noise = power(&mut got.iter().zip(&want).map(|(a, b)| a - b));
-                        // Only activations are rounded, to 8 bits over their range: a hundredth of the amplitude.
-                        let snr = 10.0 * (power(&mut want.iter().copied()) / noise).log10();
-                        assert!(snr > 25.0, "{cell:?} {direction:?} {bits:b} {mode:?}: {snr} dB");
-                    }
+                    assert_near(&got, &want, &format!("{cell:?} {direction:?} {bits:b} {mode:?}"));
                 }
             }
         }
+    }
+}
+
+/// Only activations are rounded, to 8 bits over their range: a hundredth of the amplitude.
+fn assert_near(got: &[Tensor], want: &[Tensor], what: &str) {
+    for (got, want) in got.iter().zip(want) {
+        let (got, want) = (got.to_f32s(), want.to_f32s());
+        let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
+        let noise = power(&mut got.iter().zip(&want).map(|(a, b)| a - b));
+        let snr = 10.0 * (power(&mut want.iter().copied()) / noise).log10();
+        assert!(snr > 25.0, "{what}: {snr} dB");
     }
 }
 
@@ -166,6 +170,8 @@ fn kinds_of_weights() {
         (8, false, WeightGranularity::Channel),
         (4, true, WeightGranularity::Channel),
         (2, true, WeightGranularity::Tensor),
+        (8, false, WeightGranularity::Block(8)),
+        (4, true, WeightGranularity::Block(6)),
     ] {
         for mode in MODES {
             let mut recipe = recipe(mode);
@@ -176,6 +182,49 @@ fn kinds_of_weights() {
             agreed(&graph, &inputs(&graph, [300, 2], 2, false));
         }
     }
+}
+
+/// Weights in blocks of columns, the last of which is shorter.
+#[test]
+fn blocks_of_columns() {
+    for cell in CELLS {
+        for mode in MODES {
+            let mut recipe = recipe(mode);
+            recipe.weight.granularity = WeightGranularity::Block(4);
+            let with = Extras { bias: true, states: true, ..Extras::default() };
+            let graph = layer(cell, Direction::Bidirectional, with, &recipe);
+            let x = inputs(&graph, [5, 3], 2, false);
+            assert_near(&agreed(&graph, &x), &float(&graph, &x), &format!("{cell:?} {mode:?}"));
+        }
+    }
+}
+
+/// `h' = W x` of two numbers, each a block: each has a grid of its own, and is code 255 (or 0 of zero point 255).
+#[test]
+fn blocks_by_hand() {
+    let mut net = Net::new(1);
+    let x = net.b.input("x", DType::F32, "1,1,2");
+    net.b.graph().value_mut(x).dynamic = Some(Dynamic::Row);
+    let mut weight = |name: &str, codes: Vec<i8>, scale: Vec<f32>| {
+        let v = net.b.constant(name, Tensor::of::<i8>(&[1, 1, codes.len()], codes));
+        let value = net.b.graph().value_mut(v);
+        value.dtype = Some(DType::F32);
+        let granularity = Granularity::Block { axis: 2, size: 1 };
+        value.quant = Some(Arc::new(QParams { granularity, ..QParams::channel(QType::I8, 2, scale) }));
+        Some(v)
+    };
+    let (w, r) = (weight("w", vec![2, 4], vec![0.5, 0.25]), weight("r", vec![3], vec![0.25]));
+    let b = Some(net.b.constant("b", Tensor::of::<f32>(&[1, 2], vec![0.5, 0.25])));
+    let functions = vec![Gate::Affine { alpha: 1.0, beta: 0.0 }];
+    let y = net.b.ops(
+        "layer",
+        Op::Recurrent(RecurrentAttrs { functions, ..RecurrentAttrs::new(Cell::Rnn) }),
+        &[Some(x), w, r, b],
+        1,
+    );
+    let y = agreed(&net.finish(&y), &[Tensor::of::<f32>(&[1, 1, 2], vec![2.0, -0.55])]);
+    let want = (510.0 * (2.0f32 / 255.0 * 0.5) + 0.75) + -1020.0 * (0.55f32 / 255.0 * 0.25);
+    assert_eq!(y[0].as_slice::<f32>().unwrap(), [want]);
 }
 
 /// `h' = W x + R h + b` of one number, over `times` for `samples`.
@@ -344,7 +393,8 @@ fn grids_that_are_known() {
             let got = agreed(&graph, &x);
             let want = float(&graph, &x);
             // Five steps of rounding to steps of 2 / levels, of sums of 7 and 21 products.
-            let worst = got[0].to_f32s().iter().zip(want[0].to_f32s().iter()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+            let worst =
+                got[0].to_f32s().iter().zip(want[0].to_f32s().iter()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(worst < 12.0 / levels, "{cell:?} {qtype}: {worst}");
             // What the layer shows are codes.
             for y in got[0].to_f32s().iter() {

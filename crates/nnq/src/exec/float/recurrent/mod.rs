@@ -1,4 +1,5 @@
 //! RNN, GRU, LSTM: one product for the inputs of all times, then one for each step.
+mod blocks;
 mod cell;
 
 use super::{
@@ -12,6 +13,7 @@ use crate::{
         op::{Cell, Direction, RecurrentAttrs},
     },
 };
+pub(crate) use blocks::Blocks;
 use cell::Layer;
 pub(crate) use cell::{bias, parts};
 
