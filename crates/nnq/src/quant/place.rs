@@ -22,6 +22,8 @@ pub struct Placement {
     pub recurrent: Vec<NodeId>,
     /// Values that products and recurrent layers quantize as they come.
     pub dynamic: Vec<ValueId>,
+    /// For each node whether it works on codes.
+    pub on_codes: Vec<bool>,
 }
 
 /// How a node is to compute, where it can.
@@ -58,6 +60,8 @@ enum Role {
     Compute,
     /// Output and inputs share a grid.
     Share,
+    /// Rounds a value that stays real.
+    Round,
     /// Floating point.
     Float,
 }
@@ -73,7 +77,15 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (Mode::Static, Role::Recurrent) => Role::Float,
         (_, role) => role,
     };
-    let roles: Vec<Role> = graph.nodes().map(of).collect();
+    let mut roles: Vec<Role> = graph.nodes().map(of).collect();
+    // An Identity behind an operator in floating point rounds for those who read codes; others read real numbers.
+    let producers = graph.producers();
+    for (id, node) in graph.nodes().filter(|(_, n)| matches!(n.op, Op::Identity)) {
+        let made = node.input(0).and_then(|v| producers[v.0 as usize]);
+        if made.is_some_and(|m| roles[m.0 as usize] == Role::Float) {
+            roles[id.0 as usize] = Role::Round;
+        }
+    }
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
 
     // Backwards: whose codes does an integer step want?
@@ -82,13 +94,15 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         wanted[v.0 as usize] = true;
     }
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    let mut on_codes = vec![false; nodes.len()];
     for &id in nodes.iter().rev() {
         let node = graph.node(id);
         let wants = match roles[id.0 as usize] {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
-            Role::Dynamic | Role::Recurrent | Role::Float => false,
+            Role::Dynamic | Role::Recurrent | Role::Round | Role::Float => false,
         };
+        on_codes[id.0 as usize] = wants;
         if wants {
             for v in data_inputs(node) {
                 wanted[v.0 as usize] |= is_float(v);
@@ -154,7 +168,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         .collect();
     dynamic.sort_unstable();
     dynamic.dedup();
-    Placement { products, groups, recurrent, dynamic }
+    Placement { products, groups, recurrent, dynamic, on_codes }
 }
 
 /// The inputs that carry data, as against shapes, indices, weights and parameters.

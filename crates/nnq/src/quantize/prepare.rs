@@ -1,7 +1,7 @@
 //! From a float network and data to an annotated network: the pieces that quantization, analysis, search and demo share.
-use super::{Progress, Samples, balanced::balanced};
+use super::{Progress, Samples, balanced::balanced, feed};
 use crate::{
-    data::{Choice, Dataset, Kept, Loader, Preprocess, Settings, subset},
+    data::{Choice, Dataset, Kept, Preprocess, Settings, subset},
     engine,
     error::{At, Error, ErrorKind, Result},
     ir::Graph,
@@ -30,23 +30,15 @@ pub fn calibrate(
     cancel: Option<Arc<AtomicBool>>,
     progress: &mut Progress,
 ) -> Result<Stats> {
-    let dataset = &samples.dataset;
-    let &[input] = &graph.inputs[..] else {
-        return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len()))
-            .cure("quantize models of one input"));
-    };
-    let value = graph.value(input);
-    if let Some(shape) = &value.shape {
-        let first = dataset.first(&samples.preprocess)?;
-        samples.preprocess.fits(first.shape(), shape).at(|| format!("input '{}'", value.name))?;
-    }
+    feed::suits(graph, samples)?;
     let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let mut calibrator = Calibrator::new(graph.clone(), threads)?;
     let batch = fixed.unwrap_or(BATCH * calibrator.threads());
     if batch == 0 {
-        let shape = value.shape.as_ref().map_or_else(String::new, ToString::to_string);
+        let input = graph.inputs.first().map(|&v| graph.value(v));
+        let shape = input.and_then(|v| v.shape.as_ref()).map_or_else(String::new, ToString::to_string);
         return Err(Error::usage(format!("its shape is {shape}: the model runs 0 samples at once"))
-            .at(format!("input '{}'", value.name))
+            .at(format!("input '{}'", input.map_or("", |v| &v.name)))
             .cure("export the model with a free batch"));
     }
     if chosen.is_empty() {
@@ -61,12 +53,11 @@ pub fn calibrate(
     }
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads, skip_corrupt: false, cancel };
-    let loader = Loader::new(dataset.clone(), samples.preprocess.clone(), chosen.clone(), settings)?;
     let mut done = 0;
-    for b in loader {
+    for b in feed::batches(graph, samples, chosen.clone(), settings)? {
         let b = b?;
         let ids: Vec<u64> = b.indices.iter().map(|&i| i as u64).collect();
-        calibrator.feed(b.input, &ids)?;
+        calibrator.feed(b.inputs, &ids).at(|| feed::named(samples, &b.indices))?;
         done += ids.len() as u64;
         progress("calibrating", done, total);
     }
@@ -153,6 +144,11 @@ pub fn annotate_with(
         None => recipe,
     };
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
+    if samples.dataset.is_text() {
+        return Err(Error::unsupported("rounding layer by layer on texts").cure(
+            "leave out compensate, correct_bias, reestimate and roundings other than nearest and stochastic: range and smooth look at texts",
+        ));
+    }
     let Means { threads, cancel, deadline, resume } = means;
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let total = indices.len() as u64;
@@ -199,12 +195,12 @@ pub fn resolved(
     let total = indices.len() as u64;
     outputs::choose(graph, stats, recipe, means.threads, &mut |to| {
         let mut done = 0;
-        for b in Loader::new(samples.dataset.clone(), samples.preprocess.clone(), indices.clone(), settings.clone())? {
+        for b in feed::batches(graph, samples, indices.clone(), settings.clone())? {
             let b = b?;
             done += b.indices.len() as u64;
             if b.indices.len() == batch || fixed.is_none() {
                 in_time(means.deadline)?;
-                to(b.input)?;
+                to(b.inputs)?;
             }
             progress("choosing ranges", done, total);
         }
