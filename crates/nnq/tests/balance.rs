@@ -8,7 +8,7 @@ use nnq::{
         calibrate::Calibrator,
         ptq,
         recipe::Recipe,
-        reconstruct::{self, How},
+        reconstruct::{self, How, Inputs},
         stats::Stats,
     },
     quantize,
@@ -116,9 +116,7 @@ fn layer_by_layer(graph: &Arc<Graph>, recipe: &Recipe) -> Arc<Graph> {
     inputs.push(&picture()).unwrap();
     let how = How {
         threads: 2,
-        inputs: inputs.finish().unwrap(),
-        batch: SAMPLES,
-        count: SAMPLES,
+        inputs: Inputs::Kept { kept: inputs.finish().unwrap(), batch: SAMPLES, count: SAMPLES },
         buffer: 1 << 30,
         log: None,
         check: &|| Ok(()),

@@ -78,12 +78,18 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (_, role) => role,
     };
     let mut roles: Vec<Role> = graph.nodes().map(of).collect();
-    // An Identity behind an operator in floating point rounds for those who read codes; others read real numbers.
+    // Behind an operator in floating point an Identity rounds for those who read codes, while others read real numbers; and a GELU reads these: to round
+    // what it reads would cost more than a table saves.
     let producers = graph.producers();
-    for (id, node) in graph.nodes().filter(|(_, n)| matches!(n.op, Op::Identity)) {
+    for (id, node) in graph.nodes() {
+        let behind = match node.op {
+            Op::Identity => Role::Round,
+            Op::Unary(Unary::Gelu { .. }) => Role::Float,
+            _ => continue,
+        };
         let made = node.input(0).and_then(|v| producers[v.0 as usize]);
         if made.is_some_and(|m| roles[m.0 as usize] == Role::Float) {
-            roles[id.0 as usize] = Role::Round;
+            roles[id.0 as usize] = behind;
         }
     }
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));

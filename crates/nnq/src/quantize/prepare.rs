@@ -144,24 +144,24 @@ pub fn annotate_with(
         None => recipe,
     };
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
-    if samples.dataset.is_text() {
-        return Err(Error::unsupported("rounding layer by layer on texts").cure(
-            "leave out compensate, correct_bias, reestimate and roundings other than nearest and stochastic: range and smooth look at texts",
-        ));
-    }
     let Means { threads, cancel, deadline, resume } = means;
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let total = indices.len() as u64;
     let settings = Settings { batch: KEPT, threads, skip_corrupt: false, cancel: cancel.cloned() };
-    let inputs = Kept::new(samples.dataset.clone(), samples.preprocess.clone(), indices, settings, &mut |done| {
-        progress("reading samples", done, total);
-    })?;
+    let inputs = if samples.dataset.is_text() {
+        let all = feed::batches(graph, samples, indices, settings)?.map(|b| b.map(|b| b.inputs));
+        reconstruct::Inputs::Batches(all.collect::<Result<_>>()?)
+    } else {
+        let kept = Kept::new(samples.dataset.clone(), samples.preprocess.clone(), indices, settings, &mut |done| {
+            progress("reading samples", done, total);
+        })?;
+        let one = fixed.unwrap_or(1).max(1);
+        let count = kept.len() / one * one;
+        reconstruct::Inputs::Kept { kept, batch: fixed.unwrap_or(KEPT).max(1), count }
+    };
     let log = resume.map(|path| Log::open(path, key(stats, recipe, &inputs)?)).transpose()?;
-    let one = fixed.unwrap_or(1).max(1);
     let how = reconstruct::How {
         threads,
-        batch: fixed.unwrap_or(KEPT).max(1),
-        count: inputs.len() / one * one,
         inputs,
         buffer: INSIDE,
         log,
@@ -209,7 +209,7 @@ pub fn resolved(
 }
 
 /// Stands for everything that the layers of a run depend on: the version, the statistics (and with them the model), the recipe, the samples.
-fn key(stats: &Stats, recipe: &Recipe, inputs: &Kept) -> Result<[u8; 32]> {
+fn key(stats: &Stats, recipe: &Recipe, inputs: &reconstruct::Inputs) -> Result<[u8; 32]> {
     let stats = postcard::to_stdvec(stats).map_err(|e| Error::internal(format!("statistics: {e}")))?;
     let recipe = recipe.to_toml()?;
     let mut digest = Sha256::new();
@@ -217,10 +217,20 @@ fn key(stats: &Stats, recipe: &Recipe, inputs: &Kept) -> Result<[u8; 32]> {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    for start in (0..inputs.len()).step_by(KEPT) {
-        let some = inputs.batch(start..inputs.len().min(start + KEPT))?;
-        digest.update(bytemuck::cast_slice(some.as_slice::<f32>()?));
-        some.release();
+    match inputs {
+        reconstruct::Inputs::Kept { kept, .. } => {
+            for start in (0..kept.len()).step_by(KEPT) {
+                let some = kept.batch(start..kept.len().min(start + KEPT))?;
+                digest.update(bytemuck::cast_slice(some.as_slice::<f32>()?));
+                some.release();
+            }
+        }
+        reconstruct::Inputs::Batches(all) => {
+            for tensor in all.iter().flatten() {
+                digest.update(format!("{:?}", tensor.shape()));
+                tensor.to_i64s()?.iter().for_each(|id| digest.update(id.to_le_bytes()));
+            }
+        }
     }
     Ok(digest.finalize().into())
 }
