@@ -20,5 +20,6 @@ mod resize;
 mod search;
 mod text;
 mod tidy;
+mod transformer;
 mod wide;
 mod zoo;
