@@ -97,17 +97,20 @@ pub struct Inspect {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nnq calibrate net.onnx --data cifar --preprocess cifar10 -o net.qstats
+  nnq calibrate bert.onnx --data texts.txt --tokenizer tokenizer.json -o bert.qstats
   nnq calibrate --merge shard1.qstats shard2.qstats -o all.qstats")]
 pub struct Calibrate {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx", required_unless_present = "merge")]
     pub model: Option<PathBuf>,
     /// Statistics files to merge instead of running a model
-    #[arg(long, value_name = "FILE.qstats", num_args = 2.., conflicts_with_all = ["model", "data", "preprocess", "classes"])]
+    #[arg(long, value_name = "FILE.qstats", num_args = 2.., conflicts_with_all = ["model", "data", "tokenizer", "preprocess", "classes"])]
     pub merge: Vec<PathBuf>,
-    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer texts
     #[arg(long, value_name = "DIR", required_unless_present = "merge")]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub texts: Texts,
     #[command(flatten)]
     pub reading: Reading,
     #[command(flatten)]
@@ -129,14 +132,17 @@ pub struct Calibrate {
   nnq quantize net.onnx --data cifar --bits w6a6 --accuracy-drop 0.5 --time-budget 10m -o net.onnx
   nnq quantize net.onnx --dynamic -o net.int8.onnx
   nnq quantize net.onnx --weight-only --bits w4 -o net.int4.onnx
-  nnq quantize lstm.onnx --dynamic=token -o lstm.int8.onnx")]
+  nnq quantize lstm.onnx --dynamic=token -o lstm.int8.onnx
+  nnq quantize bert.onnx --data pairs.csv --tokenizer tokenizer.json --smooth=0.8 -o bert.int8.onnx")]
 pub struct Quantize {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer texts
     #[arg(long, value_name = "DIR", required_unless_present_any = ["stats", "dynamic", "weight_only", "recipe"])]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub texts: Texts,
     #[command(flatten)]
     pub reading: Reading,
     #[command(flatten)]
@@ -166,6 +172,14 @@ pub struct Quantize {
     pub stats: Option<PathBuf>,
     #[command(flatten)]
     pub writing: Writing,
+}
+
+/// How texts become tokens.
+#[derive(Debug, Args)]
+pub struct Texts {
+    /// The tokenizer of a network of text: --data is lines of sentence,sentence,score (csv or tsv: each sentence is a sample) or a text in each line (txt)
+    #[arg(long, value_name = "tokenizer.json", requires = "data", conflicts_with_all = ["preprocess", "classes"])]
+    pub tokenizer: Option<PathBuf>,
 }
 
 /// The network that a command writes, and by what means.

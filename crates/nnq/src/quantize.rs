@@ -1,6 +1,7 @@
 //! The main job, end to end: a float model and data in, a quantized model file out, with what it cost and what it brought.
 
 mod balanced;
+pub(crate) mod feed;
 mod prepare;
 
 pub use balanced::balanced;
@@ -11,7 +12,7 @@ use crate::search::{self, Found, Target};
 use crate::staging::Staging;
 use crate::{
     bench::Sizes,
-    data::{Dataset, Loader, Preprocess, Settings, paired_difference},
+    data::{Dataset, Preprocess, Settings, paired_difference},
     engine::{self, Engine, Kind},
     error::{At, Error, Result},
     eval::{self, EvalReport, Labelled},
@@ -170,6 +171,9 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Outcome> {
         return Err(Error::usage("the model is quantized already").at(place()).cure("start from the float model"));
     }
     // What would fail late fails before the work.
+    if let Some(samples) = &job.samples {
+        feed::suits(&graph, samples).at(place)?;
+    }
     let staging = Staging::new(&job.out)?;
     nnq_kernels::Isa::from_env().map_err(|e| Error::usage(e.to_string()).at(nnq_kernels::isa::ISA_VARIABLE))?;
     if let Some(data) = &job.eval {
@@ -343,19 +347,18 @@ fn compare(
     samples: &Samples,
     progress: &mut Progress,
 ) -> Result<Vec<LayerLoss>> {
-    let dataset = &samples.dataset;
     let count = COMPARED.max(fixed_batch(graph).unwrap_or(1)) as u64;
-    let Drawn { indices: chosen, fixed } = Drawn::new(graph, dataset, count, job.recipe.seed);
+    let Drawn { indices: chosen, fixed } = Drawn::new(graph, &samples.dataset, count, job.recipe.seed);
     // The float values of a batch are kept until the quantized ones come.
     let batch = fixed.unwrap_or(1);
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads: job.threads, skip_corrupt: false, cancel: job.cancel.clone() };
     let mut comparison = Comparison::new(graph.clone(), program, job.threads)?;
     let mut done = 0;
-    for b in Loader::new(dataset.clone(), samples.preprocess.clone(), chosen, settings)? {
+    for b in feed::batches(graph, samples, chosen, settings)? {
         let b = b?;
         if b.indices.len() == batch || fixed.is_none() {
-            comparison.feed(vec![b.input])?;
+            comparison.feed(b.inputs)?;
         }
         done += b.indices.len() as u64;
         progress("comparing layers", done, total);

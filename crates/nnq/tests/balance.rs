@@ -8,7 +8,7 @@ use nnq::{
         calibrate::Calibrator,
         ptq,
         recipe::Recipe,
-        reconstruct::{self, How},
+        reconstruct::{self, How, Inputs},
         stats::Stats,
     },
     quantize,
@@ -105,7 +105,7 @@ fn moments(t: &Tensor) -> (Vec<f64>, Vec<f64>) {
 
 fn statistics(graph: &Arc<Graph>) -> Stats {
     let mut calibrator = Calibrator::new(graph.clone(), 2).unwrap();
-    calibrator.feed(picture(), &(0..SAMPLES as u64).collect::<Vec<u64>>()).unwrap();
+    calibrator.feed(vec![picture()], &(0..SAMPLES as u64).collect::<Vec<u64>>()).unwrap();
     let mut stats = Stats::new([0; 32], "");
     stats.values = calibrator.finish().unwrap();
     stats
@@ -116,9 +116,7 @@ fn layer_by_layer(graph: &Arc<Graph>, recipe: &Recipe) -> Arc<Graph> {
     inputs.push(&picture()).unwrap();
     let how = How {
         threads: 2,
-        inputs: inputs.finish().unwrap(),
-        batch: SAMPLES,
-        count: SAMPLES,
+        inputs: Inputs::Kept { kept: inputs.finish().unwrap(), batch: SAMPLES, count: SAMPLES },
         buffer: 1 << 30,
         log: None,
         check: &|| Ok(()),

@@ -20,6 +20,7 @@ mod resize;
 mod search;
 mod text;
 mod tidy;
+mod transformer;
 mod weights;
 mod wide;
 mod zoo;

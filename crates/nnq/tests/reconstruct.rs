@@ -13,7 +13,7 @@ use nnq::{
     quant::{
         range::RangeMethod,
         recipe::{BiasCorrection, Recipe, SumOperands},
-        reconstruct::{self, How},
+        reconstruct::{self, How, Inputs},
         rounder::Rounding,
         weights::WeightRange,
     },
@@ -133,9 +133,11 @@ fn the_same_codes_from_wherever_runs_begin() {
         let settings = Settings { batch: 32, threads: 2, skip_corrupt: false, cancel: None };
         let how = How {
             threads: 2,
-            inputs: Kept::new(dataset, preprocess, (0..100).collect(), settings, &mut |_| {}).unwrap(),
-            batch: 32,
-            count: 100,
+            inputs: Inputs::Kept {
+                kept: Kept::new(dataset, preprocess, (0..100).collect(), settings, &mut |_| {}).unwrap(),
+                batch: 32,
+                count: 100,
+            },
             buffer,
             log: None,
             check: &|| Ok(()),

@@ -42,7 +42,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 ];
 const ANY: &[&str] = &[
     "data", "error", "exec", "formats", "ir", "quant", "analyze", "bench", "demo", "engine", "eval", "inspect",
-    "judge", "quantize", "run", "search", "staging", "machine", "tune", "zoo",
+    "judge", "quantize", "run", "search", "staging", "machine", "text", "tune", "zoo",
 ];
 
 /// Which crates of the workspace (and burn, which only training knows) each crate may name.

@@ -1,14 +1,12 @@
 //! `nnq calibrate`.
-use super::quantize::{open, with_progress};
+use super::quantize::{samples, with_progress};
 use crate::{
     args::Calibrate,
     interrupt::Interrupt,
     print::{self, Side, Table, number},
 };
 use nnq::{
-    Error, Result,
-    data::Preprocess,
-    engine,
+    Error, Result, engine,
     error::At,
     quant::{recipe::Recipe, stats::Stats},
     quantize,
@@ -69,12 +67,11 @@ fn collect(args: &Calibrate, interrupt: &Interrupt) -> Result<(Stats, f64)> {
     let (Some(model), Some(data)) = (&args.model, &args.data) else {
         return Err(Error::usage("calibration needs a model and data").cure("see nnq calibrate --help"));
     };
-    let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
     let mut recipe = Recipe::default();
     args.samples.apply(&mut recipe);
     let (graph, digest) = quantize::open(model)?;
     let load_seconds = start.elapsed().as_secs_f64();
-    let samples = open(data, &preprocess)?;
+    let samples = samples(data, &args.texts, &args.reading)?;
     let stats = with_progress(|progress| {
         quantize::calibrate(&graph, digest, &samples, &recipe, args.threads.threads, Some(interrupt.flag()), progress)
     })

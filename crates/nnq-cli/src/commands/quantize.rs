@@ -1,11 +1,11 @@
 //! `nnq quantize`.
 use crate::{
-    args::{Quantize, Ranges},
+    args::{Quantize, Ranges, Reading, Texts},
     interrupt::Interrupt,
     print::{self, Progress, Side, Table, number},
 };
 use nnq::{
-    Result,
+    Error, Result,
     data::{self, Dataset, Preprocess},
     quant::{
         recipe::{ActivationMode, WeightGranularity},
@@ -14,6 +14,7 @@ use nnq::{
     },
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
+    text::{Tokenizer, open as open_texts},
 };
 use std::{path::Path, sync::Arc};
 
@@ -22,7 +23,10 @@ const WORST: usize = 5;
 
 /// Runs the command.
 pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
-    let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
+    if args.texts.tokenizer.is_some() && args.eval.is_some() {
+        return Err(Error::usage("--eval with --tokenizer: it counts right classes")
+            .cure("measure the result with nnq eval --tokenizer --reference MODEL.onnx"));
+    }
     let mut recipe = args.choice.recipe()?;
     if let Some(ranges) = args.dynamic {
         recipe.activation.mode = match ranges {
@@ -42,7 +46,7 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         }
         recipe.check()?;
     }
-    let samples = args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?;
+    let samples = args.data.as_deref().map(|path| samples(path, &args.texts, &args.reading)).transpose()?;
     let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
     let classes = || args.reading.classes.as_deref().map(data::read_classes).transpose();
     let target = match args.accuracy_drop {
@@ -66,7 +70,19 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
     print::report(args.writing.output.json, &outcome, text)
 }
 
-/// Opens data to calibrate on.
+/// Opens data to calibrate on: texts where there is a tokenizer.
+pub(super) fn samples(path: &Path, texts: &Texts, reading: &Reading) -> Result<Samples> {
+    let preprocess = reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
+    match &texts.tokenizer {
+        Some(tokenizer) => {
+            let dataset = Arc::new(open_texts(path, &Tokenizer::open(tokenizer)?)?);
+            Ok(Samples { dataset, preprocess })
+        }
+        None => open(path, &preprocess),
+    }
+}
+
+/// Opens pictures or tensors to calibrate on.
 pub(super) fn open(path: &Path, preprocess: &Preprocess) -> Result<Samples> {
     let dataset = Arc::new(Dataset::open(path, &data::Options::calibration())?);
     Ok(Samples { dataset, preprocess: preprocess.clone() })

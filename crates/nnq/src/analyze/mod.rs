@@ -165,6 +165,10 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
         crate::eval::check(&graph, data).at(place)?;
     }
     let data = job.measured_on()?;
+    if data.dataset.is_text() {
+        return Err(Error::unsupported("an analysis on texts: it compares best classes")
+            .cure("see what nnq quantize says of layers, and compare recipes with nnq eval --reference"));
+    }
     let mut messages = Vec::new();
     let (file, samples) = (job.stats.as_deref(), job.samples.as_ref());
     let means = job.means();

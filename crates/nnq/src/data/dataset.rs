@@ -9,6 +9,7 @@ use super::{
     npz,
     preprocess::Layout,
     subset::{Choice, subset},
+    text::{Text, Tokens},
 };
 use crate::{
     error::{At, Error, Result},
@@ -80,6 +81,7 @@ enum Source {
     Cifar(Cifar),
     Idx(Idx),
     Memory(Vec<Image>),
+    Texts(Vec<Text>),
     Part { whole: Arc<Dataset>, chosen: Vec<usize> },
 }
 
@@ -140,6 +142,18 @@ impl Dataset {
         }
         let len = images.len();
         Ok(Self { source: Source::Memory(images), place: "memory".into(), kind: "images", len, labels, classes })
+    }
+
+    /// Texts of the file `place`.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn texts(place: &Path, texts: Vec<Text>) -> Result<Self> {
+        if texts.is_empty() {
+            return Err(Error::usage("the file holds no texts").at(place.display()));
+        }
+        let (place, len) = (place.display().to_string(), texts.len());
+        Ok(Self { source: Source::Texts(texts), place, kind: "texts", len, labels: None, classes: Vec::new() })
     }
 
     /// Some samples of another data set, in this order.
@@ -328,6 +342,18 @@ impl Dataset {
         Ok(this)
     }
 
+    /// The tokens of a sample that is a text.
+    pub fn tokens(&self, index: usize) -> Option<&Tokens> {
+        match &self.source {
+            Source::Texts(texts) => texts.get(index).map(|t| &t.tokens),
+            Source::Part { whole, chosen } => whole.tokens(*chosen.get(index)?),
+            _ => None,
+        }
+    }
+    /// Whether samples are texts.
+    pub fn is_text(&self) -> bool {
+        self.tokens(0).is_some()
+    }
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.len
@@ -369,6 +395,9 @@ impl Dataset {
                 paths.get(index).map_or_else(|| self.place.clone(), |p| p.display().to_string())
             }
             Source::Cifar(c) => c.name(index),
+            Source::Texts(texts) => {
+                texts.get(index).map_or_else(|| self.place.clone(), |t| format!("{}, line {}", self.place, t.line))
+            }
             Source::Part { whole, chosen } => chosen.get(index).map_or_else(|| self.place.clone(), |&i| whole.name(i)),
             _ => format!("{}, sample {index}", self.place),
         }
@@ -405,6 +434,10 @@ impl Dataset {
                 Sample::Image { image: Image::new(width, height, 1, pixels)?, file: false }
             }
             Source::Part { whole, chosen } => whole.read(chosen[index])?,
+            Source::Texts(_) => {
+                return Err(Error::unsupported("a text, where pictures or tensors are read")
+                    .cure("texts are data for nnq calibrate, quantize and eval"));
+            }
             Source::Memory(images) => Sample::Image { image: images[index].clone(), file: false },
         })
     }

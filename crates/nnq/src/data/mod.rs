@@ -18,6 +18,7 @@ mod preprocess;
 mod resize;
 mod store;
 mod subset;
+mod text;
 
 pub use classes::{ClassMap, ClassRow, read_classes};
 pub use dataset::{Dataset, Options, Sample, Split};
@@ -31,3 +32,4 @@ pub use preprocess::{Color, Layout, PRESETS, Preprocess, Resize};
 pub use resize::{Filter, resize};
 pub use subset::mix;
 pub use subset::{Choice, subset};
+pub use text::{Text, Tokens};

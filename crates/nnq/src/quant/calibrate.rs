@@ -175,15 +175,15 @@ impl Calibrator {
     ///
     /// # Errors
     /// As the run; names the value whose statistics overflow or that is no batch.
-    pub fn feed(&mut self, input: Tensor, samples: &[u64]) -> Result<()> {
+    pub fn feed(&mut self, inputs: Vec<Tensor>, samples: &[u64]) -> Result<()> {
         let shared: Arc<[u64]> = samples.into();
         for w in &mut self.workers {
             (w.samples, w.running) = (shared.clone(), 0..samples.len());
         }
         if self.session.divides() && samples.len() > 1 {
-            self.session.run_divided(vec![input], &mut self.workers).map(drop)
+            self.session.run_divided(inputs, &mut self.workers).map(drop)
         } else {
-            self.session.run_tapped(vec![input], &mut Together(&mut self.workers)).map(drop)
+            self.session.run_tapped(inputs, &mut Together(&mut self.workers)).map(drop)
         }
     }
     /// The statistics by the name of the value.

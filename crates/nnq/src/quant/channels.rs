@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use std::{collections::HashMap, sync::Arc};
 
 /// Samples, as often as they are wanted: gives every batch to the function.
-pub type Feed<'a> = dyn FnMut(&mut dyn FnMut(Tensor) -> Result<()>) -> Result<()> + 'a;
+pub type Feed<'a> = dyn FnMut(&mut dyn FnMut(Vec<Tensor>) -> Result<()>) -> Result<()> + 'a;
 
 /// Sums over one channel.
 #[derive(Clone, Copy, Default)]
@@ -69,7 +69,7 @@ pub fn measure(graph: &Arc<Graph>, values: &[ValueId], threads: usize, feed: &mu
     let axes = values.iter().map(|&v| (v, axis(graph, v))).collect();
     let mut seen = Seen { axes, sums: HashMap::new() };
     let mut session = float::Session::new(graph.clone(), &float::Options { threads })?;
-    feed(&mut |input| session.run_tapped(vec![input], &mut seen).map(drop))?;
+    feed(&mut |inputs| session.run_tapped(inputs, &mut seen).map(drop))?;
     let mut out = Graph::clone(graph);
     for &v in values {
         let place = format!("value '{}'", graph.value(v).name);

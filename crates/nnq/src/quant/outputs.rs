@@ -151,7 +151,7 @@ pub fn choose(
         seen.choices.push(choice);
     }
     let mut session = float::Session::new(plan.float.clone(), &float::Options { threads })?;
-    feed(&mut |input| session.run_tapped(vec![input], &mut seen).map(drop))?;
+    feed(&mut |inputs| session.run_tapped(inputs, &mut seen).map(drop))?;
     let mut out = recipe.clone();
     let plain = Activation::default().range;
     let changes = out.layers.iter_mut().filter_map(|o| o.activation.as_mut()?.range.as_mut());
@@ -215,7 +215,7 @@ mod tests {
         stats.values.insert("x".into(), sketch.clone());
         let text = "[activation]\nbits = 4\nrange = \"output\"\n";
         let recipe = Recipe::from_toml(text).unwrap();
-        let run = |threads| choose(&graph, &stats, &recipe, threads, &mut |to| to(x.clone())).unwrap();
+        let run = |threads| choose(&graph, &stats, &recipe, threads, &mut |to| to(vec![x.clone()])).unwrap();
         let got = run(1);
         assert_eq!(got, run(2));
         assert!(!got.by_output());

@@ -24,6 +24,8 @@ pub struct Placement {
     pub tables: Vec<NodeId>,
     /// Values that products and recurrent layers quantize as they come.
     pub dynamic: Vec<ValueId>,
+    /// For each node whether it works on codes.
+    pub on_codes: Vec<bool>,
 }
 
 /// How a node is to compute, where it can.
@@ -66,6 +68,8 @@ enum Role {
     Compute,
     /// Output and inputs share a grid.
     Share,
+    /// Rounds a value that stays real.
+    Round,
     /// Floating point.
     Float,
 }
@@ -83,7 +87,21 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (Mode::Static | Mode::Dynamic, Role::Table) => Role::Float,
         (_, role) => role,
     };
-    let roles: Vec<Role> = graph.nodes().map(of).collect();
+    let mut roles: Vec<Role> = graph.nodes().map(of).collect();
+    // Behind an operator in floating point an Identity rounds for those who read codes, while others read real numbers; and a GELU reads these: to round
+    // what it reads would cost more than a table saves.
+    let producers = graph.producers();
+    for (id, node) in graph.nodes() {
+        let behind = match node.op {
+            Op::Identity => Role::Round,
+            Op::Unary(Unary::Gelu { .. }) => Role::Float,
+            _ => continue,
+        };
+        let made = node.input(0).and_then(|v| producers[v.0 as usize]);
+        if made.is_some_and(|m| roles[m.0 as usize] == Role::Float) {
+            roles[id.0 as usize] = behind;
+        }
+    }
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
 
     // Backwards: whose codes does an integer step want?
@@ -92,6 +110,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         wanted[v.0 as usize] = true;
     }
     let nodes: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
+    let mut on_codes = vec![false; nodes.len()];
     for &id in nodes.iter().rev() {
         let node = graph.node(id);
         let wants = match roles[id.0 as usize] {
@@ -102,8 +121,9 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
                 node.output(0).into_iter().for_each(|y| wanted[y.0 as usize] = true);
                 true
             }
-            Role::Dynamic | Role::Weights | Role::Recurrent | Role::Table | Role::Float => false,
+            Role::Dynamic | Role::Weights | Role::Recurrent | Role::Table | Role::Round | Role::Float => false,
         };
+        on_codes[id.0 as usize] = wants;
         if wants {
             for v in data_inputs(node) {
                 wanted[v.0 as usize] |= is_float(v);
@@ -170,7 +190,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         .collect();
     dynamic.sort_unstable();
     dynamic.dedup();
-    Placement { products, groups, recurrent, tables, dynamic }
+    Placement { products, groups, recurrent, tables, dynamic, on_codes }
 }
 
 /// The inputs that carry data, as against shapes, indices, weights and parameters.

@@ -358,6 +358,13 @@ impl Plan {
             }
             None => graph.clone(),
         };
+        let float = match streams::part(&float, &layers.modes)? {
+            Some(parted) => {
+                layers = Layers::new(&parted, recipe)?;
+                Arc::new(parted)
+            }
+            None => float,
+        };
         let placement = place::place(&float, &layers.modes, recipe.logits == Logits::Int8);
         Ok(Self { float, layers, placement })
     }

@@ -9,15 +9,17 @@ use super::{
     recipe::{BiasCorrection, Recipe},
     resume::Log,
     rounder::{from_rows, to_rows},
-    stage::Stage,
+    stage::{Stage, release},
     stats::Stats,
 };
 use crate::{
-    data::{Kept, mix},
+    data::mix,
     error::{At, Error, Result},
     ir::{Graph, NodeId, Op, ValueId, op::Binary},
 };
 use std::sync::Arc;
+
+pub use super::stage::Inputs;
 
 /// Positions that are looked at for each input of a row, and at least for each layer.
 const POSITIONS: (usize, usize) = (64, 1 << 16);
@@ -30,11 +32,7 @@ pub struct How<'a> {
     /// 0: one per core.
     pub threads: usize,
     /// The samples.
-    pub inputs: Kept,
-    /// Samples that run at once.
-    pub batch: usize,
-    /// Samples that are run, a multiple of the batch where the network has a fixed one.
-    pub count: usize,
+    pub inputs: Inputs,
     /// The most bytes of samples that are kept in a temporary file at a value inside the network; 0: none, every run begins at the input.
     pub buffer: u64,
     /// Layers that an earlier run has done, and where to note those of this one.
@@ -53,11 +51,11 @@ pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: Ho
     let mut start = Start::new(graph, statistics, recipe)?;
     let graph = &start.float().clone();
     let products = start.products.clone();
-    let How { threads, inputs, batch, count, buffer, mut log, check, tick } = how;
+    let How { threads, inputs, buffer, mut log, check, tick } = how;
     if let Some(done) = log.as_ref().map(Log::len).filter(|&n| n > 0) {
         start.message(format!("went on after {done} layers that an earlier run had done"));
     }
-    let mut stage = Stage::new(graph, inputs, (batch, count), buffer, threads)?;
+    let mut stage = Stage::new(graph, inputs, buffer, threads)?;
     for (i, &id) in products.iter().enumerate() {
         tick(i, products.len());
         check()?;
@@ -181,10 +179,10 @@ fn look(
     let mut behind = stage.quantized(quantized, product.x)?;
     let mut beside = target.other.map(|(v, _)| stage.quantized(quantized, v)).transpose()?;
     let mut moments = Moments::new(groups, depth, product.shape[product.axis]);
-    for (batch, range) in stage.batches().enumerate() {
+    for batch in 0..stage.batches() {
         check()?;
         let draw = mix(seed, batch as u64);
-        let [x, y] = stage.inputs(range)?;
+        let [x, y] = stage.inputs(batch)?;
         let (inputs, count) = reads.inputs(&behind.run(&y)?, most, draw)?;
         let (mut outputs, _) = reads.outputs(&before.run(&x)?, most, draw)?;
         if let (Some(beside), Some((_, negate))) = (&mut beside, target.other) {
@@ -199,8 +197,8 @@ fn look(
         }
         moments.add(&inputs, &outputs, count)?;
         // Memory does not grow with the number of samples.
-        x.release();
-        y.release();
+        release(&x);
+        release(&y);
     }
     let positions = moments.count();
     Ok((moments.finish(centred, DAMPING)?, positions))

@@ -14,70 +14,113 @@ use crate::{
 };
 use nnq_kernels::round::{dequantize_f32, quantize_f32};
 use rayon::prelude::*;
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
+
+/// Samples as networks take them.
+pub enum Inputs {
+    /// Of one shape, in a file: so many at once, and so many in all (a multiple of the batch where the network has a fixed one).
+    Kept {
+        /// The file.
+        kept: Kept,
+        /// Samples that run at once.
+        batch: usize,
+        /// Samples in all.
+        count: usize,
+    },
+    /// Of several shapes: the tensors of each batch, in the order of the network's inputs.
+    Batches(Vec<Vec<Tensor>>),
+}
+
+impl Inputs {
+    /// Samples in all.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Kept { count, .. } => *count,
+            Self::Batches(all) => all.iter().map(|b| b.first().map_or(0, samples)).sum(),
+        }
+    }
+    fn batches(&self) -> usize {
+        match self {
+            Self::Kept { batch, count, .. } => count.div_ceil((*batch).max(1)),
+            Self::Batches(all) => all.len(),
+        }
+    }
+    fn batch(&self, i: usize) -> Result<Vec<Tensor>> {
+        match self {
+            Self::Kept { kept, batch, count } => {
+                let batch = (*batch).max(1);
+                Ok(vec![kept.batch(i * batch..(*count).min((i + 1) * batch))?])
+            }
+            Self::Batches(all) => {
+                all.get(i).cloned().ok_or_else(|| Error::internal(format!("batch {i} of {}", all.len())))
+            }
+        }
+    }
+}
+
+/// Along the first axis.
+fn samples(t: &Tensor) -> usize {
+    t.shape().first().copied().unwrap_or(0)
+}
+
+/// The elements are not needed soon.
+pub(super) fn release(tensors: &[Tensor]) {
+    tensors.iter().for_each(Tensor::release);
+}
 
 /// Where runs begin.
 pub(super) struct Stage {
-    /// The value: the network's input at first.
-    at: ValueId,
+    /// The values: the network's inputs at first.
+    at: Vec<ValueId>,
     /// Places where it can be next.
     cuts: Vec<(NodeId, ValueId)>,
-    float: Arc<Kept>,
-    quantized: Arc<Kept>,
-    /// Samples that run at once.
-    batch: usize,
-    /// Samples in all.
-    count: usize,
+    float: Arc<Inputs>,
+    quantized: Arc<Inputs>,
     threads: usize,
 }
 
 impl Stage {
-    /// At the input. Values of more than `buffer` bytes, all samples together, are not kept.
+    /// At the inputs. Values of more than `buffer` bytes, all samples together, are not kept, nor those whose shape differs from sample to sample.
     ///
     /// # Errors
-    /// When the network has not one input.
-    pub fn new(
-        graph: &Graph,
-        inputs: Kept,
-        (batch, count): (usize, usize),
-        buffer: u64,
-        threads: usize,
-    ) -> Result<Self> {
-        let &[at] = &graph.inputs[..] else {
-            return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len())));
-        };
+    /// When samples are of another number of inputs than the network has.
+    pub fn new(graph: &Graph, inputs: Inputs, buffer: u64, threads: usize) -> Result<Self> {
+        let given = inputs.batch(0)?.len();
+        if graph.inputs.len() != given {
+            return Err(Error::unsupported(format!("the model has {} inputs; data has {given}", graph.inputs.len())));
+        }
+        let (at, count) = (graph.inputs.clone(), inputs.count());
         let inputs = Arc::new(inputs);
         let cuts = cuts(graph)
             .into_iter()
             .filter(|&(_, v)| size(graph, v).is_some_and(|each| each.saturating_mul(count as u64) <= buffer))
             .collect();
-        Ok(Self { at, cuts, float: inputs.clone(), quantized: inputs, batch: batch.max(1), count, threads })
+        Ok(Self { at, cuts, float: inputs.clone(), quantized: inputs, threads })
     }
     /// Samples in all.
     pub fn count(&self) -> usize {
-        self.count
+        self.float.count()
     }
-    /// The batches.
-    pub fn batches(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (batch, count) = (self.batch, self.count);
-        (0..count).step_by(batch).map(move |start| start..count.min(start + batch))
+    /// The number of batches.
+    pub fn batches(&self) -> usize {
+        self.float.batches()
     }
     /// A batch where runs begin, in the float and in the quantized network.
     ///
     /// # Errors
     /// A defect.
-    pub fn inputs(&self, range: Range<usize>) -> Result<[Tensor; 2]> {
-        Ok([self.float.batch(range.clone())?, self.quantized.batch(range)?])
+    pub fn inputs(&self, batch: usize) -> Result<[Vec<Tensor>; 2]> {
+        Ok([self.float.batch(batch)?, self.quantized.batch(batch)?])
     }
     /// The float network from here to `v`.
     ///
     /// # Errors
     /// As the session's constructor.
     pub fn float(&self, graph: &Graph, v: ValueId) -> Result<Prefix> {
-        if v == self.at {
-            return Ok(Prefix::Here(None));
+        if let Some(i) = self.at.iter().position(|at| *at == v) {
+            return Ok(Prefix::Here(i, None));
         }
-        let part = part(graph, self.at, v)?;
+        let part = part(graph, &self.at, v)?;
         Ok(Prefix::Float(Box::new(float::Session::new(Arc::new(part), &float::Options { threads: self.threads })?)))
     }
     /// The quantized network from here to `v`.
@@ -85,10 +128,10 @@ impl Stage {
     /// # Errors
     /// As the lowering and the session's constructor.
     pub fn quantized(&self, graph: &Graph, v: ValueId) -> Result<Prefix> {
-        if v == self.at {
-            return Ok(Prefix::Here(graph.value(v).quant.clone()));
+        if let Some(i) = self.at.iter().position(|at| *at == v) {
+            return Ok(Prefix::Here(i, graph.value(v).quant.clone()));
         }
-        let program = Arc::new(lower::lower(&part(graph, self.at, v)?, Profile::default())?);
+        let program = Arc::new(lower::lower(&part(graph, &self.at, v)?, Profile::default())?);
         let options = int::Options { threads: self.threads, ..int::Options::default() };
         Ok(Prefix::Int(Box::new(int::Session::new(program, &options)?)))
     }
@@ -114,17 +157,17 @@ impl Stage {
         let (mut before, mut behind) = (self.float(graph, v)?, self.quantized(quantized, v)?);
         let mut kept = || -> Result<Option<[Kept; 2]>> {
             let mut keeping = [Keeping::new()?, Keeping::new()?];
-            for range in self.batches() {
+            for i in 0..self.batches() {
                 check()?;
-                let [x, y] = self.inputs(range.clone())?;
+                let [x, y] = self.inputs(i)?;
                 for (to, value) in keeping.iter_mut().zip([before.run(&x)?, behind.run(&y)?]) {
-                    if value.shape().first() != Some(&range.len()) {
+                    if samples(&value) != x.first().map_or(0, samples) {
                         return Ok(None);
                     }
                     to.push(&value)?;
                 }
-                x.release();
-                y.release();
+                release(&x);
+                release(&y);
             }
             let [float, quantized] = keeping;
             Ok(Some([float.finish()?, quantized.finish()?]))
@@ -132,7 +175,11 @@ impl Stage {
         match kept() {
             Ok(None) => Ok(true),
             Ok(Some([float, quantized])) => {
-                (self.at, self.float, self.quantized) = (v, Arc::new(float), Arc::new(quantized));
+                let Inputs::Kept { batch, count, .. } = *self.float else {
+                    return Err(Error::internal("samples of several shapes in one file"));
+                };
+                let held = |kept| Arc::new(Inputs::Kept { kept, batch, count });
+                (self.at, self.float, self.quantized) = (vec![v], held(float), held(quantized));
                 Ok(true)
             }
             Err(e) if e.kind() == ErrorKind::Io => {
@@ -146,8 +193,8 @@ impl Stage {
 
 /// A network from where a [`Stage`] stands up to one value.
 pub(super) enum Prefix {
-    /// The value itself, on this grid.
-    Here(Option<Arc<QParams>>),
+    /// One of the values that runs begin with, on this grid.
+    Here(usize, Option<Arc<QParams>>),
     Float(Box<float::Session>),
     Int(Box<int::Session>),
 }
@@ -157,32 +204,35 @@ impl Prefix {
     ///
     /// # Errors
     /// As the sessions.
-    pub fn run(&mut self, input: &Tensor) -> Result<Tensor> {
+    pub fn run(&mut self, inputs: &[Tensor]) -> Result<Tensor> {
+        let here = |i: &usize| inputs.get(*i).ok_or_else(|| Error::internal(format!("input {i} of {}", inputs.len())));
         let mut all = match self {
-            Self::Here(None) => vec![input.clone()],
-            Self::Here(Some(q)) => {
+            Self::Here(i, None) => vec![here(i)?.clone()],
+            Self::Here(i, Some(q)) => {
+                let input = here(i)?;
                 let (s, z) = q.as_tensor().ok_or_else(|| Error::internal("an input with several scales"))?;
                 let (lo, hi) = (q.qtype.min(), q.qtype.max());
                 let round = |&x: &f32| dequantize_f32(quantize_f32(x, s, z, lo, hi), s, z);
                 let rounded: Vec<f32> = input.as_slice::<f32>()?.par_iter().map(round).collect();
                 vec![Tensor::of(input.shape(), rounded)]
             }
-            Self::Float(session) => session.run(vec![input.clone()])?,
-            Self::Int(session) => session.run(vec![input.clone()])?,
+            Self::Float(session) => session.run(inputs.to_vec())?,
+            Self::Int(session) => session.run(inputs.to_vec())?,
         };
         all.pop().ok_or_else(|| Error::internal("a network without output"))
     }
 }
 
 /// The part of a graph that computes `v` from `at`.
-fn part(graph: &Graph, at: ValueId, v: ValueId) -> Result<Graph> {
+fn part(graph: &Graph, at: &[ValueId], v: ValueId) -> Result<Graph> {
     let mut part = graph.clone();
-    if let Some(made) = part.producers()[at.0 as usize] {
+    let producers = part.producers();
+    for made in at.iter().filter_map(|at| producers[at.0 as usize]) {
         let mut patch = Patch::new();
         patch.remove(made);
         part.apply(patch)?;
     }
-    part.inputs = vec![at];
+    part.inputs = at.to_vec();
     part.outputs = vec![v];
     part.compact();
     Ok(part)
@@ -252,7 +302,7 @@ mod tests {
         let graph = b.finish().unwrap();
         assert_eq!(names(&graph), ["first", "sum", "behind"]);
         assert_eq!(size(&graph, sum), Some(80));
-        let rest = part(&graph, sum, last).unwrap();
+        let rest = part(&graph, &[sum], last).unwrap();
         let nodes: Vec<&str> = rest.nodes().map(|(_, n)| n.name.as_str()).collect();
         assert_eq!(nodes, ["behind", "last"]);
     }

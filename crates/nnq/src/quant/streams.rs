@@ -1,3 +1,5 @@
+//! Values that several read, not all of them on the same grid.
+//!
 //! Residual streams: values that additions carry on and products read.
 //!
 //! Where the operands of additions are to have more bits than what products read, one value needs two grids: the addition reads it as it was
@@ -62,6 +64,45 @@ pub fn split(graph: &Graph, recipe: &Recipe, modes: &[Mode], bits: impl Fn(Value
     Ok(Some(out))
 }
 
+/// The graph with an `Identity` before those who read codes of a value that an operator in floating point makes, where others read it in floating point: these get
+/// the real value, which rounding would only spoil (what a normalisation gives to the next layers and to a residual stream). `None` where nothing changes.
+///
+/// # Errors
+/// When the edit fails, which is a defect.
+pub fn part(graph: &Graph, modes: &[Mode]) -> Result<Option<Graph>> {
+    let placement = place::place(graph, modes, false);
+    let (producers, consumers) = (graph.producers(), graph.consumers());
+    let product = |id: NodeId| placement.products.contains(&id) || placement.recurrent.contains(&id);
+    let reads_codes = |&(id, place): &(NodeId, usize)| {
+        if product(id) { place == 0 } else { placement.on_codes[id.0 as usize] }
+    };
+    let made_real = |v: ValueId| {
+        let made = producers[v.0 as usize].filter(|id| !matches!(graph.node(*id).op, Op::Identity));
+        made.is_some_and(|id| !product(id) && !placement.on_codes[id.0 as usize])
+    };
+    let mut out = graph.clone();
+    let mut patch = Patch::new();
+    for &v in placement.groups.iter().flat_map(|g| &g.values).filter(|&&v| made_real(v)) {
+        let (codes, reals): (Vec<_>, Vec<_>) = consumers[v.0 as usize].iter().copied().partition(reads_codes);
+        if codes.is_empty() || reals.is_empty() {
+            continue;
+        }
+        let value = graph.value(v);
+        let rounded = out.fresh_name(&format!("{}_codes", value.name));
+        let rounded = out.add_value(&rounded, value.dtype, value.shape.clone())?;
+        for (node, place) in codes {
+            out.node_mut(node).inputs[place] = Some(rounded);
+        }
+        let name = out.value(rounded).name.clone();
+        patch.add(Node { name, op: Op::Identity, inputs: vec![Some(v)], outputs: vec![Some(rounded)] });
+    }
+    if patch.is_empty() {
+        return Ok(None);
+    }
+    out.apply(patch)?;
+    Ok(Some(out))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +144,33 @@ mod tests {
         // Each has a group of its own.
         let placement = place::place(&split, &vec![Mode::Static; split.node_count()], false);
         assert!(placement.groups.iter().all(|g| g.values.len() == 1 && g.sources == g.values));
+    }
+
+    /// A normalisation that two products and a residual sum read, which nobody wants as codes.
+    #[test]
+    fn what_is_made_in_floating_point_stays_real_for_those_who_read_real_numbers() {
+        let mut b = GraphBuilder::new("net");
+        let x = b.input("x", DType::F32, "N, 3, 4");
+        let c = b.constant("c", Tensor::of(&[4], vec![1.0f32; 4]));
+        let n = b.op("norm", Op::LayerNormalization { axis: -1, epsilon: 1e-5 }, &[x, c]);
+        let w = b.constant("w", Tensor::of(&[4, 4], vec![0.5f32; 16]));
+        let (p, q) = (b.op("p", Op::MatMul, &[n, w]), b.op("q", Op::MatMul, &[n, w]));
+        let sum = b.op("sum", Op::Binary(Binary::Add), &[p, n]);
+        let last = b.op("last", Op::Binary(Binary::Add), &[sum, q]);
+        b.output(last);
+        let graph = b.finish().unwrap();
+        let parted = part(&graph, &vec![Mode::Static; graph.node_count()]).unwrap().unwrap();
+        let reads = |node: &str, i: usize| {
+            let (_, node) = parted.nodes().find(|(_, n)| n.name == node).unwrap();
+            parted.value(node.input(i).unwrap()).name.clone()
+        };
+        assert_eq!([reads("p", 0), reads("q", 0), reads("sum", 1)], ["norm_codes", "norm_codes", "norm"]);
+        let placement = place::place(&parted, &vec![Mode::Static; parted.node_count()], false);
+        let names: Vec<&str> =
+            placement.groups.iter().flat_map(|g| &g.values).map(|&v| parted.value(v).name.as_str()).collect();
+        assert_eq!(names, ["norm_codes"]);
+        // Once is enough.
+        assert!(part(&parted, &vec![Mode::Static; parted.node_count()]).unwrap().is_none());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What happens to the float network before it is calibrated: balancing, and measuring what that and the correction of biases want to know.
-use super::{Drawn, Means, Progress, Samples};
+use super::{Drawn, Means, Progress, Samples, feed};
 use crate::{
-    data::{Loader, Settings},
-    error::{Error, Result},
+    data::Settings,
+    error::{At, Error, Result},
     ir::{Graph, ValueId},
     quant::{
         balance, channels, expect, place,
@@ -46,8 +46,12 @@ pub fn balanced(
             .cure("give --data, or use --equalize, which needs none"));
         }
         graph = measure(&graph, &wanted, recipe, (samples, means), progress)?;
-        let balance::Smoothed { graph: new, links, clips, bounds, .. } = balance::smooth(&graph, alpha)?;
+        let balance::Smoothed { graph: new, links, clips, bounds, factors, .. } = balance::smooth(&graph, alpha)?;
+        if factors > 0 {
+            messages.push(format!("smoothing multiplies {factors} activations before the products that read them"));
+        }
         messages.push(match links {
+            0 if factors > 0 => "smoothing found no activation whose layer could take the scales".into(),
             0 => "smoothing: no activation comes from a layer that can take a scale of each channel".into(),
             n if bounds > 0 => {
                 format!(
@@ -100,8 +104,7 @@ fn measure(
     progress: &mut Progress,
 ) -> Result<Arc<Graph>> {
     let Some(samples) = samples.filter(|_| !values.is_empty()) else { return Ok(graph.clone()) };
-    let dataset = &samples.dataset;
-    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, dataset, recipe.samples, recipe.seed);
+    let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let batch = fixed.unwrap_or(TOGETHER).max(1);
     if fixed.is_some() {
         chosen.truncate(chosen.len() / batch * batch);
@@ -114,10 +117,10 @@ fn measure(
     let settings = Settings { batch, threads: means.threads, skip_corrupt: false, cancel: means.cancel.cloned() };
     channels::measure(graph, values, means.threads, &mut |to| {
         let mut done = 0;
-        for b in Loader::new(dataset.clone(), samples.preprocess.clone(), chosen.clone(), settings.clone())? {
+        for b in feed::batches(graph, samples, chosen.clone(), settings.clone())? {
             let b = b?;
             done += b.indices.len() as u64;
-            to(b.input)?;
+            to(b.inputs).at(|| feed::named(samples, &b.indices))?;
             progress("measuring channels", done, total);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! From a float network and data to an annotated network: the pieces that quantization, analysis, search and demo share.
-use super::{Progress, Samples, balanced::balanced};
+use super::{Progress, Samples, balanced::balanced, feed};
 use crate::{
-    data::{Choice, Dataset, Kept, Loader, Preprocess, Settings, subset},
+    data::{Choice, Dataset, Kept, Preprocess, Settings, subset},
     engine,
     error::{At, Error, ErrorKind, Result},
     ir::Graph,
@@ -30,23 +30,15 @@ pub fn calibrate(
     cancel: Option<Arc<AtomicBool>>,
     progress: &mut Progress,
 ) -> Result<Stats> {
-    let dataset = &samples.dataset;
-    let &[input] = &graph.inputs[..] else {
-        return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len()))
-            .cure("quantize models of one input"));
-    };
-    let value = graph.value(input);
-    if let Some(shape) = &value.shape {
-        let first = dataset.first(&samples.preprocess)?;
-        samples.preprocess.fits(first.shape(), shape).at(|| format!("input '{}'", value.name))?;
-    }
+    feed::suits(graph, samples)?;
     let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let mut calibrator = Calibrator::new(graph.clone(), threads)?;
     let batch = fixed.unwrap_or(BATCH * calibrator.threads());
     if batch == 0 {
-        let shape = value.shape.as_ref().map_or_else(String::new, ToString::to_string);
+        let input = graph.inputs.first().map(|&v| graph.value(v));
+        let shape = input.and_then(|v| v.shape.as_ref()).map_or_else(String::new, ToString::to_string);
         return Err(Error::usage(format!("its shape is {shape}: the model runs 0 samples at once"))
-            .at(format!("input '{}'", value.name))
+            .at(format!("input '{}'", input.map_or("", |v| &v.name)))
             .cure("export the model with a free batch"));
     }
     if chosen.is_empty() {
@@ -61,12 +53,11 @@ pub fn calibrate(
     }
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads, skip_corrupt: false, cancel };
-    let loader = Loader::new(dataset.clone(), samples.preprocess.clone(), chosen.clone(), settings)?;
     let mut done = 0;
-    for b in loader {
+    for b in feed::batches(graph, samples, chosen.clone(), settings)? {
         let b = b?;
         let ids: Vec<u64> = b.indices.iter().map(|&i| i as u64).collect();
-        calibrator.feed(b.input, &ids)?;
+        calibrator.feed(b.inputs, &ids).at(|| feed::named(samples, &b.indices))?;
         done += ids.len() as u64;
         progress("calibrating", done, total);
     }
@@ -157,15 +148,20 @@ pub fn annotate_with(
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let total = indices.len() as u64;
     let settings = Settings { batch: KEPT, threads, skip_corrupt: false, cancel: cancel.cloned() };
-    let inputs = Kept::new(samples.dataset.clone(), samples.preprocess.clone(), indices, settings, &mut |done| {
-        progress("reading samples", done, total);
-    })?;
+    let inputs = if samples.dataset.is_text() {
+        let all = feed::batches(graph, samples, indices, settings)?.map(|b| b.map(|b| b.inputs));
+        reconstruct::Inputs::Batches(all.collect::<Result<_>>()?)
+    } else {
+        let kept = Kept::new(samples.dataset.clone(), samples.preprocess.clone(), indices, settings, &mut |done| {
+            progress("reading samples", done, total);
+        })?;
+        let one = fixed.unwrap_or(1).max(1);
+        let count = kept.len() / one * one;
+        reconstruct::Inputs::Kept { kept, batch: fixed.unwrap_or(KEPT).max(1), count }
+    };
     let log = resume.map(|path| Log::open(path, key(stats, recipe, &inputs)?)).transpose()?;
-    let one = fixed.unwrap_or(1).max(1);
     let how = reconstruct::How {
         threads,
-        batch: fixed.unwrap_or(KEPT).max(1),
-        count: inputs.len() / one * one,
         inputs,
         buffer: INSIDE,
         log,
@@ -199,12 +195,12 @@ pub fn resolved(
     let total = indices.len() as u64;
     outputs::choose(graph, stats, recipe, means.threads, &mut |to| {
         let mut done = 0;
-        for b in Loader::new(samples.dataset.clone(), samples.preprocess.clone(), indices.clone(), settings.clone())? {
+        for b in feed::batches(graph, samples, indices.clone(), settings.clone())? {
             let b = b?;
             done += b.indices.len() as u64;
             if b.indices.len() == batch || fixed.is_none() {
                 in_time(means.deadline)?;
-                to(b.input)?;
+                to(b.inputs)?;
             }
             progress("choosing ranges", done, total);
         }
@@ -213,7 +209,7 @@ pub fn resolved(
 }
 
 /// Stands for everything that the layers of a run depend on: the version, the statistics (and with them the model), the recipe, the samples.
-fn key(stats: &Stats, recipe: &Recipe, inputs: &Kept) -> Result<[u8; 32]> {
+fn key(stats: &Stats, recipe: &Recipe, inputs: &reconstruct::Inputs) -> Result<[u8; 32]> {
     let stats = postcard::to_stdvec(stats).map_err(|e| Error::internal(format!("statistics: {e}")))?;
     let recipe = recipe.to_toml()?;
     let mut digest = Sha256::new();
@@ -221,10 +217,20 @@ fn key(stats: &Stats, recipe: &Recipe, inputs: &Kept) -> Result<[u8; 32]> {
         digest.update((part.len() as u64).to_le_bytes());
         digest.update(part);
     }
-    for start in (0..inputs.len()).step_by(KEPT) {
-        let some = inputs.batch(start..inputs.len().min(start + KEPT))?;
-        digest.update(bytemuck::cast_slice(some.as_slice::<f32>()?));
-        some.release();
+    match inputs {
+        reconstruct::Inputs::Kept { kept, .. } => {
+            for start in (0..kept.len()).step_by(KEPT) {
+                let some = kept.batch(start..kept.len().min(start + KEPT))?;
+                digest.update(bytemuck::cast_slice(some.as_slice::<f32>()?));
+                some.release();
+            }
+        }
+        reconstruct::Inputs::Batches(all) => {
+            for tensor in all.iter().flatten() {
+                digest.update(format!("{:?}", tensor.shape()));
+                tensor.to_i64s()?.iter().for_each(|id| digest.update(id.to_le_bytes()));
+            }
+        }
     }
     Ok(digest.finalize().into())
 }

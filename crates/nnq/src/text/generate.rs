@@ -2,7 +2,7 @@
 use super::{
     Inputs, Tokenizer,
     cache::{Cache, Storage},
-    similarity::vocabulary,
+    check_vocabulary,
 };
 use crate::{
     data::mix,
@@ -77,7 +77,7 @@ pub fn generate(
         return Err(Error::usage(format!("temperature {}", options.temperature)).cure("use 0 or more"));
     }
     let start = tokenizer.encode(prompt)?;
-    vocabulary(engine.graph(), std::slice::from_ref(&start), tokenizer)?;
+    check_vocabulary(engine.graph(), std::iter::once(&start))?;
     let inputs = Inputs::new(engine.graph())?;
     let mut caches: Vec<Cache> = inputs.past().map(|p| Cache::new(p, options.cache)).collect();
     let mut ids = start.ids;

@@ -1,5 +1,5 @@
 //! How well a network foretells the next token of texts.
-use super::{Inputs, Tokenizer, Tokens, similarity::vocabulary};
+use super::{Document, Inputs, Tokenizer, Tokens, check_vocabulary};
 use crate::{
     engine::{self, Engine, Kind},
     error::{At, Error, Result},
@@ -69,7 +69,7 @@ struct Sums {
 /// When the network takes no text or answers no logits, with the text that failed; when no text has two tokens.
 pub fn measure(
     engine: &mut Engine,
-    texts: &[String],
+    texts: &[Document],
     tokenizer: &Tokenizer,
     options: &Options,
     progress: &mut dyn FnMut(u64, u64),
@@ -77,8 +77,8 @@ pub fn measure(
     let start = Instant::now();
     let texts = &texts[..options.limit.map_or(texts.len(), |n| n.min(texts.len()))];
     let mut cut = 0;
-    let mut encode = |text: &String| {
-        let mut tokens = tokenizer.encode(text)?;
+    let mut encode = |text: &Document| {
+        let mut tokens = tokenizer.encode(&text.text)?;
         let most = options.length.unwrap_or(usize::MAX).max(2);
         cut += usize::from(tokens.cut || tokens.ids.len() > most);
         tokens.ids.truncate(most);
@@ -86,13 +86,13 @@ pub fn measure(
         Ok(tokens)
     };
     let tokens = texts.iter().map(&mut encode).collect::<Result<Vec<Tokens>>>()?;
-    vocabulary(engine.graph(), &tokens, tokenizer)?;
+    check_vocabulary(engine.graph(), tokens.iter())?;
     let inputs = Inputs::new(engine.graph())?;
     let mut sums = Sums::default();
     let mut inside = Duration::ZERO;
     for (i, (text, one)) in texts.iter().zip(&tokens).enumerate() {
         quantize::check(options.cancel.as_deref())?;
-        let place = || format!("'{}'", super::start_of(text));
+        let place = || format!("'{}'", super::start_of(&text.text));
         let x = inputs.batch(&[one])?;
         let clock = Instant::now();
         let y = engine.run(x).at(place)?;

@@ -4,6 +4,7 @@
 //! count (`mask`), which part of the text they belong to (`type`), their positions (`position`) and what earlier tokens left (`past`); all samples of a
 //! batch are equally long, so that nothing is ever padded.
 mod cache;
+mod corpus;
 mod correlation;
 mod documents;
 pub mod generate;
@@ -12,14 +13,19 @@ pub mod language;
 mod pairs;
 pub mod similarity;
 
+pub use crate::data::Tokens;
 pub use cache::Storage;
+pub use corpus::open;
 pub use correlation::{pearson, spearman};
-pub use documents::read_documents;
+pub use documents::{Document, read_documents};
 pub use inputs::Inputs;
 pub use pairs::{Pair, read_pairs};
 
-use crate::error::{Error, Result};
-use std::path::Path;
+use crate::{
+    error::{Error, Result},
+    ir::{Graph, Op},
+};
+use std::{collections::BTreeMap, path::Path};
 
 /// The most bytes of a text file or a tokenizer.
 pub(crate) const MAX_FILE: u64 = 1 << 28;
@@ -29,17 +35,6 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The most tokens of a text, where the file says so.
     limit: Option<usize>,
-}
-
-/// A text as a network reads it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tokens {
-    /// Of each token.
-    pub ids: Vec<u32>,
-    /// Which part of the text each token belongs to.
-    pub types: Vec<u32>,
-    /// Whether the text was longer than the tokenizer allows.
-    pub cut: bool,
 }
 
 impl Tokenizer {
@@ -111,4 +106,33 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return Err(Error::value(format!("{length} bytes are too many (at most {MAX_FILE})")).at(path.display()));
     }
     std::fs::read(path).map_err(io)
+}
+
+/// Refuses tokens that the network's embedding has no row for: the tokenizer is another network's.
+///
+/// # Errors
+/// Names the node of the embedding.
+pub fn check_vocabulary<'a>(graph: &Graph, tokens: impl Iterator<Item = &'a Tokens>) -> Result<()> {
+    let most = tokens.flat_map(|t| &t.ids).max().map_or(0, |&id| id as usize);
+    for (_, node) in graph.nodes() {
+        let (Op::Gather { axis: 0 }, Some(table), Some(ids)) = (&node.op, node.input(0), node.input(1)) else {
+            continue;
+        };
+        let rows = graph.constant(table).and_then(|t| t.shape().first().copied());
+        if let Some(rows) = rows.filter(|&rows| graph.inputs.contains(&ids) && most >= rows) {
+            return Err(Error::usage(format!("a text has token {most}, and the embedding is of {rows} tokens"))
+                .at(format!("node '{}'", node.name))
+                .cure("give the tokenizer that belongs to the model"));
+        }
+    }
+    Ok(())
+}
+
+/// Texts by their place, those of the same length together, short ones first, at most `batch` at once: in this way nothing is ever padded.
+pub fn batches<'a>(tokens: impl Iterator<Item = (usize, &'a Tokens)>, batch: usize) -> Vec<Vec<usize>> {
+    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (i, t) in tokens {
+        by_length.entry(t.ids.len()).or_default().push(i);
+    }
+    by_length.values().flat_map(|all| all.chunks(batch.max(1)).map(<[usize]>::to_vec)).collect()
 }

@@ -10,6 +10,8 @@ pub struct Pair {
     pub sentences: [String; 2],
     /// More is more alike; only the order of scores counts.
     pub score: f64,
+    /// The line of the file where it begins, from 1.
+    pub line: u64,
 }
 
 /// Reads lines of `sentence,sentence,score`: comma-separated values with quotes (RFC 4180), or tab-separated ones where the name ends in `.tsv`. A first line whose
@@ -33,6 +35,7 @@ fn parse(bytes: &[u8], tabs: bool) -> Result<Vec<Pair>> {
     for (i, line) in builder.from_reader(bytes).records().enumerate() {
         let place = || format!("line {}", i + 1);
         let line = line.map_err(|e| Error::malformed(e.to_string())).at(place)?;
+        let begins = line.position().map_or(0, csv::Position::line);
         let fields: Vec<&str> = line.iter().collect();
         let &[first, second, score] = &fields[..] else {
             return Err(Error::malformed(format!("{} fields", fields.len()))
@@ -41,7 +44,7 @@ fn parse(bytes: &[u8], tabs: bool) -> Result<Vec<Pair>> {
         };
         match score.trim().parse::<f64>() {
             Ok(score) if score.is_finite() => {
-                pairs.push(Pair { sentences: [first.to_owned(), second.to_owned()], score });
+                pairs.push(Pair { sentences: [first.to_owned(), second.to_owned()], score, line: begins });
             }
             _ if i == 0 => {}
             _ => return Err(Error::malformed(format!("'{score}' is no score")).at(place())),
@@ -64,6 +67,7 @@ mod tests {
         assert_eq!(pairs.len(), 2);
         assert_eq!(pairs[0].sentences, ["A cat.", "A cat, \"Tom\"."]);
         assert_eq!((pairs[0].score, pairs[1].score), (4.5, 0.0));
+        assert_eq!((pairs[0].line, pairs[1].line), (2, 3));
         let pairs = parse(b"say \"so\", he said\tb\t1\nc\td\t2\n", true).unwrap();
         assert_eq!(pairs[0].sentences[0], "say \"so\", he said");
     }

@@ -1,16 +1,15 @@
 //! How well a network's sentence embeddings tell what is alike.
-use super::{Inputs, Pair, Tokenizer, Tokens, pearson, spearman};
+use super::{Inputs, Pair, Tokenizer, Tokens, batches, check_vocabulary, pearson, spearman};
 use crate::{
     engine::{self, Engine, Kind},
     error::{At, Error, Result},
     eval,
     exec::lower::Profile,
-    ir::{Graph, Op, Tensor},
+    ir::Tensor,
     quantize,
 };
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
@@ -91,7 +90,7 @@ pub fn measure(
     let texts: Vec<&str> = pairs.iter().flat_map(|p| p.sentences.iter().map(String::as_str)).collect();
     let tokens = texts.iter().map(|t| tokenizer.encode(t)).collect::<Result<Vec<_>>>()?;
     for engine in [Some(&*engine), reference.as_deref()].into_iter().flatten() {
-        vocabulary(engine.graph(), &tokens, tokenizer)?;
+        check_vocabulary(engine.graph(), tokens.iter())?;
     }
     let all = texts.len() as u64 * if reference.is_some() { 2 } else { 1 };
     let ours = embed(engine, &texts, &tokens, options, &mut |done| progress(done, all))?;
@@ -140,27 +139,6 @@ pub fn measure(
     })
 }
 
-/// Refuses tokens that the network's embedding has no row for: the tokenizer is another network's.
-pub(super) fn vocabulary(graph: &Graph, tokens: &[Tokens], tokenizer: &Tokenizer) -> Result<()> {
-    let most = tokens.iter().flat_map(|t| &t.ids).max().map_or(0, |&id| id as usize);
-    for (_, node) in graph.nodes() {
-        let (Op::Gather { axis: 0 }, Some(table), Some(ids)) = (&node.op, node.input(0), node.input(1)) else {
-            continue;
-        };
-        let rows = graph.constant(table).and_then(|t| t.shape().first().copied());
-        if let Some(rows) = rows.filter(|&rows| graph.inputs.contains(&ids) && most >= rows) {
-            let cause = format!(
-                "token {most} of a vocabulary of {}, and an embedding of {rows} tokens",
-                tokenizer.vocabulary()
-            );
-            return Err(Error::usage(cause)
-                .at(format!("node '{}'", node.name))
-                .cure("give the tokenizer that belongs to the model"));
-        }
-    }
-    Ok(())
-}
-
 struct Embedded {
     rows: Vec<Vec<f32>>,
     inside: Duration,
@@ -176,13 +154,9 @@ fn embed(
 ) -> Result<Embedded> {
     let inputs = Inputs::new(engine.graph())?;
     let batch = options.batch.unwrap_or_else(|| eval::usual_batch(engine.graph())).max(1);
-    let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (i, t) in tokens.iter().enumerate() {
-        by_length.entry(t.ids.len()).or_default().push(i);
-    }
     let mut rows = vec![Vec::new(); tokens.len()];
     let (mut inside, mut count) = (Duration::ZERO, 0);
-    for some in by_length.values().flat_map(|all| all.chunks(batch)) {
+    for some in batches(tokens.iter().enumerate(), batch) {
         quantize::check(options.cancel.as_deref())?;
         let place = || format!("'{}'", super::start_of(texts[some[0]]));
         let x = inputs.batch(&some.iter().map(|&i| &tokens[i]).collect::<Vec<_>>())?;
@@ -190,7 +164,7 @@ fn embed(
         let y = engine.run(x).at(place)?;
         inside += clock.elapsed();
         let y = y.into_iter().next().ok_or_else(|| Error::usage("the network has no output"))?;
-        for (row, &i) in pooled(&y, some.len()).at(place)?.into_iter().zip(some) {
+        for (row, &i) in pooled(&y, some.len()).at(place)?.into_iter().zip(&some) {
             rows[i] = row;
         }
         count += some.len() as u64;

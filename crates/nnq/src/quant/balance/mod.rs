@@ -2,6 +2,7 @@
 mod absorb;
 mod chain;
 mod equalize;
+mod factors;
 mod smooth;
 
 pub(crate) use absorb::unknown as unknown_to_absorb;

@@ -1,5 +1,8 @@
 //! Migration of difficulty from activations to weights (Xiao et al., 2023, "SmoothQuant", section 4, equation 4).
-use super::chain::{Kinds, Link, largest, links, set_bound};
+use super::{
+    chain::{Kinds, Link, largest, links, set_bound},
+    factors,
+};
 use crate::{
     error::Result,
     ir::{Graph, ValueId},
@@ -16,6 +19,8 @@ pub struct Smoothed {
     pub clips: usize,
     /// Clips that stayed, with another bound.
     pub bounds: usize,
+    /// Activations that a multiplication of its own scales, before the products that read them.
+    pub factors: usize,
     /// Activations left alone since nothing is known of their channels.
     pub unknown: usize,
 }
@@ -32,7 +37,8 @@ const SHARE: f64 = 1.0 / 16.0;
 /// Divides each channel `j` of an activation that products read by `s_j = max|X_j|^alpha / max|W_j|^(1 - alpha)` and multiplies the columns of those products by
 /// it, `max|W_j|` being the largest of all of them: `Y = (X / s) (s W)`. The division goes into the layer that makes the activation: scale and
 /// shift of a normalisation, or rows and bias of a product with nothing but functions `f(s x) = s f(x)` in between, as in
-/// [`super::equalize`]; what a stream of sums carries (the blocks of a residual network) is scaled as a whole. Where neither is there, or something else reads the activation too, it stays as it is. `max|X_j|` is that of
+/// [`super::equalize`]; what a stream of sums carries (the blocks of a residual network) is scaled as a whole. Where neither is there, or something else reads the activation too, what an operator in floating point
+/// makes is multiplied by `1/s` before the products ([`factors`]); anything else stays as it is. `max|X_j|` is that of
 /// [`crate::ir::Channels`], measured on samples. With `alpha = 0.5` both sides get the same largest magnitude `sqrt(max|X_j| max|W_j|)`.
 ///
 /// With `alpha = 1` all channels of the activation get one range, as if each had a grid of its own, and the weights say nothing: what a depthwise convolution with a scale for each
@@ -45,7 +51,7 @@ const SHARE: f64 = 1.0 / 16.0;
 /// # Errors
 /// When scaled weights leave binary32.
 pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
-    let mut out = Smoothed { graph: graph.clone(), links: 0, clips: 0, bounds: 0, unknown: 0 };
+    let mut out = Smoothed { graph: graph.clone(), links: 0, clips: 0, bounds: 0, factors: 0, unknown: 0 };
     let (links, mut weights) = links(graph, KINDS);
     let mut touched = BTreeSet::new();
     // All scales first: a product's columns belong to one link and its rows to another, and neither should see what the other did.
@@ -55,19 +61,7 @@ pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
             out.unknown += 1;
             continue;
         };
-        let columns = largest(&weights, &link.seconds, false);
-        let floor = if alpha == 1.0 { SHARE * reached.iter().copied().fold(0.0, f64::max) } else { LEAST };
-        let of = |(&x, &w): (&f64, &f64)| {
-            if alpha == 1.0 {
-                return if floor > 0.0 { x.max(floor) } else { 1.0 };
-            }
-            // What is always zero, or never read, has nothing to balance.
-            if x == 0.0 || w == 0.0 {
-                return 1.0;
-            }
-            (libm::pow(x.max(floor), alpha) / libm::pow(w.max(LEAST), 1.0 - alpha)).max(LEAST)
-        };
-        let scale: Vec<f64> = reached.iter().zip(&columns).map(of).collect();
+        let scale = scales_of(&reached, &largest(&weights, &link.seconds, false), alpha);
         let bound = link.last_clip(graph).and_then(|(clip, bound)| {
             let needed = reached.iter().zip(&scale).map(|(x, s)| x / s).fold(0.0, f64::max);
             let nearest = scale.iter().map(|s| bound / s).fold(f64::INFINITY, f64::min);
@@ -78,6 +72,16 @@ pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
             continue;
         }
         scales.push((link, scale, bound));
+    }
+    let mut multiplied = Vec::new();
+    for site in factors::sites(graph, &links, &weights) {
+        match graph.value(site.value).channels.as_ref().filter(|c| !c.largest.is_empty()) {
+            Some(known) => {
+                let scale = scales_of(&known.largest, &largest(&weights, &site.readers, false), alpha);
+                multiplied.push((site, scale));
+            }
+            None => out.unknown += 1,
+        }
     }
     for (link, scale, bound) in scales {
         link.scale(&mut weights, &scale);
@@ -93,11 +97,38 @@ pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
             None => out.clips += link.open_clips(&mut out.graph),
         }
     }
+    for (site, scale) in &multiplied {
+        for reader in &site.readers {
+            if let Some(weights) = weights.get_mut(reader) {
+                weights.scale(false, |i| scale[i]);
+            }
+        }
+        touched.extend(&site.readers);
+    }
+    // The numbers of nodes hold until one is added.
     for id in touched {
         weights[&id].put(&mut out.graph, id)?;
     }
+    out.factors = multiplied.len();
+    out.graph = factors::multiply(out.graph, &multiplied)?;
     out.graph.compact();
     Ok(out)
+}
+
+/// The scale of each channel, given the largest magnitudes of the activation and of the columns that read it.
+fn scales_of(reached: &[f64], columns: &[f64], alpha: f64) -> Vec<f64> {
+    let floor = if alpha == 1.0 { SHARE * reached.iter().copied().fold(0.0, f64::max) } else { LEAST };
+    let of = |(&x, &w): (&f64, &f64)| {
+        if alpha == 1.0 {
+            return if floor > 0.0 { x.max(floor) } else { 1.0 };
+        }
+        // What is always zero, or never read, has nothing to balance.
+        if x == 0.0 || w == 0.0 {
+            return 1.0;
+        }
+        (libm::pow(x.max(floor), alpha) / libm::pow(w.max(LEAST), 1.0 - alpha)).max(LEAST)
+    };
+    reached.iter().zip(columns).map(of).collect()
 }
 
 /// The largest magnitude of each channel of what a link's seconds read, where it is known.
@@ -113,6 +144,8 @@ fn reached(graph: &Graph, link: &Link) -> Option<Vec<f64>> {
 
 /// The activations whose largest magnitudes [`smooth`] wants to know and does not.
 pub(crate) fn unknown(graph: &Graph) -> Vec<ValueId> {
-    let read = links(graph, KINDS).0.into_iter().flat_map(|l| l.reads);
+    let (links, weights) = links(graph, KINDS);
+    let sites = factors::sites(graph, &links, &weights);
+    let read = links.into_iter().flat_map(|l| l.reads).chain(sites.into_iter().map(|s| s.value));
     read.filter(|&v| graph.value(v).channels.as_ref().is_none_or(|c| c.largest.is_empty())).collect()
 }

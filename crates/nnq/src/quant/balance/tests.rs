@@ -363,7 +363,7 @@ fn a_stream_of_sums_is_scaled_as_a_whole() {
     let g = Arc::new(b.finish().unwrap());
     let measured = |g: &Arc<Graph>, values: &[ValueId]| {
         let x = Tensor::of(&[1, 2, 6, 6], numbers(72, 5));
-        crate::quant::channels::measure(g, values, 1, &mut |to| to(x.clone())).unwrap()
+        crate::quant::channels::measure(g, values, 1, &mut |to| to(vec![x.clone()])).unwrap()
     };
     let (links, _) = links(&g, Kinds { norms: true, sums: true });
     let stream = &links[0];

@@ -1,0 +1,221 @@
+//! Texts as calibration data: a small transformer, generated here, from texts to codes.
+use nnq::{
+    ErrorKind,
+    data::{Preprocess, mix},
+    engine::{self, Engine, Kind, Options},
+    exec::lower::Profile,
+    formats::onnx,
+    ir::{
+        DType, GraphBuilder, Op, Tensor, ValueId,
+        op::{Binary, Reduction, Unary},
+    },
+    quant::{recipe::Recipe, stats::Stats},
+    quantize::{self, Format, Job, Outcome, Samples},
+    text::{self, Inputs, Tokenizer},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+const TOKENIZER: &str = r#"{"version": "1.0", "truncation": {"direction": "Right", "max_length": 6, "strategy": "LongestFirst", "stride": 0},
+"padding": null, "added_tokens": [], "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+"model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5, "[UNK]": 6}, "unk_token": "[UNK]"}}"#;
+
+const WIDTH: usize = 8;
+
+fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    (0..n as u64).map(|i| (mix(seed, i) >> 40) as f32 / (1u64 << 23) as f32 - 1.0).collect()
+}
+
+fn product(b: &mut GraphBuilder, name: &str, x: ValueId, (k, n): (usize, usize)) -> ValueId {
+    let w = b.constant(&format!("{name}.w"), Tensor::of(&[k, n], numbers(k * n, (k * n) as u64)));
+    let c = b.constant(&format!("{name}.b"), Tensor::of(&[n], numbers(n, 7)));
+    let y = b.op(name, Op::MatMul, &[x, w]);
+    b.op(&format!("{name}.plus"), Op::Binary(Binary::Add), &[y, c])
+}
+
+fn norm(b: &mut GraphBuilder, name: &str, x: ValueId) -> ValueId {
+    // One channel is far larger than the others.
+    let mut scale = vec![1.0f32; WIDTH];
+    scale[3] = 20.0;
+    let scale = b.constant(&format!("{name}.scale"), Tensor::of(&[WIDTH], scale));
+    let shift = b.constant(&format!("{name}.shift"), Tensor::of(&[WIDTH], numbers(WIDTH, 3)));
+    b.op(name, Op::LayerNormalization { axis: -1, epsilon: 1e-5 }, &[x, scale, shift])
+}
+
+/// Embedding, one block of attention (one head) and of feed-forward with sums behind which it normalises, mean over tokens.
+fn model(folder: &Path, rows: usize) -> PathBuf {
+    let mut b = GraphBuilder::new("transformer");
+    let ids = b.input("ids", DType::I64, "N, T");
+    let table = b.constant("table", Tensor::of(&[rows, WIDTH], numbers(rows * WIDTH, 1)));
+    let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
+    let x = norm(&mut b, "norm0", x);
+    let [q, k, v] = ["q", "k", "v"].map(|name| product(&mut b, name, x, (WIDTH, WIDTH)));
+    let k = b.op("turned", Op::Transpose { perm: vec![0, 2, 1] }, &[k]);
+    let scores = b.op("scores", Op::MatMul, &[q, k]);
+    let shares = b.op("shares", Op::Softmax { axis: -1, flat: false }, &[scores]);
+    let seen = b.op("seen", Op::MatMul, &[shares, v]);
+    let out = product(&mut b, "out", seen, (WIDTH, WIDTH));
+    let sum = b.op("sum1", Op::Binary(Binary::Add), &[out, x]);
+    let x = norm(&mut b, "norm1", sum);
+    let up = product(&mut b, "up", x, (WIDTH, 2 * WIDTH));
+    let gelu = b.op("gelu", Op::Unary(Unary::Gelu { tanh: false }), &[up]);
+    let down = product(&mut b, "down", gelu, (2 * WIDTH, WIDTH));
+    let sum = b.op("sum2", Op::Binary(Binary::Add), &[down, x]);
+    let x = norm(&mut b, "norm2", sum);
+    let axes = b.ints("axes", &[1]);
+    let mean = Op::Reduce { kind: Reduction::Mean, keepdims: false, noop_with_empty_axes: false };
+    let y = b.op("mean", mean, &[x, axes]);
+    b.output(y);
+    let path = folder.join("model.onnx");
+    onnx::write(&b.finish().unwrap(), &path, &onnx::WriteOptions::default()).unwrap();
+    path
+}
+
+fn tokenizer(folder: &Path) -> Tokenizer {
+    let path = folder.join("tokenizer.json");
+    fs::write(&path, TOKENIZER).unwrap();
+    Tokenizer::open(&path).unwrap()
+}
+
+/// Texts of one to six words.
+fn texts() -> Vec<String> {
+    let word = |i: u64| ["a", "b", "c", "d", "e", "f"][(mix(5, i) % 6) as usize];
+    (0..40u64).map(|t| (0..=t % 6).map(|i| word(100 * t + i)).collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn samples(folder: &Path, texts: &[String]) -> Samples {
+    let path = folder.join("texts.txt");
+    fs::write(&path, texts.join("\n")).unwrap();
+    let dataset = Arc::new(text::open(&path, &tokenizer(folder)).unwrap());
+    Samples { dataset, preprocess: Preprocess::raw() }
+}
+
+fn quantized(folder: &Path, recipe: &str) -> Outcome {
+    let job = Job {
+        model: model(folder, 7),
+        samples: Some(samples(folder, &texts())),
+        stats: None,
+        recipe: Recipe::from_toml(recipe).unwrap(),
+        eval: None,
+        target: None,
+        format: Format::Qdq,
+        pack: onnx::Pack::default(),
+        out: folder.join("out.onnx"),
+        threads: 2,
+        cancel: None,
+    };
+    quantize::run(&job, &mut |_, _, _| {}).unwrap()
+}
+
+/// The embeddings of all texts, one by one.
+fn embeddings(path: &Path, folder: &Path, kind: Kind) -> Vec<f32> {
+    let graph = engine::load(path).unwrap();
+    let inputs = Inputs::new(&graph).unwrap();
+    let mut engine = Engine::open(graph, Options { kind, profile: Profile::default(), threads: 2 }).unwrap();
+    let tokenizer = tokenizer(folder);
+    let one = |text: &String| engine.run(inputs.batch(&[&tokenizer.encode(text).unwrap()]).unwrap()).unwrap();
+    texts().iter().map(one).flat_map(|y| y[0].to_f32s()).collect()
+}
+
+fn noise(a: &[f32], b: &[f32]) -> f64 {
+    let squares = |of: &mut dyn Iterator<Item = f64>| of.map(|d| d * d).sum::<f64>();
+    let signal = squares(&mut a.iter().map(|&x| f64::from(x)));
+    squares(&mut a.iter().zip(b).map(|(&x, &y)| f64::from(x) - f64::from(y))) / signal
+}
+
+/// Six products compute in integers, attention, GELU, normalisations and sums do not; simulator and engine agree to the bit, and what smoothing and looking at
+/// samples do brings the embeddings nearer to those of the float network.
+#[test]
+fn a_transformer_becomes_integers_on_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut all = Vec::new();
+    for recipe in ["", "smooth = 0.8\n", "smooth = 0.8\ncompensate = true\nweight = { rounding = \"gptq\" }\n"] {
+        let outcome = quantized(folder, recipe);
+        assert_eq!(outcome.weights.iter().map(|w| w.tensors).sum::<usize>(), 6, "{recipe}");
+        assert_eq!(outcome.calibration_samples, 40);
+        let (sim, int) = (
+            embeddings(&folder.join("out.onnx"), folder, Kind::Sim),
+            embeddings(&folder.join("out.onnx"), folder, Kind::Int),
+        );
+        assert_eq!(sim, int, "{recipe}");
+        let float = embeddings(&folder.join("model.onnx"), folder, Kind::Float);
+        assert_ne!(float, int);
+        all.push(noise(&float, &int));
+    }
+    assert!(all[0] < 1e-2, "{all:?}");
+    assert!(all[1] < all[0] && all[2] < all[0], "{all:?}");
+}
+
+/// Statistics are the same whatever ran together, and nothing that was padded is in them.
+#[test]
+fn statistics_of_texts_are_exact() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (graph, digest) = quantize::open(&model(folder, 7)).unwrap();
+    let stats = |samples: &Samples, threads: usize| -> Stats {
+        quantize::calibrate(&graph, digest, samples, &Recipe::default(), threads, None, &mut |_, _, _| {}).unwrap()
+    };
+    let all = samples(folder, &texts());
+    let (one, two) = (stats(&all, 1), stats(&all, 2));
+    assert_eq!(one, two);
+    // By hand: what the first product reads reaches as far in the statistics as in the float network.
+    let name = graph.nodes().find(|(_, n)| n.name == "norm0").and_then(|(_, n)| n.output(0)).unwrap();
+    let [low, high] = one.get(&graph.value(name).name).unwrap().tensor().unwrap().extremes().unwrap();
+    let (mut least, mut most) = (f32::INFINITY, f32::NEG_INFINITY);
+    let mut scale = [1.0f32; WIDTH];
+    scale[3] = 20.0;
+    let (table, shift) = (numbers(7 * WIDTH, 1), numbers(WIDTH, 3));
+    for row in table.chunks(WIDTH).take(6) {
+        let mean = row.iter().sum::<f32>() / WIDTH as f32;
+        let deviation = (row.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / WIDTH as f32 + 1e-5).sqrt();
+        for c in 0..WIDTH {
+            let y = (row[c] - mean) / deviation * scale[c] + shift[c];
+            (least, most) = (least.min(y), most.max(y));
+        }
+    }
+    // The network computes in another order.
+    assert!((low - least).abs() < 1e-4 * least.abs() && (high - most).abs() < 1e-4 * most.abs());
+}
+
+#[test]
+fn what_does_not_fit_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let t = tokenizer(folder);
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        text::open(&path, &t).map(|d| d.len()).map_err(|e| (e.kind(), e.to_string()))
+    };
+    assert_eq!(file("pairs.csv", "a,b,1\nc d,e,2\n"), Ok(4));
+    assert_eq!(file("lines.txt", "a b\n\n c\n"), Ok(2));
+    for (name, text, says) in [
+        ("empty.txt", "\n\n", "empty.txt: the file holds no texts"),
+        ("empty.csv", "", "empty.csv"),
+        ("short.csv", "a,b,1\nc,d\n", "line 2"),
+        ("data.bin", "a", "data.bin: no file of texts"),
+        ("white.csv", "a,b,1\nc,\" \",2\n", "white.csv: line 2"),
+    ] {
+        let (_, e) = file(name, text).unwrap_err();
+        assert!(e.contains(says), "{says}: {e}");
+    }
+    // The tokenizer is another network's.
+    let (graph, digest) = quantize::open(&model(folder, 4)).unwrap();
+    let run = |samples: &Samples| {
+        quantize::calibrate(&graph, digest, samples, &Recipe::default(), 1, None, &mut |_, _, _| {}).unwrap_err()
+    };
+    let e = run(&samples(folder, &["a f".to_owned()])).to_string();
+    assert!(e.contains("node 'embedding'") && e.contains("token 5") && e.contains("tokenizer"), "{e}");
+    // Pictures for a network of text.
+    let image = nnq::data::Image::new(1, 1, 3, vec![1, 2, 3]).unwrap();
+    let dataset = Arc::new(nnq::data::Dataset::in_memory(vec![image], None, Vec::new()).unwrap());
+    run(&Samples { dataset, preprocess: Preprocess::raw() });
+    // Texts where pictures are read.
+    let texts = samples(folder, &["a".to_owned()]);
+    let e = texts.dataset.sample(0).unwrap_err();
+    assert!(e.kind() == ErrorKind::Unsupported && e.to_string().contains("texts.txt, line 1"), "{e}");
+}
