@@ -4,18 +4,20 @@ use crate::{
     networks::{Job, ort_values, python},
 };
 use nnq::{
+    data::{self, Dataset, Preprocess, save_npy},
     engine,
     exec::{
-        int,
+        float, int,
         lower::{Profile, StepKind, lower},
     },
     formats::onnx::{self, quantized},
     ir::{DType, Graph, GraphBuilder, Op, Tensor, op::Unary},
     quant::{
         recipe::{ActivationMode, Recipe, WeightGranularity},
+        rounder::Rounding,
         stats::Stats,
     },
-    quantize::annotate,
+    quantize::{self, Means, annotate, annotate_with},
 };
 use std::sync::Arc;
 
@@ -103,7 +105,7 @@ fn files_mean_what_the_engine_computes() {
 fn what_does_not_go_with_it_is_refused() {
     let mut wide = recipe(12, WeightGranularity::Channel, true);
     assert!(wide.check().unwrap_err().to_string().contains("weight.bits = 12"));
-    (wide.weight.bits, wide.compensate) = (8, true);
+    (wide.weight.bits, wide.reestimate) = (8, true);
     let e = wide.check().unwrap_err().to_string();
     assert!(e.contains("\"float\""), "{e}");
 }
@@ -118,6 +120,41 @@ fn layers_can_be_left_out() {
     let kinds: Vec<bool> = program.steps.iter().map(|s| matches!(s.kind, StepKind::Coded(_))).collect();
     assert_eq!(kinds.iter().filter(|&&coded| coded).count(), 1);
     assert!(kinds[0]);
+}
+
+/// Rounding with a look at samples does less harm to what the network answers on others.
+#[test]
+fn rounding_looks_at_samples() {
+    let dir = tempfile::tempdir().unwrap();
+    let numbers = |n: usize, seed: usize| -> Vec<f32> {
+        // Neighbours are alike, so that errors can make up for each other.
+        let wave = |i: usize| ((i / 70 * 31 + seed) as f32 * 0.37 + (i % 70) as f32 * 0.05).sin();
+        (0..n).map(|i| wave(i) + 0.1 * ((i * 7919 + seed) % 1009) as f32 / 1009.0).collect()
+    };
+    let path = dir.path().join("x.npy");
+    save_npy(&path, &Tensor::of(&[64, 4, 70], numbers(64 * 4 * 70, 0))).unwrap();
+    let dataset = Arc::new(Dataset::open(&path, &data::Options::calibration()).unwrap());
+    let samples = quantize::Samples { dataset, preprocess: Preprocess::raw() };
+    let float = Arc::new(network());
+    let x = Tensor::of(&[8, 4, 70], numbers(8 * 4 * 70, 5000));
+    let error = |graph: &Graph| -> f64 {
+        let (got, _) = run(graph, &x);
+        let mut session = float::Session::new(float.clone(), &float::Options::default()).unwrap();
+        let want = session.run(vec![x.clone()]).unwrap().remove(0);
+        got.to_f32s().iter().zip(want.to_f32s().iter()).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+    };
+    let nothing = || Stats::new([0; 32], String::new());
+    let plain = recipe(3, WeightGranularity::Block(16), false);
+    let nearest = error(&annotate(&float, &nothing(), &plain).unwrap().graph);
+    for rounding in [Rounding::Gptq, Rounding::Descent] {
+        let mut looking = plain.clone();
+        looking.weight.rounding = rounding;
+        looking.check().unwrap();
+        let means = Means { threads: 2, ..Means::default() };
+        let got = annotate_with(&float, &nothing(), &looking, Some(&samples), means, &mut |_, _, _| {}).unwrap();
+        let looked = error(&got.graph);
+        assert!(looked < 0.5 * nearest, "{rounding}: {looked}, nearest {nearest}");
+    }
 }
 
 /// Tables of embeddings become codes of 8 bits with a scale for each row, and their rows what the codes stand for.

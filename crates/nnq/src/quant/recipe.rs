@@ -492,11 +492,15 @@ impl Recipe {
         i64::try_from(self.seed).map_err(|_| Error::usage(format!("seed {} is above 2^63 - 1", self.seed)))?;
         check_pair(&self.activation, &self.weight)?;
         let corrected = self.correct_bias != BiasCorrection::Off;
-        if self.without_grids() && (self.layer_by_layer() || corrected) {
+        if self.is_dynamic() && (self.layer_by_layer() || corrected) {
             return Err(Error::usage(
-                "activation.mode = \"dynamic\", \"token\" or \"float\" beside methods that look at samples layer by layer or correct biases",
+                "activation.mode = \"dynamic\" or \"token\" beside methods that look at samples layer by layer or correct biases",
             )
             .cure("leave out compensate, correct_bias and roundings other than nearest and stochastic"));
+        }
+        if self.weight_only() && (self.reestimate || corrected) {
+            return Err(Error::usage("activation.mode = \"float\" beside methods that correct biases")
+                .cure("leave out correct_bias and reestimate: compensate and rounding look at samples, too"));
         }
         self.check_methods()?;
         for o in &self.layers {
@@ -564,11 +568,10 @@ impl Recipe {
         let change = |o: &Override| o.activation.and_then(|a| a.range) == Some(RangeMethod::Output);
         self.activation.range == RangeMethod::Output || self.layers.iter().any(change)
     }
-    /// Whether calibration finds no grid for what some layer reads.
-    fn without_grids(&self) -> bool {
-        let change =
-            |o: &Override| o.activation.and_then(|a| a.mode).is_some_and(|mode| mode != ActivationMode::Static);
-        self.activation.mode != ActivationMode::Static || self.layers.iter().any(change)
+    /// Whether only the weights of some layer become codes.
+    fn weight_only(&self) -> bool {
+        let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Float);
+        self.activation.mode == ActivationMode::Float || self.layers.iter().any(change)
     }
     /// Whether any layer finds the grid of its input at run time.
     pub fn is_dynamic(&self) -> bool {
