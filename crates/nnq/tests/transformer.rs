@@ -137,7 +137,10 @@ fn a_transformer_becomes_integers_on_texts() {
         let outcome = quantized(folder, recipe);
         assert_eq!(outcome.weights.iter().map(|w| w.tensors).sum::<usize>(), 6, "{recipe}");
         assert_eq!(outcome.calibration_samples, 40);
-        let (sim, int) = (embeddings(&folder.join("out.onnx"), folder, Kind::Sim), embeddings(&folder.join("out.onnx"), folder, Kind::Int));
+        let (sim, int) = (
+            embeddings(&folder.join("out.onnx"), folder, Kind::Sim),
+            embeddings(&folder.join("out.onnx"), folder, Kind::Int),
+        );
         assert_eq!(sim, int, "{recipe}");
         let float = embeddings(&folder.join("model.onnx"), folder, Kind::Float);
         assert_ne!(float, int);

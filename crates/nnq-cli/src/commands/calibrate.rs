@@ -6,8 +6,7 @@ use crate::{
     print::{self, Side, Table, number},
 };
 use nnq::{
-    Error, Result,
-    engine,
+    Error, Result, engine,
     error::At,
     quant::{recipe::Recipe, stats::Stats},
     quantize,

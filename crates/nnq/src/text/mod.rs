@@ -2,8 +2,8 @@
 //!
 //! Tokenizers are files of Hugging Face's format (`tokenizer.json`). A network takes token ids `[N, T]` and, where it has such an input, which of them
 //! count (`mask`) and which part of the text they belong to (`type`); all samples of a batch are equally long, so that nothing is ever padded.
-mod correlation;
 mod corpus;
+mod correlation;
 mod pairs;
 pub mod similarity;
 
