@@ -53,7 +53,7 @@ fn model(folder: &Path, rows: usize) -> PathBuf {
     let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
     let x = norm(&mut b, "norm0", x);
     let [q, k, v] = ["q", "k", "v"].map(|name| product(&mut b, name, x, (WIDTH, WIDTH)));
-    let k = b.op("turned", Op::Transpose { perm: Some(vec![0, 2, 1]) }, &[k]);
+    let k = b.op("turned", Op::Transpose { perm: vec![0, 2, 1] }, &[k]);
     let scores = b.op("scores", Op::MatMul, &[q, k]);
     let shares = b.op("shares", Op::Softmax { axis: -1, flat: false }, &[scores]);
     let seen = b.op("seen", Op::MatMul, &[shares, v]);
