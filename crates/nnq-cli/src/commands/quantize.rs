@@ -78,6 +78,9 @@ pub(super) fn samples(path: &Path, texts: &Texts, reading: &Reading) -> Result<S
             let dataset = Arc::new(open_texts(path, &Tokenizer::open(tokenizer)?)?);
             Ok(Samples { dataset, preprocess })
         }
+        None if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) => {
+            Err(Error::usage("texts need a tokenizer").at(path.display()).cure("give --tokenizer tokenizer.json"))
+        }
         None => open(path, &preprocess),
     }
 }

@@ -389,13 +389,14 @@ fn grids_that_are_known() {
                 (value.dynamic, value.quant) = (None, Some(Arc::new(QParams::tensor(qtype, 2.0 / levels, zero))));
             }
             let d = direction.count();
-            let x = inputs(&graph, [5, 3], d, false);
-            let got = agreed(&graph, &x);
-            let want = float(&graph, &x);
-            // Five steps of rounding to steps of 2 / levels, of sums of 7 and 21 products.
-            let worst =
-                got[0].to_f32s().iter().zip(want[0].to_f32s().iter()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-            assert!(worst < 12.0 / levels, "{cell:?} {qtype}: {worst}");
+            let got = agreed(&graph, &inputs(&graph, [5, 3], d, false));
+            // One step: numbers that are off by 2 / levels / sqrt(12) on average, times 28 weights of 0.58 on average, are 1.8 / levels in a gate.
+            let x = inputs(&graph, [1, 3], d, false);
+            let (one, want) = (agreed(&graph, &x), float(&graph, &x));
+            let square = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
+            let sum: f64 = one[0].to_f32s().iter().zip(want[0].to_f32s().iter()).map(square).sum();
+            let error = (sum / one[0].len() as f64).sqrt();
+            assert!(error < 3.0 / f64::from(levels), "{cell:?} {qtype}: {error}");
             // What the layer shows are codes.
             for y in got[0].to_f32s().iter() {
                 let code = y / (2.0 / levels);
