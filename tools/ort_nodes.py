@@ -133,7 +133,9 @@ def quantized():
     for kind in (np.uint8, np.int8):
         name, z = np.dtype(kind).name, 3 if kind is np.int8 else 120
         x, y = codes(2, 4, 5, 5, dtype=kind), codes(2, 4, 5, 5, dtype=kind)
-        ends = [step(-5), zero(z, kind)], [step(-6), zero(z - 2, kind)], [step(-4), zero(z + 5, kind)]
+        # These operators add the zero point before they round, QuantizeLinear behind: the same where it is even.
+        even = zero(8 if kind is np.int8 else 126, kind)
+        ends = [step(-5), zero(z, kind)], [step(-6), zero(z - 2, kind)], [step(-4), even]
         run(f"add_{name}", "QLinearAdd", [x, *ends[0], y, *ends[1], *ends[2]], constant=(1, 2, 4, 5, 6, 7))
         run(f"mul_{name}", "QLinearMul", [x, *ends[0], y, *ends[1], *ends[2]], constant=(1, 2, 4, 5, 6, 7))
         run(f"concat_{name}", "QLinearConcat", [*ends[2], x, *ends[0], y, *ends[1]], constant=(0, 1, 3, 4, 6, 7), axis=1)

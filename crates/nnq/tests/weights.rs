@@ -89,10 +89,12 @@ fn files_mean_what_the_engine_computes() {
         wanted.push(want);
     }
     let Some(python) = python() else { return };
-    let jobs: Vec<Job> = jobs.iter().map(|model| Job { model, optimize: true }).collect();
+    // Optimised, ONNX Runtime rounds what products read to 8 bits by its own choice.
+    let jobs: Vec<Job> = jobs.iter().map(|model| Job { model, optimize: false }).collect();
     let values = ort_values(&python, &jobs, &input(3));
     for ((values, want), job) in values.iter().zip(&wanted).zip(&jobs) {
-        let got = values.values().next().unwrap();
+        let graph = engine::load(job.model).unwrap();
+        let got = &values[&graph.value(graph.outputs[0]).name];
         let (got, want) = (got.to_f32s(), want.to_f32s());
         let most = want.iter().fold(0f32, |m, x| m.max(x.abs()));
         let error = got.iter().zip(want.iter()).fold(0f32, |m, (a, b)| m.max((a - b).abs()));

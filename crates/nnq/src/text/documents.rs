@@ -27,7 +27,7 @@ pub fn read_documents(path: &Path) -> Result<Vec<Document>> {
     })?;
     let all = split(text);
     if all.is_empty() {
-        return Err(Error::usage("no text")
+        return Err(Error::usage("the file holds no texts")
             .at(path.display())
             .cure("give lines of text, or texts between lines of <|endoftext|>"));
     }
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(split("a\nb\n<|endoftext|>\n\n<|endoftext|>\nc"), want(&[("a\nb", 1), ("c", 6)]));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.txt");
-        for (bytes, cause) in [(&b"\n \n"[..], "no text"), (b"ab\n\xff", "line 2")] {
+        for (bytes, cause) in [(&b"\n \n"[..], "no texts"), (b"ab\n\xff", "line 2")] {
             std::fs::write(&path, bytes).unwrap();
             let e = read_documents(&path).unwrap_err().to_string();
             assert!(e.contains(cause) && e.contains("x.txt"), "{e}");

@@ -1,5 +1,6 @@
 //! The quantized operators of ONNX Runtime, as the standard ones between DequantizeLinear and QuantizeLinear. What reads the graph afterwards finds codes
-//! there as in any other file (onnxruntime, docs/ContribOperators.md).
+//! there as in any other file (onnxruntime, docs/ContribOperators.md). Sums and products of codes add the zero point before they round there, and behind it here, as the
+//! standard says: a tie can be rounded to the other side where the zero point is odd.
 use super::{
     super::{external::External, proto::NodeProto, table},
     Maker,
