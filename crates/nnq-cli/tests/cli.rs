@@ -59,7 +59,7 @@ fn every_help_has_an_example_that_parses() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 23] = [
+    let wrong: [&[&str]; 27] = [
         &[],
         &["frobnicate"],
         &["quantize", "m.onnx"],
@@ -78,6 +78,10 @@ fn wrong_usage_is_2() {
         &["bench", "m.onnx", "--float", "f.onnx"],
         &["bench", "m.onnx", "--peers", "--threads", "1"],
         &["bench", "m.onnx", "--peers", "--batches", "0"],
+        &["bench", "m.onnx", "--size", "T"],
+        &["quantize", "m.onnx", "--weight-only", "--dynamic", "-o", "o.onnx"],
+        &["run", "m.onnx", "--prompt", "Once"],
+        &["run", "m.onnx", "--input", "x.npy", "--tokens", "3", "-o", "y.npy"],
         &["zoo", "resnet18"],
         &["zoo", "-o", "m.onnx"],
         &["zoo", "resnet9", "-o", "m.onnx"],

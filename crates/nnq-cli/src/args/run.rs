@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   nnq run net.onnx --input x.npy --engine float -o y.npy
   nnq run mobilenet.onnx --input cat.jpg --preprocess imagenet -o logits.npy
-  nnq run stories.onnx --tokenizer tokenizer.json --prompt 'Once upon a time' --tokens 100")]
+  nnq run stories.onnx --tokenizer tokenizer.json --prompt Once --tokens 100")]
 pub struct Run {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]

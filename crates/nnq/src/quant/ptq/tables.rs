@@ -2,7 +2,10 @@
 use super::{Start, constant, key};
 use crate::{
     error::{At, Error, Result},
-    quant::{rounder::Task, weights},
+    quant::{
+        rounder::{Rounding, Task},
+        weights,
+    },
 };
 use std::sync::Arc;
 
@@ -14,7 +17,7 @@ impl Start {
     /// Rounds tables `[rows, columns]`: a scale for each row where the recipe says one per channel, for runs of a row where it says blocks.
     ///
     /// # Errors
-    /// Names the node: numbers that are NaN or infinite, a rounding that needs data.
+    /// Names the node: numbers that are NaN or infinite.
     pub(super) fn round_tables(&mut self) -> Result<()> {
         for id in self.tables.clone() {
             let graph = &mut self.out.graph;
@@ -31,7 +34,9 @@ impl Start {
             let real = weights::reals(&tensor).at(|| format!("weight '{name}'"))?;
             let params = weights::fit(&real, tensor.shape(), &weight.scheme(0, 1)).at(|| &place)?;
             let task = Task::new(&real, tensor.shape(), 0, &params)?;
-            let codes = weight.rounding.rounder(key(self.seed, &name)).round(&task, None).at(|| &place)?;
+            // Which rows come is no matter of moments: what looks at samples elsewhere rounds to nearest here.
+            let rounding = if weight.rounding.needs_data() { Rounding::Nearest } else { weight.rounding };
+            let codes = rounding.rounder(key(self.seed, &name)).round(&task, None).at(|| &place)?;
             let packed = Arc::new(weights::pack(&codes, tensor.shape(), params.qtype)?);
             let new = constant(graph, &name, w, packed, params);
             graph.node_mut(id).inputs[0] = Some(new);
