@@ -162,7 +162,7 @@ impl Sizes {
         for (name, _) in &self.named {
             if !all().any(|d| matches!(d, Dim::Sym(s) if s.to_string() == *name)) {
                 let mut known: Vec<String> =
-                    all().filter_map(|d| matches!(d, Dim::Sym(_)).then(|| d.to_string())).collect();
+                    all().filter(|d| matches!(d, Dim::Sym(_))).map(ToString::to_string).collect();
                 known.sort();
                 known.dedup();
                 return Err(Error::usage(format!("no input has a size called '{name}'"))

@@ -38,7 +38,7 @@ const SHARE: f64 = 1.0 / 16.0;
 /// it, `max|W_j|` being the largest of all of them: `Y = (X / s) (s W)`. The division goes into the layer that makes the activation: scale and
 /// shift of a normalisation, or rows and bias of a product with nothing but functions `f(s x) = s f(x)` in between, as in
 /// [`super::equalize`]; what a stream of sums carries (the blocks of a residual network) is scaled as a whole. Where neither is there, or something else reads the activation too, what an operator in floating point
-/// makes is multiplied by `1/s` before the products ([`factors`]); anything else stays as it is. `max|X_j|` is that of
+/// makes is multiplied by `1/s` before the products (`factors.rs`); anything else stays as it is. `max|X_j|` is that of
 /// [`crate::ir::Channels`], measured on samples. With `alpha = 0.5` both sides get the same largest magnitude `sqrt(max|X_j| max|W_j|)`.
 ///
 /// With `alpha = 1` all channels of the activation get one range, as if each had a grid of its own, and the weights say nothing: what a depthwise convolution with a scale for each
