@@ -79,21 +79,29 @@ impl Maker<'_, '_> {
     fn output(&self, i: usize) -> Option<ValueId> {
         self.outputs.get(i).copied().flatten()
     }
-    /// A node; its outputs that are `None` here and wanted are new values.
+    /// A node, numbered where there is one of its kind by now; its result is `to`, or a new value.
     fn add(&mut self, op: Op, inputs: Vec<Option<ValueId>>, to: Option<ValueId>) -> Result<ValueId> {
-        let graph = &mut self.reader.graph;
-        let name = format!("{}/{}", self.name, op.name());
+        let base = format!("{}/{}", self.name, op.name());
         let out = match to {
             Some(v) => v,
-            None => {
-                let value = graph.fresh_name(&name);
-                graph.add_value(&value, None, None)?
-            }
+            None => self.value(op.name())?,
         };
-        // Two of one kind stand in one node only where a sum has three terms.
-        let name = if graph.nodes().any(|(_, n)| n.name == name) { format!("{name}_2") } else { name };
+        let graph = &mut self.reader.graph;
+        let taken = |name: &str| graph.nodes().any(|(_, n)| n.name == name);
+        let mut name = base.clone();
+        let mut number = 2;
+        while taken(&name) {
+            name = format!("{base}_{number}");
+            number += 1;
+        }
         graph.add_node(&name, op, inputs, vec![Some(out)]);
         Ok(out)
+    }
+    /// A new value.
+    fn value(&mut self, part: &str) -> Result<ValueId> {
+        let graph = &mut self.reader.graph;
+        let name = graph.fresh_name(&format!("{}/{part}", self.name));
+        graph.add_value(&name, None, None)
     }
     /// The sum of the inputs that are there; `to` is its name where it has one.
     fn sum(&mut self, which: &[usize], to: Option<ValueId>) -> Result<ValueId> {

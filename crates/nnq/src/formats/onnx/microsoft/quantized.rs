@@ -74,6 +74,12 @@ pub(super) fn add(p: &NodeProto, mut make: Maker<'_, '_>) -> Result<()> {
             make.codes(z, [6, 7], to)?;
         }
         "QLinearConcat" => {
+            if make.inputs.len() % 3 != 2 {
+                return Err(Error::malformed(format!(
+                    "{} inputs, expected 2 and 3 for each part: codes, scale, zero point",
+                    make.inputs.len()
+                )));
+            }
             let parts = (2..make.inputs.len()).step_by(3).map(|i| make.real([i, i + 1, i + 2], 1).map(Some));
             let parts = parts.collect::<Result<Vec<_>>>()?;
             let y = make.add(Op::Concat { axis: said.axis }, parts, None)?;
@@ -83,13 +89,8 @@ pub(super) fn add(p: &NodeProto, mut make: Maker<'_, '_>) -> Result<()> {
         "QAttention" => attention(&said, &mut make, to)?,
         "MatMulNBits" => few_bits(&said, &mut make, to)?,
         "DynamicQuantizeMatMul" => {
-            let names = ["codes", "scale", "zero"].map(|part| format!("{}/{part}", make.name));
-            let graph = &mut make.reader.graph;
-            let mut outputs = Vec::with_capacity(3);
-            for name in names {
-                let name = graph.fresh_name(&name);
-                outputs.push(Some(graph.add_value(&name, None, None)?));
-            }
+            let outputs = ["codes", "scale", "zero"].map(|part| make.value(part).map(Some));
+            let outputs = outputs.into_iter().collect::<Result<Vec<_>>>()?;
             let name = format!("{}/DynamicQuantizeLinear", make.name);
             let x = make.input(0);
             make.reader.graph.add_node(&name, Op::DynamicQuantizeLinear, vec![x], outputs.clone());
@@ -166,30 +167,14 @@ impl Maker<'_, '_> {
     /// The real numbers of which inputs `[codes, scale, zero point]` speak.
     fn real(&mut self, at: [usize; 3], axis: i64) -> Result<ValueId> {
         let inputs = at.map(|i| self.input(i)).to_vec();
-        self.numbered(Op::DequantizeLinear { axis, block: 0 }, inputs, None)
+        self.add(Op::DequantizeLinear { axis, block: 0 }, inputs, None)
     }
     /// Codes by the inputs `[scale, zero point]`.
     fn codes(&mut self, x: ValueId, [scale, zero]: [usize; 2], to: Option<ValueId>) -> Result<ValueId> {
         let zero = self.input(zero);
         let out = zero.and_then(|z| self.reader.graph.value(z).dtype).unwrap_or(DType::U8);
         let op = Op::QuantizeLinear { axis: 1, block: 0, saturate: true, out };
-        self.numbered(op, vec![Some(x), self.input(scale), zero], to)
-    }
-    /// [`Maker::add`] of one of several nodes of a kind.
-    fn numbered(&mut self, op: Op, inputs: Vec<Option<ValueId>>, to: Option<ValueId>) -> Result<ValueId> {
-        let graph = &mut self.reader.graph;
-        let base = format!("{}/{}", self.name, op.name());
-        let out = match to {
-            Some(v) => v,
-            None => {
-                let value = graph.fresh_name(&base);
-                graph.add_value(&value, None, None)?
-            }
-        };
-        let taken = |name: &str| graph.nodes().any(|(_, n)| n.name == name);
-        let name = (1..).map(|i| if i == 1 { base.clone() } else { format!("{base}_{i}") }).find(|n| !taken(n));
-        self.reader.graph.add_node(&name.unwrap_or(base), op, inputs, vec![Some(out)]);
-        Ok(out)
+        self.add(op, vec![Some(x), self.input(scale), zero], to)
     }
     /// A constant input.
     fn constant(&self, i: usize, what: &str) -> Result<Arc<Tensor>> {
@@ -214,8 +199,8 @@ fn integers(
 ) -> Result<()> {
     let acc = make.add(Op::MatMulInteger, factors, None)?;
     let real = make.add(Op::Cast { to: DType::F32, saturate: true }, vec![Some(acc)], None)?;
-    let scale = make.numbered(Op::Binary(Binary::Mul), scales.to_vec(), None)?;
-    let y = make.numbered(Op::Binary(Binary::Mul), vec![Some(real), Some(scale)], to.filter(|_| bias.is_none()))?;
+    let scale = make.add(Op::Binary(Binary::Mul), scales.to_vec(), None)?;
+    let y = make.add(Op::Binary(Binary::Mul), vec![Some(real), Some(scale)], to.filter(|_| bias.is_none()))?;
     if bias.is_some() {
         make.add(Op::Binary(Binary::Add), vec![Some(y), bias], to)?;
     }
@@ -232,11 +217,13 @@ fn gemm(s: &Said, make: &mut Maker<'_, '_>, to: Option<ValueId>) -> Result<()> {
     if let Some(c) = make.input(6) {
         let (sx, sw) = (make.constant(1, "the scale of A")?, make.constant(4, "the scale of B")?);
         let (sx, sw) = (sx.to_f32s(), sw.to_f32s());
-        let &[sx] = &sx[..] else { return Err(Error::shape(format!("{} scales of A", sx.len()))) };
+        let &[sx] = &sx[..] else {
+            return Err(Error::shape(format!("{} scales of A", sx.len())).cure("quantize A with one scale"));
+        };
         let scale: Vec<f32> = sw.iter().map(|sw| sx * sw).collect();
         let shape = if scale.len() == 1 { vec![] } else { vec![scale.len()] };
         let scale = make.new_constant("bias_scale", Tensor::of(&shape, scale));
-        inputs.push(Some(make.numbered(
+        inputs.push(Some(make.add(
             Op::DequantizeLinear { axis: 0, block: 0 },
             vec![Some(c), Some(scale), None],
             None,
@@ -317,7 +304,8 @@ fn few_bits(s: &Said, make: &mut Maker<'_, '_>, to: Option<ValueId>) -> Result<(
 fn attention(s: &Said, make: &mut Maker<'_, '_>, to: Option<ValueId>) -> Result<()> {
     make.none_from(1, usize::MAX)?;
     if make.input(8).is_some() {
-        return Err(Error::unsupported("past keys and values of QAttention"));
+        return Err(Error::unsupported("past keys and values of QAttention")
+            .cure("export the model with attention as standard operators"));
     }
     let mask = match make.input(5) {
         None => None,
@@ -340,12 +328,8 @@ fn attention(s: &Said, make: &mut Maker<'_, '_>, to: Option<ValueId>) -> Result<
     let (x, w) = (make.real([0, 3, 6], 1)?, make.real([1, 4, 7], 1)?);
     let product = make.add(Op::MatMul, vec![Some(x), Some(w)], None)?;
     let sum = make.add(Op::Binary(Binary::Add), vec![Some(product), make.input(2)], None)?;
-    let mut parts = Vec::with_capacity(3);
-    for part in ["query", "key", "value"] {
-        let graph = &mut make.reader.graph;
-        let name = graph.fresh_name(&format!("{}/{part}", make.name));
-        parts.push(Some(graph.add_value(&name, None, None)?));
-    }
+    let parts = ["query", "key", "value"].map(|part| make.value(part).map(Some));
+    let mut parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
     let name = format!("{}/Split", make.name);
     make.reader.graph.add_node(&name, Op::Split { axis: -1 }, vec![Some(sum)], parts.clone());
     let op = Op::Attention(AttentionAttrs {
