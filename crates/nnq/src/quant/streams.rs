@@ -25,6 +25,28 @@ pub(super) fn source(graph: &Graph, producers: &[Option<NodeId>], v: ValueId) ->
     node.and_then(|n| n.input(0)).unwrap_or(v)
 }
 
+/// An `Identity` of `v`, called so, before these readers.
+fn rounded(out: &mut Graph, patch: &mut Patch, v: ValueId, what: &str, readers: &[(NodeId, usize)]) -> Result<()> {
+    let value = out.value(v);
+    let (name, dtype, shape) = (format!("{}_{what}", value.name), value.dtype, value.shape.clone());
+    let name = out.fresh_name(&name);
+    let new = out.add_value(&name, dtype, shape)?;
+    for &(node, place) in readers {
+        out.node_mut(node).inputs[place] = Some(new);
+    }
+    patch.add(Node { name, op: Op::Identity, inputs: vec![Some(v)], outputs: vec![Some(new)] });
+    Ok(())
+}
+
+/// The graph with what was collected, if anything was.
+fn applied(mut out: Graph, patch: Patch) -> Result<Option<Graph>> {
+    if patch.is_empty() {
+        return Ok(None);
+    }
+    out.apply(patch)?;
+    Ok(Some(out))
+}
+
 /// The graph with an `Identity` before the products that read an operand of an addition, where `recipe` wants more bits for these than for those;
 /// `modes` as for [`place::place`], `bits` those of values as the recipe has them. `None` where nothing changes.
 ///
@@ -48,20 +70,9 @@ pub fn split(graph: &Graph, recipe: &Recipe, modes: &[Mode], bits: impl Fn(Value
         if sums.is_empty() || others.is_empty() || bits(v) >= 8 {
             continue;
         }
-        let value = graph.value(v);
-        let narrow = out.fresh_name(&format!("{}_narrow", value.name));
-        let narrow = out.add_value(&narrow, value.dtype, value.shape.clone())?;
-        for (node, place) in others {
-            out.node_mut(node).inputs[place] = Some(narrow);
-        }
-        let name = out.value(narrow).name.clone();
-        patch.add(Node { name, op: Op::Identity, inputs: vec![Some(v)], outputs: vec![Some(narrow)] });
+        rounded(&mut out, &mut patch, v, "narrow", &others)?;
     }
-    if patch.is_empty() {
-        return Ok(None);
-    }
-    out.apply(patch)?;
-    Ok(Some(out))
+    applied(out, patch)
 }
 
 /// The graph with an `Identity` before those who read codes of a value that an operator in floating point makes, where others read it in floating point: these get
@@ -87,20 +98,9 @@ pub fn part(graph: &Graph, modes: &[Mode]) -> Result<Option<Graph>> {
         if codes.is_empty() || reals.is_empty() {
             continue;
         }
-        let value = graph.value(v);
-        let rounded = out.fresh_name(&format!("{}_codes", value.name));
-        let rounded = out.add_value(&rounded, value.dtype, value.shape.clone())?;
-        for (node, place) in codes {
-            out.node_mut(node).inputs[place] = Some(rounded);
-        }
-        let name = out.value(rounded).name.clone();
-        patch.add(Node { name, op: Op::Identity, inputs: vec![Some(v)], outputs: vec![Some(rounded)] });
+        rounded(&mut out, &mut patch, v, "codes", &codes)?;
     }
-    if patch.is_empty() {
-        return Ok(None);
-    }
-    out.apply(patch)?;
-    Ok(Some(out))
+    applied(out, patch)
 }
 
 #[cfg(test)]
