@@ -84,6 +84,9 @@ impl FloatPool {
     }
 }
 
+/// Plans that are kept of a program that is run on inputs of many shapes.
+const PLANS: usize = 64;
+
 /// The shapes of the inputs that a plan is for, and whether steps are computed together.
 type Key = (Vec<Vec<usize>>, bool);
 
@@ -304,6 +307,11 @@ impl Session {
         super::check_inputs(self.graph(), &inputs).map_err(|e| self.other_batch(&shapes).unwrap_or(e))?;
         // A tap sees every value, so that each must lie in memory.
         let mut key = (shapes, tap.is_none() && !self.separate);
+        // Texts have many lengths: what has not been asked for lately is planned again.
+        if matches!(self.source, Source::Program { .. }) && self.plans.len() >= PLANS && !self.plans.contains_key(&key)
+        {
+            self.plans.clear();
+        }
         self.prepare(&key)?;
         let shown = match (&self.source, tap) {
             (Source::Program { program, .. }, tap) => tap.map(|tap| run::Shown { program, tap }),
