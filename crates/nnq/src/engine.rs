@@ -87,7 +87,32 @@ pub(crate) enum Session {
     Int(int::Session),
 }
 
+/// What ran a model, as reports say it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Ran {
+    /// What ran the model.
+    pub engine: Kind,
+    /// Arithmetic of sim and int.
+    pub profile: Option<Profile>,
+    /// Instruction set of int.
+    pub isa: Option<&'static str>,
+    /// Threads of the engine.
+    pub threads: usize,
+    /// The most memory the process has held so far.
+    pub peak_memory_bytes: Option<u64>,
+}
+
 impl Engine {
+    /// What a report says of it.
+    pub fn ran(&self) -> Ran {
+        Ran {
+            engine: self.kind(),
+            profile: self.profile(),
+            isa: self.isa(),
+            threads: self.threads(),
+            peak_memory_bytes: peak_memory(),
+        }
+    }
     /// Prepares a graph.
     ///
     /// # Errors

@@ -1,9 +1,8 @@
 //! Accuracy of a model on labelled data.
 use crate::{
     data::{Accuracy, ClassMap, ClassRow, Dataset, Loader, Preprocess, Settings},
-    engine::{self, Engine, Kind},
+    engine::{Engine, Ran},
     error::{At, Error, Result},
-    exec::lower::Profile,
     ir::{Graph, Tensor},
 };
 use serde::Serialize;
@@ -65,17 +64,10 @@ pub struct EvalReport {
     /// outputs are equal to the bit.
     pub logits_sha256: String,
     /// What ran the model.
-    pub engine: Kind,
-    /// Arithmetic of sim and int.
-    pub profile: Option<Profile>,
-    /// Instruction set of int.
-    pub isa: Option<&'static str>,
-    /// Threads of the engine.
-    pub threads: usize,
+    #[serde(flatten)]
+    pub ran: Ran,
     /// Samples that ran at once.
     pub batch: usize,
-    /// The most memory the process has held so far.
-    pub peak_memory_bytes: Option<u64>,
     /// For each sample in data order whether `top1` counts it as right.
     #[serde(skip)]
     pub correct: Vec<bool>,
@@ -147,12 +139,8 @@ pub fn evaluate(
         seconds: start.elapsed().as_secs_f64(),
         engine_seconds: inside.as_secs_f64(),
         logits_sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
-        engine: engine.kind(),
-        profile: engine.profile(),
-        isa: engine.isa(),
-        threads: engine.threads(),
+        ran: engine.ran(),
         batch,
-        peak_memory_bytes: engine::peak_memory(),
         correct: accuracy.correct().to_vec(),
         correct_restricted: accuracy.restricted_top1().map(|_| accuracy.correct_restricted().to_vec()),
     })
@@ -226,6 +214,10 @@ mod tests {
     use crate::{
         data::Image,
         ir::{DType, Dim, Graph, Op, Shape},
+    };
+    use crate::{
+        engine::{self, Kind},
+        exec::lower::Profile,
     };
 
     /// A model that answers with the three colours of a picture of one pixel.

@@ -65,8 +65,8 @@ fn text(report: &Report) -> String {
     let e = &report.eval;
     let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
     table.row(["model", &report.model]).row(["data", &report.data]);
-    let how = print::engine(e.engine, e.profile, e.isa);
-    table.row(["engine", &format!("{how}, {} threads, batch {}", e.threads, e.batch)]);
+    let how = print::engine(e.ran.engine, e.ran.profile, e.ran.isa);
+    table.row(["engine", &format!("{how}, {} threads, batch {}", e.ran.threads, e.batch)]);
     let right = e.correct.iter().filter(|&&c| c).count();
     table.row(["top 1", &format!("{} ({right} of {})", number::percent(e.top1), e.samples)]);
     if let Some(top1) = e.top1_restricted {
@@ -74,7 +74,7 @@ fn text(report: &Report) -> String {
     }
     table.row(["top 5", &number::percent(e.top5)]);
     table.row(["time", &print::times(e.seconds, e.engine_seconds, e.samples as f64, "samples")]);
-    if let Some(bytes) = e.peak_memory_bytes {
+    if let Some(bytes) = e.ran.peak_memory_bytes {
         table.row(["peak memory", &number::bytes(bytes)]);
     }
     table.row(["outputs", &format!("sha256 {}", e.logits_sha256)]);

@@ -6,9 +6,8 @@ use super::{
 };
 use crate::{
     data::mix,
-    engine::{self, Engine, Kind},
+    engine::{Engine, Ran},
     error::{At, Error, Result},
-    exec::lower::Profile,
     ir::Tensor,
     quantize,
 };
@@ -53,13 +52,8 @@ pub struct Report {
     /// How it is kept.
     pub cache: Option<Storage>,
     /// What ran the model.
-    pub engine: Kind,
-    /// Arithmetic of sim and int.
-    pub profile: Option<Profile>,
-    /// Threads of the engine.
-    pub threads: usize,
-    /// The most memory the process has held so far.
-    pub peak_memory_bytes: Option<u64>,
+    #[serde(flatten)]
+    pub ran: Ran,
 }
 
 /// Goes on from `prompt`. `hear` is given the text piece by piece, the prompt first.
@@ -77,6 +71,9 @@ pub fn generate(
         return Err(Error::usage(format!("temperature {}", options.temperature)).cure("use 0 or more"));
     }
     let start = tokenizer.encode(prompt)?;
+    if start.cut {
+        return Err(Error::usage("the prompt is longer than the tokenizer allows").cure("give a shorter one"));
+    }
     check_vocabulary(engine.graph(), std::iter::once(&start))?;
     let inputs = Inputs::new(engine.graph())?;
     let mut caches: Vec<Cache> = inputs.past().map(|p| Cache::new(p, options.cache)).collect();
@@ -121,10 +118,7 @@ pub fn generate(
         token_seconds: times.iter().skip(1).map(Duration::as_secs_f64).sum(),
         cache_bytes: (!caches.is_empty()).then(|| caches.iter().map(Cache::bytes).sum()),
         cache: (!caches.is_empty()).then_some(options.cache),
-        engine: engine.kind(),
-        profile: engine.profile(),
-        threads: engine.threads(),
-        peak_memory_bytes: engine::peak_memory(),
+        ran: engine.ran(),
     })
 }
 

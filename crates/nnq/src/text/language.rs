@@ -1,9 +1,8 @@
 //! How well a network foretells the next token of texts.
 use super::{Document, Inputs, Tokenizer, Tokens, check_vocabulary};
 use crate::{
-    engine::{self, Engine, Kind},
+    engine::{Engine, Ran},
     error::{At, Error, Result},
-    exec::lower::Profile,
     ir::Tensor,
     quantize,
 };
@@ -44,15 +43,8 @@ pub struct Report {
     /// Wall-clock time inside the engine.
     pub engine_seconds: f64,
     /// What ran the model.
-    pub engine: Kind,
-    /// Arithmetic of sim and int.
-    pub profile: Option<Profile>,
-    /// Instruction set of int.
-    pub isa: Option<&'static str>,
-    /// Threads of the engine.
-    pub threads: usize,
-    /// The most memory the process has held so far.
-    pub peak_memory_bytes: Option<u64>,
+    #[serde(flatten)]
+    pub ran: Ran,
 }
 
 /// Sums over tokens.
@@ -116,11 +108,7 @@ pub fn measure(
         top1: sums.right as f64 / all,
         seconds: start.elapsed().as_secs_f64(),
         engine_seconds: inside.as_secs_f64(),
-        engine: engine.kind(),
-        profile: engine.profile(),
-        isa: engine.isa(),
-        threads: engine.threads(),
-        peak_memory_bytes: engine::peak_memory(),
+        ran: engine.ran(),
     })
 }
 

@@ -1,10 +1,9 @@
 //! How well a network's sentence embeddings tell what is alike.
 use super::{Inputs, Pair, Tokenizer, Tokens, batches, check_vocabulary, pearson, spearman};
 use crate::{
-    engine::{self, Engine, Kind},
+    engine::{Engine, Ran},
     error::{At, Error, Result},
     eval,
-    exec::lower::Profile,
     ir::Tensor,
     quantize,
 };
@@ -48,15 +47,8 @@ pub struct Report {
     /// Wall-clock time inside the engine.
     pub engine_seconds: f64,
     /// What ran the model.
-    pub engine: Kind,
-    /// Arithmetic of sim and int.
-    pub profile: Option<Profile>,
-    /// Instruction set of int.
-    pub isa: Option<&'static str>,
-    /// Threads of the engine.
-    pub threads: usize,
-    /// The most memory the process has held so far.
-    pub peak_memory_bytes: Option<u64>,
+    #[serde(flatten)]
+    pub ran: Ran,
 }
 
 /// Against another network.
@@ -131,11 +123,7 @@ pub fn measure(
         reference: reference.transpose()?,
         seconds: start.elapsed().as_secs_f64(),
         engine_seconds: ours.inside.as_secs_f64(),
-        engine: engine.kind(),
-        profile: engine.profile(),
-        isa: engine.isa(),
-        threads: engine.threads(),
-        peak_memory_bytes: engine::peak_memory(),
+        ran: engine.ran(),
     })
 }
 

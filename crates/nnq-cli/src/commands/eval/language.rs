@@ -49,8 +49,8 @@ fn text(report: &Report) -> String {
     let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
     table.row(["model", &report.model]);
     table.row(["data", &format!("{}: {} texts, {} tokens foretold", report.data, l.texts, l.tokens)]);
-    let how = print::engine(l.engine, l.profile, l.isa);
-    table.row(["engine", &format!("{how}, {} threads", l.threads)]);
+    let how = print::engine(l.ran.engine, l.ran.profile, l.ran.isa);
+    table.row(["engine", &format!("{how}, {} threads", l.ran.threads)]);
     table.row(["nats per token", &format!("{:.4}", l.nats_per_token)]);
     table.row(["perplexity", &format!("{:.4}", l.perplexity)]);
     table.row(["likeliest token right", &number::percent(l.top1)]);
@@ -58,7 +58,7 @@ fn text(report: &Report) -> String {
     if l.cut > 0 {
         table.row(["cut", &format!("{} texts are longer than allowed", l.cut)]);
     }
-    if let Some(bytes) = l.peak_memory_bytes {
+    if let Some(bytes) = l.ran.peak_memory_bytes {
         table.row(["peak memory", &number::bytes(bytes)]);
     }
     table.to_string()

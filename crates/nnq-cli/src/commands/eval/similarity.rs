@@ -49,8 +49,8 @@ fn text(report: &Report) -> String {
     let s = &report.similarity;
     let mut table = Table::new(&[("", Side::Left), ("", Side::Left)]);
     table.row(["model", &report.model]).row(["data", &format!("{}: {} pairs", report.data, s.pairs)]);
-    let how = print::engine(s.engine, s.profile, s.isa);
-    table.row(["engine", &format!("{how}, {} threads", s.threads)]);
+    let how = print::engine(s.ran.engine, s.ran.profile, s.ran.isa);
+    table.row(["engine", &format!("{how}, {} threads", s.ran.threads)]);
     table.row(["spearman", &format!("{:.4}", s.spearman)]).row(["pearson", &format!("{:.4}", s.pearson)]);
     if let Some(r) = s.reference {
         let change = s.spearman - r.spearman;
@@ -62,7 +62,7 @@ fn text(report: &Report) -> String {
     if s.cut > 0 {
         table.row(["cut", &format!("{} sentences are longer than the tokenizer allows", s.cut)]);
     }
-    if let Some(bytes) = s.peak_memory_bytes {
+    if let Some(bytes) = s.ran.peak_memory_bytes {
         table.row(["peak memory", &number::bytes(bytes)]);
     }
     table.to_string()

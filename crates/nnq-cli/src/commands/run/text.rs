@@ -60,7 +60,7 @@ fn text(report: &Report) -> String {
         g.tokens.len(),
         if g.ended { ", the end" } else { "" },
         rate(g.tokens.len().saturating_sub(1), g.token_seconds),
-        print::engine(g.engine, g.profile, None),
-        g.threads,
+        print::engine(g.ran.engine, g.ran.profile, g.ran.isa),
+        g.ran.threads,
     )
 }
