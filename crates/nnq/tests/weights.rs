@@ -175,6 +175,15 @@ fn tables() {
     let recipe = recipe(4, WeightGranularity::Block(32), true);
     let graph = annotate(&float, &Stats::new([0; 32], String::new()), &recipe).unwrap().graph;
     let ids = Tensor::of(&[2, 3], vec![0i64, 10, 3, -1, 5, 5]);
+    // Whatever the edges have; an override is obeyed.
+    for (text, bits) in [("first = \"8bit\"\n", 8), ("[[layer]]\nop = \"Gather\"\nweight.bits = 5\n", 5)] {
+        let mut other = Recipe::from_toml(text).unwrap();
+        other.only_weights(None, None);
+        other.weight.bits = 4;
+        let graph = annotate(&float, &Stats::new([0; 32], String::new()), &other).unwrap().graph;
+        let node = graph.nodes().next().unwrap().1;
+        assert_eq!(graph.value(node.input(0).unwrap()).quant.as_ref().unwrap().qtype.bits, bits, "{text}");
+    }
     let (rows, program) = run(&graph, &ids);
     assert!(matches!(program.steps[0].kind, StepKind::Lookup(_)), "{:?}", program.steps[0].kind);
     let step =

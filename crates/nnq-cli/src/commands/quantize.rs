@@ -7,11 +7,7 @@ use crate::{
 use nnq::{
     Error, Result,
     data::{self, Dataset, Preprocess},
-    quant::{
-        recipe::{ActivationMode, WeightGranularity},
-        report::LayerLoss,
-        weights::WeightRange,
-    },
+    quant::{recipe::ActivationMode, report::LayerLoss},
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
     text::{Tokenizer, open as open_texts},
@@ -36,13 +32,10 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         recipe.check()?;
     }
     if args.weight_only {
-        recipe.activation.mode = ActivationMode::Float;
-        // What few bits need, where nobody has chosen.
-        if recipe.weight.bits < 8 && args.choice.recipe.is_none() {
-            let method = &args.choice.method;
-            recipe.weight.symmetric = false;
-            recipe.weight.granularity = method.granularity.unwrap_or(WeightGranularity::Block(32));
-            recipe.weight.range = method.weight_range.unwrap_or(WeightRange::Mse { p: 2.4 });
+        let method = &args.choice.method;
+        match args.choice.recipe {
+            Some(_) => recipe.activation.mode = ActivationMode::Float,
+            None => recipe.only_weights(method.granularity, method.weight_range),
         }
         recipe.check()?;
     }

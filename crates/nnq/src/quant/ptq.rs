@@ -1,6 +1,5 @@
 //! Post-training quantization: from a simplified float graph and its statistics to an annotated graph.
-mod recurrent;
-mod tables;
+mod alone;
 mod trained;
 
 use crate::{
@@ -257,10 +256,9 @@ impl Start {
     /// The result, with the weights of recurrent layers and tables rounded.
     ///
     /// # Errors
-    /// Names the node: numbers that are NaN or infinite, a rounding that needs data.
+    /// Names the node: numbers that are NaN or infinite.
     pub fn finish(mut self) -> Result<Quantized> {
-        self.round_recurrent()?;
-        self.round_tables()?;
+        self.round_alone()?;
         self.out.graph.compact();
         Ok(self.out)
     }

@@ -568,6 +568,16 @@ impl Recipe {
         let change = |o: &Override| o.activation.and_then(|a| a.range) == Some(RangeMethod::Output);
         self.activation.range == RangeMethod::Output || self.layers.iter().any(change)
     }
+    /// From here on only weights become codes. Below 8 bits they get what few bits need: zero points, and, where nothing else is asked for, a scale for each
+    /// run of 32 inputs that makes the mean square error small.
+    pub fn only_weights(&mut self, granularity: Option<WeightGranularity>, range: Option<WeightRange>) {
+        self.activation.mode = ActivationMode::Float;
+        if self.weight.bits < 8 {
+            self.weight.symmetric = false;
+            self.weight.granularity = granularity.unwrap_or(WeightGranularity::Block(32));
+            self.weight.range = range.unwrap_or(WeightRange::Mse { p: 2.4 });
+        }
+    }
     /// Whether only the weights of some layer become codes.
     fn weight_only(&self) -> bool {
         let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Float);
@@ -590,7 +600,7 @@ impl Recipe {
     pub fn resolve(&self, name: &str, op: &str) -> Result<LayerRecipe> {
         self.resolve_at(name, op, Position::Middle)
     }
-    /// What holds for a node: the defaults, then the rule for the first or last layer, then each override that applies.
+    /// What holds for a node: the defaults, then the rule for the first or last layer and for tables (`Gather`: at least 8 bits), then each override that applies.
     ///
     /// # Errors
     /// When overrides that apply together make no sense; names the node.
@@ -608,6 +618,10 @@ impl Recipe {
                 layer.weight.bits = layer.weight.bits.max(8);
             }
             Edge::Float => layer.keep_float = true,
+        }
+        // Tables of embeddings: what is wrong with a row reaches everything behind it, and only the rows that are looked up are read at all.
+        if op == "Gather" {
+            layer.weight.bits = layer.weight.bits.max(8);
         }
         for o in &self.layers {
             if o.applies(name, op)? {
