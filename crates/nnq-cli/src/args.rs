@@ -157,6 +157,9 @@ pub struct Quantize {
     /// of its own, chosen by mean square error, unless --granularity, --weight-range or --recipe say otherwise
     #[arg(long, conflicts_with_all = ["range", "stats", "dynamic"])]
     pub weight_only: bool,
+    /// Compute in integers what lies between the products of attention, too: softmax, normalisations, products of two values
+    #[arg(long, conflicts_with_all = ["dynamic", "weight_only"])]
+    pub integer_only: bool,
     /// Labelled data: measure the accuracy before and after on it
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,

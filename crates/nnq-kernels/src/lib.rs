@@ -40,6 +40,7 @@ pub mod float;
 pub mod isa;
 pub mod layout;
 pub mod mmap;
+pub mod pair;
 pub mod peak;
 pub mod pool;
 pub mod resize;
@@ -47,6 +48,7 @@ pub mod round;
 mod simd;
 pub mod tape;
 pub mod team;
+pub mod wide;
 
 pub use conv::SLACK;
 pub use isa::Isa;

@@ -13,6 +13,7 @@
 //! | [`requantize_gemmlowp`] | two steps: SRDHM, then a division by a power of two | +infinity, then away from zero |
 //! | [`requantize_tflite_single`] | `(acc * m + 2^(30-s)) >> (31-s)` | toward +infinity |
 //! | [`requantize_hawq`] | `rne(acc * m / 2^t)` in exact arithmetic | to even |
+pub mod integers;
 pub(crate) mod vector;
 
 use serde::{Deserialize, Serialize};

@@ -104,7 +104,7 @@ fn moments(t: &Tensor) -> (Vec<f64>, Vec<f64>) {
 }
 
 fn statistics(graph: &Arc<Graph>) -> Stats {
-    let mut calibrator = Calibrator::new(graph.clone(), 2).unwrap();
+    let mut calibrator = Calibrator::new(graph.clone(), false, 2).unwrap();
     calibrator.feed(vec![picture()], &(0..SAMPLES as u64).collect::<Vec<u64>>()).unwrap();
     let mut stats = Stats::new([0; 32], "");
     stats.values = calibrator.finish().unwrap();

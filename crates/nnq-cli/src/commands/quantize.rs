@@ -39,6 +39,10 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         }
         recipe.check()?;
     }
+    if args.integer_only {
+        recipe.activation.mode = ActivationMode::Integer;
+        recipe.check()?;
+    }
     let samples = args.data.as_deref().map(|path| samples(path, &args.texts, &args.reading)).transpose()?;
     let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
     let classes = || args.reading.classes.as_deref().map(data::read_classes).transpose();

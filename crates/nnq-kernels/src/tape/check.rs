@@ -14,13 +14,16 @@ impl Product {
         let lens = match &self.requant {
             Requantize::Onnx(m) | Requantize::Real(m) => m.len() == c,
             Requantize::Dynamic { scale, bias } => scale.len() == c && bias.len() == c,
+            Requantize::Sums => true,
             Requantize::Dyadic { mult, shift } => {
                 let fit = mult.iter().all(|m| *m >= 0) && shift.iter().all(|s| (1..=62).contains(s));
                 fit && mult.len() == c && shift.len() == c
             }
         };
         let real = matches!(self.requant, Requantize::Real(_) | Requantize::Dynamic { .. });
-        let codes = matches!(self.y, ProductOut::Codes(_)) != real;
+        let sums = matches!(self.requant, Requantize::Sums);
+        let codes = matches!(self.y, ProductOut::Codes(_)) != (real || sums);
+        let codes = codes && matches!(self.y, ProductOut::Sums(_)) == sums;
         let found = self.found.is_some() == matches!(self.requant, Requantize::Dynamic { .. });
         let zeros = self.w_zero.as_ref().is_none_or(|z| z.len() == c);
         match positive && lens && codes && found && zeros && self.bias.len() == c && self.lo <= self.hi {
@@ -72,7 +75,7 @@ impl Kernel {
                 bounded(&[r.batch, r.in_h, r.in_w, r.c, size_of::<i32>()])?;
                 bounded(&[r.batch, r.rows.len(), r.columns.len(), y.pitch])
             }
-            Kernel::Add { .. } | Kernel::Mul { .. } | Kernel::Lut { .. } => Ok(()),
+            Kernel::Add { .. } | Kernel::Mul { .. } | Kernel::Lut { .. } | Kernel::Integers(_) => Ok(()),
         }
     }
 
@@ -119,7 +122,7 @@ impl Kernel {
                 if let Some(found) = p.found {
                     limits.found(found)?;
                     let y = match p.y {
-                        ProductOut::Floats(y) => y..y.saturating_add(pixels * p.geom.c_out * 4),
+                        ProductOut::Floats(y) | ProductOut::Sums(y) => y..y.saturating_add(pixels * p.geom.c_out * 4),
                         _ => 0..0,
                     };
                     if found.at < y.end && y.start < found.range().end {
@@ -147,7 +150,7 @@ impl Kernel {
                         }
                         limits.apart(&[p.x], 0..0)
                     }
-                    ProductOut::Floats(y) => {
+                    ProductOut::Floats(y) | ProductOut::Sums(y) => {
                         limits.aligned(y)?;
                         limits.apart(&[p.x], y..y.saturating_add(pixels * p.geom.c_out * 4))
                     }
@@ -194,11 +197,12 @@ impl Kernel {
                 let y = limits.strided(*y, r.lines() * r.columns.len(), r.c)?;
                 limits.apart(&[*x], y)
             }
+            Kernel::Integers(of) => of.check(limits),
         }
     }
 }
 
-fn bounded(sizes: &[usize]) -> Result<(), String> {
+pub(super) fn bounded(sizes: &[usize]) -> Result<(), String> {
     const MOST: usize = 1 << 40;
     match sizes.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1))) {
         Some(n) if n <= MOST => Ok(()),
@@ -227,10 +231,10 @@ impl Limits<'_> {
         self.aligned(found.at)?;
         self.inside(found.range())
     }
-    fn size(&self, have: usize, need: usize) -> Result<(), String> {
+    pub(super) fn size(&self, have: usize, need: usize) -> Result<(), String> {
         if have == need { Ok(()) } else { Err(format!("a span of {have} where {need} elements are computed")) }
     }
-    fn real(&self, index: usize, len: usize, written: bool) -> Result<(), String> {
+    pub(super) fn real(&self, index: usize, len: usize, written: bool) -> Result<(), String> {
         match self.reals.get(index) {
             // What the tape wrote it may read again.
             Some(&(have, way)) if have == len && (way || !written) => Ok(()),
@@ -245,7 +249,7 @@ impl Limits<'_> {
         Ok(y.at..end)
     }
     /// `y` and the operands (with the slack behind them) lie in the arena, and `y` overlaps none of them.
-    fn apart(&self, operands: &[Span], y: Range<usize>) -> Result<(), String> {
+    pub(super) fn apart(&self, operands: &[Span], y: Range<usize>) -> Result<(), String> {
         self.inside(y.clone())?;
         for x in operands {
             self.inside(x.at..x.at.saturating_add(x.len).saturating_add(SLACK))?;

@@ -101,6 +101,7 @@ pub(super) struct Local {
     pub(super) floats: Vec<f32>,
     pub(super) sums: Vec<f64>,
     pub(super) ints: Vec<i32>,
+    pub(super) bytes: Vec<i8>,
 }
 
 /// A buffer of real numbers of the caller's.
@@ -206,6 +207,34 @@ impl<'a> Memory<'a> {
     /// # Safety
     /// As [`Memory::read`].
     pub(super) unsafe fn read_f32(&self, at: usize, len: usize) -> &[f32] {
+        // SAFETY: the caller's; the arena is aligned.
+        unsafe { std::slice::from_raw_parts(self.arena.add(at).cast(), len) }
+    }
+
+    /// Words of the arena, from an even byte on.
+    ///
+    /// # Safety
+    /// As [`Memory::read`].
+    pub(super) unsafe fn words(&self, at: usize, len: usize) -> &[i16] {
+        // SAFETY: the caller's; the arena is aligned.
+        unsafe { std::slice::from_raw_parts(self.arena.add(at).cast(), len) }
+    }
+
+    /// Words of the arena, from an even byte on.
+    ///
+    /// # Safety
+    /// As [`Memory::write`].
+    #[allow(clippy::mut_from_ref)]
+    pub(super) unsafe fn words_mut(&self, at: usize, len: usize) -> &mut [i16] {
+        // SAFETY: the caller's; the arena is aligned.
+        unsafe { std::slice::from_raw_parts_mut(self.arena.add(at).cast(), len) }
+    }
+
+    /// Sums of 32 bits of the arena, from a multiple of four bytes on.
+    ///
+    /// # Safety
+    /// As [`Memory::read`].
+    pub(super) unsafe fn sums(&self, at: usize, len: usize) -> &[i32] {
         // SAFETY: the caller's; the arena is aligned.
         unsafe { std::slice::from_raw_parts(self.arena.add(at).cast(), len) }
     }

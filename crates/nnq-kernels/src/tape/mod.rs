@@ -9,6 +9,7 @@ mod bound;
 mod check;
 mod choice;
 mod claims;
+mod integers;
 mod memory;
 mod moves;
 mod parts;
@@ -17,6 +18,7 @@ mod step;
 mod weights;
 
 pub use choice::{Choice, Split};
+pub use integers::{Integers, Mask};
 pub use memory::{Real, Workspace};
 pub use moves::{Copies, Moves, Repeat};
 pub use step::{

@@ -197,6 +197,7 @@ pub(super) unsafe fn piece(isa: Isa, step: &super::Step, units: Range<usize>, me
                 let x = memory.read(x.at, x.len + SLACK);
                 resize.run_part(x, units, memory.start(y.at), y.pitch, &mut local.ints);
             }
+            Kernel::Integers(of) => of.run(isa, units, memory, local),
         }
     }
 }
@@ -244,6 +245,7 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             }
             (ProductOut::Real(y), _) => return run(pixels, OutPtr::F32(memory.real_start(y))),
             (ProductOut::Floats(y), _) => return run(pixels, OutPtr::F32(memory.start(y).cast())),
+            (ProductOut::Sums(y), _) => return run(pixels, OutPtr::I32(memory.start(y).cast())),
         };
         let channels = channels(bound, &panels, c);
         let together = (BLOCK / channels.len().max(1)).max(BLOCK_PIXELS);

@@ -1,5 +1,5 @@
 //! The steps of a tape, as plain data.
-use super::moves::Moves;
+use super::{integers::Integers, moves::Moves};
 use crate::{
     conv::{ConvGeom, Epilogue, Requant},
     eltwise::{AddSpec, MulSpec},
@@ -78,6 +78,8 @@ pub enum Requantize {
         scale: Arc<[f32]>,
         bias: Arc<[f32]>,
     },
+    /// The sums stay as they are.
+    Sums,
 }
 
 /// Extremes of real numbers in the arena: those of each run of [`Found::RUN`] numbers, one after the other.
@@ -130,6 +132,8 @@ pub enum ProductOut {
     Real(usize),
     /// Real numbers, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
     Floats(usize),
+    /// Sums, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
+    Sums(usize),
     /// Real numbers, held within bounds, of which only the mean over the pixels of each sample is kept: `[batch][c_out]`, in the buffer `y`. The mean
     /// is a binary64 sum in the order of the pixels, divided by their number and rounded to binary32.
     Means {
@@ -194,6 +198,7 @@ impl Product {
                 Requantize::Dyadic { mult, shift } => Requant::Dyadic { mult, shift },
                 Requantize::Real(s) => Requant::Real(s),
                 Requantize::Dynamic { scale, bias } => Requant::Dynamic { x_scale: 1.0, scale, bias },
+                Requantize::Sums => Requant::None,
             },
             zero: self.zero,
             lo: self.lo,
@@ -253,6 +258,8 @@ pub enum Kernel {
     Move { x: Span, y: Span, moves: Moves, fill: Option<u8> },
     /// Linear or cubic resizing.
     Resize { x: Span, y: Strided, resize: Arc<Resize> },
+    /// Something on codes of which some are words, or a part of attention.
+    Integers(Box<Integers>),
 }
 
 /// Work (in bytes that pass an element-wise kernel) below which a second thread brings less than it costs: about two
@@ -281,6 +288,7 @@ impl Kernel {
             Kernel::MaxPool { geom, .. } | Kernel::AvgPool { geom, .. } => geom.pixels(),
             Kernel::Move { moves, .. } => moves.units(),
             Kernel::Resize { resize, .. } => resize.lines(),
+            Kernel::Integers(of) => of.units(),
         }
     }
 
@@ -310,6 +318,7 @@ impl Kernel {
             Kernel::Move { fill: Some(_), .. } => 0,
             Kernel::Move { y, moves, .. } => y.len + 16 * moves.runs(),
             Kernel::Resize { resize: r, .. } => r.lines() * (r.columns.len() + r.in_w) * r.c * 2,
+            Kernel::Integers(of) => of.work(),
         }
     }
 }

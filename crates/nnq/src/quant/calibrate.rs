@@ -10,7 +10,7 @@ use crate::{
 };
 use rayon::prelude::*;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -35,6 +35,8 @@ struct Worker {
     /// Counters of values that come in parts, with value and sample; those that nobody uses.
     open: Vec<(ValueId, usize, Counter)>,
     spare: Vec<Counter>,
+    /// Values that are the same for all samples of a run, such as positions: they count as the first one's.
+    common: Arc<HashSet<ValueId>>,
 }
 
 impl Worker {
@@ -43,7 +45,10 @@ impl Worker {
         let Some(sketch) = self.sketches.get(&value) else { return Ok(()) };
         let place = || format!("value '{}'", self.graph.value(value).name);
         let data = tensor.as_slice::<f32>().at(place)?;
-        let ids = &self.samples[self.running.clone()];
+        let mut ids = &self.samples[self.running.clone()];
+        if self.common.contains(&value) {
+            ids = &ids[..ids.len().min(1)];
+        }
         if ids.is_empty() || data.len() % ids.len() != 0 {
             return Err(Error::shape(format!("{} elements for {} samples", data.len(), ids.len()))
                 .at(place())
@@ -139,15 +144,17 @@ fn finite(graph: &Graph, node: &Node) -> Result<()> {
 }
 
 impl Calibrator {
-    /// Observes every value of `graph` that a placement may want as codes. `threads` 0: one per core.
+    /// Observes every value of `graph` that a placement may want as codes, those that integers between products want only with `integers`. `threads` 0: one
+    /// per core.
     ///
     /// # Errors
     /// As [`float::Session::new`]; names weights that are NaN or infinite, rather than the values that they would spoil.
-    pub fn new(graph: Arc<Graph>, threads: usize) -> Result<Self> {
+    pub fn new(graph: Arc<Graph>, integers: bool, threads: usize) -> Result<Self> {
         for (_, node) in graph.nodes() {
             finite(&graph, node).at(|| format!("node '{}'", node.name))?;
         }
-        let placement = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], true);
+        let mode = if integers { place::Mode::Integer } else { place::Mode::Static };
+        let placement = place::place(&graph, &vec![mode; graph.node_count()], true);
         let sketches: Sketches = placement
             .groups
             .iter()
@@ -155,6 +162,10 @@ impl Calibrator {
             .filter(|v| graph.value(**v).dtype == Some(DType::F32))
             .map(|&v| (v, Mutex::default()))
             .collect();
+        let first = |v: &ValueId| graph.value(*v).shape.as_ref().and_then(|s| s.0.first().cloned());
+        let batch = graph.inputs.first().and_then(first);
+        let others = sketches.keys().copied().filter(|v| batch.is_some() && first(v).is_some() && first(v) != batch);
+        let common = Arc::new(if integers { others.collect() } else { HashSet::new() });
         let session = float::Session::new(graph.clone(), &float::Options { threads })?;
         let sketches = Arc::new(sketches);
         let worker = |_| Worker {
@@ -164,6 +175,7 @@ impl Calibrator {
             running: 0..0,
             open: Vec::new(),
             spare: Vec::new(),
+            common: common.clone(),
         };
         Ok(Self { workers: (0..session.threads()).map(worker).collect(), sketches, session })
     }

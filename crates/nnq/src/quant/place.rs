@@ -3,6 +3,8 @@
 //! A value becomes codes when some integer step wants to read it: a product, or an operator on codes whose own result is
 //! wanted as codes. What only leads to outputs of the graph stays real, so that logits are never clipped or rounded; the
 //! last product answers real numbers straight from its accumulators.
+pub(super) mod integers;
+
 use crate::{
     exec::lower::resizes,
     ir::{
@@ -40,6 +42,8 @@ pub enum Mode {
     Weights,
     /// In floating point.
     Float,
+    /// As `Static`, and what lies between products in integers, too.
+    Integer,
 }
 
 /// Values that share one grid.
@@ -49,6 +53,8 @@ pub struct Group {
     pub values: Vec<ValueId>,
     /// Those that the others are made of by moving, joining or taking maxima: the range of the group is theirs.
     pub sources: Vec<ValueId>,
+    /// They are to have 16 bits.
+    pub wide: bool,
 }
 
 /// What a node can do with codes.
@@ -70,6 +76,8 @@ enum Role {
     Share,
     /// Rounds a value that stays real.
     Round,
+    /// Computes codes from codes, whoever reads them.
+    Integer,
     /// Floating point.
     Float,
 }
@@ -85,6 +93,8 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (Mode::Weights, Role::Product) => Role::Weights,
         (Mode::Static, Role::Recurrent) if node.output(0).is_none() => Role::Float,
         (Mode::Static | Mode::Dynamic, Role::Table) => Role::Float,
+        (Mode::Integer, Role::Recurrent) if node.output(0).is_none() => Role::Float,
+        (Mode::Integer, Role::Float) => integers::role(graph, node),
         (_, role) => role,
     };
     let mut roles: Vec<Role> = graph.nodes().map(of).collect();
@@ -102,6 +112,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
             roles[id.0 as usize] = behind;
         }
     }
+    let masks = integers::Masks::of(graph, modes, &consumers, &producers);
     let is_float = |v: ValueId| graph.value(v).constant.is_none() && matches!(graph.value(v).dtype, Some(DType::F32));
 
     // Backwards: whose codes does an integer step want?
@@ -117,15 +128,23 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
             Role::Product => true,
             Role::Compute | Role::Share => node.outputs.iter().flatten().any(|v| wanted[v.0 as usize]),
             // Its states have the grid of the output that shows them.
-            Role::Recurrent if modes[id.0 as usize] == Mode::Static => {
+            Role::Recurrent if matches!(modes[id.0 as usize], Mode::Static | Mode::Integer) => {
+                node.output(0).into_iter().for_each(|y| wanted[y.0 as usize] = true);
+                true
+            }
+            Role::Integer => {
                 node.output(0).into_iter().for_each(|y| wanted[y.0 as usize] = true);
                 true
             }
             Role::Dynamic | Role::Weights | Role::Recurrent | Role::Table | Role::Round | Role::Float => false,
         };
+        let masked = masks.codes_of(id);
+        let wants = wants || masked.is_some();
         on_codes[id.0 as usize] = wants;
-        if wants {
-            for v in data_inputs(node) {
+        if let Some(codes) = masked {
+            wanted[codes.0 as usize] = true;
+        } else if wants {
+            for v in data_inputs(node).filter(|&v| !masks.is_masked(v)) {
                 wanted[v.0 as usize] |= is_float(v);
             }
         }
@@ -140,7 +159,8 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         if readers.len() == 1 && !graph.outputs.contains(&y) {
             let reader = graph.node(readers[0].0);
             let clamp = matches!(reader.op, Op::Unary(Unary::Relu)) || matches!(reader.op, Op::Clip);
-            if clamp && reader.output(0).is_some_and(|v| wanted[v.0 as usize]) {
+            let folds = modes[readers[0].0.0 as usize] == Mode::Integer && integers::folds(graph, node, reader);
+            if (clamp || folds) && reader.output(0).is_some_and(|v| wanted[v.0 as usize]) {
                 wanted[y.0 as usize] = false;
             }
         }
@@ -167,7 +187,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let root = set.root(i);
         if of_root[root] == usize::MAX {
             of_root[root] = groups.len();
-            groups.push(Group { values: Vec::new(), sources: Vec::new() });
+            groups.push(Group { values: Vec::new(), sources: Vec::new(), wide: false });
         }
         let group = &mut groups[of_root[root]];
         let v = ValueId(i as u32);
@@ -175,6 +195,10 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         if !derived[i] {
             group.sources.push(v);
         }
+    }
+    for group in groups.iter_mut().filter(|g| g.values.len() == 1) {
+        let around = (producers[group.values[0].0 as usize], &consumers[group.values[0].0 as usize][..]);
+        group.wide = integers::is_wide(graph, modes, group.values[0], around, &masks);
     }
     let of = |wanted: &[Role]| -> Vec<NodeId> {
         nodes.iter().copied().filter(|id| wanted.contains(&roles[id.0 as usize])).collect()
@@ -196,7 +220,8 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
 /// The inputs that carry data, as against shapes, indices, weights and parameters.
 fn data_inputs(node: &Node) -> impl Iterator<Item = ValueId> + '_ {
     let n = match node.op {
-        Op::Binary(_) => 2,
+        // Of a product with constant weights the second is none of these.
+        Op::Binary(_) | Op::MatMul => 2,
         Op::Concat { .. } => usize::MAX,
         _ => 1,
     };

@@ -308,6 +308,7 @@ impl Layers {
                 ActivationMode::Static => Mode::Static,
                 ActivationMode::Dynamic | ActivationMode::Token => Mode::Dynamic,
                 ActivationMode::Float => Mode::Weights,
+                ActivationMode::Integer => Mode::Integer,
             },
         };
         let modes = graph.nodes().map(mode).collect();
@@ -356,6 +357,13 @@ impl Plan {
             }
             None => graph.clone(),
         };
+        let float = match streams::narrowed(&float, &layers.modes)? {
+            Some(narrowed) => {
+                layers = Layers::new(&narrowed, recipe)?;
+                Arc::new(narrowed)
+            }
+            None => float,
+        };
         let float = match streams::part(&float, &layers.modes)? {
             Some(parted) => {
                 layers = Layers::new(&parted, recipe)?;
@@ -403,8 +411,11 @@ impl Wanted {
         if layers.sum_operands == SumOperands::EightBit && summed {
             wanted.bits = wanted.bits.max(8);
         }
-        // Logits are never clipped: their order is the answer.
-        let output = group.values.iter().any(|v| graph.outputs.contains(v));
+        if group.wide {
+            wanted.bits = 16;
+        }
+        // Logits are never clipped: their order is the answer. Of 16 bits there are enough.
+        let output = group.wide || group.values.iter().any(|v| graph.outputs.contains(v));
         let method = if output { range::RangeMethod::MinMax } else { wanted.range };
         Ok(Self { method, scheme: wanted.scheme(), statistics: all })
     }

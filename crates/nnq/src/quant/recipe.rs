@@ -583,6 +583,11 @@ impl Recipe {
         let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Float);
         self.activation.mode == ActivationMode::Float || self.layers.iter().any(change)
     }
+    /// Whether anything between products is to compute in integers.
+    pub fn integers(&self) -> bool {
+        let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Integer);
+        self.activation.mode == ActivationMode::Integer || self.layers.iter().any(change)
+    }
     /// Whether any layer finds the grid of its input at run time.
     pub fn is_dynamic(&self) -> bool {
         let change = |o: &Override| o.activation.and_then(|a| a.mode).is_some_and(ActivationMode::is_dynamic);
@@ -590,8 +595,8 @@ impl Recipe {
     }
     /// Whether any grid may have to be found by calibration.
     pub fn needs_statistics(&self) -> bool {
-        let change = |o: &Override| o.activation.and_then(|a| a.mode) == Some(ActivationMode::Static);
-        self.activation.mode == ActivationMode::Static || self.logits == Logits::Int8 || self.layers.iter().any(change)
+        let change = |o: &Override| o.activation.and_then(|a| a.mode).is_some_and(ActivationMode::is_calibrated);
+        self.activation.mode.is_calibrated() || self.logits == Logits::Int8 || self.layers.iter().any(change)
     }
     /// What holds for the node `name` with ONNX operator `op` in the middle of the network.
     ///
@@ -659,7 +664,7 @@ fn check_pair(a: &Activation, w: &Weight) -> Result<()> {
             return Err(Error::usage(format!("{what}.bits = {bits}")).cure("use 2 to 16 bits"));
         }
     }
-    if a.mode != ActivationMode::Static {
+    if !a.mode.is_calibrated() {
         let mode = a.mode.name();
         if a.mode.is_dynamic() && (a.bits, a.signed, a.symmetric) != (8, false, false) {
             return Err(Error::usage(format!(

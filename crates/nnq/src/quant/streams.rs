@@ -103,6 +103,28 @@ pub fn part(graph: &Graph, modes: &[Mode]) -> Result<Option<Graph>> {
     applied(out, patch)
 }
 
+/// The graph with an `Identity` before those who read codes of a value of 16 bits and take 8. `None` where nothing changes.
+///
+/// # Errors
+/// When the edit fails, which is a defect.
+pub fn narrowed(graph: &Graph, modes: &[Mode]) -> Result<Option<Graph>> {
+    let placement = place::place(graph, modes, false);
+    let consumers = graph.consumers();
+    let narrow = |&(id, place): &(NodeId, usize)| {
+        let reads = if placement.products.contains(&id) { place == 0 } else { placement.on_codes[id.0 as usize] };
+        reads && !place::integers::reads_words(graph, modes, id) && !matches!(graph.node(id).op, Op::Identity)
+    };
+    let mut out = graph.clone();
+    let mut patch = Patch::new();
+    for v in placement.groups.iter().filter(|g| g.wide).map(|g| g.values[0]) {
+        let narrow: Vec<_> = consumers[v.0 as usize].iter().copied().filter(narrow).collect();
+        if !narrow.is_empty() {
+            rounded(&mut out, &mut patch, v, "narrow", &narrow)?;
+        }
+    }
+    applied(out, patch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,7 +32,7 @@ pub fn calibrate(
 ) -> Result<Stats> {
     feed::suits(graph, samples)?;
     let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
-    let mut calibrator = Calibrator::new(graph.clone(), threads)?;
+    let mut calibrator = Calibrator::new(graph.clone(), recipe.integers(), threads)?;
     let batch = fixed.unwrap_or(BATCH * calibrator.threads());
     if batch == 0 {
         let input = graph.inputs.first().map(|&v| graph.value(v));

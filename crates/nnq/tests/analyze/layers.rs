@@ -42,7 +42,7 @@ fn input() -> Tensor {
 /// Few bits and narrow ranges, so that every cause makes noise.
 fn quantized(graph: &Arc<Graph>) -> Graph {
     let recipe = Recipe::from_toml("[activation]\nbits = 5\nrange = \"percentile:90\"\n[weight]\nbits = 4\n").unwrap();
-    let mut calibrator = Calibrator::new(graph.clone(), 1).unwrap();
+    let mut calibrator = Calibrator::new(graph.clone(), false, 1).unwrap();
     let ids: Vec<u64> = (0..SAMPLES as u64).collect();
     calibrator.feed(vec![input()], &ids).unwrap();
     let mut stats = Stats::new([0; 32], "");

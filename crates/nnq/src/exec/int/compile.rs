@@ -1,7 +1,9 @@
 //! What can be prepared before shapes are known: packed weights, multipliers, tables.
 use super::{
     between::{self, Between},
-    offset, table,
+    offset,
+    steps::integers,
+    table,
 };
 use crate::{
     error::{Error, Result},
@@ -23,6 +25,8 @@ pub(super) enum Packed {
     Product(Box<PackedProduct>),
     Between(Arc<dyn Between>),
     Table(Box<[u8; 256]>),
+    /// A word for each byte.
+    Words(Arc<[i16]>),
 }
 
 /// Weights and epilogue of a product; every plan shares them.
@@ -40,6 +44,7 @@ impl Packed {
         match self {
             Self::None => 0,
             Self::Table(_) => 256,
+            Self::Words(_) => 512,
             Self::Product(p) => p.bytes(),
             Self::Between(b) => b.bytes(),
         }
@@ -61,6 +66,9 @@ pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
     };
     Ok(match &step.kind {
         StepKind::Product(p) => Packed::Product(Box::new(product(p, isa)?)),
+        StepKind::Pointwise(f) if grid(&step.outputs)?.qtype.bits > 8 => {
+            Packed::Words(integers::words(*f, grid(&step.inputs)?, grid(&step.outputs)?))
+        }
         StepKind::Pointwise(f) => Packed::Table(table::pointwise(*f, grid(&step.inputs)?, grid(&step.outputs)?)),
         StepKind::Regrid(m) => Packed::Table(table::regrid(*m, grid(&step.inputs)?, grid(&step.outputs)?)),
         _ => between::pack(step, isa)?.map_or(Packed::None, Packed::Between),

@@ -37,8 +37,10 @@ impl Layout {
 /// Channels last for images and for whatever convolutions and pools touch; row-major otherwise.
 pub(super) fn choose(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<Layout> {
     let rank = |slot: Slot| shapes[program.values[slot].source.0 as usize].as_ref().map_or(0, Vec::len);
-    let mut layouts: Vec<Layout> =
-        (0..program.values.len()).map(|s| if rank(s) == 4 { Layout::ChannelsLast } else { Layout::RowMajor }).collect();
+    // The heads of attention are no images.
+    let heads = program.steps.iter().any(|s| matches!(s.kind, StepKind::Pair(_)));
+    let first = |s: Slot| if rank(s) == 4 && !heads { Layout::ChannelsLast } else { Layout::RowMajor };
+    let mut layouts: Vec<Layout> = (0..program.values.len()).map(first).collect();
     for step in &program.steps {
         let spatial = match &step.kind {
             StepKind::Product(p) => matches!(p.form, Form::Conv(_)),
@@ -47,7 +49,7 @@ pub(super) fn choose(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<La
         };
         if spatial {
             for &slot in step.inputs.iter().chain(&step.outputs).flatten() {
-                if rank(slot) == 3 {
+                if rank(slot) == 3 || rank(slot) == 4 {
                     layouts[slot] = Layout::ChannelsLast;
                 }
             }

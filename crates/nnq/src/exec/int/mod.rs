@@ -401,6 +401,10 @@ fn describe(step: &Step) -> String {
         StepKind::Rows(_) => "product by row".into(),
         StepKind::Coded(_) => "matmul, weights only".into(),
         StepKind::Lookup(_) => "lookup".into(),
+        StepKind::Pair(_) => "matmul of two".into(),
+        StepKind::Softmax(_) => "softmax".into(),
+        StepKind::Norm(_) => "normalisation".into(),
+        StepKind::Rescale(_) => "scaling".into(),
         StepKind::Recurrent(r) if r.by_row => format!("{} by row", r.attrs.cell.name()),
         StepKind::Recurrent(r) => format!("dynamic {}", r.attrs.cell.name()),
         StepKind::Float(op) => {

@@ -110,6 +110,8 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
             let first = ranks.next();
             ranks.all(|r| Some(r) == first)
         }
+        // Rarely alone: sums over sequences lie between them.
+        StepKind::Pair(_) | StepKind::Softmax(_) | StepKind::Norm(_) | StepKind::Rescale(_) => false,
         StepKind::Concat { axis } => {
             let result = step.outputs.first().copied().flatten().and_then(rank);
             *axis != 0 && result.is_some_and(|rank| axis + rank as i64 != 0)

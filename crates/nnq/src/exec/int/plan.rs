@@ -489,7 +489,8 @@ impl Planner<'_> {
         }
         let shape = self.shape(slot)?;
         let layout = self.layouts[slot];
-        let len = room(&shape)?;
+        let bytes = self.program.grid(slot).map_or(1, |g| steps::integers::width(g).bytes());
+        let len = room(&shape)?.checked_mul(bytes).ok_or_else(|| Error::shape("a value beyond all memory"))?;
         let place = match self.fusing.hosts.get(&slot).copied() {
             None => {
                 let lifetime = Lifetime { bytes: len, first: self.now, last: self.last_use[slot] };

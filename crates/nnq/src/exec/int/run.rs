@@ -2,6 +2,7 @@
 use super::{
     StepTime, layout,
     plan::{Facts, FloatOp, FloatStep, Operand, Part, Plan, RealUse, Segment},
+    steps::integers::{lift, width},
 };
 use crate::{
     error::{At, Error, Result},
@@ -14,6 +15,7 @@ use crate::{
 use nnq_kernels::{
     tape::{Real, Workspace},
     team::Team,
+    wide::Width,
 };
 use std::{
     ops::Range,
@@ -183,10 +185,15 @@ impl Runner<'_> {
                     let place = self.plan.places[slot]
                         .as_ref()
                         .ok_or_else(|| Error::internal("a value of codes has no place"))?;
-                    let lift = super::offset(g.qtype.signed);
+                    let lift = lift(*g);
                     let bytes = &self.workspace.bytes()[place.at..place.at + place.len];
-                    let codes = layout::logical(&place.shape, place.layout, bytes);
-                    let real = codes.iter().map(|&q| g.dequantize(i32::from(q) - lift)).collect();
+                    let real = if width(*g) == Width::Word {
+                        let words = bytes.chunks_exact(2).map(|b| i16::from_ne_bytes([b[0], b[1]]));
+                        words.map(|q| g.dequantize(i32::from(q) - lift)).collect()
+                    } else {
+                        let codes = layout::logical(&place.shape, place.layout, bytes);
+                        codes.iter().map(|&q| g.dequantize(i32::from(q) - lift)).collect()
+                    };
                     tap.see(value.source, &Tensor::of::<f32>(&place.shape, real))?;
                 }
                 _ if program.graph.value(value.source).quant.is_some() => {}

@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
     AddRule, Clamp, Form, Grid, Lookup, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step,
-    StepKind, coded, dyadic, product, recurrent, resize, wide,
+    StepKind, coded, dyadic, integers, product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -28,6 +28,8 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
         code: vec![None; graph.value_count()],
         real: vec![None; graph.value_count()],
         wide_products: Vec::new(),
+        words: integers::words(&graph, profile),
+        masked: vec![None; graph.value_count()],
         p: Program {
             graph: graph.clone(),
             profile,
@@ -90,14 +92,18 @@ pub(super) struct Builder {
     real: Vec<Option<Slot>>,
     /// Products with numbers of more than 8 bits, and how many these have.
     wide_products: Vec<(String, u8)>,
+    /// Values of 9 to 16 bits that are held as codes.
+    pub(super) words: Vec<bool>,
+    /// Sums that are the operand of a softmax: the codes, and the mask that is added.
+    pub(super) masked: Vec<Option<(ValueId, ValueId)>>,
 }
 
 impl Builder {
-    fn push(&mut self, source: ValueId, repr: Repr) -> Slot {
+    pub(super) fn push(&mut self, source: ValueId, repr: Repr) -> Slot {
         self.p.values.push(ProgValue { source, repr });
         self.p.values.len() - 1
     }
-    fn step(&mut self, nodes: &[NodeId], kind: StepKind, inputs: Vec<Slot>, outputs: Vec<Option<Slot>>) {
+    pub(super) fn step(&mut self, nodes: &[NodeId], kind: StepKind, inputs: Vec<Slot>, outputs: Vec<Option<Slot>>) {
         self.p.steps.push(Step {
             nodes: nodes.to_vec(),
             kind,
@@ -111,22 +117,22 @@ impl Builder {
     }
     /// The per-tensor grid of a value of 9 to 16 bits: it is rounded to it, and held as the real numbers that its codes stand for.
     fn wide(&self, v: ValueId) -> Option<Grid> {
-        self.any_grid(v).filter(|g| (9..=16).contains(&g.qtype.bits))
+        self.any_grid(v).filter(|g| (9..=16).contains(&g.qtype.bits) && !self.words[v.0 as usize])
     }
-    fn any_grid(&self, v: ValueId) -> Option<Grid> {
+    pub(super) fn any_grid(&self, v: ValueId) -> Option<Grid> {
         let value = self.p.graph.value(v);
         let q = value.quant.as_ref().filter(|_| value.constant.is_none())?;
         let (scale, zero) = q.as_tensor()?;
         Some(Grid { qtype: q.qtype, scale, zero })
     }
     /// The slot that holds `v` as codes; only for values with a grid.
-    fn code(&self, v: ValueId) -> Result<Slot> {
+    pub(super) fn code(&self, v: ValueId) -> Result<Slot> {
         self.code[v.0 as usize].ok_or_else(|| {
             Error::internal(format!("value '{}' is read as codes before it is produced", self.p.graph.value(v).name))
         })
     }
     /// The slot that holds `v` as real numbers; dequantizes once.
-    fn real(&mut self, v: ValueId) -> Result<Slot> {
+    pub(super) fn real(&mut self, v: ValueId) -> Result<Slot> {
         if let Some(s) = self.real[v.0 as usize] {
             return Ok(s);
         }
@@ -149,7 +155,7 @@ impl Builder {
             return Ok(());
         }
         let value = self.p.graph.value(v);
-        match (self.grid(v), &value.quant) {
+        match (self.held(v), &value.quant) {
             (Some(grid), _) => {
                 let code = self.push(v, Repr::Code(grid));
                 self.step(&[], StepKind::Quantize, vec![slot], vec![Some(code)]);
@@ -167,14 +173,14 @@ impl Builder {
         Ok(())
     }
     /// A new slot of codes for `v`.
-    fn produce(&mut self, v: ValueId, grid: Grid) -> Slot {
+    pub(super) fn produce(&mut self, v: ValueId, grid: Grid) -> Slot {
         let slot = self.push(v, Repr::Code(grid));
         self.code[v.0 as usize] = Some(slot);
         slot
     }
 
     /// The only reader of `v`, when `v` is no graph output and not annotated.
-    fn sole_reader(&self, v: ValueId) -> Option<NodeId> {
+    pub(super) fn sole_reader(&self, v: ValueId) -> Option<NodeId> {
         let readers = &self.consumers[v.0 as usize];
         (readers.len() == 1 && !self.p.graph.outputs.contains(&v) && self.p.graph.value(v).quant.is_none())
             .then(|| readers[0].0)
@@ -188,14 +194,16 @@ impl Builder {
         Some((bound(1, f32::NEG_INFINITY)?, bound(2, f32::INFINITY)?))
     }
     /// Where the result of a product, sum or product of values goes: `(annotated value, clamp, further nodes of the step)`.
-    pub(super) fn target(&self, y: ValueId) -> Option<(ValueId, Grid, Clamp, Vec<NodeId>)> {
-        if let Some(grid) = self.grid(y) {
+    /// With `words` to codes of more than 8 bits, too.
+    pub(super) fn target(&self, y: ValueId, words: bool) -> Option<(ValueId, Grid, Clamp, Vec<NodeId>)> {
+        let grid_of = |v: ValueId| if words { self.held(v) } else { self.grid(v) };
+        if let Some(grid) = grid_of(y) {
             return Some((y, grid, grid.full(), vec![]));
         }
         let reader = self.sole_reader(y)?;
         let node = self.p.graph.node(reader);
         let out = node.output(0)?;
-        let grid = self.grid(out)?;
+        let grid = grid_of(out)?;
         let full = grid.full();
         let clamp = match &node.op {
             Op::Unary(Unary::Relu) => Clamp { lo: full.lo.max(grid.quantize(0.0)), hi: full.hi },
@@ -212,7 +220,7 @@ impl Builder {
         Some((out, grid, clamp, vec![reader]))
     }
     /// Marks the further nodes of a step as done and answers all its nodes.
-    fn join(&mut self, id: NodeId, more: &[NodeId]) -> Vec<NodeId> {
+    pub(super) fn join(&mut self, id: NodeId, more: &[NodeId]) -> Vec<NodeId> {
         for n in more {
             self.fused[n.0 as usize] = true;
         }
@@ -221,7 +229,13 @@ impl Builder {
 
     fn visit(&mut self, id: NodeId, node: &Node) -> Result<()> {
         let done = match &node.op {
-            Op::Conv(_) | Op::Gemm { .. } | Op::MatMul => self.product(id, node)?,
+            Op::Conv(_) | Op::Gemm { .. } | Op::MatMul => self.product(id, node)? || self.pair(id, node)?,
+            Op::Softmax { .. } => self.softmax(id, node)?,
+            Op::LayerNormalization { epsilon, .. } => self.norm(id, node, *epsilon)?,
+            Op::Binary(Binary::Mul | Binary::Div) if integers::factors(&self.p.graph, node).is_some() => {
+                self.scaled(id, node)?
+            }
+            Op::Binary(Binary::Add) if self.mask(node) => true,
             Op::Binary(b @ (Binary::Add | Binary::Sub | Binary::Mul)) => self.binary(id, node, *b)?,
             Op::Unary(u) => self.pointwise(id, node, Pointwise::Unary(*u))?,
             Op::Clip => match self.clip_bounds(node) {
@@ -250,16 +264,23 @@ impl Builder {
     }
 
     fn product(&mut self, id: NodeId, node: &Node) -> Result<bool> {
-        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        let (Some(x), Some(mut y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        if node.input(1).is_some_and(|w| self.p.graph.value(w).constant.is_none()) {
+            return Ok(false);
+        }
         if let Some(bits) = self.wide_product(node) {
             self.wide_products.push((node.name.clone(), bits));
             return Ok(false);
         }
         let Some(from) = self.grid(x) else { return self.dynamic(id, node, x, y) };
-        let target = self.target(y);
+        let behind = self.bias_behind(node, y);
+        if let Some((sum, _)) = &behind {
+            y = self.p.graph.node(*sum).output(0).unwrap_or(y);
+        }
+        let target = self.target(y, true);
         let to = target.as_ref().map(|(_, grid, clamp, _)| (*grid, *clamp));
-        let reach = self.reaches[id.0 as usize].as_deref();
-        let Some(product) = product::build(&self.p.graph, node, reach, from, to, self.p.profile)? else {
+        let (reach, bias) = (self.reaches[id.0 as usize].as_deref(), behind.as_ref().map(|(_, b)| &b[..]));
+        let Some(product) = product::build(&self.p.graph, node, (reach, bias), from, to, self.p.profile)? else {
             let note = format!(
                 "'{}' runs in floating point: its weights are not quantized in a form integers can use",
                 node.name
@@ -270,6 +291,7 @@ impl Builder {
         let kind = StepKind::Product(Box::new(product));
         let input = self.code(x)?;
         if let Some((v, grid, _, more)) = target {
+            let more: Vec<NodeId> = behind.iter().map(|(sum, _)| *sum).chain(more).collect();
             let nodes = self.join(id, &more);
             let slot = self.produce(v, grid);
             self.step(&nodes, kind, vec![input], vec![Some(slot)]);
@@ -404,8 +426,10 @@ impl Builder {
 
     fn binary(&mut self, id: NodeId, node: &Node, op: Binary) -> Result<bool> {
         let (Some(a), Some(b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else { return Ok(false) };
-        let (Some(ga), Some(gb)) = (self.grid(a), self.grid(b)) else { return Ok(false) };
-        let Some((v, grid, clamp, more)) = self.target(y) else { return Ok(false) };
+        let sum = op != Binary::Mul;
+        let grid_of = |v: ValueId| if sum { self.held(v) } else { self.grid(v) };
+        let (Some(ga), Some(gb)) = (grid_of(a), grid_of(b)) else { return Ok(false) };
+        let Some((v, grid, clamp, more)) = self.target(y, sum) else { return Ok(false) };
         let (sa, sb, sy) = (f64::from(ga.scale), f64::from(gb.scale), f64::from(grid.scale));
         let kind = if op == Binary::Mul {
             let rule = match self.p.profile {
@@ -432,7 +456,7 @@ impl Builder {
 
     fn pointwise(&mut self, id: NodeId, node: &Node, f: Pointwise) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-        let (Some(_), Some(to)) = (self.grid(x), self.grid(y)) else { return Ok(false) };
+        let (Some(_), Some(to)) = (self.grid(x), self.held(y)) else { return Ok(false) };
         let input = self.code(x)?;
         let slot = self.produce(y, to);
         self.step(&[id], StepKind::Pointwise(f), vec![input], vec![Some(slot)]);
@@ -472,6 +496,9 @@ impl Builder {
 
     /// Moves codes from one grid to another (numerics section 6).
     fn regrid(&mut self, nodes: &[NodeId], input: Slot, from: Grid, y: ValueId, to: Grid) -> Result<()> {
+        if from.qtype.bits > 8 || to.qtype.bits > 8 {
+            return self.between_widths(nodes, input, from, y, to);
+        }
         let kind = match self.p.profile {
             Profile::Onnx => StepKind::Pointwise(Pointwise::Same),
             Profile::Dyadic => StepKind::Regrid(dyadic(f64::from(from.scale) / f64::from(to.scale))?),
@@ -505,6 +532,13 @@ impl Builder {
 
     fn movement(&mut self, id: NodeId, node: &Node) -> Result<bool> {
         let Some(x) = node.input(0) else { return Ok(false) };
+        if let (Op::Identity, Some(y)) = (&node.op, node.output(0))
+            && let (Some(from), Some(to)) = (self.held(x), self.held(y))
+            && from.qtype.bits.max(to.qtype.bits) > 8
+        {
+            self.regrid(&[id], self.code(x)?, from, y, to)?;
+            return Ok(true);
+        }
         let Some(from) = self.grid(x) else { return Ok(false) };
         let outputs: Vec<Option<ValueId>> = node.outputs.clone();
         if outputs.iter().flatten().any(|&y| self.grid(y).is_none()) {

@@ -4,6 +4,7 @@
 //! about numbers on its own.
 mod build;
 mod coded;
+mod integers;
 mod product;
 mod recurrent;
 mod resize;
@@ -19,7 +20,10 @@ use crate::{
     error::{Error, Result},
     ir::{Data, Graph, NodeId, Op, QParams, QType, Tensor, ValueId, op::Unary},
 };
-use nnq_kernels::round::{AddDyadic, Dyadic, ScalarRequant};
+use nnq_kernels::round::{
+    AddDyadic, Dyadic, ScalarRequant,
+    integers::{Norm, Softmax},
+};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -227,6 +231,15 @@ pub enum AddRule {
     Dyadic(AddDyadic),
 }
 
+/// The multiplier of a product of two values of codes, and its activation.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// Multiplier.
+    pub by: Dyadic,
+    /// Activation.
+    pub clamp: Clamp,
+}
+
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Pointwise {
@@ -315,6 +328,14 @@ pub enum StepKind {
     Coded(Arc<Coded>),
     /// Rows of a table of codes, as the real numbers that they stand for.
     Lookup(Arc<Lookup>),
+    /// Product of two values of codes.
+    Pair(Pair),
+    /// Softmax of codes along the last axis; real numbers that are added first may be a second input.
+    Softmax(Arc<Softmax>),
+    /// Layer normalisation of codes along the last axis.
+    Norm(Arc<Norm>),
+    /// Codes times a constant, or one for each index of the last axis; multipliers may be negative.
+    Rescale(Arc<[Dyadic]>),
 }
 
 /// One step of a program.

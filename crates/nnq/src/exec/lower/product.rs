@@ -68,7 +68,7 @@ pub(super) fn reaches(graph: &Graph) -> Result<Vec<Option<Vec<i64>>>> {
     nodes.par_iter().with_max_len(1).map(of).collect()
 }
 
-/// The product of `node`, whose entry of [`reaches`] is `reach`, with its input on the grid `from`; `None` when the weights are not held as codes, one scale per tensor or
+/// The product of `node`, whose entry of [`reaches`] is `reach`, with its input on the grid `from`, and with the bias `behind` where it has none of its own; `None` when the weights are not held as codes, one scale per tensor or
 /// output channel, so that the node has to run in floating point.
 ///
 /// # Errors
@@ -76,14 +76,18 @@ pub(super) fn reaches(graph: &Graph) -> Result<Vec<Option<Vec<i64>>>> {
 pub(super) fn build(
     graph: &Graph,
     node: &Node,
-    reach: Option<&[i64]>,
+    (reach, behind): (Option<&[i64]>, Option<&[f32]>),
     from: Grid,
     to: Option<(Grid, Clamp)>,
     profile: Profile,
 ) -> Result<Option<Product>> {
     let (Some(w), Some(reach)) = (Weights::of(graph, node), reach) else { return Ok(None) };
     let Weights { form, value, codes: weight, qtype, scale, zero, bias, .. } = w;
-    let Some(bias) = biases(graph, bias, from.scale, &scale)? else { return Ok(None) };
+    let bias = match behind {
+        Some(real) => Some(codes_of(graph.value(value).name.as_str(), from.scale, &scale, |i| real[i].into())?),
+        None => biases(graph, bias, from.scale, &scale)?,
+    };
+    let Some(bias) = bias else { return Ok(None) };
     let most = i64::from((from.qtype.max() - from.zero).max(from.zero - from.qtype.min()));
     let bound = prove(graph, value, reach, &bias, most)?;
     let out = match to {
@@ -189,11 +193,7 @@ fn biases(graph: &Graph, bias: Option<ValueId>, sx: f32, sw: &[f32]) -> Result<O
         return Ok(None);
     }
     let at = |i: usize| if n == 1 { 0 } else { i };
-    let overflow = |i: usize, x: f64| {
-        Error::value(format!("bias {x:e} of output channel {i} does not fit 32 bits at scale {:e}", sx * sw[i]))
-            .at(format!("value '{}'", value.name))
-            .cure("the weights of this channel are almost zero: quantize the model with nnq, which widens their scale")
-    };
+    let overflow = |i: usize, x: f64| overflow(&value.name, i, x, sx * sw[i]);
     if let Some(q) = value.quant.as_ref().filter(|_| t.dtype().is_int()) {
         let codes = t.to_i64s()?;
         let scale = |i: usize| if q.scale.len() == 1 { q.scale[0] } else { q.scale[at(i)] };
@@ -216,10 +216,19 @@ fn biases(graph: &Graph, bias: Option<ValueId>, sx: f32, sw: &[f32]) -> Result<O
             .map(Some);
     }
     let real = t.to_f32s();
-    (0..sw.len())
-        .map(|i| bias_code(f64::from(real[at(i)]), sx, sw[i]).ok_or_else(|| overflow(i, f64::from(real[at(i)]))))
-        .collect::<Result<_>>()
-        .map(Some)
+    codes_of(&value.name, sx, sw, |i| f64::from(real[at(i)])).map(Some)
+}
+
+/// The codes of real biases.
+fn codes_of(name: &str, sx: f32, sw: &[f32], real: impl Fn(usize) -> f64) -> Result<Vec<i32>> {
+    let code = |i: usize| bias_code(real(i), sx, sw[i]).ok_or_else(|| overflow(name, i, real(i), sx * sw[i]));
+    (0..sw.len()).map(code).collect()
+}
+
+fn overflow(name: &str, i: usize, x: f64, scale: f32) -> Error {
+    Error::value(format!("bias {x:e} of output channel {i} does not fit 32 bits at scale {scale:e}"))
+        .at(format!("value '{name}'"))
+        .cure("the weights of this channel are almost zero: quantize the model with nnq, which widens their scale")
 }
 
 /// `rne(b / (sx * sw))` in binary64 (numerics section 3); `None` when it does not fit.

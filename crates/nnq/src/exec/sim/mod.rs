@@ -1,8 +1,11 @@
 //! The simulator: runs an integer program by the formulas of `docs/numerics.md`, one step at a time, with codes carried
 //! as floating-point numbers and sums in binary64. Slow and obviously right; the integer engine must equal it bit for bit.
 mod coded;
+mod integers;
 mod recurrent;
 mod step;
+
+pub(super) use integers::{too_deep, too_long};
 
 use super::{
     float::{Ctx, NoTap, Tap},

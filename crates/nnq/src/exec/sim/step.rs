@@ -1,4 +1,5 @@
 //! One function per kind of step, written from `docs/numerics.md`.
+use super::integers;
 use crate::{
     error::{Error, Result},
     exec::{
@@ -130,6 +131,12 @@ pub(super) fn run(
         StepKind::Lookup(l) => one(super::coded::lookup(l, input(0)?, ctx)?),
         StepKind::Coded(c) => one(super::coded::run(c, input(0)?, ctx)?),
         StepKind::Recurrent(r) => super::recurrent::run(r, weights, x, ctx),
+        StepKind::Pair(p) => one(integers::pair(p, [input(0)?, input(1)?], [from(0)?, from(1)?, to()?], ctx)?),
+        StepKind::Softmax(s) => {
+            one(integers::softmax(s, input(0)?, x.get(1).copied().flatten(), from(0)?, to()?, ctx)?)
+        }
+        StepKind::Norm(n) => one(integers::norm(n, input(0)?, from(0)?, to()?)?),
+        StepKind::Rescale(by) => one(integers::rescale(by, input(0)?, from(0)?, to()?)?),
     }
 }
 
@@ -157,7 +164,7 @@ fn zip(a: &Tensor, b: &Tensor, f: impl Fn(i32, i32) -> i32 + Sync) -> Result<Ten
     Ok(Tensor::of(a.shape(), out))
 }
 
-fn broadcast(a: &Tensor, b: &Tensor, ctx: &Ctx) -> Result<(Tensor, Tensor)> {
+pub(super) fn broadcast(a: &Tensor, b: &Tensor, ctx: &Ctx) -> Result<(Tensor, Tensor)> {
     if a.shape() == b.shape() {
         return Ok((a.clone(), b.clone()));
     }

@@ -15,6 +15,9 @@ pub enum ActivationMode {
     Token,
     /// Never: products read real numbers, and only their weights are codes (`docs/numerics.md` section 13). Needs no data.
     Float,
+    /// As `static`, and what lies between products in integers, too: softmax, normalisations, products of two values, factors and biases
+    /// (`docs/numerics.md` section 14). What sums and normalisations read has 16 bits.
+    Integer,
 }
 
 impl ActivationMode {
@@ -29,6 +32,11 @@ impl ActivationMode {
             Self::Dynamic => "dynamic",
             Self::Token => "token",
             Self::Float => "float",
+            Self::Integer => "integer",
         }
+    }
+    /// Whether calibration finds grids.
+    pub(super) fn is_calibrated(self) -> bool {
+        matches!(self, Self::Static | Self::Integer)
     }
 }

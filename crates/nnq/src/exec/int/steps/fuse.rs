@@ -42,6 +42,9 @@ pub(in crate::exec::int) fn find(program: &Program, shapes: &[Option<Vec<usize>>
     for (i, step) in program.steps.iter().enumerate() {
         match (&step.kind, &step.inputs[..], step.outputs.first()) {
             (StepKind::Add { .. }, [Some(a), Some(b)], Some(Some(y))) if a != b => {
+                if [*a, *b, *y].iter().any(|&s| program.grid(s).is_ok_and(|g| g.qtype.bits > 8)) {
+                    continue;
+                }
                 let alike = |s: Slot| shape(s) == shape(*y) && layouts[s] == layouts[*y];
                 // The product must be the operand that comes last, so that the other one is there.
                 let (last, slot) = if producer[*a] > producer[*b] { (producer[*a], *a) } else { (producer[*b], *b) };

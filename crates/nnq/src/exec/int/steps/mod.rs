@@ -1,5 +1,6 @@
 //! The kernels of each kind of step.
 pub(super) mod fuse;
+pub(super) mod integers;
 mod movement;
 
 use super::{
@@ -41,6 +42,10 @@ pub(super) fn plan(p: &mut Planner, i: usize, step: &Step) -> Result<()> {
         StepKind::Resize { rows, columns } => p.resize(step, rows, columns),
         StepKind::Concat { axis } => p.concat(step, *axis),
         StepKind::Move(op) => p.movement(step, op),
+        StepKind::Pair(of) => p.pair(i, step, of),
+        StepKind::Softmax(of) => p.softmax(step, of),
+        StepKind::Norm(of) => p.norm(step, of),
+        StepKind::Rescale(by) => p.rescale(step, by),
         StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) | StepKind::Lookup(_) => {
             Err(Error::internal("a step in floating point among kernels"))
         }
@@ -59,6 +64,9 @@ impl Planner<'_> {
 
     fn quantize(&mut self, step: &Step) -> Result<()> {
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
+        if self.is_wide(y) {
+            return self.quantize_words(x, y);
+        }
         let s = self.stored(y)?;
         let place = self.produce(y)?;
         let x = self.real(x, false)?;
@@ -69,6 +77,9 @@ impl Planner<'_> {
 
     fn dequantize(&mut self, step: &Step) -> Result<()> {
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
+        if self.is_wide(x) {
+            return self.dequantize_words(x, y);
+        }
         let s = self.stored(x)?;
         let place = self.place(x)?;
         let y = self.real(y, true)?;
@@ -119,6 +130,11 @@ impl Planner<'_> {
             found,
         };
         self.weights.push(packed.weights.clone());
+        if let lower::ProductOut::Code { clamp, .. } = product.out
+            && self.is_wide(y)
+        {
+            return self.product_words(kernel, y, clamp);
+        }
         if let Some(Mean { within, result }) = self.fusing.means.get(&i).copied() {
             kernel.y = ProductOut::Means { y: self.real(result, true)?, within };
             self.push(Kernel::Product(Box::new(kernel)));
@@ -191,6 +207,11 @@ impl Planner<'_> {
 
     fn binary(&mut self, step: &Step) -> Result<()> {
         let (a, b, y) = operands(step)?;
+        if let StepKind::Add { negate, rule, clamp } = &step.kind
+            && [a, b, y].into_iter().any(|slot| self.is_wide(slot))
+        {
+            return self.add_words(step, *negate, rule, *clamp);
+        }
         let place = self.produce(y)?;
         let a = self.expanded(a, &place)?;
         let b = self.expanded(b, &place)?;
@@ -204,6 +225,9 @@ impl Planner<'_> {
     }
 
     fn table(&mut self, i: usize, step: &Step) -> Result<()> {
+        if let Packed::Words(table) = &self.packed[i] {
+            return self.lut_words(step, table);
+        }
         let Packed::Table(table) = &self.packed[i] else { return Err(Error::internal("a table step without table")) };
         let table = table.to_vec();
         let (x, y) = (self.place(first(&step.inputs)?)?, self.produce(first(&step.outputs)?)?);

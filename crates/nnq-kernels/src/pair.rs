@@ -1,0 +1,77 @@
+//! Products of two values of codes: `docs/numerics.md` section 14.
+use crate::{
+    Isa, SLACK,
+    conv::{ConvGeom, Epilogue, Order, PackedConv, Requant, Scratch, epilogue::OutPtr},
+    round::Dyadic,
+};
+use serde::{Deserialize, Serialize};
+
+/// Products of matrices of codes, `[batch][rows][depth]` times `[batch][depth][columns]`, or the second `[batch][columns][depth]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Pair {
+    pub batch: usize,
+    pub rows: usize,
+    pub depth: usize,
+    pub columns: usize,
+    /// The second is stored `[batch][columns][depth]`.
+    pub transposed: bool,
+    pub a_zero: u8,
+    pub b_zero: u8,
+    pub by: Dyadic,
+    /// Zero point of the output.
+    pub zero: u8,
+    /// Smallest output code.
+    pub lo: u8,
+    /// Largest output code.
+    pub hi: u8,
+}
+
+impl Pair {
+    /// Whether sums of products of bytes fit 32 bits: `depth * 255 * 255 <= 2^31 - 1`.
+    pub fn fits(depth: usize) -> bool {
+        depth <= i32::MAX as usize / (255 * 255)
+    }
+
+    /// Codes of the first operand, of the second, and of the result.
+    pub fn lens(&self) -> [usize; 3] {
+        let &Pair { batch, rows, depth, columns, .. } = self;
+        [batch * rows * depth, batch * depth * columns, batch * rows * columns]
+    }
+
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        let by = self.by.mult >= 0 && (1..=62).contains(&self.by.shift);
+        by && Pair::fits(self.depth) && self.lo <= self.hi
+    }
+
+    /// The product number `index`, of operands that begin there, to an address. The first has [`SLACK`] bytes behind it.
+    ///
+    /// # Safety
+    /// `rows * columns` bytes are writable at `y`, and nobody else uses them.
+    pub(crate) unsafe fn run(&self, isa: Isa, a: &[u8], b: &[u8], y: *mut u8, work: (&mut Vec<i8>, &mut Scratch)) {
+        let &Pair { rows, depth, columns, .. } = self;
+        let (signed, scratch) = work;
+        assert!(a.len() >= rows * depth + SLACK && b.len() >= depth * columns, "operands of a product are too short");
+        if rows == 0 || columns == 0 {
+            return;
+        }
+        let geom = ConvGeom::matrix(rows, depth, columns);
+        signed.clear();
+        signed.extend(b[..depth * columns].iter().map(|&q| (q ^ 0x80).cast_signed()));
+        let order = if self.transposed { Order::ChannelsLast } else { Order::Rows };
+        let packed = PackedConv::pack_from(isa, &geom, signed, order);
+        let zero = vec![i32::from(self.b_zero) - 128; columns];
+        let epilogue = Epilogue {
+            bias: &vec![0; columns],
+            w_zero: (self.b_zero != 128).then_some(&zero),
+            requant: Requant::Dyadic { mult: &vec![self.by.mult; columns], shift: &vec![self.by.shift; columns] },
+            zero: self.zero,
+            lo: self.lo,
+            hi: self.hi,
+        };
+        let conv = packed.bind(&geom, self.a_zero, &epilogue);
+        // SAFETY: the caller's.
+        unsafe { conv.run_part(a, None, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
+    }
+}

@@ -1,0 +1,413 @@
+//! Codes of 16 bits, softmax and layer normalisation: `docs/numerics.md` section 14.
+//!
+//! A code of 9 to 16 bits is a word: signed ones as they are, unsigned ones, with their zero point, lowered by `2^15`.
+use crate::{
+    Isa,
+    isa::dispatch,
+    round::{
+        AddDyadic, Dyadic, dequantize_f32,
+        integers::{Norm, Softmax, mask_code},
+        quantize_f32,
+    },
+    simd::{Op, Simd},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How a code is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Width {
+    /// A byte, unsigned.
+    Byte,
+    /// A word, signed.
+    Word,
+    /// A sum of 32 bits.
+    Sum,
+}
+
+impl Width {
+    /// Bytes of a code.
+    pub fn bytes(self) -> usize {
+        match self {
+            Width::Byte => 1,
+            Width::Word => 2,
+            Width::Sum => 4,
+        }
+    }
+
+    /// Whether these are codes that are stored so.
+    pub fn holds(self, lo: i32, hi: i32) -> bool {
+        let (least, most) = match self {
+            Width::Byte => (0, 255),
+            Width::Word => (i16::MIN.into(), i16::MAX.into()),
+            Width::Sum => (i32::MIN, i32::MAX),
+        };
+        least <= lo && lo <= hi && hi <= most
+    }
+}
+
+/// Codes in memory.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Codes<'a> {
+    Bytes(&'a [u8]),
+    Words(&'a [i16]),
+    Sums(&'a [i32]),
+}
+
+/// Codes in memory, to be written.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum CodesMut<'a> {
+    Bytes(&'a mut [u8]),
+    Words(&'a mut [i16]),
+}
+
+/// A type of codes in memory.
+trait Code: Copy {
+    fn get(self) -> i32;
+    /// A code that this type holds.
+    fn set(code: i64) -> Self;
+}
+
+impl Code for u8 {
+    #[inline(always)]
+    fn get(self) -> i32 {
+        self.into()
+    }
+    #[inline(always)]
+    fn set(code: i64) -> u8 {
+        code as u8
+    }
+}
+
+impl Code for i16 {
+    #[inline(always)]
+    fn get(self) -> i32 {
+        self.into()
+    }
+    #[inline(always)]
+    fn set(code: i64) -> i16 {
+        code as i16
+    }
+}
+
+impl Code for i32 {
+    #[inline(always)]
+    fn get(self) -> i32 {
+        self
+    }
+    #[inline(always)]
+    fn set(code: i64) -> i32 {
+        code as i32
+    }
+}
+
+/// Plain code that is compiled for an instruction set.
+struct Plain<F>(F);
+
+impl<F: FnOnce()> Op for Plain<F> {
+    type Out = ();
+    #[inline(always)]
+    fn call<S: Simd>(self, _: S) {
+        (self.0)();
+    }
+}
+
+/// Runs plain code, compiled for `isa`.
+fn compiled<F: FnMut()>(isa: Isa, mut work: F) {
+    if dispatch(isa, Plain(&mut work)).is_none() {
+        work();
+    }
+}
+
+/// A zero point and bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Target {
+    pub zero: i32,
+    pub lo: i32,
+    pub hi: i32,
+    pub width: Width,
+}
+
+impl Target {
+    #[inline(always)]
+    fn code(self, steps: i64) -> i64 {
+        (steps + i64::from(self.zero)).clamp(self.lo.into(), self.hi.into())
+    }
+
+    /// Whether the bounds are codes of this width, and the zero point one of 17 bits.
+    pub fn is_valid(self) -> bool {
+        self.width != Width::Sum && self.width.holds(self.lo, self.hi) && self.zero.unsigned_abs() <= 1 << 16
+    }
+}
+
+/// Codes times a factor for each column.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rescale {
+    /// How the operand is stored.
+    pub from: Width,
+    /// Its zero point.
+    pub x_zero: i32,
+    /// The factor of each column; multipliers may be negative.
+    pub mult: Arc<[i32]>,
+    /// Shifts.
+    pub shift: Arc<[u8]>,
+    /// The result.
+    pub to: Target,
+}
+
+impl Rescale {
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        let shifts = self.shift.iter().all(|s| (1..=62).contains(s));
+        let zero = self.from != Width::Sum || self.x_zero == 0;
+        let near = self.x_zero.unsigned_abs() <= 1 << 16;
+        !self.mult.is_empty() && self.mult.len() == self.shift.len() && shifts && zero && near && self.to.is_valid()
+    }
+
+    /// Whole rows: `clamp((((x - x_zero) * mult + 2^(t-1)) >> t) + zero, lo, hi)`.
+    ///
+    /// # Panics
+    /// When the lengths differ or the widths are not those that were said.
+    pub fn run(&self, isa: Isa, x: Codes<'_>, y: CodesMut<'_>) {
+        assert!(self.is_whole(), "a scaling whose parts do not fit each other");
+        match (x, y) {
+            (Codes::Bytes(x), CodesMut::Bytes(y)) => self.rows(isa, x, y),
+            (Codes::Bytes(x), CodesMut::Words(y)) => self.rows(isa, x, y),
+            (Codes::Words(x), CodesMut::Bytes(y)) => self.rows(isa, x, y),
+            (Codes::Words(x), CodesMut::Words(y)) => self.rows(isa, x, y),
+            (Codes::Sums(x), CodesMut::Bytes(y)) => self.rows(isa, x, y),
+            (Codes::Sums(x), CodesMut::Words(y)) => self.rows(isa, x, y),
+        }
+    }
+
+    fn rows<X: Code, Y: Code>(&self, isa: Isa, x: &[X], y: &mut [Y]) {
+        let (columns, zero, to) = (self.mult.len(), self.x_zero, self.to);
+        assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
+        let (mult, shift) = (&self.mult[..columns], &self.shift[..columns]);
+        compiled(
+            isa,
+            #[inline(always)]
+            || {
+                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+                    for j in 0..columns {
+                        let by = Dyadic { mult: mult[j], shift: shift[j] };
+                        y[j] = Y::set(to.code(by.apply(x[j].get() - zero)));
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// A sum of codes of which some are words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AddWide {
+    /// Multipliers, the second negative for a difference.
+    pub by: AddDyadic,
+    /// How the operands are stored, and their zero points.
+    pub from: [(Width, i32); 2],
+    /// The result.
+    pub to: Target,
+}
+
+impl AddWide {
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        let AddDyadic { ma, mb, shift } = self.by;
+        let small = ma.unsigned_abs() <= 1 << 20 && mb.unsigned_abs() <= 1 << 20 && (1..=31).contains(&shift);
+        small && self.to.is_valid() && self.from.iter().all(|(w, z)| *w != Width::Sum && z.unsigned_abs() <= 1 << 16)
+    }
+
+    /// Element by element.
+    ///
+    /// # Panics
+    /// When the lengths differ or the widths are not those that were said.
+    pub fn run(&self, isa: Isa, a: Codes<'_>, b: Codes<'_>, y: CodesMut<'_>) {
+        assert!(self.is_whole(), "a sum whose parts do not fit each other");
+        match (a, b) {
+            (Codes::Bytes(a), Codes::Bytes(b)) => self.to(isa, a, b, y),
+            (Codes::Bytes(a), Codes::Words(b)) => self.to(isa, a, b, y),
+            (Codes::Words(a), Codes::Bytes(b)) => self.to(isa, a, b, y),
+            (Codes::Words(a), Codes::Words(b)) => self.to(isa, a, b, y),
+            _ => panic!("a sum of sums"),
+        }
+    }
+
+    fn to<A: Code, B: Code>(&self, isa: Isa, a: &[A], b: &[B], y: CodesMut<'_>) {
+        match y {
+            CodesMut::Bytes(y) => self.all(isa, a, b, y),
+            CodesMut::Words(y) => self.all(isa, a, b, y),
+        }
+    }
+
+    fn all<A: Code, B: Code, Y: Code>(&self, isa: Isa, a: &[A], b: &[B], y: &mut [Y]) {
+        let n = y.len();
+        assert!(a.len() == n && b.len() == n, "sums of {} and {} codes to {n}", a.len(), b.len());
+        let ([(_, za), (_, zb)], by, to) = (self.from, self.by, self.to);
+        compiled(
+            isa,
+            #[inline(always)]
+            || {
+                for i in 0..n {
+                    y[i] = Y::set(to.code(by.apply_wide(a[i].get() - za, b[i].get() - zb)));
+                }
+            },
+        );
+    }
+}
+
+/// Real numbers to words: [`quantize_f32`].
+///
+/// # Panics
+/// When the lengths differ.
+pub fn quantize(isa: Isa, x: &[f32], scale: f32, to: Target, y: &mut [i16]) {
+    assert_eq!(x.len(), y.len());
+    compiled(
+        isa,
+        #[inline(always)]
+        || {
+            for i in 0..x.len() {
+                y[i] = quantize_f32(x[i], scale, to.zero, to.lo, to.hi) as i16;
+            }
+        },
+    );
+}
+
+/// Words to real numbers: [`dequantize_f32`].
+///
+/// # Panics
+/// When the lengths differ.
+pub fn dequantize(isa: Isa, x: &[i16], scale: f32, zero: i32, y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    compiled(
+        isa,
+        #[inline(always)]
+        || {
+            for i in 0..x.len() {
+                y[i] = dequantize_f32(x[i].into(), scale, zero);
+            }
+        },
+    );
+}
+
+/// A layer normalisation along the rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NormRows {
+    /// The numbers.
+    pub norm: Arc<Norm>,
+    /// How the operand is stored.
+    pub from: Width,
+    /// Its zero point.
+    pub x_zero: i32,
+    /// The result.
+    pub to: Target,
+}
+
+impl NormRows {
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        self.norm.is_valid() && self.from != Width::Sum && self.x_zero.unsigned_abs() <= 1 << 15 && self.to.is_valid()
+    }
+
+    /// Whole rows.
+    ///
+    /// # Panics
+    /// When the lengths differ or the widths are not those that were said.
+    pub fn run(&self, isa: Isa, x: Codes<'_>, y: CodesMut<'_>) {
+        match (x, y) {
+            (Codes::Bytes(x), CodesMut::Bytes(y)) => self.rows(isa, x, y),
+            (Codes::Bytes(x), CodesMut::Words(y)) => self.rows(isa, x, y),
+            (Codes::Words(x), CodesMut::Bytes(y)) => self.rows(isa, x, y),
+            (Codes::Words(x), CodesMut::Words(y)) => self.rows(isa, x, y),
+            _ => panic!("a normalisation of sums"),
+        }
+    }
+
+    fn rows<X: Code, Y: Code>(&self, isa: Isa, x: &[X], y: &mut [Y]) {
+        let (norm, zero, to) = (&*self.norm, self.x_zero, self.to);
+        let columns = norm.gain.len();
+        assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
+        compiled(
+            isa,
+            #[inline(always)]
+            || {
+                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+                    let (mut sum, mut squares) = (0i64, 0u64);
+                    for x in x {
+                        let a = i64::from(x.get() - zero);
+                        sum += a;
+                        squares += (a * a) as u64;
+                    }
+                    let row = norm.row(sum, squares);
+                    for (i, (x, y)) in x.iter().zip(y).enumerate() {
+                        *y = Y::set(to.code(norm.element(i, x.get() - zero, row)));
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// A softmax along the rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SoftmaxRows {
+    /// The numbers.
+    pub softmax: Arc<Softmax>,
+    /// The scale of the operand: what a mask is divided by.
+    pub scale: f32,
+    /// Codes of a row.
+    pub columns: usize,
+    /// The result; bytes.
+    pub to: Target,
+}
+
+impl SoftmaxRows {
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        let row = self.columns <= crate::round::integers::ROW;
+        row && self.softmax.is_valid() && self.to.is_valid() && self.to.width == Width::Byte
+    }
+
+    /// One row; `mask` is added to the numbers that its codes stand for. `room` is memory to work in.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn row(&self, isa: Isa, x: &[u8], mask: Option<&[f32]>, y: &mut [u8], room: &mut Vec<i32>) {
+        let n = self.columns;
+        assert!(x.len() == n && y.len() == n && mask.is_none_or(|m| m.len() == n), "rows of other sizes than {n}");
+        if n == 0 {
+            return;
+        }
+        let (softmax, to) = (&*self.softmax, self.to);
+        room.resize(n, 0);
+        let room = &mut room[..n];
+        compiled(
+            isa,
+            #[inline(always)]
+            || {
+                match mask {
+                    None => room.iter_mut().zip(x).for_each(|(u, &q)| *u = q.into()),
+                    Some(mask) => {
+                        for ((u, &q), &m) in room.iter_mut().zip(x).zip(mask) {
+                            *u = i32::from(q) + mask_code(m, self.scale);
+                        }
+                    }
+                }
+                let most = room.iter().copied().fold(i32::MIN, i32::max);
+                let mut sum = 0u64;
+                for u in room.iter_mut() {
+                    let e = softmax.exp(most - *u);
+                    *u = e as i32;
+                    sum += u64::from(e);
+                }
+                let factor = softmax.factor(sum);
+                for (y, &e) in y.iter_mut().zip(room.iter()) {
+                    *y = to.code(Softmax::share(e as u32, factor)) as u8;
+                }
+            },
+        );
+    }
+}

@@ -1,0 +1,263 @@
+//! What lies between products of networks with attention, in integers (numerics section 14): profile dyadic only, where every operand has a grid.
+use super::{Grid, Pair, Profile, Slot, StepKind, build::Builder, dyadic, product};
+use crate::{
+    error::{Error, Result},
+    ir::{DType, Graph, Node, NodeId, Op, ValueId, op::Binary},
+};
+use nnq_kernels::round::integers::{Norm, ROW, Softmax, signed_dyadic};
+use std::sync::Arc;
+
+/// The values on grids of 9 to 16 bits that are held as codes: what a normalisation or a factor for each column reads or makes, and what sums of such values
+/// are made of.
+pub(super) fn words(graph: &Graph, profile: Profile) -> Vec<bool> {
+    let mut words = vec![false; graph.value_count()];
+    if profile != Profile::Dyadic {
+        return words;
+    }
+    let wide = |v: ValueId| {
+        let value = graph.value(v);
+        let quant = value.quant.as_ref().filter(|_| value.constant.is_none());
+        quant.is_some_and(|q| q.as_tensor().is_some() && (9..=16).contains(&q.qtype.bits))
+    };
+    let on_grid = |v: Option<ValueId>| v.is_some_and(|v| graph.value(v).quant.is_some());
+    for (_, node) in graph.nodes() {
+        let seeds = match &node.op {
+            Op::LayerNormalization { .. } if norm_parts(graph, node).is_some() => [node.input(0), node.output(0)],
+            Op::Binary(Binary::Mul | Binary::Div) if factors(graph, node).is_some() => [node.input(0), None],
+            _ => continue,
+        };
+        if on_grid(node.input(0)) && on_grid(node.output(0)) {
+            seeds.into_iter().flatten().filter(|&v| wide(v)).for_each(|v| words[v.0 as usize] = true);
+        }
+    }
+    loop {
+        let mut grew = false;
+        for (_, node) in graph.nodes().filter(|(_, n)| matches!(n.op, Op::Binary(Binary::Add | Binary::Sub))) {
+            let all = [node.input(0), node.input(1), node.output(0)];
+            let is_word = |v: &Option<ValueId>| v.is_some_and(|v| words[v.0 as usize]);
+            if !all.iter().any(is_word) || !all.iter().all(|&v| on_grid(v)) || !repeats(graph, node) {
+                continue;
+            }
+            for v in all.into_iter().flatten().filter(|&v| wide(v)) {
+                grew |= !std::mem::replace(&mut words[v.0 as usize], true);
+            }
+        }
+        if !grew {
+            return words;
+        }
+    }
+}
+
+/// The length of the last axis, where it is fixed.
+fn columns(graph: &Graph, v: ValueId) -> Option<usize> {
+    graph.value(v).shape.as_ref()?.0.last()?.fixed()
+}
+
+/// Whether the operands of a sum are as large as the result, or repeated along its first axes.
+fn repeats(graph: &Graph, node: &Node) -> bool {
+    let shape = |v: Option<ValueId>| v.and_then(|v| graph.value(v).shape.as_ref());
+    let Some(y) = shape(node.output(0)) else { return false };
+    (0..2).all(|i| shape(node.input(i)).is_some_and(|x| y.0.ends_with(&x.0)))
+}
+
+/// Gain and offset of a normalisation of the last axis.
+fn norm_parts(graph: &Graph, node: &Node) -> Option<(Vec<f32>, Vec<f32>)> {
+    let Op::LayerNormalization { axis, .. } = node.op else { return None };
+    let x = node.input(0)?;
+    let rank = graph.value(x).shape.as_ref()?.rank() as i64;
+    let n = columns(graph, x)?;
+    if (axis != -1 && axis + 1 != rank) || node.outputs.iter().skip(1).any(Option::is_some) || n > ROW {
+        return None;
+    }
+    let part = |v: ValueId| {
+        let t = graph.constant(v).filter(|t| t.dtype() == DType::F32 && t.len() == n && graph.value(v).quant.is_none());
+        Some(t?.to_f32s())
+    };
+    let offset = match node.input(2) {
+        None => vec![0.0; n],
+        Some(v) => part(v)?,
+    };
+    Some((part(node.input(1)?)?, offset))
+}
+
+/// What each column of the first operand is multiplied with, where that is constant: one factor, or one for each column.
+pub(super) fn factors(graph: &Graph, node: &Node) -> Option<Vec<f64>> {
+    let divides = match node.op {
+        Op::Binary(Binary::Mul) => false,
+        Op::Binary(Binary::Div) => true,
+        _ => return None,
+    };
+    let (x, by) = (node.input(0)?, node.input(1)?);
+    let n = columns(graph, x)?;
+    let t = graph.constant(by).filter(|t| t.dtype() == DType::F32 && product::is_vector(t, n))?;
+    let plain = graph.value(by).quant.is_none() && graph.value(x).constant.is_none();
+    let rank = |v: ValueId| graph.value(v).shape.as_ref().map_or(0, crate::ir::Shape::rank);
+    let all = t.to_f32s().into_iter().map(|c| if divides { 1.0 / f64::from(c) } else { f64::from(c) });
+    let all: Vec<f64> = all.collect();
+    (plain && rank(by) <= rank(x) && all.iter().all(|c| c.is_finite())).then_some(all)
+}
+
+impl Builder {
+    /// The grid of a value that is held as codes, those of more than 8 bits among them.
+    pub(super) fn held(&self, v: ValueId) -> Option<Grid> {
+        self.any_grid(v).filter(|g| g.qtype.bits <= 8 || self.words[v.0 as usize])
+    }
+
+    /// What a sum behind a product adds to its channels, where that is constant and nobody else reads the product: a bias, and the sum.
+    pub(super) fn bias_behind(&self, node: &Node, y: ValueId) -> Option<(NodeId, Vec<f32>)> {
+        if self.p.profile != Profile::Dyadic || node.input(2).is_some() {
+            return None;
+        }
+        let graph = &self.p.graph;
+        let reader = self.sole_reader(y)?;
+        let sum = graph.node(reader);
+        let other = (0..2).find_map(|i| sum.input(i).filter(|&v| v != y))?;
+        let n = columns(graph, y)?;
+        let t = graph.constant(other).filter(|t| t.dtype() == DType::F32 && t.shape().len() <= 2)?;
+        let fits = product::is_vector(t, n) && graph.value(other).quant.is_none();
+        if !fits || !matches!(sum.op, Op::Binary(Binary::Add)) || self.target(sum.output(0)?, true).is_none() {
+            return None;
+        }
+        let real = t.to_f32s();
+        Some((reader, (0..n).map(|c| real[if real.len() == 1 { 0 } else { c }]).collect()))
+    }
+
+    /// A product of two values of codes, with a factor behind it.
+    pub(super) fn pair(&mut self, id: NodeId, node: &Node) -> Result<bool> {
+        let graph = self.p.graph.clone();
+        let (Some(a), Some(b), Some(mut y)) = (node.input(0), node.input(1), node.output(0)) else { return Ok(false) };
+        let (Some(ga), Some(gb)) = (self.grid(a), self.grid(b)) else { return Ok(false) };
+        let shape = |v: ValueId| graph.value(v).shape.as_ref().map(|s| s.0.clone());
+        let (Some(sa), Some(sb)) = (shape(a), shape(b)) else { return Ok(false) };
+        let rank = sa.len();
+        if self.p.profile != Profile::Dyadic || rank < 2 || sb.len() != rank || sa[..rank - 2] != sb[..rank - 2] {
+            return Ok(false);
+        }
+        let (mut nodes, mut factor) = (vec![], 1.0);
+        if let Some(reader) = self.sole_reader(y)
+            && let Some(&[by]) = factors(&graph, graph.node(reader)).as_deref()
+            && by > 0.0
+            && graph.node(reader).input(0) == Some(y)
+            && let Some(scaled) = graph.node(reader).output(0)
+        {
+            (factor, y) = (by, scaled);
+            nodes.push(reader);
+        }
+        let Some((v, grid, clamp, more)) = self.target(y, false) else { return Ok(false) };
+        nodes.extend(more);
+        let by = dyadic(f64::from(ga.scale) * f64::from(gb.scale) * factor / f64::from(grid.scale))?;
+        let inputs = vec![self.code(a)?, self.code(b)?];
+        let nodes = self.join(id, &nodes);
+        let slot = self.produce(v, grid);
+        self.step(&nodes, StepKind::Pair(Pair { by, clamp }), inputs, vec![Some(slot)]);
+        Ok(true)
+    }
+
+    /// A sum that only a softmax reads, of codes and of real numbers: the mask of the softmax.
+    pub(super) fn mask(&mut self, node: &Node) -> bool {
+        let graph = &self.p.graph;
+        let (Some(mut a), Some(mut b), Some(y)) = (node.input(0), node.input(1), node.output(0)) else { return false };
+        if self.grid(a).is_none() {
+            (a, b) = (b, a);
+        }
+        let reader = self.sole_reader(y).map(|id| graph.node(id));
+        let reads = reader.is_some_and(|n| matches!(n.op, Op::Softmax { .. }) && self.softmax_grids(n, a).is_some());
+        let whole = graph.value(a).shape.is_some() && graph.value(a).shape == graph.value(y).shape;
+        let real = graph.value(b).quant.is_none() && graph.value(b).dtype == Some(DType::F32);
+        let masks = matches!(node.op, Op::Binary(Binary::Add)) && reads && whole && real;
+        if masks {
+            self.masked[y.0 as usize] = Some((a, b));
+        }
+        masks
+    }
+
+    /// The grids of a softmax along the last axis that reads `x`.
+    fn softmax_grids(&self, node: &Node, x: ValueId) -> Option<(Grid, ValueId, Grid)> {
+        let Op::Softmax { axis, .. } = node.op else { return None };
+        let rank = self.p.graph.value(x).shape.as_ref()?.rank() as i64;
+        let y = node.output(0)?;
+        let last = axis == -1 || axis + 1 == rank;
+        let dyadic = self.p.profile == Profile::Dyadic;
+        Some((self.grid(x).filter(|_| last && dyadic)?, y, self.grid(y)?))
+    }
+
+    /// Softmax of codes.
+    pub(super) fn softmax(&mut self, id: NodeId, node: &Node) -> Result<bool> {
+        let Some(read) = node.input(0) else { return Ok(false) };
+        let (x, mask) = match self.masked[read.0 as usize] {
+            Some((x, mask)) => (x, Some(mask)),
+            None => (read, None),
+        };
+        let Some((from, y, to)) = self.softmax_grids(node, x) else { return Ok(false) };
+        let Some(softmax) = Softmax::new(from.scale, to.scale) else {
+            if mask.is_some() {
+                return Err(too_far(from, to));
+            }
+            return Ok(false);
+        };
+        let mut inputs = vec![self.code(x)?];
+        if let Some(mask) = mask {
+            inputs.push(self.real(mask)?);
+        }
+        let slot = self.produce(y, to);
+        self.step(&[id], StepKind::Softmax(Arc::new(softmax)), inputs, vec![Some(slot)]);
+        Ok(true)
+    }
+
+    /// Layer normalisation of codes.
+    pub(super) fn norm(&mut self, id: NodeId, node: &Node, epsilon: f32) -> Result<bool> {
+        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        let (Some(from), Some(to), Profile::Dyadic) = (self.held(x), self.held(y), self.p.profile) else {
+            return Ok(false);
+        };
+        let Some((gamma, beta)) = norm_parts(&self.p.graph, node) else { return Ok(false) };
+        let Some(norm) = Norm::new(from.scale, epsilon, &gamma, &beta, to.scale) else { return Err(too_far(from, to)) };
+        let input = self.code(x)?;
+        let slot = self.produce(y, to);
+        self.step(&[id], StepKind::Norm(Arc::new(norm)), vec![input], vec![Some(slot)]);
+        Ok(true)
+    }
+
+    /// Codes times a constant for each column.
+    pub(super) fn scaled(&mut self, id: NodeId, node: &Node) -> Result<bool> {
+        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        let (Some(from), Some(to), Profile::Dyadic) = (self.held(x), self.held(y), self.p.profile) else {
+            return Ok(false);
+        };
+        let Some(factors) = factors(&self.p.graph, node) else { return Ok(false) };
+        let input = self.code(x)?;
+        let slot = self.produce(y, to);
+        let kind = StepKind::Rescale(rules(from, to, &factors)?);
+        self.step(&[id], kind, vec![input], vec![Some(slot)]);
+        Ok(true)
+    }
+
+    /// Codes on another grid, one of them of more than 8 bits.
+    pub(super) fn between_widths(
+        &mut self,
+        nodes: &[NodeId],
+        input: Slot,
+        from: Grid,
+        y: ValueId,
+        to: Grid,
+    ) -> Result<()> {
+        let slot = self.produce(y, to);
+        self.step(nodes, StepKind::Rescale(rules(from, to, &[1.0])?), vec![input], vec![Some(slot)]);
+        Ok(())
+    }
+}
+
+/// The rules of [`StepKind::Rescale`].
+fn rules(from: Grid, to: Grid, factors: &[f64]) -> Result<Arc<[nnq_kernels::round::Dyadic]>> {
+    let of = |c: &f64| {
+        let m = f64::from(from.scale) * c / f64::from(to.scale);
+        // The error is that of a positive one.
+        signed_dyadic(m).map_or_else(|| dyadic(m.abs()), Ok)
+    };
+    factors.iter().map(of).collect()
+}
+
+fn too_far(from: Grid, to: Grid) -> Error {
+    Error::value(format!("no integers stand for it between scales {:e} and {:e}", from.scale, to.scale))
+        .cure("calibrate again, or keep it float")
+}

@@ -1,0 +1,100 @@
+//! Attention, normalisation and factors in integers (numerics section 14), from the scalar formulas.
+use super::step::broadcast;
+use crate::{
+    error::{Error, Result},
+    exec::{
+        float::{Ctx, eval},
+        lower::{Grid, Pair},
+    },
+    ir::{Op, Tensor},
+};
+use nnq_kernels::round::{
+    Dyadic,
+    integers::{Norm, Softmax, mask_code},
+    requantize_dyadic,
+};
+
+/// `a` times `b`, both codes.
+pub(super) fn pair(p: &Pair, [a, b]: [&Tensor; 2], [ga, gb, to]: [Grid; 3], ctx: &Ctx) -> Result<Tensor> {
+    let centred = |t: &Tensor, g: Grid| -> Result<Tensor> {
+        let wide = t.as_slice::<f32>()?.iter().map(|&q| f64::from(q) - f64::from(g.zero)).collect();
+        Ok(Tensor::of::<f64>(t.shape(), wide))
+    };
+    let depth = a.shape().last().copied().unwrap_or(0);
+    if !nnq_kernels::pair::Pair::fits(depth) {
+        return Err(too_deep(depth));
+    }
+    let (a, b) = (centred(a, ga)?, centred(b, gb)?);
+    let acc = eval(&Op::MatMul, &[Some(&a), Some(&b)], 1, ctx)?.pop().ok_or_else(|| Error::internal("no output"))?;
+    let code = |&acc: &f64| requantize_dyadic(acc as i32, p.by, to.zero, p.clamp.lo, p.clamp.hi) as f32;
+    Ok(Tensor::of(acc.shape(), acc.as_slice::<f64>()?.iter().map(code).collect()))
+}
+
+/// The error of a product whose sums could overflow.
+pub(crate) fn too_deep(depth: usize) -> Error {
+    Error::value(format!("{depth} products of two codes can exceed 2^31 - 1")).cure("give shorter sequences")
+}
+
+/// Softmax along the last axis, with a mask.
+pub(super) fn softmax(
+    of: &Softmax,
+    x: &Tensor,
+    mask: Option<&Tensor>,
+    from: Grid,
+    to: Grid,
+    ctx: &Ctx,
+) -> Result<Tensor> {
+    let n = x.shape().last().copied().unwrap_or(0);
+    if n > nnq_kernels::round::integers::ROW {
+        return Err(too_long(n));
+    }
+    let mask = match mask {
+        Some(mask) => Some(broadcast(mask, x, ctx)?.0),
+        None => None,
+    };
+    let mask = mask.as_ref().map(|m| m.as_slice::<f32>()).transpose()?;
+    let codes = x.as_slice::<f32>()?;
+    let mut out = Vec::with_capacity(codes.len());
+    for (row, codes) in codes.chunks(n.max(1)).enumerate() {
+        let moved = |i: usize| codes[i] as i32 + mask.map_or(0, |m| mask_code(m[row * n + i], from.scale));
+        let all: Vec<i32> = (0..n).map(moved).collect();
+        let most = all.iter().copied().fold(i32::MIN, i32::max);
+        let exps: Vec<u32> = all.iter().map(|u| of.exp(most - u)).collect();
+        let factor = of.factor(exps.iter().map(|&e| u64::from(e)).sum());
+        out.extend(exps.iter().map(|&e| clamped(Softmax::share(e, factor), to)));
+    }
+    Ok(Tensor::of(x.shape(), out))
+}
+
+/// The error of a softmax over too many.
+pub(crate) fn too_long(n: usize) -> Error {
+    Error::shape(format!("a softmax of {n} codes; integers take {}", nnq_kernels::round::integers::ROW))
+        .cure("give shorter sequences, or keep it float")
+}
+
+/// Layer normalisation along the last axis.
+pub(super) fn norm(of: &Norm, x: &Tensor, from: Grid, to: Grid) -> Result<Tensor> {
+    let n = of.gain.len();
+    let mut out = Vec::with_capacity(x.len());
+    for codes in x.as_slice::<f32>()?.chunks(n) {
+        let centred = || codes.iter().map(|&q| q as i32 - from.zero);
+        let squares = centred().map(|a| (i64::from(a) * i64::from(a)) as u64).sum();
+        let row = of.row(centred().map(i64::from).sum(), squares);
+        out.extend(centred().enumerate().map(|(i, a)| clamped(of.element(i, a, row), to)));
+    }
+    Ok(Tensor::of(x.shape(), out))
+}
+
+/// Codes times factors.
+pub(super) fn rescale(by: &[Dyadic], x: &Tensor, from: Grid, to: Grid) -> Result<Tensor> {
+    let columns = x.shape().last().copied().unwrap_or(1);
+    let code = |(i, &q): (usize, &f32)| {
+        let by = by[if by.len() == 1 { 0 } else { i % columns }];
+        clamped(by.apply(q as i32 - from.zero), to)
+    };
+    Ok(Tensor::of(x.shape(), x.as_slice::<f32>()?.iter().enumerate().map(code).collect()))
+}
+
+fn clamped(steps: i64, to: Grid) -> f32 {
+    (steps + i64::from(to.zero)).clamp(to.qtype.min().into(), to.qtype.max().into()) as f32
+}

@@ -1,0 +1,164 @@
+//! What lies between products of networks with attention, where it is to compute in integers (numerics section 14).
+use super::{Mode, Role};
+use crate::ir::{
+    Graph, Node, NodeId, Op, Shape, ValueId,
+    op::{Binary, Unary},
+};
+use std::collections::HashMap;
+
+type Readers = [(NodeId, usize)];
+
+fn rank(graph: &Graph, v: ValueId) -> Option<i64> {
+    graph.value(v).shape.as_ref().map(|s| s.rank() as i64)
+}
+
+/// Whether `v` is a constant with one number, or one for each of the last axis of `x`.
+fn is_vector(graph: &Graph, v: ValueId, x: ValueId) -> bool {
+    let columns = graph.value(x).shape.as_ref().and_then(|s| s.0.last()?.fixed());
+    let fits = |t: &std::sync::Arc<crate::ir::Tensor>| {
+        (t.len() == 1 || Some(t.len()) == columns) && t.shape().iter().rev().skip(1).all(|&d| d == 1)
+    };
+    graph.constant(v).is_some_and(fits) && rank(graph, v) <= rank(graph, x)
+}
+
+/// The input of a binary operator whose other input is constant: one number, or one for each of the last axis.
+fn with_vector(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    let either = matches!(node.op, Op::Binary(Binary::Add | Binary::Mul));
+    match (graph.constant(a).is_some(), graph.constant(b).is_some()) {
+        (false, true) => is_vector(graph, b, a).then_some(a),
+        // Multiplication finds the constant in the second place.
+        (true, false) if either && matches!(node.op, Op::Binary(Binary::Add)) => is_vector(graph, a, b).then_some(b),
+        _ => None,
+    }
+}
+
+fn is_pair(graph: &Graph, node: &Node) -> bool {
+    let real = |i: usize| node.input(i).is_some_and(|v| graph.constant(v).is_none());
+    matches!(node.op, Op::MatMul) && real(0) && real(1)
+}
+
+/// Whether a softmax or a normalisation goes along the last axis.
+fn is_last(graph: &Graph, node: &Node, axis: i64) -> bool {
+    axis == -1 || node.input(0).and_then(|x| rank(graph, x)).is_some_and(|rank| axis + 1 == rank)
+}
+
+/// What a node of mode `Integer`, which is nothing of other modes, can do with codes.
+pub(super) fn role(graph: &Graph, node: &Node) -> Role {
+    let constant = |i: usize| node.input(i).is_none_or(|v| graph.constant(v).is_some());
+    let real = node.input(0).is_some_and(|v| graph.value(v).dtype == Some(crate::ir::DType::F32));
+    match node.op {
+        _ if !real => Role::Float,
+        Op::LayerNormalization { axis, .. } if is_last(graph, node, axis) && constant(1) && constant(2) => {
+            Role::Integer
+        }
+        Op::Softmax { axis, .. } if is_last(graph, node, axis) => Role::Integer,
+        Op::MatMul if is_pair(graph, node) => Role::Integer,
+        Op::Binary(Binary::Add | Binary::Mul | Binary::Div) if with_vector(graph, node).is_some() => Role::Compute,
+        _ => Role::Float,
+    }
+}
+
+/// Whether `reader`, the only one of what `node` makes, is a bias or a factor that its product takes along.
+pub(super) fn folds(graph: &Graph, node: &Node, reader: &Node) -> bool {
+    if with_vector(graph, reader) != node.output(0) {
+        return false;
+    }
+    let scalar = |v: ValueId| graph.constant(v).is_some_and(|t| t.len() == 1);
+    match reader.op {
+        Op::Binary(Binary::Add) => !is_pair(graph, node) && matches!(node.op, Op::MatMul | Op::Gemm { .. }),
+        Op::Binary(Binary::Mul | Binary::Div) => is_pair(graph, node) && reader.input(1).is_some_and(scalar),
+        _ => false,
+    }
+}
+
+/// Sums that only a softmax reads, of scores and a mask: the mask is the softmax's.
+pub(super) struct Masks {
+    /// For each of them, and for what it makes, the scores.
+    scores: HashMap<NodeId, ValueId>,
+    sums: HashMap<ValueId, NodeId>,
+}
+
+impl Masks {
+    pub(super) fn of(
+        graph: &Graph,
+        modes: &[Mode],
+        consumers: &[Vec<(NodeId, usize)>],
+        producers: &[Option<NodeId>],
+    ) -> Self {
+        let mut masks = Self { scores: HashMap::new(), sums: HashMap::new() };
+        for (id, node) in graph.nodes() {
+            let (Op::Binary(Binary::Add), Some(y)) = (&node.op, node.output(0)) else { continue };
+            let [(reader, _)] = consumers[y.0 as usize][..] else { continue };
+            let softmax =
+                matches!(graph.node(reader).op, Op::Softmax { axis, .. } if is_last(graph, graph.node(reader), axis));
+            if !softmax || modes[reader.0 as usize] != Mode::Integer || graph.outputs.contains(&y) {
+                continue;
+            }
+            let makes = |v: ValueId| producers[v.0 as usize].map(|id| graph.node(id));
+            let scores = |v: &ValueId| {
+                let whole = graph.value(*v).shape.is_some() && graph.value(*v).shape == graph.value(y).shape;
+                let factor = makes(*v).filter(|n| matches!(n.op, Op::Binary(Binary::Mul | Binary::Div)));
+                let product = factor.and_then(|n| with_vector(graph, n)).and_then(makes).or(makes(*v));
+                whole && product.is_some_and(|n| is_pair(graph, n))
+            };
+            if let Some(of) = (0..2).filter_map(|i| node.input(i)).find(scores) {
+                masks.scores.insert(id, of);
+                masks.sums.insert(y, id);
+            }
+        }
+        masks
+    }
+    /// The scores that the sum `id` adds a mask to.
+    pub(super) fn codes_of(&self, id: NodeId) -> Option<ValueId> {
+        self.scores.get(&id).copied()
+    }
+    pub(super) fn is_masked(&self, v: ValueId) -> bool {
+        self.sums.contains_key(&v)
+    }
+}
+
+/// Whether a node reads codes of 16 bits.
+pub(in crate::quant) fn reads_words(graph: &Graph, modes: &[Mode], id: NodeId) -> bool {
+    let node = graph.node(id);
+    let real = |i: usize| node.input(i).is_some_and(|v| graph.constant(v).is_none());
+    modes[id.0 as usize] == Mode::Integer
+        && match node.op {
+            Op::LayerNormalization { .. } => role(graph, node) == Role::Integer,
+            Op::Binary(Binary::Add | Binary::Sub) => real(0) && real(1) && repeats(graph, node),
+            Op::Binary(Binary::Mul | Binary::Div) => with_vector(graph, node).is_some(),
+            _ => false,
+        }
+}
+
+/// Whether the operands of a sum are as large as the result, or repeated along its first axes.
+fn repeats(graph: &Graph, node: &Node) -> bool {
+    let shape = |v: Option<ValueId>| v.and_then(|v| graph.value(v).shape.as_ref());
+    let Some(y) = shape(node.output(0)) else { return false };
+    let ends = |x: &Shape| y.0.ends_with(&x.0);
+    (0..2).all(|i| shape(node.input(i)).is_some_and(ends))
+}
+
+/// Whether a value is to have 16 bits: what a normalisation makes or reads, and what sums and factors read of what can make words.
+pub(super) fn is_wide(
+    graph: &Graph,
+    modes: &[Mode],
+    v: ValueId,
+    (producer, readers): (Option<NodeId>, &Readers),
+    masks: &Masks,
+) -> bool {
+    let Some(made) = producer else { return false };
+    let node = graph.node(made);
+    if modes[made.0 as usize] != Mode::Integer || masks.is_masked(v) {
+        return false;
+    }
+    let makes = match &node.op {
+        Op::LayerNormalization { .. } => return role(graph, node) == Role::Integer,
+        Op::Gemm { .. } | Op::Conv(_) | Op::Gather { .. } => true,
+        Op::MatMul => !is_pair(graph, node),
+        Op::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Div) => true,
+        Op::Unary(Unary::Gelu { .. } | Unary::Relu) => true,
+        _ => false,
+    };
+    makes && readers.iter().any(|&(id, _)| reads_words(graph, modes, id) && masks.codes_of(id).is_none())
+}
