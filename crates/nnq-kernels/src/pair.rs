@@ -75,3 +75,52 @@ impl Pair {
         unsafe { conv.run_part(a, None, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{isa::tests::tested, round::requantize_dyadic};
+
+    #[test]
+    fn products_are_the_sums_of_section_14() {
+        let bytes = |n: usize, seed: u32| -> Vec<u8> {
+            (0..n as u32).map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b1) >> 9) as u8).collect()
+        };
+        for (rows, depth, columns) in [(1, 1, 1), (6, 8, 6), (17, 33, 40), (3, 130, 5), (0, 4, 3)] {
+            for transposed in [false, true] {
+                for b_zero in [0, 128, 201] {
+                    let by = Dyadic::from_real(0.0011).unwrap();
+                    let of = Pair {
+                        batch: 1,
+                        rows,
+                        depth,
+                        columns,
+                        transposed,
+                        a_zero: 77,
+                        b_zero,
+                        by,
+                        zero: 120,
+                        lo: 1,
+                        hi: 250,
+                    };
+                    assert!(of.is_whole());
+                    let (a, b) = (bytes(rows * depth + SLACK, 1), bytes(depth * columns, 2));
+                    for isa in tested() {
+                        let mut y = vec![0u8; rows * columns];
+                        // SAFETY: `y` holds all results.
+                        unsafe { of.run(isa, &a, &b, y.as_mut_ptr(), (&mut Vec::new(), &mut Scratch::new())) };
+                        for (i, &y) in y.iter().enumerate() {
+                            let (r, c) = (i / columns, i % columns);
+                            let at = |k: usize| if transposed { c * depth + k } else { k * columns + c };
+                            let term = |k: usize| {
+                                (i32::from(a[r * depth + k]) - 77) * (i32::from(b[at(k)]) - i32::from(b_zero))
+                            };
+                            let want = requantize_dyadic((0..depth).map(term).sum(), by, 120, 1, 250);
+                            assert_eq!(i32::from(y), want, "{isa} {rows}x{depth}x{columns} {transposed} {b_zero} {i}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::{
         sim,
     },
     formats::onnx,
-    ir::{Graph, Tensor, infer, pass},
+    ir::{Graph, Op, Tensor, ValueId, infer, pass},
     tune::Tuning,
 };
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What suits a graph: integers where it is quantized, floating point where not; the simulator where codes have more bits than the integer
-    /// engine runs.
+    /// What suits a graph: integers where it is quantized, floating point where not; the simulator where a product reads codes
+    /// of more bits than the integer engine multiplies.
     pub fn for_graph(graph: &Graph) -> Self {
-        let wide = graph.values().any(|(_, v)| v.quant.as_ref().is_some_and(|q| (9..=16).contains(&q.qtype.bits)));
+        let many = |v: ValueId| graph.value(v).quant.as_ref().is_some_and(|q| (9..=16).contains(&q.qtype.bits));
+        let product = |op: &Op| matches!(op, Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } | Op::MatMul);
+        let wide = graph.nodes().any(|(_, n)| product(&n.op) && n.inputs.iter().flatten().any(|&v| many(v)));
         match (is_quantized(graph), wide) {
             (false, _) => Self::Float,
             (true, false) => Self::Int,

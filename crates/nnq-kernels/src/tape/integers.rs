@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Isa, SLACK,
     pair::Pair,
-    wide::{self, AddWide, Codes, CodesMut, NormRows, Rescale, SoftmaxRows, Target, Width},
+    wide::{self, AddWide, Codes, CodesMut, Lut, NormRows, Rescale, SoftmaxRows, Target, Width},
 };
 use serde::{Deserialize, Serialize};
 use std::{ops::Range, sync::Arc};
@@ -43,8 +43,8 @@ pub enum Integers {
     Rescale { x: Span, y: Span, spec: Arc<Rescale> },
     /// A sum, of operands that repeat where they are shorter.
     Add { a: Span, b: Span, y: Span, spec: Arc<AddWide> },
-    /// A word for each byte.
-    Lut { x: Span, y: Span, table: Arc<[i16]> },
+    /// A code for each code.
+    Lut { x: Span, y: Span, spec: Arc<Lut> },
     /// Real numbers to words.
     Quantize { x: usize, y: Span, scale: f32, to: Target },
     /// Words to real numbers.
@@ -64,7 +64,8 @@ impl Integers {
         match self {
             Integers::Rescale { y, spec, .. } => y.len / (spec.to.width.bytes() * spec.mult.len()).max(1),
             Integers::Add { y, spec, .. } => flat(y.len, spec.to.width),
-            Integers::Lut { y, .. } | Integers::Quantize { y, .. } => flat(y.len, Width::Word),
+            Integers::Lut { y, spec, .. } => flat(y.len, spec.to),
+            Integers::Quantize { y, .. } => flat(y.len, Width::Word),
             Integers::Dequantize { x, .. } => flat(x.len, Width::Word),
             Integers::Norm { y, spec, .. } => y.len / (spec.to.width.bytes() * spec.norm.gain.len()).max(1),
             Integers::Softmax { y, spec, .. } => y.len.checked_div(spec.columns).unwrap_or(0),
@@ -111,9 +112,9 @@ impl Integers {
                 }
                 limits.apart(&[*a, *b], y.at..y.at.saturating_add(y.len))
             }
-            Integers::Lut { x, y, table } => {
-                fit(table.len() == 256)?;
-                limits.size(codes(y, Width::Word)?, x.len)?;
+            Integers::Lut { x, y, spec } => {
+                fit(spec.is_whole())?;
+                limits.size(codes(y, spec.to)?, codes(x, spec.from)?)?;
                 limits.apart(&[*x], y.at..y.at.saturating_add(y.len))
             }
             Integers::Quantize { x, y, to, .. } => {
@@ -188,11 +189,9 @@ impl Integers {
                         r.start += n;
                     }
                 }
-                Integers::Lut { x, y, table } => {
-                    let r = flat(x.len);
-                    let (x, y) = (memory.read(x.at + r.start, r.len()), memory.words_mut(y.at + 2 * r.start, r.len()));
-                    let table: &[i16; 256] = table.first_chunk().expect("checked when the tape was made");
-                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = table[usize::from(x)]);
+                Integers::Lut { x, y, spec } => {
+                    let r = flat(y.len / spec.to.bytes());
+                    spec.run(read(memory, x, spec.from, r.clone()), write(memory, y, spec.to, r));
                 }
                 Integers::Quantize { x, y, scale, to } => {
                     let r = flat(y.len / 2);

@@ -1,6 +1,7 @@
 //! The simulator and the integer engine give the same bits, on every instruction set, for every profile and thread count.
 mod coded;
 mod dynamic;
+mod integers;
 mod recurrent;
 mod resize;
 mod rows;

@@ -53,8 +53,8 @@ pub struct Group {
     pub values: Vec<ValueId>,
     /// Those that the others are made of by moving, joining or taking maxima: the range of the group is theirs.
     pub sources: Vec<ValueId>,
-    /// They are to have 16 bits.
-    pub wide: bool,
+    /// How many bits they are to have at least, whatever the recipe says of others.
+    pub bits: Option<u8>,
 }
 
 /// What a node can do with codes.
@@ -187,7 +187,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let root = set.root(i);
         if of_root[root] == usize::MAX {
             of_root[root] = groups.len();
-            groups.push(Group { values: Vec::new(), sources: Vec::new(), wide: false });
+            groups.push(Group { values: Vec::new(), sources: Vec::new(), bits: None });
         }
         let group = &mut groups[of_root[root]];
         let v = ValueId(i as u32);
@@ -198,7 +198,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
     }
     for group in groups.iter_mut().filter(|g| g.values.len() == 1) {
         let around = (producers[group.values[0].0 as usize], &consumers[group.values[0].0 as usize][..]);
-        group.wide = integers::is_wide(graph, modes, group.values[0], around, &masks);
+        group.bits = integers::bits(graph, modes, group.values[0], around, &masks);
     }
     let of = |wanted: &[Role]| -> Vec<NodeId> {
         nodes.iter().copied().filter(|id| wanted.contains(&roles[id.0 as usize])).collect()

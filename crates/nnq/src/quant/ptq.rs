@@ -411,11 +411,11 @@ impl Wanted {
         if layers.sum_operands == SumOperands::EightBit && summed {
             wanted.bits = wanted.bits.max(8);
         }
-        if group.wide {
-            wanted.bits = 16;
+        if let Some(bits) = group.bits {
+            wanted.bits = wanted.bits.max(bits);
         }
-        // Logits are never clipped: their order is the answer. Of 16 bits there are enough.
-        let output = group.wide || group.values.iter().any(|v| graph.outputs.contains(v));
+        // Logits are never clipped: their order is the answer. Of more bits there are enough.
+        let output = group.bits.is_some() || group.values.iter().any(|v| graph.outputs.contains(v));
         let method = if output { range::RangeMethod::MinMax } else { wanted.range };
         Ok(Self { method, scheme: wanted.scheme(), statistics: all })
     }

@@ -116,7 +116,7 @@ pub fn narrowed(graph: &Graph, modes: &[Mode]) -> Result<Option<Graph>> {
     };
     let mut out = graph.clone();
     let mut patch = Patch::new();
-    for v in placement.groups.iter().filter(|g| g.wide).map(|g| g.values[0]) {
+    for v in placement.groups.iter().filter(|g| g.bits.is_some()).map(|g| g.values[0]) {
         let narrow: Vec<_> = consumers[v.0 as usize].iter().copied().filter(narrow).collect();
         if !narrow.is_empty() {
             rounded(&mut out, &mut patch, v, "narrow", &narrow)?;

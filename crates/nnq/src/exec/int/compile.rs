@@ -15,6 +15,7 @@ use nnq_kernels::{
     conv::{ConvGeom, Order, PackedConv},
     depthwise::PackedDepthwise,
     tape::{Requantize, Weights},
+    wide::Lut,
 };
 use std::{borrow::Cow, sync::Arc};
 
@@ -25,8 +26,8 @@ pub(super) enum Packed {
     Product(Box<PackedProduct>),
     Between(Arc<dyn Between>),
     Table(Box<[u8; 256]>),
-    /// A word for each byte.
-    Words(Arc<[i16]>),
+    /// A table from or to words.
+    Words(Arc<Lut>),
 }
 
 /// Weights and epilogue of a product; every plan shares them.
@@ -44,7 +45,7 @@ impl Packed {
         match self {
             Self::None => 0,
             Self::Table(_) => 256,
-            Self::Words(_) => 512,
+            Self::Words(t) => t.table.len() * size_of::<i16>(),
             Self::Product(p) => p.bytes(),
             Self::Between(b) => b.bytes(),
         }
@@ -66,8 +67,8 @@ pub(super) fn pack(program: &Program, step: &Step, isa: Isa) -> Result<Packed> {
     };
     Ok(match &step.kind {
         StepKind::Product(p) => Packed::Product(Box::new(product(p, isa)?)),
-        StepKind::Pointwise(f) if grid(&step.outputs)?.qtype.bits > 8 => {
-            Packed::Words(integers::words(*f, grid(&step.inputs)?, grid(&step.outputs)?))
+        StepKind::Pointwise(f) if grid(&step.inputs)?.qtype.bits.max(grid(&step.outputs)?.qtype.bits) > 8 => {
+            Packed::Words(integers::table(*f, grid(&step.inputs)?, grid(&step.outputs)?))
         }
         StepKind::Pointwise(f) => Packed::Table(table::pointwise(*f, grid(&step.inputs)?, grid(&step.outputs)?)),
         StepKind::Regrid(m) => Packed::Table(table::regrid(*m, grid(&step.inputs)?, grid(&step.outputs)?)),

@@ -39,7 +39,8 @@ pub(super) fn choose(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<La
     let rank = |slot: Slot| shapes[program.values[slot].source.0 as usize].as_ref().map_or(0, Vec::len);
     // The heads of attention are no images.
     let heads = program.steps.iter().any(|s| matches!(s.kind, StepKind::Pair(_)));
-    let first = |s: Slot| if rank(s) == 4 && !heads { Layout::ChannelsLast } else { Layout::RowMajor };
+    let words = |s: Slot| program.grid(s).is_ok_and(|g| g.qtype.bits > 8);
+    let first = |s: Slot| if rank(s) == 4 && !heads && !words(s) { Layout::ChannelsLast } else { Layout::RowMajor };
     let mut layouts: Vec<Layout> = (0..program.values.len()).map(first).collect();
     for step in &program.steps {
         let spatial = match &step.kind {
@@ -49,7 +50,8 @@ pub(super) fn choose(program: &Program, shapes: &[Option<Vec<usize>>]) -> Vec<La
         };
         if spatial {
             for &slot in step.inputs.iter().chain(&step.outputs).flatten() {
-                if rank(slot) == 3 || rank(slot) == 4 {
+                // Words are in the order of their shape.
+                if matches!(rank(slot), 3 | 4) && !words(slot) {
                     layouts[slot] = Layout::ChannelsLast;
                 }
             }

@@ -456,7 +456,7 @@ impl Builder {
 
     fn pointwise(&mut self, id: NodeId, node: &Node, f: Pointwise) -> Result<bool> {
         let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
-        let (Some(_), Some(to)) = (self.grid(x), self.held(y)) else { return Ok(false) };
+        let (Some(_), Some(to)) = (self.held(x), self.held(y)) else { return Ok(false) };
         let input = self.code(x)?;
         let slot = self.produce(y, to);
         self.step(&[id], StepKind::Pointwise(f), vec![input], vec![Some(slot)]);

@@ -14,8 +14,14 @@ pub(super) fn words(graph: &Graph, profile: Profile) -> Vec<bool> {
     if profile != Profile::Dyadic {
         return words;
     }
+    let producers = graph.producers();
+    // Convolutions make bytes.
+    let image = |v: ValueId| producers[v.0 as usize].is_some_and(|n| matches!(graph.node(n).op, Op::Conv(_)));
     let wide = |v: ValueId| {
         let value = graph.value(v);
+        if image(v) {
+            return false;
+        }
         let quant = value.quant.as_ref().filter(|_| value.constant.is_none());
         quant.is_some_and(|q| q.as_tensor().is_some() && (9..=16).contains(&q.qtype.bits))
     };
@@ -24,6 +30,7 @@ pub(super) fn words(graph: &Graph, profile: Profile) -> Vec<bool> {
         let seeds = match &node.op {
             Op::LayerNormalization { .. } if norm_parts(graph, node).is_some() => [node.input(0), node.output(0)],
             Op::Binary(Binary::Mul | Binary::Div) if factors(graph, node).is_some() => [node.input(0), None],
+            Op::Unary(_) => [node.input(0), None],
             _ => continue,
         };
         if on_grid(node.input(0)) && on_grid(node.output(0)) {
@@ -88,7 +95,8 @@ pub(super) fn factors(graph: &Graph, node: &Node) -> Option<Vec<f64>> {
         _ => return None,
     };
     let (x, by) = (node.input(0)?, node.input(1)?);
-    let n = columns(graph, x)?;
+    // One number is for rows of any length.
+    let n = columns(graph, x).unwrap_or(1);
     let t = graph.constant(by).filter(|t| t.dtype() == DType::F32 && product::is_vector(t, n))?;
     let plain = graph.value(by).quant.is_none() && graph.value(x).constant.is_none();
     let rank = |v: ValueId| graph.value(v).shape.as_ref().map_or(0, crate::ir::Shape::rank);

@@ -127,7 +127,7 @@ pub(in crate::quant) fn reads_words(graph: &Graph, modes: &[Mode], id: NodeId) -
             Op::LayerNormalization { .. } => role(graph, node) == Role::Integer,
             Op::Binary(Binary::Add | Binary::Sub) => real(0) && real(1) && repeats(graph, node),
             Op::Binary(Binary::Mul | Binary::Div) => with_vector(graph, node).is_some(),
-            _ => false,
+            _ => is_curve(&node.op),
         }
 }
 
@@ -139,26 +139,43 @@ fn repeats(graph: &Graph, node: &Node) -> bool {
     (0..2).all(|i| shape(node.input(i)).is_some_and(ends))
 }
 
-/// Whether a value is to have 16 bits: what a normalisation makes or reads, and what sums and factors read of what can make words.
-pub(super) fn is_wide(
+/// Bits of what normalisations, sums and factors read.
+const WIDE: u8 = 16;
+/// Bits of what a function of one number reads: a table of as many entries stays in a near cache.
+const TABLE: u8 = 12;
+
+/// The bits of a value that is to have more than others: what a normalisation makes or reads, and what sums, factors and functions of one number read of what
+/// can make words.
+pub(super) fn bits(
     graph: &Graph,
     modes: &[Mode],
     v: ValueId,
     (producer, readers): (Option<NodeId>, &Readers),
     masks: &Masks,
-) -> bool {
-    let Some(made) = producer else { return false };
+) -> Option<u8> {
+    let made = producer?;
     let node = graph.node(made);
     if modes[made.0 as usize] != Mode::Integer || masks.is_masked(v) {
-        return false;
+        return None;
     }
-    let makes = match &node.op {
-        Op::LayerNormalization { .. } => return role(graph, node) == Role::Integer,
-        Op::Gemm { .. } | Op::Conv(_) | Op::Gather { .. } => true,
-        Op::MatMul => !is_pair(graph, node),
-        Op::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Div) => true,
-        Op::Unary(Unary::Gelu { .. } | Unary::Relu) => true,
-        _ => false,
+    let (word, function) = match &node.op {
+        Op::LayerNormalization { .. } => return (role(graph, node) == Role::Integer).then_some(WIDE),
+        Op::Gemm { .. } => (true, true),
+        Op::MatMul => (!is_pair(graph, node), !is_pair(graph, node)),
+        Op::Binary(Binary::Add | Binary::Sub) => (true, true),
+        Op::Gather { .. } | Op::Binary(Binary::Mul | Binary::Div) => (true, false),
+        Op::Unary(Unary::Gelu { .. } | Unary::Relu) => (true, false),
+        _ => (false, false),
     };
-    makes && readers.iter().any(|&(id, _)| reads_words(graph, modes, id) && masks.codes_of(id).is_none())
+    let words = |&(id, _): &(NodeId, usize)| reads_words(graph, modes, id) && masks.codes_of(id).is_none();
+    let curve = |&(id, _): &(NodeId, usize)| modes[id.0 as usize] == Mode::Integer && is_curve(&graph.node(id).op);
+    if word && readers.iter().any(words) {
+        return Some(WIDE);
+    }
+    (function && readers.iter().all(curve)).then_some(TABLE)
+}
+
+/// A function of one number that 8 bits spoil: steep here, flat there.
+fn is_curve(op: &Op) -> bool {
+    matches!(op, Op::Unary(u) if !matches!(u, Unary::Relu | Unary::Neg | Unary::Abs))
 }

@@ -1,6 +1,10 @@
 //! Steps on codes of which some are words, and those of attention (numerics section 14).
 use super::{
-    super::{offset, plan::Planner},
+    super::{
+        layout::Layout,
+        offset,
+        plan::{Place, Planner},
+    },
     first, operands,
 };
 use crate::{
@@ -17,7 +21,7 @@ use nnq_kernels::{
         integers::{Norm, ROW, Softmax},
     },
     tape::{Integers, Kernel, Mask, ProductOut, Requantize, Span},
-    wide::{AddWide, NormRows, Rescale, SoftmaxRows, Target, Width},
+    wide::{AddWide, Lut, NormRows, Rescale, SoftmaxRows, Target, Width},
 };
 use std::sync::Arc;
 
@@ -40,18 +44,45 @@ fn target(grid: Grid, clamp: Clamp) -> Target {
     Target { zero: grid.zero + lift, lo: clamp.lo + lift, hi: clamp.hi + lift, width: width(grid) }
 }
 
-/// The words that a function makes of stored bytes.
-pub(in crate::exec::int) fn words(f: lower::Pointwise, from: Grid, to: Grid) -> Arc<[i16]> {
-    let code = |stored: i32| {
-        let q = (stored - lift(from)).clamp(from.qtype.min(), from.qtype.max());
-        (to.quantize(f.apply(from.dequantize(q))) + lift(to)) as i16
-    };
-    (0..256).map(code).collect()
+/// The table of a function between grids of which one is of words.
+pub(in crate::exec::int) fn table(f: lower::Pointwise, from: Grid, to: Grid) -> Arc<Lut> {
+    let (least, most) = (from.qtype.min(), from.qtype.max());
+    let code = |q: i32| (to.quantize(f.apply(from.dequantize(q))) + lift(to)) as i16;
+    let table = (least..=most).map(code).collect();
+    Arc::new(Lut { from: width(from), least: least + lift(from), table, to: width(to) })
 }
 
 impl Planner<'_> {
     fn integers(&mut self, of: Integers) {
         self.push(Kernel::Integers(Box::new(of)));
+    }
+
+    /// The place of an operand, in the order of its shape.
+    fn rows(&mut self, slot: Slot) -> Result<Place> {
+        let place = self.place(slot)?;
+        match place.layout {
+            Layout::RowMajor => Ok(place),
+            Layout::ChannelsLast => {
+                let at = self.reordered(&place, Layout::RowMajor)?.at;
+                Ok(Place { at, layout: Layout::RowMajor, pitch: None, ..place })
+            }
+        }
+    }
+
+    /// The place of a result in the order of its shape, and where it belongs if that is another one.
+    fn made(&mut self, slot: Slot) -> Result<(Place, Option<Place>)> {
+        let place = self.produce(slot)?;
+        if place.layout == Layout::RowMajor {
+            return Ok((place, None));
+        }
+        let at = self.temporary(place.len);
+        Ok((Place { at, layout: Layout::RowMajor, pitch: None, ..place.clone() }, Some(place)))
+    }
+
+    /// A kernel whose result is in the order of its shape.
+    fn makes(&mut self, of: Integers, (place, whole): (Place, Option<Place>)) -> Result<()> {
+        self.integers(of);
+        whole.map_or(Ok(()), |whole| self.reorder(&place, &whole))
     }
 
     /// Whether a slot holds words.
@@ -110,8 +141,8 @@ impl Planner<'_> {
         };
         let from = [stored(a)?, stored(b)?];
         let to = target(self.program.grid(y)?, clamp);
-        let place = self.produce(y)?;
-        let (a, b) = (self.place(a)?, self.place(b)?);
+        let (a, b) = (self.rows(a)?, self.rows(b)?);
+        let (place, whole) = self.made(y)?;
         let repeated = |shape: &[usize]| place.shape.ends_with(shape);
         if !repeated(&a.shape) || !repeated(&b.shape) {
             let (a, b) = (&a.shape, &b.shape);
@@ -119,20 +150,18 @@ impl Planner<'_> {
                 .cure("let the shapes be alike, or the shorter repeat along the first axes; or keep it float"));
         }
         let spec = Arc::new(AddWide { by, from, to });
-        self.integers(Integers::Add { a: a.span(), b: b.span(), y: place.span(), spec });
-        Ok(())
+        self.makes(Integers::Add { a: a.span(), b: b.span(), y: place.span(), spec }, (place, whole))
     }
 
-    pub(super) fn lut_words(&mut self, step: &Step, table: &Arc<[i16]>) -> Result<()> {
-        let (x, y) = (self.place(first(&step.inputs)?)?, self.produce(first(&step.outputs)?)?);
-        self.integers(Integers::Lut { x: x.span(), y: y.span(), table: table.clone() });
-        Ok(())
+    pub(super) fn lut_words(&mut self, step: &Step, spec: &Arc<Lut>) -> Result<()> {
+        let (x, y) = (self.rows(first(&step.inputs)?)?, self.made(first(&step.outputs)?)?);
+        self.makes(Integers::Lut { x: x.span(), y: y.0.span(), spec: spec.clone() }, y)
     }
 
     pub(super) fn rescale(&mut self, step: &Step, by: &[Dyadic]) -> Result<()> {
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
         let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
-        let (x, y) = (self.place(x)?, self.produce(y)?);
+        let (x, y) = (self.rows(x)?, self.made(y)?);
         // One factor is for rows of any length.
         let columns = if by.len() == 1 { x.shape.last().copied().unwrap_or(1).max(1) } else { by.len() };
         let of = |i: usize| by[if by.len() == 1 { 0 } else { i }];
@@ -143,24 +172,22 @@ impl Planner<'_> {
             shift: (0..columns).map(|i| of(i).shift).collect(),
             to: target(to, to.full()),
         };
-        self.integers(Integers::Rescale { x: x.span(), y: y.span(), spec: Arc::new(spec) });
-        Ok(())
+        self.makes(Integers::Rescale { x: x.span(), y: y.0.span(), spec: Arc::new(spec) }, y)
     }
 
     pub(super) fn norm(&mut self, step: &Step, norm: &Arc<Norm>) -> Result<()> {
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
         let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
-        let (x, y) = (self.place(x)?, self.produce(y)?);
+        let (x, y) = (self.rows(x)?, self.made(y)?);
         let to = target(to, to.full());
         let spec = NormRows { norm: norm.clone(), from: width(from), x_zero: from.zero + lift(from), to };
-        self.integers(Integers::Norm { x: x.span(), y: y.span(), spec: Arc::new(spec) });
-        Ok(())
+        self.makes(Integers::Norm { x: x.span(), y: y.0.span(), spec: Arc::new(spec) }, y)
     }
 
     pub(super) fn softmax(&mut self, step: &Step, softmax: &Arc<Softmax>) -> Result<()> {
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
         let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
-        let (px, py) = (self.place(x)?, self.produce(y)?);
+        let (px, py) = (self.rows(x)?, self.made(y)?);
         let Some((&columns, rows)) = px.shape.split_last() else { return Err(Error::shape("a softmax of one number")) };
         if columns > ROW {
             return Err(too_long(columns));
@@ -175,8 +202,7 @@ impl Planner<'_> {
         };
         let to = target(to, to.full());
         let spec = SoftmaxRows { softmax: softmax.clone(), scale: from.scale, columns, to };
-        self.integers(Integers::Softmax { x: px.span(), y: py.span(), mask, spec: Arc::new(spec) });
-        Ok(())
+        self.makes(Integers::Softmax { x: px.span(), y: py.0.span(), mask, spec: Arc::new(spec) }, py)
     }
 
     pub(super) fn pair(&mut self, i: usize, step: &Step, of: &lower::Pair) -> Result<()> {
@@ -184,7 +210,7 @@ impl Planner<'_> {
         let zero = |slot: Slot| Ok(super::super::Stored::full(self.program.grid(slot)?).zero);
         let (a_zero, b_zero) = (zero(a)?, zero(b)?);
         let stored = super::super::Stored::of(self.program.grid(y)?, of.clamp);
-        let (pa, pb, py) = (self.place(a)?, self.place(b)?, self.produce(y)?);
+        let (pa, pb, py) = (self.rows(a)?, self.rows(b)?, self.made(y)?);
         let ([leading @ .., rows, depth], [.., columns]) = (&pa.shape[..], &pb.shape[..]) else {
             return Err(Error::shape(format!("a product of shapes {:?} and {:?}", pa.shape, pb.shape)));
         };
@@ -209,8 +235,7 @@ impl Planner<'_> {
             hi: stored.hi,
         };
         self.macs[i] = (spec.batch * rows * depth * columns) as u64;
-        self.integers(Integers::Pair { a: pa.span(), b: pb.span(), y: py.span(), spec: Arc::new(spec) });
-        Ok(())
+        self.makes(Integers::Pair { a: pa.span(), b: pb.span(), y: py.0.span(), spec: Arc::new(spec) }, py)
     }
 }
 

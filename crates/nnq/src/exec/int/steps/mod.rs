@@ -133,6 +133,10 @@ impl Planner<'_> {
         if let lower::ProductOut::Code { clamp, .. } = product.out
             && self.is_wide(y)
         {
+            if conv {
+                return Err(Error::unsupported("a convolution to codes of more than 8 bits")
+                    .cure("use 8 bits, or --engine sim"));
+            }
             return self.product_words(kernel, y, clamp);
         }
         if let Some(Mean { within, result }) = self.fusing.means.get(&i).copied() {
