@@ -5,7 +5,7 @@ use crate::{
     Isa,
     isa::dispatch,
     round::{
-        AddDyadic, Dyadic, dequantize_f32,
+        AddDyadic, dequantize_f32,
         integers::{Norm, Softmax, mask_code},
         quantize_f32,
     },
@@ -186,15 +186,23 @@ impl Rescale {
     fn rows<X: Code, Y: Code>(&self, isa: Isa, x: &[X], y: &mut [Y]) {
         let (columns, zero, to) = (self.mult.len(), self.x_zero, self.to);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
-        let (mult, shift) = (&self.mult[..columns], &self.shift[..columns]);
+        // Vectors shift 64 bits without a sign only: with the sign as the largest bit, and what that becomes taken off again.
+        const SIGN: u64 = 1 << 63;
+        let shift: Vec<u64> = self.shift.iter().map(|&t| t.into()).collect();
+        let round: Vec<i64> = shift.iter().map(|t| 1 << (t - 1)).collect();
+        let least: Vec<i64> = shift.iter().map(|t| (SIGN >> t).cast_signed() - i64::from(to.zero)).collect();
+        let mult = &self.mult[..columns];
+        let (shift, round, least) = (&shift[..columns], &round[..columns], &least[..columns]);
+        let (lo, hi) = (i64::from(to.lo), i64::from(to.hi));
         compiled(
             isa,
             #[inline(always)]
             || {
                 for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
                     for j in 0..columns {
-                        let by = Dyadic { mult: mult[j], shift: shift[j] };
-                        y[j] = Y::set(to.code(by.apply(x[j].get() - zero)));
+                        let product = i64::from(x[j].get() - zero) * i64::from(mult[j]) + round[j];
+                        let steps = ((product.cast_unsigned() ^ SIGN) >> shift[j]).cast_signed() - least[j];
+                        y[j] = Y::set(steps.clamp(lo, hi));
                     }
                 }
             },
@@ -373,6 +381,7 @@ impl NormRows {
     fn rows<X: Code, Y: Code>(&self, isa: Isa, x: &[X], y: &mut [Y]) {
         let (norm, zero, to) = (&*self.norm, self.x_zero, self.to);
         let columns = norm.gain.len();
+        let (gain, offset) = (&norm.gain[..columns], &norm.offset[..columns]);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
         compiled(
             isa,
@@ -386,8 +395,8 @@ impl NormRows {
                         squares += (a * a) as u64;
                     }
                     let row = norm.row(sum, squares);
-                    for (i, (x, y)) in x.iter().zip(y).enumerate() {
-                        *y = Y::set(to.code(norm.element(i, x.get() - zero, row)));
+                    for i in 0..columns {
+                        y[i] = Y::set(to.code(norm.part(gain[i], offset[i], x[i].get() - zero, row)));
                     }
                 }
             },
@@ -428,38 +437,63 @@ impl SoftmaxRows {
         let (softmax, to) = (&*self.softmax, self.to);
         room.resize(n, 0);
         let room = &mut room[..n];
-        compiled(
-            isa,
-            #[inline(always)]
-            || {
-                match mask {
-                    None => room.iter_mut().zip(x).for_each(|(u, &q)| *u = q.into()),
-                    Some(mask) => {
+        // A mask that hides nothing is none.
+        let mask = mask.filter(|m| m.iter().any(|&m| m != 0.0));
+        let last = softmax.table.len();
+        let sum = match mask {
+            None => {
+                // All differences of bytes have an entry.
+                let mut near = [0u32; 256];
+                near[..last.min(256)].copy_from_slice(&softmax.table[..last.min(256)]);
+                let most = x.iter().copied().fold(0, u8::max);
+                room.iter_mut().zip(x).for_each(|(e, &q)| *e = near[usize::from(most - q)].cast_signed());
+                // At most 2^15 times 2^16.
+                room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())
+            }
+            Some(mask) => {
+                compiled(
+                    isa,
+                    #[inline(always)]
+                    || {
                         for ((u, &q), &m) in room.iter_mut().zip(x).zip(mask) {
                             *u = i32::from(q) + mask_code(m, self.scale);
                         }
-                    }
-                }
+                    },
+                );
                 let most = room.iter().copied().fold(i32::MIN, i32::max);
-                let mut sum = 0u64;
-                for u in room.iter_mut() {
-                    let e = softmax.exp(most - *u);
-                    *u = e as i32;
-                    sum += u64::from(e);
-                }
-                let factor = softmax.factor(sum);
+                room.iter_mut().for_each(|u| *u = softmax.exp(most - *u).cast_signed());
+                room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())
+            }
+        };
+        let factor = softmax.factor(sum.into());
+        match u32::try_from(factor) {
+            // Shares of at most 2^12: 32 bits hold what follows.
+            Ok(factor) => compiled(
+                isa,
+                #[inline(always)]
+                || {
+                    for (y, &e) in y.iter_mut().zip(room.iter()) {
+                        let share = (u64::from(e.cast_unsigned()) * u64::from(factor) + (1 << 35)) >> 36;
+                        *y = (share as i32 + to.zero).clamp(to.lo, to.hi) as u8;
+                    }
+                },
+            ),
+            Err(_) => {
                 for (y, &e) in y.iter_mut().zip(room.iter()) {
-                    *y = to.code(Softmax::share(e as u32, factor)) as u8;
+                    *y = to.code(Softmax::share(e.cast_unsigned(), factor)) as u8;
                 }
-            },
-        );
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{isa::tests::tested, round::requantize_dyadic};
+    use crate::{
+        isa::tests::tested,
+        round::{Dyadic, requantize_dyadic},
+    };
 
     fn numbers(n: usize, seed: u32) -> Vec<i32> {
         (0..n as u32).map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b1) >> 7).cast_signed()).collect()

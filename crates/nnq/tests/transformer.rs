@@ -150,6 +150,38 @@ fn a_transformer_becomes_integers_on_texts() {
     assert!(all[1] < all[0] && all[2] < all[0], "{all:?}");
 }
 
+/// From the embedding to the last normalisation everything computes in integers, and the embeddings are about as near to the float network's as with products
+/// in integers alone.
+#[test]
+fn a_transformer_computes_in_integers_between_products_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut all = Vec::new();
+    for recipe in ["", "[activation]\nmode = \"integer\"\n", "smooth = 0.8\n[activation]\nmode = \"integer\"\n"] {
+        quantized(folder, recipe);
+        let path = folder.join("out.onnx");
+        let [sim, int] = [Kind::Sim, Kind::Int].map(|kind| embeddings(&path, folder, kind));
+        assert_eq!(sim, int, "{recipe}");
+        all.push(noise(&embeddings(&folder.join("model.onnx"), folder, Kind::Float), &int));
+        let graph = engine::load(&path).unwrap();
+        assert_eq!(Kind::for_graph(&graph), Kind::Int);
+        let program = nnq::exec::lower::lower(&graph, Profile::Dyadic).unwrap();
+        let floats: Vec<String> = program
+            .steps
+            .iter()
+            .filter(|s| matches!(s.kind, nnq::exec::lower::StepKind::Float(_)))
+            .map(|s| program.step_name(s))
+            .collect();
+        // Embeddings are looked up, and the mean over all tokens is taken, in floating point.
+        if recipe.is_empty() {
+            assert!(floats.len() > 10, "{floats:?}");
+        } else {
+            assert!(floats.iter().all(|name| ["embedding", "mean"].contains(&&name[..])), "{floats:?}");
+        }
+    }
+    assert!(all[1] < 2.0 * all[0] && all[2] < 2.0 * all[0], "{all:?}");
+}
+
 /// Statistics are the same whatever ran together, and nothing that was padded is in them.
 #[test]
 fn statistics_of_texts_are_exact() {

@@ -162,10 +162,16 @@ impl Norm {
     /// Element `i` of a row, a code less its zero point, normalised, in steps of the result, without its zero point.
     #[inline(always)]
     pub fn element(&self, i: usize, code: i32, row: Row) -> i64 {
+        self.part(self.gain[i], self.offset[i], code, row)
+    }
+
+    /// [`Norm::element`] of an element with this gain and offset.
+    #[inline(always)]
+    pub fn part(&self, gain: i32, offset: i64, code: i32, row: Row) -> i64 {
         let centred = self.gain.len() as i64 * i64::from(code) - row.sum;
         let scaled = ((centred << row.shift) >> 9) as i32;
         let normal = ((i64::from(scaled) * i64::from(row.reciprocal) + (1i64 << 32)) >> 33) as i32;
-        let sum = i64::from(normal) * i64::from(self.gain[i]) + self.offset[i];
+        let sum = i64::from(normal) * i64::from(gain) + offset;
         (sum + (1i64 << (self.shift - 1))) >> self.shift
     }
 }

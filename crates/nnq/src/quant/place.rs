@@ -55,6 +55,8 @@ pub struct Group {
     pub sources: Vec<ValueId>,
     /// How many bits they are to have at least, whatever the recipe says of others.
     pub bits: Option<u8>,
+    /// They are to be signed and symmetric: the second operands of products of two values, which kernels multiply as weights.
+    pub symmetric: bool,
 }
 
 /// What a node can do with codes.
@@ -187,7 +189,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         let root = set.root(i);
         if of_root[root] == usize::MAX {
             of_root[root] = groups.len();
-            groups.push(Group { values: Vec::new(), sources: Vec::new(), bits: None });
+            groups.push(Group { values: Vec::new(), sources: Vec::new(), bits: None, symmetric: false });
         }
         let group = &mut groups[of_root[root]];
         let v = ValueId(i as u32);
@@ -195,6 +197,10 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         if !derived[i] {
             group.sources.push(v);
         }
+    }
+    for group in &mut groups {
+        let pair = |&(id, at): &(NodeId, usize)| at == 1 && roles[id.0 as usize] == Role::Integer;
+        group.symmetric = group.values.iter().any(|v| consumers[v.0 as usize].iter().any(pair));
     }
     for group in groups.iter_mut().filter(|g| g.values.len() == 1) {
         let around = (producers[group.values[0].0 as usize], &consumers[group.values[0].0 as usize][..]);

@@ -414,6 +414,9 @@ impl Wanted {
         if let Some(bits) = group.bits {
             wanted.bits = wanted.bits.max(bits);
         }
+        if group.symmetric {
+            (wanted.signed, wanted.symmetric) = (true, true);
+        }
         // Logits are never clipped: their order is the answer. Of more bits there are enough.
         let output = group.bits.is_some() || group.values.iter().any(|v| graph.outputs.contains(v));
         let method = if output { range::RangeMethod::MinMax } else { wanted.range };

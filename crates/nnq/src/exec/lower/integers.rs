@@ -269,3 +269,14 @@ fn too_far(from: Grid, to: Grid) -> Error {
     Error::value(format!("no integers stand for it between scales {:e} and {:e}", from.scale, to.scale))
         .cure("calibrate again, or keep it float")
 }
+
+/// The error of a product whose sums could overflow.
+pub(crate) fn too_deep(depth: usize) -> Error {
+    Error::value(format!("{depth} products of two codes can exceed 2^31 - 1")).cure("give shorter sequences")
+}
+
+/// The error of a softmax over too many.
+pub(crate) fn too_long(n: usize) -> Error {
+    Error::shape(format!("a softmax of {n} codes; integers take {}", ROW))
+        .cure("give shorter sequences, or keep it float")
+}

@@ -12,6 +12,7 @@ mod wide;
 
 pub use build::lower;
 pub use coded::Coded;
+pub(crate) use integers::{too_deep, too_long};
 pub use product::bias_code;
 pub use recurrent::Recurrent;
 pub(crate) use resize::resizes;

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Result},
     exec::{
         float::{Ctx, eval},
-        lower::{Grid, Pair},
+        lower::{Grid, Pair, too_deep, too_long},
     },
     ir::{Op, Tensor},
 };
@@ -28,11 +28,6 @@ pub(super) fn pair(p: &Pair, [a, b]: [&Tensor; 2], [ga, gb, to]: [Grid; 3], ctx:
     let acc = eval(&Op::MatMul, &[Some(&a), Some(&b)], 1, ctx)?.pop().ok_or_else(|| Error::internal("no output"))?;
     let code = |&acc: &f64| requantize_dyadic(acc as i32, p.by, to.zero, p.clamp.lo, p.clamp.hi) as f32;
     Ok(Tensor::of(acc.shape(), acc.as_slice::<f64>()?.iter().map(code).collect()))
-}
-
-/// The error of a product whose sums could overflow.
-pub(crate) fn too_deep(depth: usize) -> Error {
-    Error::value(format!("{depth} products of two codes can exceed 2^31 - 1")).cure("give shorter sequences")
 }
 
 /// Softmax along the last axis, with a mask.
@@ -64,12 +59,6 @@ pub(super) fn softmax(
         out.extend(exps.iter().map(|&e| clamped(Softmax::share(e, factor), to)));
     }
     Ok(Tensor::of(x.shape(), out))
-}
-
-/// The error of a softmax over too many.
-pub(crate) fn too_long(n: usize) -> Error {
-    Error::shape(format!("a softmax of {n} codes; integers take {}", nnq_kernels::round::integers::ROW))
-        .cure("give shorter sequences, or keep it float")
 }
 
 /// Layer normalisation along the last axis.

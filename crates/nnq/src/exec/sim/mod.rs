@@ -5,8 +5,6 @@ mod integers;
 mod recurrent;
 mod step;
 
-pub(super) use integers::{too_deep, too_long};
-
 use super::{
     float::{Ctx, NoTap, Tap},
     lower::{Program, Repr, Slot, StepKind},

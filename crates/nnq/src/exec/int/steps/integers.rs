@@ -9,10 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    exec::{
-        lower::{self, AddRule, Clamp, Grid, Slot, Step},
-        sim::{too_deep, too_long},
-    },
+    exec::lower::{self, AddRule, Clamp, Grid, Slot, Step, too_deep, too_long},
 };
 use nnq_kernels::{
     pair::Pair,
