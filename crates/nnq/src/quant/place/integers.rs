@@ -155,10 +155,13 @@ pub(super) fn bits(
 ) -> Option<u8> {
     let made = producer?;
     let node = graph.node(made);
-    if modes[made.0 as usize] != Mode::Integer || masks.is_masked(v) {
+    // Images are made by convolutions, and those make bytes.
+    let image = rank(graph, v).is_none_or(|rank| rank > 3);
+    if modes[made.0 as usize] != Mode::Integer || masks.is_masked(v) || image {
         return None;
     }
     let (word, function) = match &node.op {
+        // Whoever reads it.
         Op::LayerNormalization { .. } => return (role(graph, node) == Role::Integer).then_some(WIDE),
         Op::Gemm { .. } => (true, true),
         Op::MatMul => (!is_pair(graph, node), !is_pair(graph, node)),
@@ -172,7 +175,7 @@ pub(super) fn bits(
     if word && readers.iter().any(words) {
         return Some(WIDE);
     }
-    (function && readers.iter().all(curve)).then_some(TABLE)
+    (function && !readers.is_empty() && readers.iter().all(curve)).then_some(TABLE)
 }
 
 /// A function of one number that 8 bits spoil: steep here, flat there.
