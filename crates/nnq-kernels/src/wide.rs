@@ -5,8 +5,8 @@ use crate::{
     Isa,
     isa::dispatch,
     round::{
-        AddDyadic, dequantize_f32,
-        integers::{Norm, Softmax, mask_code},
+        AddDyadic, Dyadic, dequantize_f32,
+        integers::{NEAR, Norm, Softmax, mask_code},
         quantize_f32,
     },
     simd::{Op, Simd},
@@ -154,6 +154,8 @@ pub struct Rescale {
     pub mult: Arc<[i32]>,
     /// Shifts.
     pub shift: Arc<[u8]>,
+    /// The operand less its zero point is less than `2^reach` in magnitude.
+    pub reach: u8,
     /// The result.
     pub to: Target,
 }
@@ -163,7 +165,7 @@ impl Rescale {
     pub fn is_whole(&self) -> bool {
         let shifts = self.shift.iter().all(|s| (1..=62).contains(s));
         let zero = self.from != Width::Sum || self.x_zero == 0;
-        let near = self.x_zero.unsigned_abs() <= 1 << 16;
+        let near = self.x_zero.unsigned_abs() <= 1 << 16 && self.reach <= 31;
         !self.mult.is_empty() && self.mult.len() == self.shift.len() && shifts && zero && near && self.to.is_valid()
     }
 
@@ -186,28 +188,45 @@ impl Rescale {
     fn rows<X: Code, Y: Code>(&self, isa: Isa, x: &[X], y: &mut [Y]) {
         let (columns, zero, to) = (self.mult.len(), self.x_zero, self.to);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
-        // Vectors shift 64 bits without a sign only: with the sign as the largest bit, and what that becomes taken off again.
-        const SIGN: u64 = 1 << 63;
-        let shift: Vec<u64> = self.shift.iter().map(|&t| t.into()).collect();
-        let round: Vec<i64> = shift.iter().map(|t| 1 << (t - 1)).collect();
-        let least: Vec<i64> = shift.iter().map(|t| (SIGN >> t).cast_signed() - i64::from(to.zero)).collect();
-        let mult = &self.mult[..columns];
-        let (shift, round, least) = (&shift[..columns], &round[..columns], &least[..columns]);
-        let (lo, hi) = (i64::from(to.lo), i64::from(to.hi));
+        let all = || self.mult.iter().zip(self.shift.iter()).map(|(&mult, &shift)| Dyadic { mult, shift });
+        // With 33 bits to go the rounding is added to the high half of the product, and all else fits 32 bits; what has fewer is multiplied by a power of two
+        // before, where that fits.
+        let missing = |by: Dyadic| if by.mult == 0 { 0 } else { 33u8.saturating_sub(by.shift) };
+        if all().any(|by| missing(by) + self.reach > 31) {
+            for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+                for ((x, y), by) in x.iter().zip(y).zip(all()) {
+                    *y = Y::set(to.code(by.apply(x.get() - zero)));
+                }
+            }
+            return;
+        }
+        let far = |by: Dyadic| if by.mult == 0 { 33 } else { by.shift.max(33) };
+        let lift: Vec<u32> = all().map(|by| missing(by).into()).collect();
+        let round: Vec<i32> = all().map(|by| 1 << (far(by) - 33)).collect();
+        let shift: Vec<u32> = all().map(|by| u32::from(far(by)) - 32).collect();
+        let (mult, lift) = (&self.mult[..columns], &lift[..columns]);
+        let (round, shift) = (&round[..columns], &shift[..columns]);
+        let (lo, hi) = (to.lo - to.zero, to.hi - to.zero);
         compiled(
             isa,
             #[inline(always)]
             || {
                 for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
                     for j in 0..columns {
-                        let product = i64::from(x[j].get() - zero) * i64::from(mult[j]) + round[j];
-                        let steps = ((product.cast_unsigned() ^ SIGN) >> shift[j]).cast_signed() - least[j];
-                        y[j] = Y::set(steps.clamp(lo, hi));
+                        let lifted = (x[j].get() - zero).wrapping_shl(lift[j]);
+                        let steps = (high(lifted, mult[j]) + round[j]).wrapping_shr(shift[j]);
+                        y[j] = Y::set((steps.clamp(lo, hi) + to.zero).into());
                     }
                 }
             },
         );
     }
+}
+
+/// The high half of a product.
+#[inline(always)]
+fn high(a: i32, b: i32) -> i32 {
+    ((i64::from(a) * i64::from(b)) >> 32) as i32
 }
 
 /// A sum of codes of which some are words.
@@ -382,6 +401,8 @@ impl NormRows {
         let (norm, zero, to) = (&*self.norm, self.x_zero, self.to);
         let columns = norm.gain.len();
         let (gain, offset) = (&norm.gain[..columns], &norm.offset[..columns]);
+        let near = columns <= NEAR;
+        let (lo, hi) = (to.lo - to.zero, to.hi - to.zero);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
         compiled(
             isa,
@@ -395,8 +416,16 @@ impl NormRows {
                         squares += (a * a) as u64;
                     }
                     let row = norm.row(sum, squares);
-                    for i in 0..columns {
-                        y[i] = Y::set(to.code(norm.part(gain[i], offset[i], x[i].get() - zero, row)));
+                    if near {
+                        let part = norm.near(row);
+                        for i in 0..columns {
+                            let steps = part.element(gain[i], offset[i], x[i].get() - zero);
+                            y[i] = Y::set((steps.clamp(lo, hi) + to.zero).into());
+                        }
+                    } else {
+                        for i in 0..columns {
+                            y[i] = Y::set(to.code(norm.element(i, x[i].get() - zero, row)));
+                        }
                     }
                 }
             },
@@ -424,11 +453,26 @@ impl SoftmaxRows {
         row && self.softmax.is_valid() && self.to.is_valid() && self.to.width == Width::Byte
     }
 
-    /// One row; `mask` is added to the numbers that its codes stand for. `room` is memory to work in.
+    /// `E` of all differences of bytes.
+    pub fn near(&self) -> [u32; 256] {
+        let mut near = [0; 256];
+        let last = self.softmax.table.len().min(256);
+        near[..last].copy_from_slice(&self.softmax.table[..last]);
+        near
+    }
+
+    /// One row; `mask` is added to the numbers that its codes stand for. `near` is that of [`SoftmaxRows::near`], `room` memory to work in.
     ///
     /// # Panics
     /// When the lengths differ.
-    pub fn row(&self, isa: Isa, x: &[u8], mask: Option<&[f32]>, y: &mut [u8], room: &mut Vec<i32>) {
+    pub fn row(
+        &self,
+        isa: Isa,
+        x: &[u8],
+        mask: Option<&[f32]>,
+        y: &mut [u8],
+        (near, room): (&[u32; 256], &mut Vec<i32>),
+    ) {
         let n = self.columns;
         assert!(x.len() == n && y.len() == n && mask.is_none_or(|m| m.len() == n), "rows of other sizes than {n}");
         if n == 0 {
@@ -438,13 +482,9 @@ impl SoftmaxRows {
         room.resize(n, 0);
         let room = &mut room[..n];
         // A mask that hides nothing is none.
-        let mask = mask.filter(|m| m.iter().any(|&m| m != 0.0));
-        let last = softmax.table.len();
-        let sum = match mask {
+        let hides = |m: &&[f32]| m.iter().fold(0, |all, m| all | (m.to_bits() << 1)) != 0;
+        let sum = match mask.filter(hides) {
             None => {
-                // All differences of bytes have an entry.
-                let mut near = [0u32; 256];
-                near[..last.min(256)].copy_from_slice(&softmax.table[..last.min(256)]);
                 let most = x.iter().copied().fold(0, u8::max);
                 room.iter_mut().zip(x).for_each(|(e, &q)| *e = near[usize::from(most - q)].cast_signed());
                 // At most 2^15 times 2^16.
@@ -490,10 +530,7 @@ impl SoftmaxRows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        isa::tests::tested,
-        round::{Dyadic, requantize_dyadic},
-    };
+    use crate::{isa::tests::tested, round::requantize_dyadic};
 
     fn numbers(n: usize, seed: u32) -> Vec<i32> {
         (0..n as u32).map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b1) >> 7).cast_signed()).collect()
@@ -511,14 +548,16 @@ mod tests {
     fn factors_are_the_requantization_of_section_4() {
         let columns = 37;
         let rules: Vec<Dyadic> =
-            (0..columns).map(|i| Dyadic::from_real(0.0001 * 1.5f64.powi(i as i32 % 20)).unwrap()).collect();
+            (0..columns).map(|i| Dyadic::from_real(0.0001 * 1.5f64.powi(i as i32 % 25)).unwrap()).collect();
         let mult: Arc<[i32]> =
             rules.iter().enumerate().map(|(i, r)| if i % 5 == 3 { -r.mult } else { r.mult }).collect();
         let shift: Arc<[u8]> = rules.iter().map(|r| r.shift).collect();
         let sums: Vec<i32> = numbers(3 * columns, 5).into_iter().map(|x| (x - (1 << 24)).wrapping_mul(97)).collect();
         for isa in tested() {
-            for to in [WORD, BYTE] {
-                let spec = Rescale { from: Width::Sum, x_zero: 0, mult: mult.clone(), shift: shift.clone(), to };
+            for (to, reach) in [(WORD, 31), (BYTE, 31), (WORD, 20), (BYTE, 20)] {
+                // Some factors are as large as 1/4: these sums are lifted where they are near enough.
+                let sums: Vec<i32> = sums.iter().map(|x| if reach == 20 { x >> 11 } else { *x }).collect();
+                let spec = Rescale { from: Width::Sum, x_zero: 0, mult: mult.clone(), shift: shift.clone(), reach, to };
                 let want = |i: usize| {
                     let by = Dyadic { mult: mult[i % columns], shift: shift[i % columns] };
                     requantize_dyadic(sums[i], by, to.zero, to.lo, to.hi)
@@ -590,7 +629,7 @@ mod tests {
             let mask: Vec<f32> = (0..n).map(|i| [0.0, -3.7, f32::NEG_INFINITY, 0.3][i % 4]).collect();
             for isa in tested() {
                 for mask in [None, Some(&mask[..])] {
-                    spec.row(isa, &x, mask, &mut y, &mut room);
+                    spec.row(isa, &x, mask, &mut y, (&spec.near(), &mut room));
                     let moved = |i: usize| i32::from(x[i]) + mask.map_or(0, |m| mask_code(m[i], scale));
                     let most = (0..n).map(moved).max().unwrap();
                     let factor = softmax.factor((0..n).map(|i| u64::from(softmax.exp(most - moved(i)))).sum());

@@ -209,11 +209,11 @@ impl Integers {
                     spec.run(isa, read(memory, x, spec.from, r.clone()), write(memory, y, spec.to.width, r));
                 }
                 Integers::Softmax { x, y, mask, spec } => {
-                    let n = spec.columns;
+                    let (n, near) = (spec.columns, spec.near());
                     for row in units {
                         let mask = mask.as_ref().map(|m| memory.real(m.real, m.first(row), n));
                         let (x, y) = (memory.read(x.at + row * n, n), memory.write(y.at + row * n, n));
-                        spec.row(isa, x, mask, y, &mut local.ints);
+                        spec.row(isa, x, mask, y, (&near, &mut local.ints));
                     }
                 }
                 Integers::Pair { a, b, y, spec } => {

@@ -108,9 +108,10 @@ impl Planner<'_> {
         &mut self,
         mut kernel: nnq_kernels::tape::Product,
         y: Slot,
-        clamp: Clamp,
+        (clamp, bound): (Clamp, i64),
     ) -> Result<()> {
         let channels = kernel.geom.c_out;
+        let reach = (i64::BITS - bound.max(0).leading_zeros()).min(31) as u8;
         let Requantize::Dyadic { mult, shift } = std::mem::replace(&mut kernel.requant, Requantize::Sums) else {
             return Err(Error::internal("words of a product whose rule is no dyadic one"));
         };
@@ -120,7 +121,7 @@ impl Planner<'_> {
         kernel.y = ProductOut::Sums(at);
         self.push(Kernel::Product(Box::new(kernel)));
         let to = target(self.program.grid(y)?, clamp);
-        let spec = Arc::new(Rescale { from: Width::Sum, x_zero: 0, mult, shift, to });
+        let spec = Arc::new(Rescale { from: Width::Sum, x_zero: 0, mult, shift, reach, to });
         self.integers(Integers::Rescale { x: Span { at, len }, y: place.span(), spec });
         Ok(())
     }
@@ -167,6 +168,7 @@ impl Planner<'_> {
             x_zero: from.zero + lift(from),
             mult: (0..columns).map(|i| of(i).mult).collect(),
             shift: (0..columns).map(|i| of(i).shift).collect(),
+            reach: if width(from) == Width::Byte { 8 } else { 17 },
             to: target(to, to.full()),
         };
         self.makes(Integers::Rescale { x: x.span(), y: y.0.span(), spec: Arc::new(spec) }, y)

@@ -137,7 +137,7 @@ impl Planner<'_> {
                 return Err(Error::unsupported("a convolution to codes of more than 8 bits")
                     .cure("use 8 bits, or --engine sim"));
             }
-            return self.product_words(kernel, y, clamp);
+            return self.product_words(kernel, y, (clamp, product.bound));
         }
         if let Some(Mean { within, result }) = self.fusing.means.get(&i).copied() {
             kernel.y = ProductOut::Means { y: self.real(result, true)?, within };
