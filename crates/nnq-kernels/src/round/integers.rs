@@ -81,7 +81,8 @@ impl Softmax {
 /// What a mask adds to a code: `clamp(rne(m / s), -2^24, 2^24)`; NaN counts as `-2^24`.
 #[inline(always)]
 pub fn mask_code(mask: f32, scale: f32) -> i32 {
-    rne_f32(mask / scale).max(-FAR).min(FAR) as i32
+    let steps = rne_f32(mask / scale);
+    if steps.is_nan() { -FAR as i32 } else { steps.clamp(-FAR, FAR) as i32 }
 }
 
 /// Layer normalisation of a row of codes.

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stderr)]
 mod draw;
 mod elements;
+mod integers;
 mod model;
 mod pool;
 mod product;

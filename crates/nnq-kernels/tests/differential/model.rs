@@ -94,6 +94,7 @@ impl Memory {
                     self.arena[y.at + i / of.c * y.pitch + i % of.c] = code;
                 }
             }
+            Kernel::Integers(of) => self.integers(of),
             Kernel::Move { x, y, moves, fill } => {
                 if let Some(code) = fill {
                     self.write(y.at, vec![*code; y.len]);
@@ -142,7 +143,7 @@ impl Memory {
                 let by = Dyadic { mult: mult[i % c], shift: shift[i % c] };
                 to.requantize(acc[i], ScalarRequant::Dyadic(by))
             }
-            Requantize::Real(_) | Requantize::Dynamic { .. } => unreachable!("no codes"),
+            Requantize::Real(_) | Requantize::Dynamic { .. } | Requantize::Sums => unreachable!("no codes"),
         };
         let real = |i: usize| match &p.requant {
             Requantize::Dynamic { scale, bias } => {
@@ -174,6 +175,10 @@ impl Memory {
                     let held = (0..plane).map(|pixel| spec::within(real(first + pixel * c), within));
                     *mean = (held.fold(-0.0, |sum, x| sum + f64::from(x)) / plane as f64) as f32;
                 }
+            }
+            ProductOut::Sums(y) => {
+                let bytes: Vec<u8> = acc.iter().flat_map(|&acc| (acc as i32).to_le_bytes()).collect();
+                self.write(y, bytes);
             }
             ProductOut::Floats(y) => {
                 let bytes: Vec<u8> = (0..acc.len()).flat_map(|i| real(i).to_le_bytes()).collect();

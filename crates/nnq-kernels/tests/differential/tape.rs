@@ -3,6 +3,7 @@ use crate::{
     Bench,
     draw::{Draw, at_most},
     elements::{add_spec, mul_spec},
+    integers,
     model::Memory,
     pool,
     product::{Parts, Requants},
@@ -31,6 +32,18 @@ struct Plan {
     reals: Vec<(usize, bool)>,
     /// The first byte that no step has written yet.
     end: usize,
+}
+
+impl integers::Places for Plan {
+    fn source(&mut self, draw: &mut Draw, len: usize) -> Span {
+        Plan::source(self, draw, len)
+    }
+    fn target(&mut self, draw: &mut Draw, len: usize) -> Span {
+        Plan::target(self, draw, len)
+    }
+    fn buffer(&mut self, len: usize) -> usize {
+        Plan::buffer(self, len, false)
+    }
 }
 
 impl Plan {
@@ -64,7 +77,8 @@ impl Plan {
     /// A step that touches at most `most` bytes of each operand.
     fn step(&mut self, draw: &mut Draw, most: usize) {
         let len = draw.within(0..=most);
-        let kernel = match draw.within(0..=17) {
+        let kernel = match draw.within(0..=20) {
+            18.. => Kernel::Integers(Box::new(integers::step(draw, self, most))),
             14..=16 => return self.dynamic(draw, most),
             0..=5 => self.product(draw, most),
             6 => {
