@@ -633,9 +633,9 @@ mod tests {
                     let moved = |i: usize| i32::from(x[i]) + mask.map_or(0, |m| mask_code(m[i], scale));
                     let most = (0..n).map(moved).max().unwrap();
                     let factor = softmax.factor((0..n).map(|i| u64::from(softmax.exp(most - moved(i)))).sum());
-                    for i in 0..n {
+                    for (i, &y) in y.iter().enumerate() {
                         let want = (Softmax::share(softmax.exp(most - moved(i)), factor) + 2).clamp(2, 255);
-                        assert_eq!(i64::from(y[i]), want, "{isa} {n} {i}");
+                        assert_eq!(i64::from(y), want, "{isa} {n} {i}");
                     }
                 }
             }
