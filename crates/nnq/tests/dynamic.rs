@@ -201,6 +201,9 @@ fn in_onnx_runtime(network: Option<networks::Network>) {
     let x = network.batch(2);
     let (got, program) = run(&engine::load(&path).unwrap(), &x);
     assert!(dynamic_products(&program) > 2, "{:?}", program.notes);
+    if !networks::multiplies_exactly(&python, network.name) {
+        return;
+    }
     let values = networks::ort_values(&python, &[networks::Job { model: &path, optimize: false }], &x).remove(0);
     let want = &values[&graph.value(graph.outputs[0]).name];
     let (got, want) = (got.as_slice::<f32>().unwrap(), want.as_slice::<f32>().unwrap());

@@ -201,6 +201,17 @@ pub fn python() -> Option<PathBuf> {
     python
 }
 
+/// Whether ONNX Runtime multiplies bytes exactly on this machine; where not, says that `what` is not compared.
+pub fn multiplies_exactly(python: &Path, what: &str) -> bool {
+    let out = Command::new(python).arg(tool("ort_exact.py")).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(["exact", "saturates"].contains(&said.trim()), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    if said.trim() == "saturates" {
+        println!("not compared: {what}: ONNX Runtime saturates sums of two products of bytes on this machine");
+    }
+    said.trim() == "exact"
+}
+
 /// Runs a command that must succeed.
 pub fn run(command: &mut Command) {
     let out = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
