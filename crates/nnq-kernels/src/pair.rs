@@ -6,7 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Products of matrices of codes, `[batch][rows][depth]` times `[batch][depth][columns]`, or the second `[batch][columns][depth]`.
+/// Products of matrices of codes, `[batch][rows][depth]` times `[batch][depth][columns]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Pair {
@@ -14,8 +14,6 @@ pub struct Pair {
     pub rows: usize,
     pub depth: usize,
     pub columns: usize,
-    /// The second is stored `[batch][columns][depth]`.
-    pub transposed: bool,
     pub a_zero: u8,
     pub b_zero: u8,
     pub by: Dyadic,
@@ -59,8 +57,7 @@ impl Pair {
         let geom = ConvGeom::matrix(rows, depth, columns);
         signed.clear();
         signed.extend(b[..depth * columns].iter().map(|&q| (q ^ 0x80).cast_signed()));
-        let order = if self.transposed { Order::ChannelsLast } else { Order::Rows };
-        let packed = PackedConv::pack_from(isa, &geom, signed, order);
+        let packed = PackedConv::pack_from(isa, &geom, signed, Order::Rows);
         let zero = vec![i32::from(self.b_zero) - 128; columns];
         let epilogue = Epilogue {
             bias: &vec![0; columns],
@@ -87,37 +84,22 @@ mod tests {
             (0..n as u32).map(|i| ((i ^ seed).wrapping_mul(0x9e37_79b1) >> 9) as u8).collect()
         };
         for (rows, depth, columns) in [(1, 1, 1), (6, 8, 6), (17, 33, 40), (3, 130, 5), (0, 4, 3)] {
-            for transposed in [false, true] {
-                for b_zero in [0, 128, 201] {
-                    let by = Dyadic::from_real(0.0011).unwrap();
-                    let of = Pair {
-                        batch: 1,
-                        rows,
-                        depth,
-                        columns,
-                        transposed,
-                        a_zero: 77,
-                        b_zero,
-                        by,
-                        zero: 120,
-                        lo: 1,
-                        hi: 250,
-                    };
-                    assert!(of.is_whole());
-                    let (a, b) = (bytes(rows * depth + SLACK, 1), bytes(depth * columns, 2));
-                    for isa in tested() {
-                        let mut y = vec![0u8; rows * columns];
-                        // SAFETY: `y` holds all results.
-                        unsafe { of.run(isa, &a, &b, y.as_mut_ptr(), (&mut Vec::new(), &mut Scratch::new())) };
-                        for (i, &y) in y.iter().enumerate() {
-                            let (r, c) = (i / columns, i % columns);
-                            let at = |k: usize| if transposed { c * depth + k } else { k * columns + c };
-                            let term = |k: usize| {
-                                (i32::from(a[r * depth + k]) - 77) * (i32::from(b[at(k)]) - i32::from(b_zero))
-                            };
-                            let want = requantize_dyadic((0..depth).map(term).sum(), by, 120, 1, 250);
-                            assert_eq!(i32::from(y), want, "{isa} {rows}x{depth}x{columns} {transposed} {b_zero} {i}");
-                        }
+            for b_zero in [0, 128, 201] {
+                let by = Dyadic::from_real(0.0011).unwrap();
+                let of = Pair { batch: 1, rows, depth, columns, a_zero: 77, b_zero, by, zero: 120, lo: 1, hi: 250 };
+                assert!(of.is_whole());
+                let (a, b) = (bytes(rows * depth + SLACK, 1), bytes(depth * columns, 2));
+                for isa in tested() {
+                    let mut y = vec![0u8; rows * columns];
+                    // SAFETY: `y` holds all results.
+                    unsafe { of.run(isa, &a, &b, y.as_mut_ptr(), (&mut Vec::new(), &mut Scratch::new())) };
+                    for (i, &y) in y.iter().enumerate() {
+                        let (r, c) = (i / columns, i % columns);
+                        let term = |k: usize| {
+                            (i32::from(a[r * depth + k]) - 77) * (i32::from(b[k * columns + c]) - i32::from(b_zero))
+                        };
+                        let want = requantize_dyadic((0..depth).map(term).sum(), by, 120, 1, 250);
+                        assert_eq!(i32::from(y), want, "{isa} {rows}x{depth}x{columns} {b_zero} {i}");
                     }
                 }
             }

@@ -272,7 +272,8 @@ pub fn compile(
 
 /// The shapes of a graph's inputs with so many samples.
 fn input_shapes(graph: &Graph, batch: usize) -> Result<Vec<Vec<usize>>> {
-    let graph = infer::bind(graph, &crate::bench::Sizes::from(batch).binding(graph)?)?;
+    let open = |e: Error| e.cure("export the model with fixed sizes: compiling and tuning know the batch alone");
+    let graph = infer::bind(graph, &crate::bench::Sizes::from(batch).binding(graph).map_err(open)?)?;
     let shapes = graph.inputs.iter().map(|&v| graph.value(v).shape.as_ref().and_then(crate::ir::Shape::as_fixed));
     let shapes: Vec<Vec<usize>> =
         shapes.collect::<Option<_>>().ok_or_else(|| Error::usage("the size of an input is not known"))?;

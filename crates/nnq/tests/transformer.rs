@@ -180,6 +180,11 @@ fn a_transformer_computes_in_integers_between_products_too() {
         }
     }
     assert!(all[1] < 2.0 * all[0] && all[2] < 2.0 * all[0], "{all:?}");
+    // A plan is for one length.
+    let error =
+        engine::compile(&folder.join("out.onnx"), &folder.join("plan"), &[1], Profile::Dyadic, None).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("[N, T]") && text.contains("fixed sizes") && !text.contains("--size"), "{text}");
 }
 
 /// Statistics are the same whatever ran together, and nothing that was padded is in them.

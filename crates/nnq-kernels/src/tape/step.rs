@@ -132,8 +132,6 @@ pub enum ProductOut {
     Real(usize),
     /// Real numbers, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
     Floats(usize),
-    /// Sums, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
-    Sums(usize),
     /// Real numbers, held within bounds, of which only the mean over the pixels of each sample is kept: `[batch][c_out]`, in the buffer `y`. The mean
     /// is a binary64 sum in the order of the pixels, divided by their number and rounded to binary32.
     Means {
@@ -142,6 +140,8 @@ pub enum ProductOut {
         /// What the numbers are held within first.
         within: Within,
     },
+    /// Sums, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
+    Sums(usize),
 }
 
 /// Bounds of real numbers: what is less than `lo` becomes `lo`, then what is more than `hi` becomes `hi`. A NaN stays, and binds nothing.

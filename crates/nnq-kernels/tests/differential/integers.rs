@@ -114,8 +114,7 @@ pub fn step(draw: &mut Draw, places: &mut impl Places, most: usize) -> Integers 
             let rows = rows.min(most / batch / depth.max(columns));
             let by = Dyadic::from_real(draw.magnitude(-20.0, -6.0)).expect("a factor");
             let (a_zero, b_zero) = (draw.byte(), draw.pick(&[128, 0, 255, 91]));
-            let transposed = draw.once_in(2);
-            let of = Pair { batch, rows, depth, columns, transposed, a_zero, b_zero, by, zero, lo, hi };
+            let of = Pair { batch, rows, depth, columns, a_zero, b_zero, by, zero, lo, hi };
             let [a, b, y] = of.lens();
             let (a, b) = (places.source(draw, a), places.source(draw, b));
             Integers::Pair { a, b, y: places.target(draw, y), spec: Arc::new(of) }
@@ -219,9 +218,8 @@ impl Memory {
                 for i in 0..p.batch * p.rows {
                     let sample = i / p.rows;
                     for c in 0..p.columns {
-                        let at = |k: usize| if p.transposed { c * p.depth + k } else { k * p.columns + c };
                         let term = |k: usize| {
-                            let b = b[sample * p.depth * p.columns + at(k)] - i128::from(p.b_zero);
+                            let b = b[sample * p.depth * p.columns + k * p.columns + c] - i128::from(p.b_zero);
                             (a[i * p.depth + k] - i128::from(p.a_zero)) * b
                         };
                         steps.push(rounded((0..p.depth).map(term).sum::<i128>() * i128::from(p.by.mult), p.by.shift));

@@ -348,31 +348,24 @@ impl Plan {
     /// # Errors
     /// When the recipe makes no sense for a node.
     pub fn new(graph: &Arc<Graph>, recipe: &Recipe) -> Result<Self> {
-        let mut layers = Layers::new(graph, recipe)?;
-        let bits = |v| layers.of(&graph.producers(), v).activation.bits;
-        let float = match streams::split(graph, recipe, &layers.modes, bits)? {
-            Some(split) => {
-                layers = Layers::new(&split, recipe)?;
-                Arc::new(split)
+        let (mut float, mut layers) = (graph.clone(), Layers::new(graph, recipe)?);
+        for edit in [Self::split, Self::narrowed, Self::parted] {
+            if let Some(edited) = edit(&float, recipe, &layers)? {
+                layers = Layers::new(&edited, recipe)?;
+                float = Arc::new(edited);
             }
-            None => graph.clone(),
-        };
-        let float = match streams::narrowed(&float, &layers.modes)? {
-            Some(narrowed) => {
-                layers = Layers::new(&narrowed, recipe)?;
-                Arc::new(narrowed)
-            }
-            None => float,
-        };
-        let float = match streams::part(&float, &layers.modes)? {
-            Some(parted) => {
-                layers = Layers::new(&parted, recipe)?;
-                Arc::new(parted)
-            }
-            None => float,
-        };
+        }
         let placement = place::place(&float, &layers.modes, recipe.logits == Logits::Int8);
         Ok(Self { float, layers, placement })
+    }
+    fn split(graph: &Graph, recipe: &Recipe, layers: &Layers) -> Result<Option<Graph>> {
+        streams::split(graph, recipe, &layers.modes, |v| layers.of(&graph.producers(), v).activation.bits)
+    }
+    fn narrowed(graph: &Graph, _: &Recipe, layers: &Layers) -> Result<Option<Graph>> {
+        streams::narrowed(graph, &layers.modes)
+    }
+    fn parted(graph: &Graph, _: &Recipe, layers: &Layers) -> Result<Option<Graph>> {
+        streams::part(graph, &layers.modes)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
     AddRule, Clamp, Form, Grid, Lookup, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step,
-    StepKind, coded, dyadic, integers, product, recurrent, resize, wide,
+    StepKind, coded, dyadic, forms, integers, product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -232,7 +232,7 @@ impl Builder {
             Op::Conv(_) | Op::Gemm { .. } | Op::MatMul => self.product(id, node)? || self.pair(id, node)?,
             Op::Softmax { .. } => self.softmax(id, node)?,
             Op::LayerNormalization { epsilon, .. } => self.norm(id, node, *epsilon)?,
-            Op::Binary(Binary::Mul | Binary::Div) if integers::factors(&self.p.graph, node).is_some() => {
+            Op::Binary(Binary::Mul | Binary::Div) if forms::with_vector(&self.p.graph, node).is_some() => {
                 self.scaled(id, node)?
             }
             Op::Binary(Binary::Add) if self.mask(node) => true,
@@ -350,15 +350,7 @@ impl Builder {
     /// A product by row, with the bias that a node behind it adds: the same sum.
     fn rows(&mut self, id: NodeId, node: &Node, y: ValueId, mut rows: Rows, input: Slot) -> Result<bool> {
         let graph = self.p.graph.clone();
-        let channels = rows.product.bias.len();
-        let adds = |reader: &NodeId| {
-            let sum = graph.node(*reader);
-            let other = (0..2).find_map(|i| sum.input(i).filter(|&v| v != y))?;
-            let t = graph.constant(other).filter(|t| t.shape().len() <= 2 && product::is_vector(t, channels))?;
-            let plain = graph.value(other).quant.is_none() && matches!(sum.op, Op::Binary(Binary::Add));
-            plain.then(|| t.as_slice::<f32>().map(<[f32]>::to_vec).ok())?
-        };
-        let sum = self.sole_reader(y).and_then(|reader| Some((reader, adds(&reader)?)));
+        let sum = self.sole_reader(y).and_then(|reader| Some((reader, forms::bias_of(&graph, graph.node(reader), y)?)));
         let ProductOut::Dynamic { bias, .. } = &mut rows.product.out else {
             return Err(Error::internal("a product by row that is no dynamic one"));
         };
@@ -366,7 +358,7 @@ impl Builder {
             self.between(id, node, StepKind::Rows(Arc::new(rows)), vec![Some(input)])?;
             return Ok(true);
         };
-        *bias = (0..channels).map(|c| add[if add.len() == 1 { 0 } else { c }]).collect();
+        *bias = add.into();
         let nodes = self.join(id, &[reader]);
         self.behind(&nodes, graph.node(reader), StepKind::Rows(Arc::new(rows)), vec![Some(input)])?;
         Ok(true)

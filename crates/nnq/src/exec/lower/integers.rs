@@ -1,5 +1,10 @@
 //! What lies between products of networks with attention, in integers (numerics section 14): profile dyadic only, where every operand has a grid.
-use super::{Grid, Pair, Profile, Slot, StepKind, build::Builder, dyadic, product};
+use super::{
+    Grid, Pair, Profile, Slot, StepKind,
+    build::Builder,
+    dyadic,
+    forms::{bias_of, factors, is_last, norm_parts, repeats, with_vector},
+};
 use crate::{
     error::{Error, Result},
     ir::{DType, Graph, Node, NodeId, Op, ValueId, op::Binary},
@@ -27,14 +32,14 @@ pub(super) fn words(graph: &Graph, profile: Profile) -> Vec<bool> {
     };
     let on_grid = |v: Option<ValueId>| v.is_some_and(|v| graph.value(v).quant.is_some());
     for (_, node) in graph.nodes() {
-        let seeds = match &node.op {
-            Op::LayerNormalization { .. } if norm_parts(graph, node).is_some() => [node.input(0), node.output(0)],
-            Op::Binary(Binary::Mul | Binary::Div) if factors(graph, node).is_some() => [node.input(0), None],
-            Op::Unary(_) => [node.input(0), None],
+        let (x, y) = match &node.op {
+            Op::LayerNormalization { .. } if norm_parts(graph, node).is_some() => (node.input(0), node.output(0)),
+            Op::Binary(Binary::Mul | Binary::Div) => (with_vector(graph, node).map(|v| v.x), None),
+            Op::Unary(_) => (node.input(0), None),
             _ => continue,
         };
-        if on_grid(node.input(0)) && on_grid(node.output(0)) {
-            seeds.into_iter().flatten().filter(|&v| wide(v)).for_each(|v| words[v.0 as usize] = true);
+        if on_grid(x) && on_grid(node.output(0)) {
+            [x, y].into_iter().flatten().filter(|&v| wide(v)).for_each(|v| words[v.0 as usize] = true);
         }
     }
     loop {
@@ -55,56 +60,6 @@ pub(super) fn words(graph: &Graph, profile: Profile) -> Vec<bool> {
     }
 }
 
-/// The length of the last axis, where it is fixed.
-fn columns(graph: &Graph, v: ValueId) -> Option<usize> {
-    graph.value(v).shape.as_ref()?.0.last()?.fixed()
-}
-
-/// Whether the operands of a sum are as large as the result, or repeated along its first axes.
-fn repeats(graph: &Graph, node: &Node) -> bool {
-    let shape = |v: Option<ValueId>| v.and_then(|v| graph.value(v).shape.as_ref());
-    let Some(y) = shape(node.output(0)) else { return false };
-    (0..2).all(|i| shape(node.input(i)).is_some_and(|x| y.0.ends_with(&x.0)))
-}
-
-/// Gain and offset of a normalisation of the last axis.
-fn norm_parts(graph: &Graph, node: &Node) -> Option<(Vec<f32>, Vec<f32>)> {
-    let Op::LayerNormalization { axis, .. } = node.op else { return None };
-    let x = node.input(0)?;
-    let rank = graph.value(x).shape.as_ref()?.rank() as i64;
-    let n = columns(graph, x)?;
-    if (axis != -1 && axis + 1 != rank) || node.outputs.iter().skip(1).any(Option::is_some) || n > ROW {
-        return None;
-    }
-    let part = |v: ValueId| {
-        let t = graph.constant(v).filter(|t| t.dtype() == DType::F32 && t.len() == n && graph.value(v).quant.is_none());
-        Some(t?.to_f32s())
-    };
-    let offset = match node.input(2) {
-        None => vec![0.0; n],
-        Some(v) => part(v)?,
-    };
-    Some((part(node.input(1)?)?, offset))
-}
-
-/// What each column of the first operand is multiplied with, where that is constant: one factor, or one for each column.
-pub(super) fn factors(graph: &Graph, node: &Node) -> Option<Vec<f64>> {
-    let divides = match node.op {
-        Op::Binary(Binary::Mul) => false,
-        Op::Binary(Binary::Div) => true,
-        _ => return None,
-    };
-    let (x, by) = (node.input(0)?, node.input(1)?);
-    // One number is for rows of any length.
-    let n = columns(graph, x).unwrap_or(1);
-    let t = graph.constant(by).filter(|t| t.dtype() == DType::F32 && product::is_vector(t, n))?;
-    let plain = graph.value(by).quant.is_none() && graph.value(x).constant.is_none();
-    let rank = |v: ValueId| graph.value(v).shape.as_ref().map_or(0, crate::ir::Shape::rank);
-    let all = t.to_f32s().into_iter().map(|c| if divides { 1.0 / f64::from(c) } else { f64::from(c) });
-    let all: Vec<f64> = all.collect();
-    (plain && rank(by) <= rank(x) && all.iter().all(|c| c.is_finite())).then_some(all)
-}
-
 impl Builder {
     /// The grid of a value that is held as codes, those of more than 8 bits among them.
     pub(super) fn held(&self, v: ValueId) -> Option<Grid> {
@@ -119,15 +74,8 @@ impl Builder {
         let graph = &self.p.graph;
         let reader = self.sole_reader(y)?;
         let sum = graph.node(reader);
-        let other = (0..2).find_map(|i| sum.input(i).filter(|&v| v != y))?;
-        let n = columns(graph, y)?;
-        let t = graph.constant(other).filter(|t| t.dtype() == DType::F32 && t.shape().len() <= 2)?;
-        let fits = product::is_vector(t, n) && graph.value(other).quant.is_none();
-        if !fits || !matches!(sum.op, Op::Binary(Binary::Add)) || self.target(sum.output(0)?, true).is_none() {
-            return None;
-        }
-        let real = t.to_f32s();
-        Some((reader, (0..n).map(|c| real[if real.len() == 1 { 0 } else { c }]).collect()))
+        self.target(sum.output(0)?, true)?;
+        Some((reader, bias_of(graph, sum, y)?))
     }
 
     /// A product of two values of codes, with a factor behind it.
@@ -143,9 +91,9 @@ impl Builder {
         }
         let (mut nodes, mut factor) = (vec![], 1.0);
         if let Some(reader) = self.sole_reader(y)
-            && let Some(&[by]) = factors(&graph, graph.node(reader)).as_deref()
+            && let Some((x, &[by])) = factors(&graph, graph.node(reader)).as_ref().map(|(x, by)| (*x, &by[..]))
             && by > 0.0
-            && graph.node(reader).input(0) == Some(y)
+            && x == y
             && let Some(scaled) = graph.node(reader).output(0)
         {
             (factor, y) = (by, scaled);
@@ -182,9 +130,8 @@ impl Builder {
     /// The grids of a softmax along the last axis that reads `x`.
     fn softmax_grids(&self, node: &Node, x: ValueId) -> Option<(Grid, ValueId, Grid)> {
         let Op::Softmax { axis, .. } = node.op else { return None };
-        let rank = self.p.graph.value(x).shape.as_ref()?.rank() as i64;
         let y = node.output(0)?;
-        let last = axis == -1 || axis + 1 == rank;
+        let last = is_last(&self.p.graph, node, axis);
         let dyadic = self.p.profile == Profile::Dyadic;
         Some((self.grid(x).filter(|_| last && dyadic)?, y, self.grid(y)?))
     }
@@ -228,11 +175,11 @@ impl Builder {
 
     /// Codes times a constant for each column.
     pub(super) fn scaled(&mut self, id: NodeId, node: &Node) -> Result<bool> {
-        let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(false) };
+        let Some((x, factors)) = factors(&self.p.graph, node) else { return Ok(false) };
+        let Some(y) = node.output(0) else { return Ok(false) };
         let (Some(from), Some(to), Profile::Dyadic) = (self.held(x), self.held(y), self.p.profile) else {
             return Ok(false);
         };
-        let Some(factors) = factors(&self.p.graph, node) else { return Ok(false) };
         let input = self.code(x)?;
         let slot = self.produce(y, to);
         let kind = StepKind::Rescale(rules(from, to, &factors)?);
@@ -266,7 +213,7 @@ fn rules(from: Grid, to: Grid, factors: &[f64]) -> Result<Arc<[nnq_kernels::roun
 }
 
 fn too_far(from: Grid, to: Grid) -> Error {
-    Error::value(format!("no integers stand for it between scales {:e} and {:e}", from.scale, to.scale))
+    Error::value(format!("it has no form in integers from scale {:e} to scale {:e}", from.scale, to.scale))
         .cure("calibrate again, or keep it float")
 }
 

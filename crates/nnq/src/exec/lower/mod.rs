@@ -4,6 +4,7 @@
 //! about numbers on its own.
 mod build;
 mod coded;
+pub(crate) mod forms;
 mod integers;
 mod product;
 mod recurrent;

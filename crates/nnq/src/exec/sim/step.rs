@@ -13,7 +13,7 @@ use crate::{
 };
 use nnq_kernels::{
     resize::{Line, UNIT},
-    round::{Dyadic, dynamic_grid, dynamic_real, requantize_dyadic, requantize_onnx},
+    round::{AddDyadic, Dyadic, dynamic_grid, dynamic_real, requantize_dyadic, requantize_onnx},
 };
 use rayon::prelude::*;
 
@@ -185,10 +185,9 @@ fn add(a: &Tensor, b: &Tensor, [ga, gb, g]: [Grid; 3], negate: bool, rule: AddRu
             g.quantize(if negate { x - y } else { x + y }).clamp(clamp.lo, clamp.hi)
         }
         AddRule::Dyadic(m) => {
-            let y = i64::from(qb - gb.zero) * i64::from(m.mb);
-            let sum = i64::from(qa - ga.zero) * i64::from(m.ma) + if negate { -y } else { y };
-            let r = (sum + (1i64 << (m.shift - 1))) >> m.shift;
-            (r + i64::from(g.zero)).clamp(clamp.lo.into(), clamp.hi.into()) as i32
+            let m = if negate { AddDyadic { mb: -m.mb, ..m } } else { m };
+            (m.apply_wide(qa - ga.zero, qb - gb.zero) + i64::from(g.zero)).clamp(clamp.lo.into(), clamp.hi.into())
+                as i32
         }
     })
 }

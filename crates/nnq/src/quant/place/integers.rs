@@ -1,57 +1,27 @@
 //! What lies between products of networks with attention, where it is to compute in integers (numerics section 14).
 use super::{Mode, Role};
-use crate::ir::{
-    Graph, Node, NodeId, Op, Shape, ValueId,
-    op::{Binary, Unary},
+use crate::{
+    exec::lower::forms::{Vector, is_last, norm_parts, repeats, with_vector},
+    ir::{
+        Graph, Node, NodeId, Op, ValueId,
+        op::{Binary, Unary},
+    },
 };
 use std::collections::HashMap;
 
 type Readers = [(NodeId, usize)];
-
-fn rank(graph: &Graph, v: ValueId) -> Option<i64> {
-    graph.value(v).shape.as_ref().map(|s| s.rank() as i64)
-}
-
-/// Whether `v` is a constant with one number, or one for each of the last axis of `x`.
-fn is_vector(graph: &Graph, v: ValueId, x: ValueId) -> bool {
-    let columns = graph.value(x).shape.as_ref().and_then(|s| s.0.last()?.fixed());
-    let fits = |t: &std::sync::Arc<crate::ir::Tensor>| {
-        (t.len() == 1 || Some(t.len()) == columns) && t.shape().iter().rev().skip(1).all(|&d| d == 1)
-    };
-    graph.constant(v).is_some_and(fits) && rank(graph, v) <= rank(graph, x)
-}
-
-/// The input of a binary operator whose other input is constant: one number, or one for each of the last axis.
-fn with_vector(graph: &Graph, node: &Node) -> Option<ValueId> {
-    let (a, b) = (node.input(0)?, node.input(1)?);
-    let either = matches!(node.op, Op::Binary(Binary::Add | Binary::Mul));
-    match (graph.constant(a).is_some(), graph.constant(b).is_some()) {
-        (false, true) => is_vector(graph, b, a).then_some(a),
-        // Multiplication finds the constant in the second place.
-        (true, false) if either && matches!(node.op, Op::Binary(Binary::Add)) => is_vector(graph, a, b).then_some(b),
-        _ => None,
-    }
-}
 
 fn is_pair(graph: &Graph, node: &Node) -> bool {
     let real = |i: usize| node.input(i).is_some_and(|v| graph.constant(v).is_none());
     matches!(node.op, Op::MatMul) && real(0) && real(1)
 }
 
-/// Whether a softmax or a normalisation goes along the last axis.
-fn is_last(graph: &Graph, node: &Node, axis: i64) -> bool {
-    axis == -1 || node.input(0).and_then(|x| rank(graph, x)).is_some_and(|rank| axis + 1 == rank)
-}
-
 /// What a node of mode `Integer`, which is nothing of other modes, can do with codes.
 pub(super) fn role(graph: &Graph, node: &Node) -> Role {
-    let constant = |i: usize| node.input(i).is_none_or(|v| graph.constant(v).is_some());
     let real = node.input(0).is_some_and(|v| graph.value(v).dtype == Some(crate::ir::DType::F32));
     match node.op {
         _ if !real => Role::Float,
-        Op::LayerNormalization { axis, .. } if is_last(graph, node, axis) && constant(1) && constant(2) => {
-            Role::Integer
-        }
+        Op::LayerNormalization { .. } if norm_parts(graph, node).is_some() => Role::Integer,
         Op::Softmax { axis, .. } if is_last(graph, node, axis) => Role::Integer,
         Op::MatMul if is_pair(graph, node) => Role::Integer,
         Op::Binary(Binary::Add | Binary::Mul | Binary::Div) if with_vector(graph, node).is_some() => Role::Compute,
@@ -61,13 +31,12 @@ pub(super) fn role(graph: &Graph, node: &Node) -> Role {
 
 /// Whether `reader`, the only one of what `node` makes, is a bias or a factor that its product takes along.
 pub(super) fn folds(graph: &Graph, node: &Node, reader: &Node) -> bool {
-    if with_vector(graph, reader) != node.output(0) {
+    let Some(Vector { by, .. }) = with_vector(graph, reader).filter(|v| Some(v.x) == node.output(0)) else {
         return false;
-    }
-    let scalar = |v: ValueId| graph.constant(v).is_some_and(|t| t.len() == 1);
+    };
     match reader.op {
         Op::Binary(Binary::Add) => !is_pair(graph, node) && matches!(node.op, Op::MatMul | Op::Gemm { .. }),
-        Op::Binary(Binary::Mul | Binary::Div) => is_pair(graph, node) && reader.input(1).is_some_and(scalar),
+        Op::Binary(Binary::Mul | Binary::Div) => is_pair(graph, node) && by.len() == 1,
         _ => false,
     }
 }
@@ -99,7 +68,7 @@ impl Masks {
             let scores = |v: &ValueId| {
                 let whole = graph.value(*v).shape.is_some() && graph.value(*v).shape == graph.value(y).shape;
                 let factor = makes(*v).filter(|n| matches!(n.op, Op::Binary(Binary::Mul | Binary::Div)));
-                let product = factor.and_then(|n| with_vector(graph, n)).and_then(makes).or(makes(*v));
+                let product = factor.and_then(|n| with_vector(graph, n)).and_then(|v| makes(v.x)).or(makes(*v));
                 whole && product.is_some_and(|n| is_pair(graph, n))
             };
             if let Some(of) = (0..2).filter_map(|i| node.input(i)).find(scores) {
@@ -131,14 +100,6 @@ pub(in crate::quant) fn reads_words(graph: &Graph, modes: &[Mode], id: NodeId) -
         }
 }
 
-/// Whether the operands of a sum are as large as the result, or repeated along its first axes.
-fn repeats(graph: &Graph, node: &Node) -> bool {
-    let shape = |v: Option<ValueId>| v.and_then(|v| graph.value(v).shape.as_ref());
-    let Some(y) = shape(node.output(0)) else { return false };
-    let ends = |x: &Shape| y.0.ends_with(&x.0);
-    (0..2).all(|i| shape(node.input(i)).is_some_and(ends))
-}
-
 /// Bits of what normalisations, sums and factors read.
 const WIDE: u8 = 16;
 /// Bits of what a function of one number reads: a table of as many entries stays in a near cache.
@@ -156,7 +117,7 @@ pub(super) fn bits(
     let made = producer?;
     let node = graph.node(made);
     // Images are made by convolutions, and those make bytes.
-    let image = rank(graph, v).is_none_or(|rank| rank > 3);
+    let image = graph.value(v).shape.as_ref().is_none_or(|s| s.rank() > 3);
     if modes[made.0 as usize] != Mode::Integer || masks.is_masked(v) || image {
         return None;
     }

@@ -225,7 +225,6 @@ impl Planner<'_> {
             rows,
             depth,
             columns,
-            transposed: false,
             a_zero,
             b_zero,
             by: of.by,

@@ -1,0 +1,168 @@
+//! Softmax and layer normalisation of rows of codes.
+use super::{Codes, CodesMut, Each, Made, OnVectors, Target, Width, compiled, each};
+use crate::{
+    Isa,
+    round::integers::{NEAR, Norm, ROW, Softmax, mask_code},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A layer normalisation along the rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NormRows {
+    /// The numbers.
+    pub norm: Arc<Norm>,
+    /// How the operand is stored.
+    pub from: Width,
+    /// Its zero point.
+    pub x_zero: i32,
+    /// The result.
+    pub to: Target,
+}
+
+impl NormRows {
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        self.norm.is_valid() && self.from != Width::Sum && self.x_zero.unsigned_abs() <= 1 << 15 && self.to.is_valid()
+    }
+
+    /// Whole rows.
+    ///
+    /// # Panics
+    /// When the lengths differ or the widths are not those that were said.
+    pub fn run(&self, isa: Isa, x: Codes<'_>, y: CodesMut<'_>) {
+        each(x, y, &OnVectors(self, isa));
+    }
+}
+
+impl Each for OnVectors<'_, NormRows> {
+    fn run<X: Copy + Into<i32>, Y: Made>(&self, x: &[X], y: &mut [Y]) {
+        let &Self(spec, isa) = self;
+        let (norm, zero, to) = (&*spec.norm, spec.x_zero, spec.to);
+        let columns = norm.gain.len();
+        let (gain, offset) = (&norm.gain[..columns], &norm.offset[..columns]);
+        let near = columns <= NEAR;
+        let (lo, hi) = (to.lo - to.zero, to.hi - to.zero);
+        assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
+        compiled(
+            isa,
+            #[inline(always)]
+            || {
+                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+                    let (mut sum, mut squares) = (0i64, 0u64);
+                    for &x in x {
+                        let a = i64::from(x.into() - zero);
+                        sum += a;
+                        squares += (a * a) as u64;
+                    }
+                    let row = norm.row(sum, squares);
+                    if near {
+                        let part = norm.near(row);
+                        for i in 0..columns {
+                            let steps = part.element(gain[i], offset[i], x[i].into() - zero);
+                            y[i] = Y::of(steps.clamp(lo, hi) + to.zero);
+                        }
+                    } else {
+                        for i in 0..columns {
+                            y[i] = Y::of(to.code(norm.element(i, x[i].into() - zero, row)));
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// A softmax along the rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SoftmaxRows {
+    /// The numbers.
+    pub softmax: Arc<Softmax>,
+    /// The scale of the operand: what a mask is divided by.
+    pub scale: f32,
+    /// Codes of a row.
+    pub columns: usize,
+    /// The result; bytes.
+    pub to: Target,
+}
+
+impl SoftmaxRows {
+    /// Whether the numbers fit each other.
+    pub fn is_whole(&self) -> bool {
+        let row = self.columns <= ROW;
+        row && self.softmax.is_valid() && self.to.is_valid() && self.to.width == Width::Byte
+    }
+
+    /// `E` of all differences of bytes.
+    pub fn near(&self) -> [u32; 256] {
+        let mut near = [0; 256];
+        let last = self.softmax.table.len().min(256);
+        near[..last].copy_from_slice(&self.softmax.table[..last]);
+        near
+    }
+
+    /// One row; `mask` is added to the numbers that its codes stand for. `near` is that of [`SoftmaxRows::near`], `room` memory to work in.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn row(
+        &self,
+        isa: Isa,
+        x: &[u8],
+        mask: Option<&[f32]>,
+        y: &mut [u8],
+        (near, room): (&[u32; 256], &mut Vec<i32>),
+    ) {
+        let n = self.columns;
+        assert!(x.len() == n && y.len() == n && mask.is_none_or(|m| m.len() == n), "rows of other sizes than {n}");
+        if n == 0 {
+            return;
+        }
+        let (softmax, to) = (&*self.softmax, self.to);
+        room.resize(n, 0);
+        let room = &mut room[..n];
+        // A mask that hides nothing is none.
+        let hides = |m: &&[f32]| m.iter().fold(0, |all, m| all | (m.to_bits() << 1)) != 0;
+        let sum = match mask.filter(hides) {
+            None => {
+                let most = x.iter().copied().fold(0, u8::max);
+                room.iter_mut().zip(x).for_each(|(e, &q)| *e = near[usize::from(most - q)].cast_signed());
+                // At most 2^15 times 2^16.
+                room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())
+            }
+            Some(mask) => {
+                compiled(
+                    isa,
+                    #[inline(always)]
+                    || {
+                        for ((u, &q), &m) in room.iter_mut().zip(x).zip(mask) {
+                            *u = i32::from(q) + mask_code(m, self.scale);
+                        }
+                    },
+                );
+                let most = room.iter().copied().fold(i32::MIN, i32::max);
+                room.iter_mut().for_each(|u| *u = softmax.exp(most - *u).cast_signed());
+                room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())
+            }
+        };
+        let factor = softmax.factor(sum.into());
+        match u32::try_from(factor) {
+            // Shares of at most 2^12: 32 bits hold what follows.
+            Ok(factor) => compiled(
+                isa,
+                #[inline(always)]
+                || {
+                    for (y, &e) in y.iter_mut().zip(room.iter()) {
+                        let share = (u64::from(e.cast_unsigned()) * u64::from(factor) + (1 << 35)) >> 36;
+                        *y = (share as i32 + to.zero).clamp(to.lo, to.hi) as u8;
+                    }
+                },
+            ),
+            Err(_) => {
+                for (y, &e) in y.iter_mut().zip(room.iter()) {
+                    *y = to.code(Softmax::share(e.cast_unsigned(), factor)) as u8;
+                }
+            }
+        }
+    }
+}
