@@ -215,5 +215,5 @@ fn what_does_not_fit_is_said() {
     p.grid(y, QType::U8, 1e-3, 120);
     let (_, graph) = p.finish(&[y]);
     let text = lower::lower(&graph, Profile::Dyadic).unwrap_err().to_string();
-    assert!(text.contains("norm") && text.contains("scales"), "{text}");
+    assert!(text.contains("norm") && text.contains("no form in integers from scale"), "{text}");
 }
