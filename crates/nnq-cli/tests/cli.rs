@@ -173,7 +173,7 @@ fn end_to_end() {
 
     let seen = json(&["inspect", "demo.onnx"]);
     assert_eq!((&seen["nodes"], &seen["macs"]), (&39.into(), &7_508_608.into()));
-    assert!(text(&run(&["inspect", "demo.onnx", "--text"]).stdout).starts_with("graph \"main_graph\" opset 17"));
+    assert!(text(&run(&["inspect", "demo.onnx", "--text"]).stdout).starts_with("graph \"demo\" opset 17"));
 
     let calibrate = |extra: &[&str]| json(&[&["calibrate", "demo.onnx", "--data", "."], &pre[..], extra].concat());
     calibrate(&["--samples", "24", "-o", "all.qstats"]);
