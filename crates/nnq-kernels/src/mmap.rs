@@ -72,6 +72,19 @@ pub fn trim() {
     }
 }
 
+/// Has the allocator keep what is given back to it, where it can be told to: for work that takes and gives back large blocks over and over, which the
+/// system would fill with zeros each time. All blocks then come from one place, so threads that take many small ones wait for each other. Call it before
+/// there are threads, which have places of their own from then on.
+pub fn keep_freed() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+    }
+}
+
 /// The pages of the program's own code leave the memory of this process; those that are needed come back from its file. For the moment when a model
 /// is read and prepared: what runs it needs little of the code. Does nothing where the system cannot, or under a debugger.
 pub fn forget_code() {

@@ -75,13 +75,17 @@ pub trait Kernels: Backend {
         let out = Self::batch_norm_train_backward(x, gamma, mean, variance, epsilon, grad);
         [out.x_grad, out.gamma_grad, out.beta_grad]
     }
-    /// `max(x, 0)`.
-    fn rectify(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::relu(x)
+    /// `min(max(x, lo), hi)`; infinite ends are none.
+    fn clip(x: FloatTensor<Self>, [lo, hi]: [f32; 2]) -> FloatTensor<Self> {
+        let x = if lo == f32::NEG_INFINITY { x } else { Self::float_clamp_min(x, scalar(lo)) };
+        if hi == f32::INFINITY { x } else { Self::float_clamp_max(x, scalar(hi)) }
     }
-    /// The gradient of [`Kernels::rectify`], given what it answered.
-    fn rectify_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::relu_backward(y, grad)
+    /// The gradient of [`Kernels::clip`], given what it answered: 0 at the ends.
+    fn clip_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>, [lo, hi]: [f32; 2]) -> FloatTensor<Self> {
+        let dtype = burn::backend::get_or_init_device_settings::<Self>(&y.device()).bool_dtype;
+        let below = Self::float_lower_equal_elem(y.clone(), scalar(lo), dtype);
+        let above = Self::float_greater_equal_elem(y, scalar(hi), dtype);
+        Self::float_mask_fill(Self::float_mask_fill(grad, below, scalar(0.0)), above, scalar(0.0))
     }
     /// A flat tensor as burn's optimizers take it.
     fn lift(x: FloatTensor<Self>) -> Tensor<1>;
@@ -137,11 +141,11 @@ impl Kernels for Flex {
     fn normalize_backward(seen: Seen<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
         norm::flex::normalize_backward(seen, grad)
     }
-    fn rectify(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        norm::flex::rectify(x)
+    fn clip(x: FloatTensor<Self>, ends: [f32; 2]) -> FloatTensor<Self> {
+        norm::flex::clip(x, ends)
     }
-    fn rectify_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>) -> FloatTensor<Self> {
-        norm::flex::rectify_backward(y, grad)
+    fn clip_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>, ends: [f32; 2]) -> FloatTensor<Self> {
+        norm::flex::clip_backward(y, grad, ends)
     }
     fn lift(x: FloatTensor<Self>) -> Tensor<1> {
         let n = x.shape().num_elements();

@@ -31,4 +31,5 @@ mod trainer;
 mod weights;
 
 pub use nnq::{Error, ErrorKind, Result};
+pub use nnq_kernels::mmap::keep_freed;
 pub use report::{EpochReport, Event, Outcome, StepReport};

@@ -94,8 +94,9 @@ fn layers_that_make_up_for_each_other_keep_accuracy_at_four_bits() {
     let together = quantized(&graph, &layer_by_layer(), 2).unwrap();
     let (int, sim) = (judge(&together, Kind::Int), judge(&together, Kind::Sim));
     assert_eq!(int.logits_sha256, sim.logits_sha256);
-    // Half of the loss comes back at least.
-    assert!(float - int.top1 < 0.5 * (float - alone), "float {float}, alone {alone}, together {}", int.top1);
+    // Half of what was lost comes back at least, in images of the thousand.
+    let [lost, left] = [alone, int.top1].map(|top1| ((float - top1) * 1000.0).round());
+    assert!(lost > 20.0 && left <= 0.5 * lost, "float {float}, alone {alone}, together {}", int.top1);
 }
 
 #[test]

@@ -44,6 +44,11 @@ use std::{path::Path, sync::Arc};
 /// # Errors
 /// Whatever the library answers.
 pub fn run(command: &Command) -> Result<()> {
+    #[cfg(feature = "train")]
+    if matches!(command, Command::Train(_) | Command::Reconstruct(_)) {
+        // Each step takes and gives back the same large tensors. First of all: what follows begins a thread.
+        nnq_train::keep_freed();
+    }
     // Commands that do not look at the flag leave Ctrl-C as the system has it.
     let interrupt = match command {
         Command::Inspect(_) | Command::Compile(_) | Command::Run(_) | Command::Zoo(_) | Command::Explain(_) => {

@@ -51,6 +51,10 @@ impl PackedProduct {
                 let live = width.min(out_channels - p * width);
                 for (k, to) in range.clone().zip(panel.chunks_exact_mut(wide)) {
                     let at = k / channels * strides[1] + k % channels * strides[2];
+                    if strides[0] == 1 {
+                        to[..live].copy_from_slice(&w[p * width + at..][..live]);
+                        continue;
+                    }
                     for (o, to) in (p * width..).zip(&mut to[..live]) {
                         *to = w[o * strides[0] + at];
                     }

@@ -167,12 +167,6 @@ pub(super) fn backward(
         });
         tensor(out, weight.shape())
     });
-    let to_b = wanted[2].then(|| {
-        let sum = |o: usize| {
-            let plane = |n: usize| gradient(n, o).chunks(64).map(|run| f64::from(run.iter().sum::<f32>())).sum::<f64>();
-            (0..s.samples).map(plane).sum::<f64>() as f32
-        };
-        tensor((0..outputs).map(sum).collect(), bias.shape())
-    });
+    let to_b = wanted[2].then(|| tensor(super::sums(&g, outputs, s.outs()), bias.shape()));
     [to_x, to_w, to_b]
 }

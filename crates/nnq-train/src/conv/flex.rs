@@ -4,7 +4,7 @@
 //! the output's gradient with the weights turned around. That of the weights is, for each tap of the window, a matrix product over the pixels: with
 //! images padded and the output's gradient spread over the same rows, a tap is a shift of the flat image. Sums over images are taken in chunks
 //! of a fixed number, added in order: no result depends on threads.
-use super::{Gradient, depthwise, images, sizes::Sizes};
+use super::{Gradient, depthwise, images, pointwise, sizes::Sizes};
 use crate::fake::flex::contiguous;
 use burn::backend::{
     Bytes, DType, Flex, Shape, TensorMetadata,
@@ -15,7 +15,7 @@ use nnq_kernels::float::{Epilogue, FloatIsa, PackedProduct, Place, in_turn};
 use rayon::prelude::*;
 
 /// Images whose products for the weights' gradient are one sum.
-const TOGETHER: usize = 8;
+pub(super) const TOGETHER: usize = 8;
 
 // What is without groups.
 impl Sizes {
@@ -57,7 +57,7 @@ impl Sizes {
     }
 }
 
-fn tensor(numbers: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
+pub(super) fn tensor(numbers: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(Shape::from(shape)), DType::F32)
 }
 
@@ -65,6 +65,7 @@ fn tensor(numbers: Vec<f32>, shape: [usize; 4]) -> FlexTensor {
 pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, options: ConvOptions<2>) -> FlexTensor {
     let s = match Sizes::new(&x, &weight, &options) {
         Some(s) if s.is_depthwise() => return depthwise::forward(&s, &x, &weight, &bias),
+        Some(s) if s.is_pointwise() => return pointwise::forward(&s, &x, &weight, &bias),
         Some(s) if s.groups == 1 => s,
         // Some groups of several channels go burn's own way.
         _ => return Flex::conv2d(x, weight, Some(bias), options),
@@ -98,6 +99,7 @@ pub fn backward(
 ) -> Gradient<Flex> {
     let s = match Sizes::new(&x, &weight, &options) {
         Some(s) if s.is_depthwise() => return depthwise::backward(&s, &x, &weight, &bias, &grad, wanted),
+        Some(s) if s.is_pointwise() => return pointwise::backward(&s, &x, &weight, &bias, &grad, wanted),
         Some(s) if s.groups == 1 => s,
         _ => return super::composed::<Flex>(x, weight, bias, grad, options, wanted),
     };

@@ -2,6 +2,7 @@
 mod depthwise;
 pub mod flex;
 mod images;
+mod pointwise;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use burn::backend::{
     ops::ConvOptions,
     tensor::FloatTensor,
 };
+use rayon::prelude::*;
 
 /// Gradients of a convolution: of input, weights and bias, where they are wanted.
 pub type Gradient<B> = [Option<FloatTensor<B>>; 3];
@@ -50,6 +52,13 @@ pub fn conv<B: Kernels>(x: Var<B>, weight: Var<B>, bias: Var<B>, options: ConvOp
         }
         OpsKind::UnTracked(prep) => prep.finish(B::convolve(x, weight, bias, options)),
     }
+}
+
+/// The sum of each channel of `[samples, channels, plane]`: the gradient of a bias.
+fn sums(all: &[f32], channels: usize, plane: usize) -> Vec<f32> {
+    let of = |x: &[f32]| x.chunks(64).map(|run| f64::from(run.iter().sum::<f32>())).sum::<f64>();
+    let one = |c: usize| all.chunks_exact(plane).skip(c).step_by(channels).map(of).sum::<f64>() as f32;
+    (0..channels).into_par_iter().map(one).collect()
 }
 
 /// The gradients by burn's own operations, for every backend.

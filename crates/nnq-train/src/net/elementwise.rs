@@ -26,7 +26,7 @@ pub(super) fn unary<B: Kernels>(x: Var<B>, f: Unary) -> Option<Var<B>> {
         A::<B>::float_clamp(line, scalar(0.0), scalar(1.0))
     };
     Some(match f {
-        Unary::Relu => norm::relu::<B>(x),
+        Unary::Relu => norm::clip::<B>(x, [0.0, f32::INFINITY]),
         Unary::LeakyRelu { alpha } => A::<B>::leaky_relu(x, scalar(alpha)),
         Unary::Sigmoid => sigmoid(x),
         Unary::Tanh => A::<B>::float_tanh(x),
@@ -90,12 +90,7 @@ pub(super) fn clip<B: Kernels>(values: &Values<B>, node: &Node) -> Result<Var<B>
         let t = t.ok_or_else(|| Error::unsupported("limits that are no constants").cure("train with fixed limits"))?;
         Ok(Some(t.to_f32s()[0]))
     };
-    Ok(match (end(1)?, end(2)?) {
-        (Some(lo), Some(hi)) => A::<B>::float_clamp(x, scalar(lo), scalar(hi)),
-        (Some(lo), None) => A::<B>::float_clamp_min(x, scalar(lo)),
-        (None, Some(hi)) => A::<B>::float_clamp_max(x, scalar(hi)),
-        (None, None) => x,
-    })
+    Ok(norm::clip::<B>(x, [end(1)?.unwrap_or(f32::NEG_INFINITY), end(2)?.unwrap_or(f32::INFINITY)]))
 }
 
 /// Exponential normalisation along an axis, or its logarithm.

@@ -84,15 +84,19 @@ pub fn normalize(
     let (input, gamma, beta) = (contiguous(&x), contiguous(&gamma), contiguous(&beta));
     let count = input.len() / sample;
     let elements = (count * plane).max(1) as f64;
-    let sums = summed(size, count, |_, range| pairs(&input[range.clone()], &input[range], |x, _| [x, 0.0]));
-    let means: Vec<f32> = sums.iter().map(|s| (s[0] / elements) as f32).collect();
-    // About the mean: what is far from 0 keeps its digits.
+    // About the mean of the first sample, which lies near that of all: what is far from 0 keeps its digits.
+    let first: Vec<f32> = (0..beta.len())
+        .map(|c| {
+            let x = input.get(c * plane..(c + 1) * plane).unwrap_or_default();
+            (pairs(x, x, |x, _| [x, 0.0])[0] / plane as f64) as f32
+        })
+        .collect();
     let about = |c: usize, range: std::ops::Range<usize>| {
-        let m = means[c];
+        let m = first[c];
         pairs(&input[range.clone()], &input[range], |x, _| [(x - m) * (x - m), x - m])
     };
     let sums = summed(size, count, about);
-    // The mean is rounded; what is left of it is known.
+    let means: Vec<f32> = sums.iter().zip(&first).map(|(s, m)| (f64::from(*m) + s[1] / elements) as f32).collect();
     let variance = |s: &[f64; 2]| ((s[0] - s[1] * s[1] / elements) / elements).max(0.0) as f32;
     let variances: Vec<f32> = sums.iter().map(variance).collect();
     let factor = |c: usize| (f64::from(gamma[c]) / (f64::from(variances[c]) + epsilon).sqrt()) as f32;
@@ -145,23 +149,26 @@ pub fn normalize_backward(seen: Seen<Flex>, grad: FlexTensor) -> [FlexTensor; 3]
     [like(out, &x), channels(to_gamma), channels(to_beta)]
 }
 
-/// As [`crate::backend::Kernels::rectify`].
-pub fn rectify(x: FlexTensor) -> FlexTensor {
+/// As [`crate::backend::Kernels::clip`].
+pub fn clip(x: FlexTensor, [lo, hi]: [f32; 2]) -> FlexTensor {
     let input = contiguous(&x);
     let mut out = vec![0.0f32; input.len()];
     out.par_chunks_mut(CHUNK).zip(input.par_chunks(CHUNK)).for_each(|(out, x)| {
         // What is no number stays so, that the loss shows it.
-        out.iter_mut().zip(x).for_each(|(y, &x)| *y = if x < 0.0 { 0.0 } else { x });
+        for (y, &x) in out.iter_mut().zip(x) {
+            let low = if x < lo { lo } else { x };
+            *y = if low > hi { hi } else { low };
+        }
     });
     like(out, &x)
 }
 
-/// As [`crate::backend::Kernels::rectify_backward`].
-pub fn rectify_backward(y: FlexTensor, grad: FlexTensor) -> FlexTensor {
+/// As [`crate::backend::Kernels::clip_backward`].
+pub fn clip_backward(y: FlexTensor, grad: FlexTensor, [lo, hi]: [f32; 2]) -> FlexTensor {
     let (output, grads) = (contiguous(&y), contiguous(&grad));
     let mut out = vec![0.0f32; output.len()];
     out.par_chunks_mut(CHUNK).zip(output.par_chunks(CHUNK)).zip(grads.par_chunks(CHUNK)).for_each(|((out, y), g)| {
-        out.iter_mut().zip(y).zip(g).for_each(|((o, &y), &g)| *o = if y > 0.0 { g } else { 0.0 });
+        out.iter_mut().zip(y).zip(g).for_each(|((o, &y), &g)| *o = if y > lo && y < hi { g } else { 0.0 });
     });
     like(out, &y)
 }

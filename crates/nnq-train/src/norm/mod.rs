@@ -1,4 +1,4 @@
-//! Batch normalisation by the batch's own statistics, and ReLU, each as one operation of burn's automatic differentiation, so that a backend may bring its own way
+//! Batch normalisation by the batch's own statistics, and clipping, each as one operation of burn's automatic differentiation, so that a backend may bring its own way
 //! forward and back. burn's own composes normalisation of a dozen passes over memory, on one core.
 pub mod flex;
 #[cfg(test)]
@@ -77,26 +77,27 @@ pub fn normalize<B: Kernels>(
 }
 
 #[derive(Debug)]
-struct Relu;
+struct Clip;
 
-impl<B: Kernels> Backward<B, 1> for Relu {
-    type State = FloatTensor<B>;
+impl<B: Kernels> Backward<B, 1> for Clip {
+    type State = (FloatTensor<B>, [f32; 2]);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [of_x] = ops.parents;
         let grad = grads.consume::<B>(&ops.node);
+        let (y, ends) = ops.state;
         if let Some(node) = of_x {
-            grads.register::<B>(node.id, B::rectify_backward(ops.state, grad));
+            grads.register::<B>(node.id, B::clip_backward(y, grad, ends));
         }
     }
 }
 
-/// `max(x, 0)`; its gradient is 0 at 0.
-pub fn relu<B: Kernels>(x: Var<B>) -> Var<B> {
+/// `min(max(x, lo), hi)`; its gradient is 0 at both ends. Infinite ends are none: ReLU ends at 0 only.
+pub fn clip<B: Kernels>(x: Var<B>, ends: [f32; 2]) -> Var<B> {
     let nodes = [x.node()];
-    let y = B::rectify(x.into_primitive());
-    match Relu.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish(y.clone(), y),
+    let y = B::clip(x.into_primitive(), ends);
+    match Clip.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => prep.finish((y.clone(), ends), y),
         OpsKind::UnTracked(prep) => prep.finish(y),
     }
 }

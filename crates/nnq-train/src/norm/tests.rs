@@ -74,13 +74,18 @@ fn threads_change_nothing() {
 }
 
 #[test]
-fn relu_and_its_gradient() {
-    let x = vec![-1.0, -0.0, 0.0, 2.0, 1e-30];
-    let leaf = backend::tracked::<Flex>(tensor(x, &[5]));
-    let y = relu::<Flex>(leaf.clone());
-    assert_eq!(numbers(y.primitive().clone()), [0.0, 0.0, 0.0, 2.0, 1e-30]);
-    let g = backend::constant::<Flex>(tensor(vec![3.0; 5], &[5]));
-    let mut grads = Autodiff::<Flex>::float_sum(Autodiff::<Flex>::float_mul(y, g)).backward();
-    assert_eq!(numbers(leaf.grad_remove(&mut grads).unwrap()), [0.0, 0.0, 0.0, 3.0, 3.0]);
-    assert!(numbers(Flex::rectify(tensor(vec![f32::NAN], &[1])))[0].is_nan());
+fn clipping_and_its_gradient() {
+    let gradients = |x: &[f32], ends: [f32; 2]| {
+        let leaf = backend::tracked::<Flex>(tensor(x.to_vec(), &[x.len()]));
+        let y = clip::<Flex>(leaf.clone(), ends);
+        let values = numbers(y.primitive().clone());
+        let g = backend::constant::<Flex>(tensor(vec![3.0; x.len()], &[x.len()]));
+        let mut grads = Autodiff::<Flex>::float_sum(Autodiff::<Flex>::float_mul(y, g)).backward();
+        (values, numbers(leaf.grad_remove(&mut grads).unwrap()))
+    };
+    let (y, to_x) = gradients(&[-1.0, -0.0, 0.0, 2.0, 1e-30], [0.0, f32::INFINITY]);
+    assert_eq!((y, to_x), (vec![0.0, 0.0, 0.0, 2.0, 1e-30], vec![0.0, 0.0, 0.0, 3.0, 3.0]));
+    let (y, to_x) = gradients(&[-7.0, -1.0, 0.5, 6.0, 8.0], [-1.0, 6.0]);
+    assert_eq!((y, to_x), (vec![-1.0, -1.0, 0.5, 6.0, 6.0], vec![0.0, 0.0, 3.0, 0.0, 0.0]));
+    assert!(numbers(<Flex as Kernels>::clip(tensor(vec![f32::NAN], &[1]), [0.0, 6.0]))[0].is_nan());
 }

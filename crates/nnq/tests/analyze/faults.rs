@@ -152,13 +152,13 @@ fn the_sound_network_has_no_findings() {
 fn outlier_channel_of_weights() {
     let mut g = network();
     // Channel 5 of the depthwise convolution, whose input channel is made as much smaller: it stays below the clip at 6.
-    scale_bn(&mut g, "body.1.1/BatchNormalization", |c| if c == 5 { 1.0 / 300.0 } else { 1.0 });
-    edit(&mut g, "body.2.0/Conv", 1, |c, _, w| if c == 5 { w * 300.0 } else { w });
+    scale_bn(&mut g, "expand.bn", |c| if c == 5 { 1.0 / 300.0 } else { 1.0 });
+    edit(&mut g, "depthwise.conv", 1, |c, _, w| if c == 5 { w * 300.0 } else { w });
     let recipe = recipe("[weight]\ngranularity = \"tensor\"\n");
     let case = Case::new(&g, recipe.clone());
     let a = case.analyze();
     let f = only(&a, FindingKind::OutlierWeights);
-    assert!(f.place.ends_with("body.2.0/Conv") && f.figures["channel"] == 5.0, "{f:#?}");
+    assert!(f.place.ends_with("depthwise.conv") && f.figures["channel"] == 5.0, "{f:#?}");
     assert_eq!(f.repair.option, "--granularity channel");
     repairs(case, f, sound(recipe), 0.05);
 }
@@ -166,12 +166,12 @@ fn outlier_channel_of_weights() {
 #[test]
 fn outlier_channel_of_a_value() {
     let mut g = network();
-    scale_bn(&mut g, "body.4/a/a.1/BatchNormalization", |c| if c == 7 { 500.0 } else { 1.0 });
-    edit(&mut g, "body.4/b/b.0/Conv", 1, |_, c, w| if c == 7 { w / 500.0 } else { w });
+    scale_bn(&mut g, "residual1.first.bn", |c| if c == 7 { 500.0 } else { 1.0 });
+    edit(&mut g, "residual1.second.conv", 1, |_, c, w| if c == 7 { w / 500.0 } else { w });
     let case = Case::new(&g, recipe(""));
     let a = case.analyze();
     let f = only(&a, FindingKind::OutlierChannel);
-    assert!(f.place.ends_with("body.4/a/a.0/Conv") && f.figures["channel"] == 7.0, "{f:#?}");
+    assert!(f.place.ends_with("residual1.first.conv") && f.figures["channel"] == 7.0, "{f:#?}");
     assert_eq!(f.repair.option, "--equalize");
     repairs(case, f, sound(recipe("")), 0.05);
 }
@@ -206,11 +206,11 @@ fn dead_range() {
 
 #[test]
 fn clipped_logits() {
-    let recipe = recipe("logits = \"int8\"\n[[layer]]\nmatch = \"*body.10/Gemm\"\nactivation.bits = 2\n");
+    let recipe = recipe("logits = \"int8\"\n[[layer]]\nmatch = \"*fc\"\nactivation.bits = 2\n");
     let case = Case::new(&network(), recipe);
     let a = case.analyze();
     let f = only(&a, FindingKind::ClippedLogits);
-    assert!(f.place.ends_with("body.10/Gemm"), "{f:#?}");
+    assert!(f.place.ends_with("fc"), "{f:#?}");
     assert_eq!(f.repair.option, "--recipe FILE with the line\nlogits = \"real\"");
     repairs(case, f, sound(self::recipe("")), 0.05);
 }
@@ -220,7 +220,7 @@ fn bias_overflow() {
     // A channel that is switched off by its bias, a little and far too much.
     let off = |bias: f32| {
         let mut g = network();
-        edit(&mut g, "body.4/a/a.1/BatchNormalization", 2, |c, _, b| if c == 3 { bias } else { b });
+        edit(&mut g, "residual1.first.bn", 2, |c, _, b| if c == 3 { bias } else { b });
         g
     };
     let recipe = recipe("[weight]\ngranularity = \"tensor\"\n");
@@ -229,7 +229,7 @@ fn bias_overflow() {
     let case = Case::new(&off(-3e7), recipe);
     let a = case.analyze();
     let f = only(&a, FindingKind::BiasOverflow);
-    assert!(f.place.ends_with("body.4/a/a.0/Conv") && f.figures["factor"] > 4.0, "{f:#?}");
+    assert!(f.place.ends_with("residual1.first.conv") && f.figures["factor"] > 4.0, "{f:#?}");
     assert_eq!(f.repair.option, "--granularity channel");
     repairs(case, f, sound.accuracy(), 0.05);
 }
@@ -237,8 +237,8 @@ fn bias_overflow() {
 /// The first convolution and its normalisation cut in two, their channels joined again.
 fn split(small: f32) -> Graph {
     let mut g = network();
-    let (conv, bn) = (node(&g, "body.0.0/Conv"), node(&g, "body.0.1/BatchNormalization"));
-    let relu = node(&g, "body.0.2/Relu");
+    let (conv, bn) = (node(&g, "stem.conv"), node(&g, "stem.bn"));
+    let relu = node(&g, "stem.relu");
     let joined = g.node(relu).output(0).unwrap();
     let (conv, bn, relu) = (g.node(conv).clone(), g.node(bn).clone(), g.node(relu).clone());
     let mut parts = Vec::new();
@@ -281,7 +281,7 @@ fn split(small: f32) -> Graph {
     });
     g.apply(patch).unwrap();
     g.compact();
-    edit(&mut g, "body.1.0/Conv", 1, |_, c, w| if c >= 8 { w / small } else { w });
+    edit(&mut g, "expand.conv", 1, |_, c, w| if c >= 8 { w / small } else { w });
     nnq::ir::infer::infer(&mut g).unwrap();
     g
 }
@@ -294,7 +294,7 @@ fn shared_scale() {
     let a = case.analyze();
     let f = only(&a, FindingKind::SharedScale);
     assert!(f.place.ends_with("join/Concat") && f.figures["ratio"] > 100.0, "{f:#?}");
-    assert!(f.repair.option.contains("body.1.0/Conv\"\nkeep_float = true"), "{}", f.repair.option);
+    assert!(f.repair.option.contains("expand.conv\"\nkeep_float = true"), "{}", f.repair.option);
     repairs(case, f, sound.accuracy(), 0.05);
 }
 
@@ -302,10 +302,10 @@ fn shared_scale() {
 fn read_twice(spread: f32) -> Graph {
     let mut g = network();
     let by = |c: usize| 10f32.powf(spread * (c as f32 / 23.0 - 0.5));
-    edit(&mut g, "body.4/a/a.0/Conv", 1, |c, _, w| w * by(c));
-    edit(&mut g, "body.4/a/a.1/BatchNormalization", 3, |c, _, m| m * by(c));
-    edit(&mut g, "body.4/a/a.1/BatchNormalization", 4, |c, _, v| v * by(c) * by(c));
-    let (conv, add) = (node(&g, "body.4/a/a.0/Conv"), node(&g, "body.4/Add"));
+    edit(&mut g, "residual1.first.conv", 1, |c, _, w| w * by(c));
+    edit(&mut g, "residual1.first.bn", 3, |c, _, m| m * by(c));
+    edit(&mut g, "residual1.first.bn", 4, |c, _, v| v * by(c) * by(c));
+    let (conv, add) = (node(&g, "residual1.first.conv"), node(&g, "residual1.add"));
     let y = g.node(conv).output(0).unwrap();
     let dtype = g.value(y).dtype;
     let Op::Conv(mut attrs) = g.node(conv).op.clone() else { panic!("a convolution") };
@@ -334,7 +334,7 @@ fn unfolded_normalisation() {
     let case = Case::new(&read_twice(4.0), recipe(""));
     let a = case.analyze();
     let f = only(&a, FindingKind::UnfoldedNormalization);
-    assert!(f.place.ends_with("body.4/a/a.1/BatchNormalization"), "{f:#?}");
+    assert!(f.place.ends_with("residual1.first.bn"), "{f:#?}");
     assert_eq!(f.repair.option, "--recipe FILE with the lines\n[[layer]]\nmatch = \"probe/Conv\"\nkeep_float = true");
     repairs(case, f, sound(recipe("")), 0.05);
 }
@@ -345,7 +345,7 @@ fn wrong_preprocessing() {
     (case.samples.preprocess, case.eval.preprocess) = (Preprocess::raw(), Preprocess::raw());
     let a = case.analyze();
     let f = only(&a, FindingKind::WrongPreprocessing);
-    assert!(f.place.ends_with("body.0.1/BatchNormalization"), "{f:#?}");
+    assert!(f.place.ends_with("stem.bn"), "{f:#?}");
     assert_eq!(f.repair.option, "--preprocess FILE.toml with the lines\ndivide = 127.5\nmean = [1.0]");
     repairs(case, f, sound(recipe("")), 0.3);
 }
