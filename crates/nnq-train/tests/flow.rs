@@ -127,7 +127,8 @@ fn training_repairs_few_bits() {
 /// A run that is stopped and goes on ends with the same bytes: whatever step it was stopped at, and with other threads.
 #[test]
 fn a_run_that_was_stopped_ends_with_the_same_bytes() {
-    let plain = settings(2);
+    let mut plain = settings(2);
+    plain.steps.rate = 0.005;
     let low = Low { gradients: Some(6), updates: Some(12), ..Low::default() };
     let clip = Steps { clip: Some(0.5), ..plain.steps };
     let augment: Augment = "crop:2,mixup:0.5".parse().unwrap();
@@ -162,7 +163,13 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
             assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Interrupted);
             assert!(!parts.output.file.exists());
             cancel.store(false, Ordering::Relaxed);
-            let outcome = run(&parts).unwrap();
+            let outcome = job::run(&parts, &mut |event| {
+                // Means of the epoch, whatever step of it the run goes on from.
+                if let Event::Step(step) = event {
+                    assert!(step.accuracy <= 1.0, "{name}, stopped after {stop}: {step:?}");
+                }
+            })
+            .unwrap();
             assert_eq!(outcome.steps, 12);
             let same = std::fs::read(&whole.output.file).unwrap() == std::fs::read(&parts.output.file).unwrap();
             assert!(same, "{name}, stopped after {stop}");

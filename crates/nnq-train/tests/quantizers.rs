@@ -216,11 +216,11 @@ fn training_computes_what_the_engine_will() {
 fn every_quantizer_trains_and_exports() {
     let dir = tempfile::tempdir().unwrap();
     for (name, bits, rules, weight_type, _) in cases() {
-        let mut job = job(dir.path(), &format!("{}.onnx", name.replace(' ', "-")), bits, settings(2, rules));
+        let mut job = job(dir.path(), &format!("{}.onnx", name.replace(' ', "-")), bits, settings(3, rules));
         job.train = pictures(Stream::Train, 160);
         let outcome = job::run(&job, &mut |_| {}).unwrap();
         let losses: Vec<f64> = outcome.epochs.iter().map(|e| e.loss).collect();
-        assert!(losses[1] < losses[0], "{name}: {losses:?}");
+        assert!(losses[2] < losses[0], "{name}: {losses:?}");
         let graph = nnq::engine::load(&job.output.file).unwrap();
         let codes: Vec<Vec<i64>> = graph
             .values()

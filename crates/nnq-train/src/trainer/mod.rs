@@ -161,6 +161,10 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let epoch = self.step / per_epoch;
         let clock = Instant::now();
         let begun = self.step;
+        // Here rather than at the end: a run may go on from a state that was kept after the last step of an epoch.
+        if self.step.is_multiple_of(per_epoch) {
+            self.sums = (0.0, 0);
+        }
         let &Settings { batch, seed, augment, .. } = self.settings;
         let how = Drawing { batch, seed, augment };
         let batches = Batches::new(self.data, how, epoch, self.step % per_epoch, self.threads, self.cancel.clone())?;
@@ -195,7 +199,6 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let samples = per_epoch as f64 * self.settings.batch as f64;
         let seconds = clock.elapsed().as_secs_f64();
         let images = (self.step - begun) as f64 * self.settings.batch as f64;
-        self.sums = (0.0, 0);
         Ok(Epoch {
             loss: loss / per_epoch as f64,
             accuracy: right as f64 / samples,
