@@ -39,6 +39,15 @@ impl Workspace {
         self.arena.bytes()
     }
 
+    /// Some of the arena's bytes, to put codes there between the runs of tapes that need `arena` bytes. Where it is smaller, all that it holds is lost.
+    ///
+    /// # Panics
+    /// When the range does not lie within them.
+    pub fn bytes_mut(&mut self, arena: usize, range: std::ops::Range<usize>) -> &mut [u8] {
+        self.arena.grow(arena);
+        &mut self.arena.bytes_mut()[range]
+    }
+
     /// The first step of the last run that could not do its work: one that quantizes by the extremes of its numbers, of which some
     /// were NaN, infinite, or so far apart that their range is beyond binary32. What the run has written is of no use then.
     pub fn fault(&self) -> Option<usize> {
@@ -81,6 +90,10 @@ impl Arena {
 
     fn bytes(&self) -> &[u8] {
         &self.memory[self.start..][..self.len]
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..][..self.len]
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut u8 {

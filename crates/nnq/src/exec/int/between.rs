@@ -28,7 +28,7 @@ pub(super) fn pack(step: &Step, isa: Isa) -> Result<Option<Arc<dyn Between>>> {
     Ok(Some(match &step.kind {
         StepKind::Rows(r) => Arc::new(Rows::pack(r, isa)?),
         StepKind::Recurrent(r) => Arc::new(Recurrent::pack(r, isa)?),
-        StepKind::Lookup(l) => Arc::new(Lookup(l.clone())),
+        StepKind::Lookup(l) => Arc::new(Lookup::pack(l)),
         StepKind::Coded(c) => Arc::new(coded::Coded::pack(c)),
         _ => return Ok(None),
     }))

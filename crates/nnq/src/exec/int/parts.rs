@@ -93,6 +93,8 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
     };
     let slots = || step.inputs.iter().chain(&step.outputs).flatten().copied();
     let each = match &step.kind {
+        // Codes of all samples at once.
+        StepKind::Lookup(l) if l.to.is_some() => false,
         StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) | StepKind::Lookup(_) => {
             return true;
         }

@@ -7,7 +7,7 @@ use super::{
     parts,
     space::{Lifetime, Space},
     steps,
-    values::{is_view, last_use, shapes},
+    values::{is_code, is_view, last_use, shapes},
 };
 use crate::{
     error::{At, Error, Result},
@@ -309,6 +309,9 @@ impl Planner<'_> {
             self.flush(i);
             if let (Packed::Between(of), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
                 self.macs[i] = of.macs(&self.whole(x)?) as u64;
+            }
+            for &slot in step.outputs.iter().flatten().filter(|&&slot| is_code(self.program, slot)) {
+                self.produce(slot)?;
             }
             let step = self.float(i, step)?;
             match self.done.last_mut() {

@@ -140,11 +140,12 @@ impl Runner<'_> {
         mut times: Option<&mut Vec<StepTime>>,
     ) -> Result<()> {
         let plan = self.plan;
-        let (real, ctx) = (&mut self.real, self.ctx);
+        let (real, ctx, workspace) = (&mut self.real, self.ctx, &mut *self.workspace);
         if shown.is_none() && times.is_none() {
-            let run = |real: &mut Vec<Option<Tensor>>| {
+            let mut run = |real: &mut Vec<Option<Tensor>>| {
                 steps.iter().try_for_each(|step| {
                     float(plan, step, real, ctx)?;
+                    keep_codes(plan, step, real, workspace)?;
                     retire(&plan.facts[step.step], real, ctx);
                     Ok(())
                 })
@@ -160,6 +161,7 @@ impl Runner<'_> {
                 FloatOp::View(_) => float(plan, step, real, ctx)?,
                 FloatOp::Op(_) | FloatOp::Between(_) => self.pool.run(|| float(plan, step, real, ctx))??,
             }
+            keep_codes(plan, step, &mut self.real, self.workspace)?;
             if let Some(times) = times.as_deref_mut() {
                 times.push(self.time(step.step, start.elapsed()));
             }
@@ -248,6 +250,20 @@ fn float(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], ctx: &Ctx) 
     for (slot, t) in step.outputs.iter().zip(out) {
         if let Some(s) = slot {
             real[*s] = Some(t);
+        }
+    }
+    Ok(())
+}
+
+/// Puts the words that a step has made where kernels read them.
+fn keep_codes(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], workspace: &mut Workspace) -> Result<()> {
+    for &slot in step.outputs.iter().flatten() {
+        let Some(place) = &plan.places[slot] else { continue };
+        let words = real[slot].take().ok_or_else(|| Error::internal("a step made no codes"))?;
+        let words: &[i16] = words.as_slice()?;
+        let to = workspace.bytes_mut(plan.arena, place.at..place.at + size_of_val(words));
+        for (to, word) in to.chunks_exact_mut(size_of::<i16>()).zip(words) {
+            to.copy_from_slice(&word.to_ne_bytes());
         }
     }
     Ok(())

@@ -381,7 +381,14 @@ impl Builder {
             return Ok(false);
         }
         let ids = self.real(ids)?;
-        self.between(id, node, StepKind::Lookup(Arc::new(Lookup { codes, params })), vec![Some(ids)])?;
+        let words = node.output(0).filter(|y| self.words[y.0 as usize]);
+        if let Some((y, grid)) = words.and_then(|y| Some((y, self.held(y)?))) {
+            let slot = self.produce(y, grid);
+            let lookup = Lookup { codes, params, to: Some(grid) };
+            self.step(&[id], StepKind::Lookup(Arc::new(lookup)), vec![ids], vec![Some(slot)]);
+            return Ok(true);
+        }
+        self.between(id, node, StepKind::Lookup(Arc::new(Lookup { codes, params, to: None })), vec![Some(ids)])?;
         Ok(true)
     }
 

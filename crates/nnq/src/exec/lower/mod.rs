@@ -180,6 +180,8 @@ pub struct Lookup {
     pub codes: Arc<Tensor>,
     /// What they stand for.
     pub params: Arc<QParams>,
+    /// What the result is rounded to, where it is codes: as tables know beforehand.
+    pub to: Option<Grid>,
 }
 
 impl Lookup {

@@ -10,12 +10,13 @@ use crate::{
 use nnq_kernels::round::dequantize_f32;
 use rayon::prelude::*;
 
-/// Rows of the real numbers that a table stands for.
+/// Rows of the real numbers that a table stands for, or of codes on another grid.
 pub(super) fn lookup(of: &Lookup, ids: &Tensor, ctx: &Ctx) -> Result<Tensor> {
     let (shape, params) = (of.codes.shape(), &of.params);
     let real = |(i, &code): (usize, &i64)| {
         let k = params.index(shape, i);
-        dequantize_f32(code as i32, params.scale[k], params.zero_point[k])
+        let real = dequantize_f32(code as i32, params.scale[k], params.zero_point[k]);
+        of.to.map_or(real, |grid| grid.quantize(real) as f32)
     };
     let table = Tensor::of::<f32>(shape, of.codes.to_i64s()?.iter().enumerate().map(real).collect());
     eval(&Op::Gather { axis: 0 }, &[Some(&table), Some(ids)], 1, ctx)?
