@@ -156,15 +156,27 @@ impl Kernels for Flex {
     }
 }
 
+/// A backend whose kernels are all composed.
+macro_rules! composed {
+    ($backend:ty) => {
+        impl Kernels for $backend {
+            fn lift(x: FloatTensor<Self>) -> Tensor<1> {
+                let n = x.shape().num_elements();
+                Tensor::from_primitive::<Self>(Self::float_reshape(x, Shape::from([n])))
+            }
+            fn lower(x: Tensor<1>) -> Result<FloatTensor<Self>> {
+                x.try_into_primitive::<Self>().map_err(elsewhere)
+            }
+        }
+    };
+}
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-impl Kernels for burn::backend::Cube {
-    fn lift(x: FloatTensor<Self>) -> Tensor<1> {
-        let n = x.shape().num_elements();
-        Tensor::from_primitive::<Self>(Self::float_reshape(x, Shape::from([n])))
-    }
-    fn lower(x: Tensor<1>) -> Result<FloatTensor<Self>> {
-        x.try_into_primitive::<Self>().map_err(elsewhere)
-    }
+composed!(burn::backend::Cube);
+#[cfg(feature = "libtorch")]
+#[allow(deprecated, reason = "burn will drop it; those who have PyTorch get its speed until then")]
+mod libtorch {
+    use super::*;
+    composed!(burn::backend::LibTorch);
 }
 
 /// A tensor of these numbers.

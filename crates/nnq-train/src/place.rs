@@ -15,6 +15,9 @@ pub enum Place {
     /// Whatever graphics interface there is.
     #[cfg(feature = "wgpu")]
     Wgpu,
+    /// The processor, by PyTorch's library. How many threads it takes is said by `OMP_NUM_THREADS`.
+    #[cfg(feature = "libtorch")]
+    LibTorch,
 }
 
 /// Work for a backend that is chosen at run time.
@@ -26,7 +29,7 @@ pub(crate) trait Work: Send {
 }
 
 impl Place {
-    /// The device called so: `cpu`, `cuda`, `cuda:N` or `wgpu`.
+    /// The device called so: `cpu`, `cuda`, `cuda:N`, `wgpu` or `libtorch`.
     ///
     /// # Errors
     /// When there is none, or it is not built in.
@@ -37,13 +40,15 @@ impl Place {
             "cuda" => Ok(Self::Cuda(0)),
             #[cfg(feature = "wgpu")]
             "wgpu" => Ok(Self::Wgpu),
+            #[cfg(feature = "libtorch")]
+            "libtorch" => Ok(Self::LibTorch),
             _ => {
                 #[cfg(feature = "cuda")]
                 if let Some(n) = name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
                     return Ok(Self::Cuda(n));
                 }
                 Err(Error::usage(format!("device '{name}' is not built in"))
-                    .cure("use cpu, or build with --features cuda or wgpu"))
+                    .cure("use cpu, or build with --features cuda, wgpu or libtorch"))
             }
         }
     }
@@ -57,6 +62,9 @@ impl Place {
             Self::Cuda(n) => work.on::<burn::backend::Cube>(burn::backend::cuda::CudaDevice::new(n).into()),
             #[cfg(feature = "wgpu")]
             Self::Wgpu => work.on::<burn::backend::Cube>(burn::backend::wgpu::WgpuDevice::default().into()),
+            #[cfg(feature = "libtorch")]
+            #[allow(deprecated, reason = "as in the module of backends")]
+            Self::LibTorch => work.on::<burn::backend::LibTorch>(burn::backend::libtorch::LibTorchDevice::Cpu),
         })
     }
 }
