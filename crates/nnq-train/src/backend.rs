@@ -157,6 +157,7 @@ impl Kernels for Flex {
 }
 
 /// A backend whose kernels are all composed.
+#[cfg(any(feature = "cuda", feature = "wgpu", feature = "libtorch"))]
 macro_rules! composed {
     ($backend:ty) => {
         impl Kernels for $backend {

@@ -26,6 +26,8 @@ pub struct Augment {
     pub cutout: usize,
     /// Mixes each image with another one of its batch, and their labels: the parameter of Zhang et al.'s distribution of shares; 0: not at all.
     pub mixup: f32,
+    /// The share of the epochs, at the end, that mix nothing: what is measured on the way sees images as they are.
+    pub apart: f32,
 }
 
 /// Numbers drawn for one image of one epoch.
@@ -54,6 +56,11 @@ impl Draws {
 }
 
 impl Augment {
+    /// What changes in one of so many epochs.
+    pub fn of_epoch(self, epoch: u64, epochs: u64) -> Self {
+        let mixes = (epoch as f64) < epochs as f64 * (1.0 - f64::from(self.apart));
+        Self { mixup: if mixes { self.mixup } else { 0.0 }, ..self }
+    }
     /// Whether single images change.
     pub fn changes_images(&self) -> bool {
         (self.crop, self.flip, self.cutout) != (0, false, 0) || self.color > 0.0
@@ -120,7 +127,8 @@ impl fmt::Display for Augment {
             parts.push(format!("cutout:{}", self.cutout));
         }
         if self.mixup > 0.0 {
-            parts.push(format!("mixup:{}", self.mixup));
+            let apart = if self.apart > 0.0 { format!(":{}", self.apart) } else { String::new() };
+            parts.push(format!("mixup:{}{apart}", self.mixup));
         }
         f.write_str(if parts.is_empty() { "none".into() } else { parts.join(",") }.as_str())
     }
@@ -137,20 +145,24 @@ impl FromStr for Augment {
                 Some(Ok(n)) if (1..=1024).contains(&n) => Ok(n),
                 _ => Err(Error::usage(format!("'{part}': a size is a number from 1 to 1024"))),
             };
-            let share = |usual: f32| match number.map(str::parse::<f32>) {
-                None => Ok(usual),
-                Some(Ok(x)) if x > 0.0 && x <= 1.0 => Ok(x),
+            let between = |x: &str| match x.parse::<f32>() {
+                Ok(x) if x > 0.0 && x <= 1.0 => Ok(x),
                 _ => Err(Error::usage(format!("'{part}': the number lies between 0 and 1"))),
             };
+            let share = |usual: f32| number.map_or(Ok(usual), between);
             match name {
                 "color" => out.color = share(0.3)?,
                 "crop" => out.crop = size(4)?,
                 "flip" if part == "flip" => out.flip = true,
                 "cutout" => out.cutout = size(8)?,
-                "mixup" => out.mixup = share(0.2)?,
+                "mixup" => {
+                    let (alpha, apart) = number.and_then(|x| x.split_once(':')).unzip();
+                    out.mixup = alpha.map_or_else(|| share(0.2), between)?;
+                    out.apart = apart.map_or(Ok(0.0), between)?;
+                }
                 _ => {
                     return Err(Error::usage(format!("'{part}' is no change of images")).cure(
-                        "use a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA], or none",
+                        "use a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]], or none",
                     ));
                 }
             }
@@ -225,12 +237,22 @@ mod tests {
     }
 
     #[test]
+    fn the_last_epochs_mix_nothing() {
+        let augment: Augment = "flip,mixup:1:0.25".parse().unwrap();
+        let mixing: Vec<bool> = (0..8).map(|epoch| augment.of_epoch(epoch, 8).mixup > 0.0).collect();
+        assert_eq!(mixing, [true, true, true, true, true, true, false, false]);
+        let always: Augment = "mixup".parse().unwrap();
+        assert!((0..8).all(|epoch| always.of_epoch(epoch, 8) == always));
+    }
+
+    #[test]
     fn lists_are_read_and_written() {
-        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16", "flip,mixup:0.4", "color:0.5,flip"] {
+        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16", "flip,mixup:0.4", "color:0.5,flip", "mixup:1:0.25"]
+        {
             assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
         }
         assert_eq!("crop,flip".parse::<Augment>().unwrap().to_string(), "crop:4,flip");
-        for text in ["crop:0", "flip:2", "rotate", "crop:x", "mixup:2", "mixup:0", "color:2"] {
+        for text in ["crop:0", "flip:2", "rotate", "crop:x", "mixup:2", "mixup:0", "mixup:1:2", "mixup:1:", "color:2"] {
             assert!(text.parse::<Augment>().is_err(), "{text}");
         }
     }

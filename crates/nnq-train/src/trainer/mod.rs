@@ -166,7 +166,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             self.sums = (0.0, 0);
         }
         let &Settings { batch, seed, augment, .. } = self.settings;
-        let how = Drawing { batch, seed, augment };
+        let how = Drawing { batch, seed, augment: augment.of_epoch(epoch, self.settings.epochs) };
         let batches = Batches::new(self.data, how, epoch, self.step % per_epoch, self.threads, self.cancel.clone())?;
         for batch in batches {
             let batch = match batch {

@@ -61,7 +61,9 @@ impl Between for Lookup {
     fn bytes(&self) -> usize {
         match &self.words {
             Some(words) => size_of_val(&words[..]),
-            None => self.of.codes.len() + (self.of.params.scale.len() + self.of.params.zero_point.len()) * size_of::<f32>(),
+            None => {
+                self.of.codes.len() + (self.of.params.scale.len() + self.of.params.zero_point.len()) * size_of::<f32>()
+            }
         }
     }
     fn name(&self) -> &'static str {
