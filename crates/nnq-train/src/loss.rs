@@ -5,7 +5,7 @@ use burn::backend::{
     ops::{ActivationOps as _, FloatTensorOps as _},
     tensor::FloatTensor,
 };
-use nnq::{Error, Result};
+use nnq::{Error, Result, ir::Tensor};
 use serde::{Deserialize, Serialize};
 
 type A<B> = Autodiff<B>;
@@ -17,11 +17,13 @@ pub struct Distill {
     pub temperature: f32,
     /// The share of the loss that the teacher has; the labels have the rest.
     pub weight: f32,
+    /// What the distance of values inside the network is multiplied with; 0: they are not looked at.
+    pub features: f32,
 }
 
 impl Default for Distill {
     fn default() -> Self {
-        Self { temperature: 1.0, weight: 0.5 }
+        Self { temperature: 1.0, weight: 0.5, features: 0.0 }
     }
 }
 
@@ -55,11 +57,41 @@ pub fn loss<B: Kernels>(
         return Err(Error::shape(format!("{} targets for outputs of shape {shape:?}", targets.len())));
     }
     let hard = || cross_entropy::<B>(logits.clone(), backend::tensor::<B>(targets.to_vec(), &shape, device));
-    let Some((answers, Distill { temperature, weight })) = teacher else { return Ok(hard()) };
+    let Some((answers, Distill { temperature, weight, .. })) = teacher else { return Ok(hard()) };
     let shares = backend::tensor::<B>(softmax(answers, classes, temperature), &shape, device);
     let soft = A::<B>::float_mul_scalar(logits.clone(), scalar(1.0 / temperature));
     let soft = A::<B>::float_mul_scalar(cross_entropy::<B>(soft, shares), scalar(weight * temperature * temperature));
     Ok(A::<B>::float_add(A::<B>::float_mul_scalar(hard(), scalar(1.0 - weight)), soft))
+}
+
+/// How far values inside a network are from those of its teacher (Romero et al., arXiv:1412.6550, at the ends of all parts): the mean of `|s - t|^2 / |t|^2` over
+/// the points.
+///
+/// # Errors
+/// When a value and the teacher's differ in shape.
+pub fn features<B: Kernels>(seen: Vec<Var<B>>, teacher: Vec<Tensor>, device: &Device<B>) -> Result<Var<B>> {
+    let points = seen.len().max(1) as f64;
+    let mut sum: Option<Var<B>> = None;
+    for (s, t) in seen.into_iter().zip(teacher) {
+        let shape = backend::dims::<B>(&s);
+        if t.shape() != shape {
+            return Err(Error::shape(format!("a value of shape {shape:?}, the teacher's {:?}", t.shape())));
+        }
+        let t = t.into_vec::<f32>()?;
+        let size = t.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().max(f64::from(f32::MIN_POSITIVE));
+        let (samples, len) = (shape.first().copied().unwrap_or(1).max(1), t.len());
+        let off = A::<B>::float_sub(s, backend::constant::<B>(backend::tensor::<B>(t, &shape, device)));
+        let off = backend::reshaped::<B>(off, &[samples, len / samples]);
+        let squares = A::<B>::float_mul(off.clone(), off);
+        // Row by row, as above.
+        let all = A::<B>::float_sum_dim(A::<B>::float_sum_dim(squares, 1), 0);
+        let share = A::<B>::float_mul_scalar(all, scalar((1.0 / (size * points)) as f32));
+        sum = Some(match sum {
+            Some(sum) => A::<B>::float_add(sum, share),
+            None => share,
+        });
+    }
+    sum.ok_or_else(|| Error::internal("no values to learn from"))
 }
 
 /// Shares by row of logits over a temperature.
@@ -100,12 +132,30 @@ mod tests {
     #[test]
     fn a_student_that_answers_like_its_teacher_learns_nothing_from_it() {
         let logits = [0.3, -1.0, 2.0, 0.0, 0.5, -0.5];
-        let distill = Distill { temperature: 2.0, weight: 1.0 };
+        let distill = Distill { temperature: 2.0, weight: 1.0, features: 0.0 };
         let (_, grad) = value(&logits, &[0.0; 6], Some((&logits, distill)));
         // Binary32 rounding of shares.
         assert!(grad.iter().all(|g| g.abs() < 1e-6), "{grad:?}");
         let (_, grad) = value(&logits, &[0.0; 6], Some((&[0.0; 6], distill)));
         assert!(grad.iter().any(|g| g.abs() > 1e-2), "{grad:?}");
+    }
+
+    #[test]
+    fn features_by_hand() {
+        let device = Device::<Flex>::default();
+        let leaf = |numbers: &[f32]| {
+            backend::tracked::<Flex>(backend::tensor::<Flex>(numbers.to_vec(), &[2, numbers.len() / 2], &device))
+        };
+        let (a, b) = (leaf(&[1.0, 2.0, 0.0, -1.0]), leaf(&[3.0, 1.0]));
+        let teacher = || vec![Tensor::of(&[2, 2], vec![2f32, 2.0, 0.0, 0.0]), Tensor::of(&[2, 1], vec![1f32, 1.0])];
+        let far = features::<Flex>(vec![a.clone(), b.clone()], teacher(), &device).unwrap();
+        // (1 + 1) / 8 and 4 / 2, and the mean of both; gradients 2 (s - t) / |t|^2 / 2.
+        assert_eq!(backend::numbers::<Flex>(far.primitive().clone()).unwrap(), [1.125]);
+        let mut grads = far.backward();
+        let mut of = |x: Var<Flex>| backend::numbers::<Flex>(x.grad_remove(&mut grads).unwrap()).unwrap();
+        assert_eq!(of(a.clone()), [-0.125, 0.0, 0.0, -0.125]);
+        assert_eq!(of(b), [1.0, 0.0]);
+        assert!(features::<Flex>(vec![a], vec![Tensor::of(&[4], vec![0f32; 4])], &device).is_err());
     }
 
     #[test]

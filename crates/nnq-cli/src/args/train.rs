@@ -83,6 +83,9 @@ pub struct Train {
     /// Also learn from the float network's answers; the number is its share of the loss
     #[arg(long, value_name = "SHARE", num_args = 0..=1, require_equals = true, default_missing_value = "0.5")]
     pub distill: Option<f32>,
+    /// Also learn what the float network has inside: the squared distance at the ends of its parts, in shares of its size, times the number
+    #[arg(long, value_name = "WEIGHT", num_args = 0..=1, require_equals = true, default_missing_value = "1", requires = "distill")]
+    pub distill_features: Option<f32>,
     /// What the answers are softened by for --distill
     #[arg(long, value_name = "T", default_value = "1")]
     pub temperature: f32,

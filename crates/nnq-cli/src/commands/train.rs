@@ -78,7 +78,11 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
             args::Precision::Bf16 => Precision::Bf16,
             args::Precision::F16 => Precision::F16,
         },
-        distill: args.distill.map(|weight| Distill { weight, temperature: args.temperature }),
+        distill: args.distill.map(|weight| Distill {
+            weight,
+            temperature: args.temperature,
+            features: args.distill_features.unwrap_or(0.0),
+        }),
     };
     let (train, validation) = samples(args, recipe.seed)?;
     let mut output = learning::output(&args.learning, args.eval.as_deref(), &args.reading, interrupt)?;

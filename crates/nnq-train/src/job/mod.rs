@@ -10,7 +10,7 @@ use crate::{
     place::Work,
     qat::Plan,
     report::{EpochReport, Event, Outcome, Tell},
-    trainer::{Epoch, Keep, Trainer, With},
+    trainer::{Epoch, Keep, Teacher, Trainer, With},
     weights,
 };
 use nnq::{
@@ -118,10 +118,9 @@ fn train<B: Kernels>(
         Source::Zoo(Wanted { weights: None, .. }) => None,
         Source::File(_) | Source::Zoo(_) => output.evaluate(prepared.float.clone(), "evaluating float", tell)?,
     };
-    let teacher = match job.settings.distill {
-        Some(how) => Some((output.engine(prepared.float.clone(), Kind::Float)?, how)),
-        None => None,
-    };
+    let open = |graph| output.engine(graph, Kind::Float);
+    let teacher = job.settings.distill.map(|how| Teacher::new(how, [&prepared.float, &prepared.graph], &open));
+    let teacher = teacher.transpose()?;
     let key = job.key(prepared.digest)?;
     let keep = job.checkpoint.clone().map(|(path, every)| Keep { path, every, key });
     let with = With { settings: &job.settings, teacher, keep, threads: output.threads, cancel: output.cancel.clone() };

@@ -92,10 +92,14 @@ impl Job {
         if !(0.0..1.0).contains(smoothing) {
             return Err(Error::usage(format!("label smoothing {smoothing}")).cure("use 0 or more, below 1"));
         }
-        let odd = |d: &Distill| !(d.temperature > 0.0 && d.temperature.is_finite() && (0.0..=1.0).contains(&d.weight));
+        let odd = |d: &Distill| {
+            let positive =
+                d.temperature > 0.0 && d.temperature.is_finite() && (0.0..f32::INFINITY).contains(&d.features);
+            !positive || !(0.0..=1.0).contains(&d.weight)
+        };
         if distill.as_ref().is_some_and(odd) {
             return Err(Error::usage(
-                "distillation with a temperature that is not positive, or a weight that is no share",
+                "distillation with a temperature that is not positive, a weight that is no share, or features that weigh less than nothing",
             ));
         }
         self.settings.low.check()?;

@@ -56,6 +56,8 @@ pub struct Run<B: Kernels> {
     pub output: Var<B>,
     /// Means and variances (of all samples, unbiased) of the batch where they were looked at.
     pub statistics: Vec<(Running, FloatTensor<B>)>,
+    /// What was asked for.
+    pub seen: Vec<Var<B>>,
 }
 
 /// What channels are normalised by, in batch normalisations and where [`Plan::normal`] puts one behind a product.
@@ -84,6 +86,13 @@ impl<B: Kernels> Forward<'_, B> {
     /// # Errors
     /// Names the node that has no gradient, or whose shapes do not fit.
     pub fn run(&self, input: FloatTensor<B>, leaves: &[Var<B>]) -> Result<Run<B>> {
+        self.run_seeing(input, leaves, &[])
+    }
+    /// Runs a batch, and keeps some values.
+    ///
+    /// # Errors
+    /// As [`Forward::run`].
+    pub fn run_seeing(&self, input: FloatTensor<B>, leaves: &[Var<B>], points: &[ValueId]) -> Result<Run<B>> {
         let (&[x], Some(&y)) = (&self.graph.inputs[..], self.graph.outputs.first()) else {
             return Err(Error::unsupported(format!("training a network of {} inputs", self.graph.inputs.len()))
                 .cure("train networks of one input"));
@@ -91,7 +100,9 @@ impl<B: Kernels> Forward<'_, B> {
         let input = backend::constant::<B>(input);
         let samples = backend::dims::<B>(&input).first().copied().unwrap_or(1);
         let mut readers: Vec<usize> = self.graph.consumers().iter().map(Vec::len).collect();
-        readers[y.0 as usize] += 1;
+        for v in points.iter().chain([&y]) {
+            readers[v.0 as usize] += 1;
+        }
         let at = vec![None; self.graph.value_count()];
         let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples };
         let input = values.on_grid(x, input)?;
@@ -106,8 +117,9 @@ impl<B: Kernels> Forward<'_, B> {
                 }
             }
         }
+        let seen = points.iter().map(|&v| values.value(v)).collect::<Result<_>>()?;
         let output = values.take(y)?;
-        Ok(Run { output, statistics: values.statistics })
+        Ok(Run { output, statistics: values.statistics, seen })
     }
 }
 

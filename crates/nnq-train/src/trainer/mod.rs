@@ -1,8 +1,10 @@
 //! The loop: batch, loss, gradients, step.
 mod state;
 pub(crate) mod targets;
+mod teacher;
 
 pub use state::Keep;
+pub use teacher::Teacher;
 
 use crate::{
     augment::Augment,
@@ -10,7 +12,7 @@ use crate::{
     batches::{Batch, Batches, Drawing},
     checkpoint::Checkpoint,
     job::Settings,
-    loss::{self, Distill},
+    loss,
     net::{Forward, Normalize},
     optimizer::{self, Optimizer},
     params::Parameters,
@@ -19,7 +21,7 @@ use crate::{
     report::{Event, StepReport, Tell},
 };
 use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
-use nnq::{Error, ErrorKind, Result, engine::Engine, error::At as _, eval::Labelled, ir::Graph};
+use nnq::{Error, ErrorKind, Result, error::At as _, eval::Labelled, ir::Graph};
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -47,7 +49,7 @@ pub struct Trainer<'a, B: Kernels> {
     scaler: Option<Scaler>,
     settings: &'a Settings,
     data: &'a Labelled,
-    teacher: Option<(Engine, Distill)>,
+    teacher: Option<Teacher>,
     keep: Option<Keep>,
     threads: usize,
     cancel: Option<Arc<AtomicBool>>,
@@ -77,7 +79,7 @@ pub struct With<'a> {
     /// Every number.
     pub settings: &'a Settings,
     /// A network to learn from.
-    pub teacher: Option<(Engine, Distill)>,
+    pub teacher: Option<Teacher>,
     /// Checkpoints.
     pub keep: Option<Keep>,
     /// Threads that read.
@@ -254,14 +256,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         self.enter()?;
         let Batch { input, labels, mixed } = batch;
         let shape = input.shape().to_vec();
-        let answers = match &mut self.teacher {
-            Some((engine, distill)) => {
-                let out = engine.run(vec![input.clone()])?;
-                let logits = out.into_iter().next().ok_or_else(|| Error::usage("the network has no output"))?;
-                Some((logits.into_vec::<f32>()?, *distill))
-            }
-            None => None,
-        };
+        let answers = self.teacher.as_mut().map(|t| t.answers(&input)).transpose()?;
         let input = backend::tensor::<B>(input.into_vec::<f32>()?, &shape, &self.device);
         let leaves = self.parameters.leaves();
         let done = self.step as f64 / self.total() as f64;
@@ -277,13 +272,19 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             soft: None,
             device: &self.device,
         };
-        let run = forward.run(input, &leaves)?;
+        let points = self.teacher.as_ref().map_or(&[][..], |t| &t.points);
+        let run = forward.run_seeing(input, &leaves, points)?;
         let out = backend::dims::<B>(&run.output);
         let classes = out.get(1).copied().unwrap_or(0);
         let logits = backend::numbers::<B>(run.output.primitive().clone())?;
         let targets = targets::targets(&labels, &mixed, classes, self.settings.smoothing)?;
-        let answers = answers.as_ref().map(|(x, d)| (&x[..], *d));
-        let loss = loss::loss::<B>(run.output, &targets, answers, &self.device)?;
+        let taught = self.teacher.as_ref().map(|t| t.how).zip(answers);
+        let logits_of = taught.as_ref().map(|(how, a)| (&a.logits[..], *how));
+        let mut loss = loss::loss::<B>(run.output, &targets, logits_of, &self.device)?;
+        if let Some((how, answers)) = taught.filter(|(how, _)| how.features > 0.0) {
+            let far = loss::features::<B>(run.seen, answers.features, &self.device)?;
+            loss = Autodiff::<B>::float_add(loss, Autodiff::<B>::float_mul_scalar(far, backend::scalar(how.features)));
+        }
         let value = backend::numbers::<B>(loss.primitive().clone())?.first().copied().unwrap_or(f32::NAN);
         if !value.is_finite() {
             return Err(Error::value(format!("the loss of step {} in epoch {} is {value}", self.step + 1, epoch + 1))
