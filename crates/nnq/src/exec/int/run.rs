@@ -258,7 +258,8 @@ fn float(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], ctx: &Ctx) 
 /// Puts the words that a step has made where kernels read them.
 fn keep_codes(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], workspace: &mut Workspace) -> Result<()> {
     for &slot in step.outputs.iter().flatten() {
-        let Some(place) = &plan.places[slot] else { continue };
+        // Plans from files keep no places: their steps in floating point make none of these.
+        let Some(Some(place)) = plan.places.get(slot) else { continue };
         let words = real[slot].take().ok_or_else(|| Error::internal("a step made no codes"))?;
         let words: &[i16] = words.as_slice()?;
         let to = workspace.bytes_mut(plan.arena, place.at..place.at + size_of_val(words));
