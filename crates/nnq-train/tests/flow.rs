@@ -136,12 +136,11 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
     let rules =
         Rules { weights: Weights::Ternary, estimator: "reste".parse().unwrap(), normalization, ..Rules::default() };
     let bits = "w8a8,w4a4,w2a4".parse().unwrap();
-    let inside = Distill { features: 0.5, ..Distill::default() };
     let all = Settings { low, augment, rules, bits, steps: clip, ..plain.clone() };
     for (name, recipe, settings) in [
         ("float", None, plain.clone()),
         ("binary16", None, Settings { precision: Precision::F16, ..plain.clone() }),
-        ("quantized", Some(recipe(4, 4)), Settings { distill: Some(inside), ..plain }),
+        ("quantized", Some(recipe(4, 4)), plain),
         ("everything", Some(recipe(2, 4)), all),
     ] {
         let dir = tempfile::tempdir().unwrap();
