@@ -2,12 +2,9 @@
 //!
 //! Planes stay as burn has them, channels first: a tap of the window adds a row of the image, moved and times its weight, to a row of the output. Forward goes from image to output,
 //! the gradient of the input the other way; that of a weight is the product of both rows. Each plane is one task's; sums over samples are taken in their order.
-use super::{Gradient, sizes::Sizes};
-use crate::fake::flex::contiguous;
-use burn::backend::{
-    Bytes, DType, Flex, Shape, TensorMetadata,
-    flex::{FlexTensor, Layout},
-};
+use super::{Gradient, flex, sizes::Sizes};
+use crate::fake::flex::{contiguous, like};
+use burn::backend::{Flex, flex::FlexTensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -91,10 +88,6 @@ fn dot(x: &[f32], y: &[f32], step: usize) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-fn tensor(numbers: Vec<f32>, shape: Shape) -> FlexTensor {
-    FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(shape), DType::F32)
-}
-
 /// As [`crate::backend::Kernels::convolve`].
 pub(super) fn forward(s: &Sizes, x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
     let (input, w, b) = (contiguous(x), contiguous(weight), contiguous(bias));
@@ -113,7 +106,7 @@ pub(super) fn forward(s: &Sizes, x: &FlexTensor, weight: &FlexTensor, bias: &Fle
             }
         }
     });
-    tensor(out, Shape::from([s.samples, outputs, s.output[0], s.output[1]]))
+    flex::tensor(out, [s.samples, outputs, s.output[0], s.output[1]])
 }
 
 /// As [`crate::backend::Kernels::convolve_backward`].
@@ -145,7 +138,7 @@ pub(super) fn backward(
                 }
             }
         });
-        tensor(out, x.shape())
+        like(out, x)
     });
     let to_w = wanted[1].then(|| {
         let mut out = vec![0.0f32; outputs * s.taps()];
@@ -165,8 +158,8 @@ pub(super) fn backward(
             }
             out.iter_mut().zip(sums).for_each(|(o, s)| *o = s as f32);
         });
-        tensor(out, weight.shape())
+        like(out, weight)
     });
-    let to_b = wanted[2].then(|| tensor(super::sums(&g, outputs, s.outs()), bias.shape()));
+    let to_b = wanted[2].then(|| like(super::sums(&g, outputs, s.outs()), bias));
     [to_x, to_w, to_b]
 }

@@ -5,9 +5,9 @@
 //! images padded and the output's gradient spread over the same rows, a tap is a shift of the flat image. Sums over images are taken in chunks
 //! of a fixed number, added in order: no result depends on threads.
 use super::{Gradient, depthwise, images, pointwise, sizes::Sizes};
-use crate::fake::flex::contiguous;
+use crate::fake::flex::{contiguous, like};
 use burn::backend::{
-    Bytes, DType, Flex, Shape, TensorMetadata,
+    Bytes, DType, Flex, Shape,
     flex::{FlexTensor, Layout},
     ops::{ConvOptions, ModuleOps as _},
 };
@@ -121,8 +121,7 @@ pub fn backward(
     } else {
         input.par_chunks(chunk).zip(grads).map(|(x, g)| one((x, g, &mut []))).collect()
     };
-    let shape = |t: &FlexTensor| t.shape();
-    let to_x = wanted[0].then(|| FlexTensor::new(Bytes::from_elems(to_x), Layout::contiguous(shape(&x)), DType::F32));
+    let to_x = wanted[0].then(|| like(to_x, &x));
     let to_w = wanted[1].then(|| {
         // Sums lie as [tap, channel, output]; weights as [output, channel, tap].
         let mut all = vec![0.0f64; taps * channels * outputs];
@@ -137,15 +136,14 @@ pub fn backward(
                 }
             }
         }
-        FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape(&weight)), DType::F32)
+        like(out, &weight)
     });
     let to_b = wanted[2].then(|| {
         let mut all = vec![0.0f64; outputs];
         for part in &parts {
             all.iter_mut().zip(&part.bias).for_each(|(a, p)| *a += p);
         }
-        let out: Vec<f32> = all.into_iter().map(|x| x as f32).collect();
-        FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape(&bias)), DType::F32)
+        like(all.into_iter().map(|x| x as f32).collect(), &bias)
     });
     [to_x, to_w, to_b]
 }

@@ -61,11 +61,11 @@ impl Block {
 pub fn blocks(graph: &Graph, product: &dyn Fn(NodeId) -> bool, unit: Unit) -> Result<Vec<Block>> {
     let (&[input], &[output]) = (&graph.inputs[..], &graph.outputs[..]) else {
         return Err(Error::unsupported(format!(
-            "reconstruction of a network of {} inputs and {} outputs",
+            "a network of {} inputs and {} outputs, which cannot be cut into parts",
             graph.inputs.len(),
             graph.outputs.len()
         ))
-        .cure("reconstruct networks of one input and one output"));
+        .cure("give a network of one input and one output"));
     };
     let order: Vec<NodeId> = graph.nodes().map(|(id, _)| id).collect();
     let mut last: HashMap<ValueId, usize> = HashMap::new();

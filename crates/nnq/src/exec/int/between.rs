@@ -11,7 +11,7 @@ use crate::{
 use nnq_kernels::Isa;
 use std::sync::Arc;
 
-/// A step with packed weights that takes and gives real numbers, all samples at once.
+/// A step with packed weights that takes real numbers, or indices, of all samples at once and gives real numbers, or words as memory holds them.
 pub(super) trait Between: Send + Sync {
     /// With the inputs `x` of the step.
     fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>>;

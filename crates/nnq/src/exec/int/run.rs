@@ -262,10 +262,8 @@ fn keep_codes(plan: &Plan, step: &FloatStep, real: &mut [Option<Tensor>], worksp
         let Some(Some(place)) = plan.places.get(slot) else { continue };
         let words = real[slot].take().ok_or_else(|| Error::internal("a step made no codes"))?;
         let words: &[i16] = words.as_slice()?;
-        let to = workspace.bytes_mut(plan.arena, place.at..place.at + size_of_val(words));
-        for (to, word) in to.chunks_exact_mut(size_of::<i16>()).zip(words) {
-            to.copy_from_slice(&word.to_ne_bytes());
-        }
+        let bytes: &[u8] = bytemuck::cast_slice(words);
+        workspace.bytes_mut(plan.arena, place.at..place.at + bytes.len()).copy_from_slice(bytes);
     }
     Ok(())
 }
