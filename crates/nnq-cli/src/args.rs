@@ -160,7 +160,7 @@ pub struct Quantize {
     /// Compute in integers what lies between the products of attention, too: softmax, normalisations, products of two values
     #[arg(long, conflicts_with_all = ["dynamic", "weight_only"])]
     pub integer_only: bool,
-    /// Labelled data: measure the accuracy before and after on it
+    /// Labelled data: measure the accuracy before and after on it; with --tokenizer lines of text,label
     #[arg(long, value_name = "DIR")]
     pub eval: Option<PathBuf>,
     /// Look for the cheapest recipe, from this one on, that loses at most so many points of accuracy: judged on samples of --data that
@@ -180,9 +180,13 @@ pub struct Quantize {
 /// How texts become tokens.
 #[derive(Debug, Args)]
 pub struct Texts {
-    /// The tokenizer of a network of text: --data is lines of sentence,sentence,score (csv or tsv: each sentence is a sample) or a text in each line (txt)
+    /// The tokenizer of a network of text: --data is lines of text,label or of sentence,sentence,score (csv or tsv: each sentence is a
+    /// sample) or a text in each line (txt)
     #[arg(long, value_name = "tokenizer.json", requires = "data", conflicts_with_all = ["preprocess", "classes"])]
     pub tokenizer: Option<PathBuf>,
+    /// The most tokens of a text; what is longer is cut
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..), requires = "tokenizer")]
+    pub length: Option<u32>,
 }
 
 /// The network that a command writes, and by what means.

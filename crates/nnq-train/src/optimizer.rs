@@ -55,6 +55,8 @@ pub struct Steps {
     pub warm_up: u64,
     /// What the rate of scales is multiplied with.
     pub scale_rate: f64,
+    /// Whether their rate bounds the share that they change by in one step.
+    pub bounded: bool,
     /// The largest norm of all gradients together.
     pub clip: Option<f64>,
 }
@@ -142,10 +144,10 @@ impl Optimizer {
             for (&i, param) in mine.iter().zip(bag.list) {
                 let shape = Shape::from(parameters.list[i].shape.clone());
                 let new = B::float_reshape(B::lower(param.into_value().inner())?, shape);
-                let new = if parameters.list[i].role == Role::Scale {
-                    positive::<B>(new, parameters.values[i].clone())
-                } else {
-                    new
+                let new = match (parameters.list[i].role, self.steps.bounded) {
+                    (Role::Scale, true) => within::<B>(new, parameters.values[i].clone(), rate),
+                    (Role::Scale, false) => positive::<B>(new, parameters.values[i].clone()),
+                    (Role::Weight | Role::Other, _) => new,
                 };
                 parameters.values[i] = new;
             }
@@ -204,6 +206,20 @@ pub fn clip<B: Kernels>(gradients: &mut [Option<FloatTensor<B>>], most: Option<f
         }
     }
     Ok(norm)
+}
+
+/// Scales change by at most this share in one step. A scale is small beside what its gradient sums up, above all at 8 bits, where the largest weight lies on
+/// the last of 127 levels: LSQ's gain, made for few levels, leaves steps of many times the scale there, and what oscillates so keeps weights from learning.
+fn within<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>, share: f64) -> FloatTensor<B> {
+    let share = share.min(0.5);
+    let [low, high] = [1.0 - share, 1.0 + share].map(|k| B::float_mul_scalar(old.clone(), Scalar::Float(k)));
+    let bools = burn::backend::get_or_init_device_settings::<B>(&backend::device_of::<B>(&low)).bool_dtype;
+    let below = B::float_lower(new.clone(), high.clone(), bools);
+    let new = B::float_mask_where(high, below, new);
+    // What is no number fails the comparison, too.
+    let above = B::float_greater(new.clone(), low.clone(), bools);
+    let new = B::float_mask_where(low, above, new);
+    B::float_clamp_min(new, Scalar::Float(1e-12))
 }
 
 /// Scales stay positive: one step halves them at most.

@@ -1,9 +1,10 @@
 //! Accuracy of a model on labelled data.
 use crate::{
-    data::{Accuracy, ClassMap, ClassRow, Dataset, Loader, Preprocess, Settings},
+    data::{Accuracy, ClassMap, ClassRow, Dataset, Preprocess, Settings},
     engine::{Engine, Ran},
     error::{At, Error, Result},
     ir::{Graph, Tensor},
+    quantize::{Samples, feed},
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -52,6 +53,11 @@ pub struct EvalReport {
     pub top1: f64,
     /// Share of samples whose class is among the five largest outputs.
     pub top5: f64,
+    /// F1 of the second class, where the model has two outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub f1: Option<f64>,
+    /// The mean of all classes' F1.
+    pub macro_f1: f64,
     /// Share of samples whose class has the largest output among the classes that the data has, where these are fewer than
     /// the outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,7 +66,7 @@ pub struct EvalReport {
     pub seconds: f64,
     /// Wall-clock time inside the engine.
     pub engine_seconds: f64,
-    /// SHA-256 of the first output's numbers as little-endian binary32, sample after sample: equal exactly when all
+    /// SHA-256 of the first output's numbers as little-endian binary32, sample after sample in data order: equal exactly when all
     /// outputs are equal to the bit.
     pub logits_sha256: String,
     /// What ran the model.
@@ -81,10 +87,51 @@ pub fn usual_batch(graph: &Graph) -> usize {
     if graph.is_dynamic() { 1 } else { 32 }
 }
 
+/// Counts answers.
+struct Tally<'a> {
+    data: &'a Labelled,
+    hash: Sha256,
+    accuracy: Option<Accuracy>,
+}
+
+impl Tally<'_> {
+    /// Of samples that follow each other in data order.
+    fn add(&mut self, logits: &Tensor, indices: &[usize]) -> Result<()> {
+        hash_floats(&mut self.hash, logits.as_slice::<f32>()?);
+        let Labelled { dataset, classes, .. } = self.data;
+        let accuracy = match &mut self.accuracy {
+            Some(accuracy) => accuracy,
+            none => {
+                let width = logits.shape().get(1).copied().unwrap_or(0);
+                let map = ClassMap::for_outputs(width, dataset.label_count(), dataset.classes(), classes.as_deref())?;
+                none.insert(Accuracy::new(map))
+            }
+        };
+        let labels: Vec<Option<usize>> = indices.iter().map(|&i| dataset.label(i)).collect();
+        accuracy.add(logits, &labels)
+    }
+    /// Of texts, which ran by their length.
+    fn add_sorted(&mut self, all: &[(Vec<usize>, Tensor)]) -> Result<()> {
+        let mut rows: Vec<(usize, &[f32])> = Vec::new();
+        for (indices, logits) in all {
+            let width = logits.len() / indices.len().max(1);
+            rows.extend(indices.iter().copied().zip(logits.as_slice::<f32>()?.chunks(width.max(1))));
+        }
+        rows.sort_unstable_by_key(|row| row.0);
+        let (indices, rows): (Vec<usize>, Vec<&[f32]>) = rows.into_iter().unzip();
+        let width = rows.first().map_or(0, |row| row.len());
+        if rows.iter().any(|row| row.len() != width) {
+            return Err(Error::shape("answers of different lengths to texts of different lengths")
+                .cure("accuracy needs one row of outputs per text"));
+        }
+        self.add(&Tensor::of(&[rows.len(), width], rows.concat()), &indices)
+    }
+}
+
 /// Runs every sample and counts. `progress(done, of)` is called after each batch.
 ///
 /// # Errors
-/// When the data has no labels or does not suit the model's input, when the model has not exactly one input, and
+/// When the data has no labels or does not suit the model's inputs, and
 /// whatever reading and running answer, with the samples' names.
 pub fn evaluate(
     engine: &mut Engine,
@@ -98,43 +145,50 @@ pub fn evaluate(
     let batch = engine.batch(options.batch.unwrap_or_else(|| usual_batch(engine.graph())));
     let count = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
     let settings = Settings { batch, threads: options.threads, skip_corrupt: false, cancel: options.cancel.clone() };
-    let loader = Loader::new(dataset.clone(), data.preprocess.clone(), (0..count).collect(), settings)?;
-    let mut hash = Sha256::new();
-    let mut accuracy: Option<Accuracy> = None;
+    let samples = Samples { dataset: dataset.clone(), preprocess: data.preprocess.clone() };
+    let mut tally = Tally { data, hash: Sha256::new(), accuracy: None };
     let mut inside = Duration::ZERO;
+    let mut texts = Vec::new();
     let mut done = 0;
-    for samples in loader {
-        let samples = samples?;
-        let place = || match samples.indices[..] {
-            [first, .., last] => format!("{} to {}", dataset.name(first), dataset.name(last)),
-            _ => samples.indices.first().map_or_else(String::new, |&i| dataset.name(i)),
+    for b in feed::batches(engine.graph(), &samples, (0..count).collect(), settings)? {
+        let feed::Batch { mut inputs, indices } = b?;
+        let place = || match indices[..] {
+            [first, .., last] if !dataset.is_text() => format!("{} to {}", dataset.name(first), dataset.name(last)),
+            _ => feed::named(&samples, &indices),
         };
-        let n = samples.labels.len();
-        let input = match engine.batch(n) {
-            size if size != n => fill(samples.input.clone(), size)?,
-            _ => samples.input.clone(),
-        };
+        let n = indices.len();
+        let size = engine.batch(n);
+        if size != n {
+            inputs = inputs.into_iter().map(|x| fill(x, size)).collect::<Result<_>>()?;
+        }
         let clock = Instant::now();
-        let outputs = engine.run(vec![input]).at(place)?;
+        let outputs = engine.run(inputs).at(place)?;
         inside += clock.elapsed();
         let logits = first_rows(outputs, n).at(place)?;
-        hash_floats(&mut hash, logits.as_slice::<f32>()?);
-        if accuracy.is_none() {
-            let width = logits.shape().get(1).copied().unwrap_or(0);
-            let map = ClassMap::for_outputs(width, dataset.label_count(), dataset.classes(), data.classes.as_deref())?;
-            accuracy = Some(Accuracy::new(map));
-        }
-        if let Some(accuracy) = &mut accuracy {
-            accuracy.add(&logits, &samples.labels).at(place)?;
+        if dataset.is_text() {
+            if logits.shape().len() != 2 {
+                return Err(Error::shape(format!("an answer of shape {:?} to {n} texts", logits.shape()))
+                    .cure("a network that tells classes of texts answers [texts, classes]"))
+                .at(place);
+            }
+            texts.push((indices, logits));
+        } else {
+            tally.add(&logits, &indices).at(place)?;
         }
         done += n;
         progress(done as u64, count as u64);
     }
+    if !texts.is_empty() {
+        tally.add_sorted(&texts)?;
+    }
+    let Tally { hash, accuracy, .. } = tally;
     let accuracy = accuracy.ok_or_else(|| Error::usage("the data set holds no samples"))?;
     Ok(EvalReport {
         samples: accuracy.count(),
         top1: accuracy.top1(),
         top5: accuracy.top5(),
+        f1: accuracy.f1(),
+        macro_f1: accuracy.macro_f1(),
         top1_restricted: accuracy.restricted_top1(),
         seconds: start.elapsed().as_secs_f64(),
         engine_seconds: inside.as_secs_f64(),
@@ -153,20 +207,9 @@ pub fn evaluate(
 pub fn check(graph: &Graph, data: &Labelled) -> Result<()> {
     if !data.dataset.has_labels() {
         return Err(Error::usage("the data has no labels, so nothing can be right or wrong")
-            .cure("use one sub-folder per class, or add labels to the archive"));
+            .cure("use one sub-folder per class, add labels to the archive, or behind texts: text,label"));
     }
-    let &[input] = &graph.inputs[..] else {
-        return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len()))
-            .cure("evaluate models of one input"));
-    };
-    let value = graph.value(input);
-    match &value.shape {
-        Some(shape) => {
-            let first = data.dataset.first(&data.preprocess)?;
-            data.preprocess.fits(first.shape(), shape).at(|| format!("input '{}'", value.name))
-        }
-        None => Ok(()),
-    }
+    feed::suits(graph, &Samples { dataset: data.dataset.clone(), preprocess: data.preprocess.clone() })
 }
 
 /// Repeats the last sample until there are `size`.

@@ -1,6 +1,6 @@
 //! A metric for networks that all come from the same float network.
 use crate::{
-    data::{Accuracy, ClassMap, Kept, Settings},
+    data::{Accuracy, ClassMap, Dataset, Kept, Settings, Tokens},
     engine::{Engine, Kind, Options},
     error::{At, Error, ErrorKind, Result},
     eval::Labelled,
@@ -8,6 +8,7 @@ use crate::{
     ir::{Graph, Tensor},
     quant::analysis::score::{self, Closeness},
     quantize::{Means, Progress, check, fixed_batch, in_time},
+    text::{self, Inputs},
 };
 use serde::Serialize;
 use std::{
@@ -29,9 +30,48 @@ pub struct Score {
     pub correct: Vec<bool>,
 }
 
+/// Samples that are run more than once.
+enum Ready {
+    Kept(Kept),
+    /// Texts of the data, and those that run at once, by their places among the chosen ones.
+    Texts {
+        data: Arc<Dataset>,
+        chosen: Vec<usize>,
+        batches: Vec<Vec<usize>>,
+    },
+}
+
+impl Ready {
+    /// The tokens of the chosen text at this place.
+    fn tokens<'a>(data: &'a Dataset, chosen: &[usize], place: usize) -> Result<&'a Tokens> {
+        let tokens = chosen.get(place).and_then(|&i| data.tokens(i));
+        tokens.ok_or_else(|| Error::internal(format!("sample {place} is no text")))
+    }
+    /// Places of the samples that run at once.
+    fn batches(&self, count: usize, batch: usize) -> Vec<Vec<usize>> {
+        match self {
+            Self::Kept(_) => (0..count).step_by(batch).map(|from| (from..count.min(from + batch)).collect()).collect(),
+            Self::Texts { batches, .. } => batches.clone(),
+        }
+    }
+    /// The network's inputs for them.
+    fn inputs(&self, graph: &Graph, places: &[usize]) -> Result<Vec<Tensor>> {
+        match self {
+            Self::Kept(kept) => {
+                let from = places.first().copied().unwrap_or(0);
+                Ok(vec![kept.batch(from..from + places.len())?])
+            }
+            Self::Texts { data, chosen, .. } => {
+                let tokens = places.iter().map(|&p| Self::tokens(data, chosen, p)).collect::<Result<Vec<_>>>()?;
+                Inputs::new(graph)?.batch(&tokens)
+            }
+        }
+    }
+}
+
 /// Samples that are kept ready to run, with their labels and the float network's answers.
 pub struct Judge {
-    kept: Kept,
+    ready: Ready,
     labels: Vec<Option<usize>>,
     map: Option<ClassMap>,
     reference: Vec<f32>,
@@ -72,13 +112,20 @@ impl Judge {
         }
         let total = chosen.len() as u64;
         let settings = Settings { batch: BATCH, threads, skip_corrupt: false, cancel: cancel.cloned() };
-        let kept = Kept::new(dataset.clone(), data.preprocess.clone(), chosen, settings, &mut |done| {
-            progress("reading samples", done, total);
-        })?;
+        let ready = if dataset.is_text() {
+            let tokens: Vec<&Tokens> = (0..count).map(|p| Ready::tokens(dataset, &chosen, p)).collect::<Result<_>>()?;
+            text::check_vocabulary(graph, tokens.iter().copied())?;
+            let batches = text::batches(tokens.into_iter().enumerate(), batch);
+            Ready::Texts { data: dataset.clone(), chosen, batches }
+        } else {
+            Ready::Kept(Kept::new(dataset.clone(), data.preprocess.clone(), chosen, settings, &mut |done| {
+                progress("reading samples", done, total);
+            })?)
+        };
         let none = Closeness { agreement: 1.0, divergence: 0.0, sqnr_db: f64::INFINITY, same: Vec::new() };
         let float = Score { top1: None, close: none, correct: Vec::new() };
         let mut judge = Self {
-            kept,
+            ready,
             labels,
             map: None,
             reference: Vec::new(),
@@ -126,9 +173,12 @@ impl Judge {
     /// Some of the samples, as they run at once.
     ///
     /// # Errors
-    /// When there are not as many.
+    /// When there are not as many, or they are texts.
     pub fn batch(&self, range: std::ops::Range<usize>) -> Result<Tensor> {
-        self.kept.batch(range)
+        match &self.ready {
+            Ready::Kept(kept) => kept.batch(range),
+            Ready::Texts { .. } => Err(Error::internal("texts, where pictures or tensors run")),
+        }
     }
     /// Scores another network of the same input: on integers where it is quantized.
     ///
@@ -161,23 +211,32 @@ impl Judge {
     fn run(&self, graph: &Arc<Graph>, deadline: Option<Instant>) -> Result<(Vec<f32>, Vec<usize>)> {
         let options = Options { kind: Kind::for_graph(graph), profile: Profile::default(), threads: self.threads };
         let mut engine = Engine::open(graph.clone(), options)?;
-        let (mut answers, mut shape) = (Vec::new(), Vec::new());
-        for start in (0..self.count).step_by(self.batch) {
+        let mut shape = Vec::new();
+        let mut rows: Vec<Vec<f32>> = vec![Vec::new(); self.count];
+        for places in self.ready.batches(self.count, self.batch) {
             check(self.cancel.as_deref())?;
             in_time(deadline)?;
-            let range = start..self.count.min(start + self.batch);
-            let rows = range.len();
-            let input = self.kept.batch(range)?;
-            let output = engine.run(vec![input.clone()])?.into_iter().next();
-            input.release();
+            let inputs = self.ready.inputs(graph, &places)?;
+            let output = engine.run(inputs.clone())?.into_iter().next();
+            inputs.iter().for_each(Tensor::release);
             let output = output.ok_or_else(|| Error::usage("the model has no output"))?;
-            if output.shape().first() != Some(&rows) {
-                let cause = format!("the model answers {rows} samples with an output of shape {:?}", output.shape());
+            if output.shape().first() != Some(&places.len()) {
+                let (n, found) = (places.len(), output.shape());
+                let cause = format!("the model answers {n} samples with an output of shape {found:?}");
                 return Err(Error::shape(cause).cure("the first dimension of the output must be the batch"));
             }
+            let numbers = output.as_slice::<f32>().at(|| "the model's first output")?;
+            let width = numbers.len() / places.len();
+            if !shape.is_empty() && shape[1..] != output.shape()[1..] {
+                let cause = format!("an output of shape {:?} after one of {shape:?}", output.shape());
+                return Err(Error::shape(cause).cure("judge a network whose answers do not depend on a text's length"));
+            }
             shape = output.shape().to_vec();
-            answers.extend_from_slice(output.as_slice::<f32>().at(|| "the model's first output")?);
+            for (&place, row) in places.iter().zip(numbers.chunks(width.max(1))) {
+                rows[place] = row.to_vec();
+            }
         }
+        let answers = rows.concat();
         if let Some(i) = answers.iter().position(|x| !x.is_finite()) {
             let cause = format!(
                 "answer {} of sample {} is {}",

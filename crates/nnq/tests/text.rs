@@ -1,12 +1,16 @@
 //! Text through whole networks: a table of embeddings of four words and their mean, and the data folder's language model.
 use crate::networks::{data, python, run, scratch, tool};
 use nnq::{
+    data::Preprocess,
     engine::{Engine, Kind, Options},
+    eval::{self, Labelled},
     exec::lower::Profile,
-    ir::{DType, Graph, GraphBuilder, Op, Tensor, op::Reduction},
+    formats::onnx::{self, Pack},
+    ir::{DType, Graph, GraphBuilder, Op, Tensor, ValueId, op::Reduction},
     quant::{recipe::Recipe, stats::Stats},
-    quantize,
-    text::{Storage, Tokenizer, generate, language, read_documents, read_pairs, similarity},
+    quantize::{self, Format, Samples},
+    search::Target,
+    text::{self, Storage, Tokenizer, generate, language, read_documents, read_pairs, similarity},
 };
 use std::{
     fs,
@@ -31,16 +35,20 @@ fn tokenizer(folder: &Path) -> Tokenizer {
 }
 
 /// The mean of the embeddings of a text's tokens: `[SEP]` has none, a cat is near a dog, and a stone near neither.
-fn network(rows: usize) -> Arc<Graph> {
+fn mean(b: &mut GraphBuilder, rows: usize) -> ValueId {
     let all = [[0.0f32, 0.0], [0.0, 0.0], [1.0, 0.1], [0.9, 0.3], [-0.2, 1.0], [0.5, 0.5]];
-    let mut b = GraphBuilder::new("mean");
     let ids = b.input("input_ids", DType::I64, "N, T");
     b.input("attention_mask", DType::I64, "N, T");
     let table = b.constant("table", Tensor::of(&[rows, 2], all[..rows].concat()));
     let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
     let axes = b.ints("axes", &[1]);
     let mean = Op::Reduce { kind: Reduction::Mean, keepdims: false, noop_with_empty_axes: false };
-    let y = b.op("mean", mean, &[x, axes]);
+    b.op("mean", mean, &[x, axes])
+}
+
+fn network(rows: usize) -> Arc<Graph> {
+    let mut b = GraphBuilder::new("mean");
+    let y = mean(&mut b, rows);
     b.output(y);
     Arc::new(b.finish().unwrap())
 }
@@ -78,6 +86,74 @@ fn similarity_of_pairs() {
     assert!((reference.mean_cosine - 1.0).abs() < 1e-6 && (reference.spearman - 1.0).abs() < 1e-9);
     assert_eq!((report.pairs, report.tokens, report.width, report.cut), (5, 21, 2, 0));
     assert!((run(Some(1), None).pearson - report.pearson).abs() < 1e-9);
+}
+
+/// Texts with their classes, of different lengths: by hand a cat and a dog are of class 0 and a stone of class 1; two lines say otherwise.
+const CLASSES: &str = "text\tlabel\ncat\t0\nstone stone\t1\ncat dog\t1\ndog\t0\nstone\t0\nstone stone stone\t1\n";
+
+#[test]
+fn classes_of_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let t = tokenizer(folder.path());
+    let tsv = folder.path().join("classes.tsv");
+    fs::write(&tsv, CLASSES).unwrap();
+    let dataset = Arc::new(text::open(&tsv, &t).unwrap());
+    let data = Labelled { dataset, preprocess: Preprocess::raw(), classes: None };
+    let run = |batch: usize| {
+        let options = eval::Options { batch: Some(batch), ..Default::default() };
+        eval::evaluate(&mut engine(network(6)), &data, &options, &mut |_, _| {}).unwrap()
+    };
+    let report = run(32);
+    // In the order of the file, although texts run by their length.
+    assert_eq!(report.correct, [true, true, false, true, false, true]);
+    // Of class 1: 2 of 3 answers are right, 2 of 3 are found.
+    assert!((report.f1.unwrap() - 2.0 / 3.0).abs() < 1e-12 && (report.macro_f1 - 2.0 / 3.0).abs() < 1e-12);
+    assert_eq!((report.samples, report.logits_sha256), (6, run(1).logits_sha256));
+    let short = Tokenizer::open(&folder.path().join("tokenizer.json")).unwrap().limited(Some(3));
+    assert_eq!(short.encode("cat cat cat").unwrap().ids, [2, 2, 1]);
+    let pairs = folder.path().join("pairs.csv");
+    fs::write(&pairs, "cat,cat,5\ncat,dog,4\n").unwrap();
+    let dataset = Arc::new(text::open(&pairs, &t).unwrap());
+    let data = Labelled { dataset, preprocess: Preprocess::raw(), classes: None };
+    let e = eval::check(&network(6), &data).unwrap_err().to_string();
+    assert!(e.contains("no labels") && e.contains("text,label"), "{e}");
+}
+
+/// Classes of texts are what a search for a recipe counts, and what accuracy before and after is measured on.
+#[test]
+fn recipes_for_classes_of_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let t = tokenizer(folder.path());
+    let (tsv, model) = (folder.path().join("classes.tsv"), folder.path().join("m.onnx"));
+    fs::write(&tsv, CLASSES.repeat(4).replace("\ntext\tlabel", "")).unwrap();
+    let mut b = GraphBuilder::new("classes");
+    let x = mean(&mut b, 6);
+    let w = b.constant("w", Tensor::of(&[2, 2], vec![1.0f32, -0.3, 0.2, 0.9]));
+    let y = b.op("product", Op::MatMul, &[x, w]);
+    b.output(y);
+    onnx::write(&b.finish().unwrap(), &model, &Default::default()).unwrap();
+    let samples = Samples { dataset: Arc::new(text::open(&tsv, &t).unwrap()), preprocess: Preprocess::raw() };
+    let eval = Labelled { dataset: samples.dataset.clone(), preprocess: Preprocess::raw(), classes: None };
+    let job = quantize::Job {
+        model,
+        samples: Some(samples),
+        stats: None,
+        recipe: Recipe::default(),
+        eval: Some(eval),
+        target: Some(Target { drop: 0.0, budget: None, classes: None }),
+        format: Format::Qdq,
+        pack: Pack::Never,
+        out: folder.path().join("q.onnx"),
+        threads: 1,
+        cancel: None,
+    };
+    let outcome = quantize::run(&job, &mut |_, _, _| {}).unwrap();
+    let found = outcome.search.unwrap();
+    // Half of the 24 texts calibrate.
+    assert!(found.reached && found.samples == 12, "{} {}", found.reached, found.samples);
+    let [float, sim, int] = [outcome.float.unwrap(), outcome.sim.unwrap().eval, outcome.int.unwrap().eval];
+    assert_eq!((float.samples, sim.logits_sha256), (24, int.logits_sha256));
+    assert!((float.top1 - 4.0 / 6.0).abs() < 1e-12 && int.top1 >= float.top1);
 }
 
 #[test]

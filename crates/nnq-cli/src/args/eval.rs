@@ -7,21 +7,22 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   nnq eval net.int8.onnx --data cifar --preprocess cifar10 --engine int
+  nnq eval bert.int8.onnx --data reviews.tsv --tokenizer tokenizer.json --reference bert.onnx
   nnq eval bert.int8.onnx --data pairs.csv --tokenizer tokenizer.json --reference bert.onnx
   nnq eval stories.int4.onnx --data stories.txt --tokenizer tokenizer.json --length 512")]
 pub struct Eval {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer lines of sentence,sentence,score (csv or tsv), or
-    /// texts (txt): lines, or what lies between lines of <|endoftext|>
+    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer lines of text,label or of
+    /// sentence,sentence,score (csv or tsv), or texts (txt): lines, or what lies between lines of <|endoftext|>
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// The tokenizer of a network of text: how well cosines of its sentence embeddings follow the scores is measured, or how well it
-    /// foretells the next token of texts
+    /// The tokenizer of a network of text: right classes of texts are counted, or how well cosines of its sentence embeddings follow the
+    /// scores is measured, or how well it foretells the next token of texts
     #[arg(long, value_name = "tokenizer.json")]
     pub tokenizer: Option<PathBuf>,
-    /// A network whose embeddings are compared with: the float one that this one was made from
+    /// The float network that this one was made from: its embeddings or its right classes are compared with
     #[arg(long, value_name = "MODEL.onnx", requires = "tokenizer")]
     pub reference: Option<PathBuf>,
     #[command(flatten)]

@@ -9,10 +9,13 @@ use crate::{
 };
 use nnq::{
     Error, Result,
+    data::paired_difference,
     error::At,
-    eval::{self, EvalReport, Options},
+    eval::{self, EvalReport, Labelled, Options},
+    text::{Rows, Tokenizer, read_rows},
 };
 use serde::Serialize;
+use std::path::Path;
 
 /// The measurement and what was measured.
 #[derive(Serialize)]
@@ -21,32 +24,65 @@ struct Report {
     data: String,
     #[serde(flatten)]
     eval: EvalReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<Reference>,
+}
+
+/// Beside another network, on the same samples.
+#[derive(Serialize)]
+struct Reference {
+    top1: f64,
+    macro_f1: f64,
+    /// What this network has more, in shares of 1.
+    difference: f64,
+    /// Its 95 % confidence interval.
+    interval: [f64; 2],
 }
 
 /// Runs the command.
 pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
-    if let Some(tokenizer) = &args.tokenizer {
-        let texts = args.data.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt"));
-        let measure = if texts { language::run } else { similarity::run };
-        no_pictures(args)?;
-        return measure(args, tokenizer, interrupt);
-    }
-    let model = args.model.display().to_string();
-    let mut engine =
-        super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
-    let data = super::labelled(&args.data, &args.reading)?;
-    let batch = args.batch.map_or_else(|| eval::usual_batch(engine.graph()), |n| n as usize);
-    super::tune(&mut engine, args.tuning, batch, interrupt).at(|| &model)?;
-    let options = Options {
-        batch: Some(batch),
-        limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-        threads: args.threads.threads,
-        cancel: Some(interrupt.flag()),
+    let Some(path) = &args.tokenizer else {
+        let data = super::labelled(&args.data, &args.reading)?;
+        return classes(args, &data, interrupt);
     };
-    let mut progress = Progress::new("evaluating");
-    let eval = eval::evaluate(&mut engine, &data, &options, &mut |done, of| progress.update(done, of)).at(|| &model)?;
-    drop(progress);
-    let report = Report { model, data: data.dataset.describe(), eval };
+    no_pictures(args)?;
+    let tokenizer = Tokenizer::open(path)?;
+    if args.data.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt")) {
+        return language::run(args, &tokenizer, interrupt);
+    }
+    let tokenizer = tokenizer.limited(args.length.map(|n| n as usize));
+    match read_rows(&args.data)? {
+        Rows::Pairs(pairs) => similarity::run(args, &pairs, &tokenizer, interrupt),
+        Rows::Labelled(_) => classes(args, &super::labelled_texts(&args.data, &tokenizer)?, interrupt),
+    }
+}
+
+/// Counts right classes.
+fn classes(args: &Eval, data: &Labelled, interrupt: &Interrupt) -> Result<()> {
+    let evaluate = |path: &Path, kind, what: &str| {
+        let mut engine = super::open(path, kind, args.engine.profile.into(), args.threads)?;
+        let batch = args.batch.map_or_else(|| eval::usual_batch(engine.graph()), |n| n as usize);
+        super::tune(&mut engine, args.tuning, batch, interrupt)?;
+        let options = Options {
+            batch: Some(batch),
+            limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            threads: args.threads.threads,
+            cancel: Some(interrupt.flag()),
+        };
+        let mut progress = Progress::new(what);
+        eval::evaluate(&mut engine, data, &options, &mut |done, of| progress.update(done, of))
+    };
+    let place = |path: &Path| path.display().to_string();
+    let eval = evaluate(&args.model, args.engine.engine.map(Into::into), "evaluating").at(|| place(&args.model))?;
+    let reference = match &args.reference {
+        Some(path) => {
+            let other = evaluate(path, None, "evaluating the reference").at(|| place(path))?;
+            let (difference, low, high) = paired_difference(&other.correct, &eval.correct)?;
+            Some(Reference { top1: other.top1, macro_f1: other.macro_f1, difference, interval: [low, high] })
+        }
+        None => None,
+    };
+    let report = Report { model: place(&args.model), data: data.dataset.describe(), eval, reference };
     print::report(args.output.json, &report, text)
 }
 
@@ -72,7 +108,19 @@ fn text(report: &Report) -> String {
     if let Some(top1) = e.top1_restricted {
         table.row(["among the data's classes", &number::percent(top1)]);
     }
-    table.row(["top 5", &number::percent(e.top5)]);
+    if e.f1.is_none() {
+        table.row(["top 5", &number::percent(e.top5)]);
+    }
+    let second = e.f1.map_or_else(String::new, |f1| format!("{f1:.4} of class 1, "));
+    table.row(["F1", &format!("{second}{:.4} on average over classes", e.macro_f1)]);
+    if let Some(r) = &report.reference {
+        let points = |x: f64| format!("{:+.2}", 100.0 * x);
+        let [low, high] = r.interval.map(points);
+        table.row([
+            "beside the reference",
+            &format!("{}: {} points ({low} to {high})", number::percent(r.top1), points(r.difference)),
+        ]);
+    }
     table.row(["time", &print::times(e.seconds, e.engine_seconds, e.samples as f64, "samples")]);
     if let Some(bytes) = e.ran.peak_memory_bytes {
         table.row(["peak memory", &number::bytes(bytes)]);

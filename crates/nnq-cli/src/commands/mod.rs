@@ -26,7 +26,7 @@ mod train;
 mod zoo;
 
 use crate::{
-    args::{Command, Reading, Threads, Tuning},
+    args::{Command, Reading, Texts, Threads, Tuning},
     interrupt::Interrupt,
     print::Progress,
 };
@@ -36,8 +36,12 @@ use nnq::{
     engine::{Engine, Kind},
     eval::Labelled,
     exec::lower::Profile,
+    text::{self, Tokenizer},
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// Runs a command.
 ///
@@ -110,6 +114,18 @@ fn training(path: &Path, reading: &Reading) -> Result<Labelled> {
 /// Opens labelled data for evaluation. Without `--preprocess`, values are taken as stored.
 fn labelled(path: &Path, reading: &Reading) -> Result<Labelled> {
     labelled_by(path, reading, &data::Options::evaluation())
+}
+
+/// The tokenizer of texts, where there is one.
+fn tokenizer(texts: &Texts) -> Result<Option<Tokenizer>> {
+    let open = |path: &PathBuf| Ok(Tokenizer::open(path)?.limited(texts.length.map(|n| n as usize)));
+    texts.tokenizer.as_ref().map(open).transpose()
+}
+
+/// Opens texts with their classes.
+fn labelled_texts(path: &Path, tokenizer: &Tokenizer) -> Result<Labelled> {
+    let dataset = Arc::new(text::open(path, tokenizer)?);
+    Ok(Labelled { dataset, preprocess: Preprocess::raw(), classes: None })
 }
 
 fn labelled_by(path: &Path, reading: &Reading, options: &data::Options) -> Result<Labelled> {

@@ -10,7 +10,7 @@ use nnq::{
     quant::{recipe::ActivationMode, report::LayerLoss},
     quantize::{self, Job, Outcome, Samples},
     search::{Answers, Cost, Found, Target},
-    text::{Tokenizer, open as open_texts},
+    text::open as open_texts,
 };
 use std::{path::Path, sync::Arc};
 
@@ -19,10 +19,6 @@ const WORST: usize = 5;
 
 /// Runs the command.
 pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
-    if args.texts.tokenizer.is_some() && args.eval.is_some() {
-        return Err(Error::usage("--eval with --tokenizer: it counts right classes")
-            .cure("measure the result with nnq eval --tokenizer --reference MODEL.onnx"));
-    }
     let mut recipe = args.choice.recipe()?;
     if let Some(ranges) = args.dynamic {
         recipe.activation.mode = match ranges {
@@ -44,7 +40,11 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         recipe.check()?;
     }
     let samples = args.data.as_deref().map(|path| samples(path, &args.texts, &args.reading)).transpose()?;
-    let eval = args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?;
+    let eval = match (&args.eval, super::tokenizer(&args.texts)?) {
+        (None, _) => None,
+        (Some(path), Some(tokenizer)) => Some(super::labelled_texts(path, &tokenizer)?),
+        (Some(path), None) => Some(super::labelled(path, &args.reading)?),
+    };
     let classes = || args.reading.classes.as_deref().map(data::read_classes).transpose();
     let target = match args.accuracy_drop {
         Some(points) => Some(Target { drop: points / 100.0, budget: args.time_budget, classes: classes()? }),
@@ -70,11 +70,8 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
 /// Opens data to calibrate on: texts where there is a tokenizer.
 pub(super) fn samples(path: &Path, texts: &Texts, reading: &Reading) -> Result<Samples> {
     let preprocess = reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
-    match &texts.tokenizer {
-        Some(tokenizer) => {
-            let dataset = Arc::new(open_texts(path, &Tokenizer::open(tokenizer)?)?);
-            Ok(Samples { dataset, preprocess })
-        }
+    match super::tokenizer(texts)? {
+        Some(tokenizer) => Ok(Samples { dataset: Arc::new(open_texts(path, &tokenizer)?), preprocess }),
         None if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) => {
             Err(Error::usage("texts need a tokenizer").at(path.display()).cure("give --tokenizer tokenizer.json"))
         }

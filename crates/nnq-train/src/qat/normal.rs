@@ -9,6 +9,10 @@
 //! frozen   k y + (b - m k)                   k = g / sqrt(v + e), m, v: running statistics
 //! ```
 //!
+//! What a channel's weights are multiplied with does not matter any more then, but gradients become longer as weights become shorter: a folded network's channels, whose
+//! lengths differ by orders of magnitude, would learn at rates that differ by their squares. So they are brought near length 1 first, with their scales, by powers of two:
+//! codes stay what they were.
+//!
 //! It begins with the mean `b` and the standard deviation `g` that the float network's channels have. Weights have a scale for each output channel, so the frozen
 //! form is one of rounded weights again, exactly: the same codes, `k` times the scales. (Jacob et al., arXiv:1712.05877, section 3.2, and Krishnamoorthi,
 //! arXiv:1806.08342, section 3.2.2, fold before rounding, since theirs have one scale for the tensor.)
@@ -16,7 +20,7 @@ use super::{PlannedProduct, Quantizing};
 use crate::{
     backend::{self, Device, Kernels},
     batches::Batches,
-    fake::Grid,
+    fake::{Grid, ScaleRule},
     net::{Forward, Normalize},
     params::{Of, Parameters, Running},
     precision::Precision,
@@ -26,7 +30,7 @@ use nnq::{
     Error, Result,
     ir::{Granularity, Graph, NodeId, Op, QParams, ValueId},
 };
-use nnq_kernels::round::rne_f32;
+use nnq_kernels::round::{rne_f32, rne_f64};
 use std::collections::BTreeMap;
 
 /// What is added to variances.
@@ -77,20 +81,21 @@ impl Quantizing {
     }
 }
 
-/// Begins with the means and deviations that the float network's channels have over the first of these batches. `tick(done, of)` counts them.
+/// Begins with the means and deviations that the float network's channels have over the first of these batches, as [`balance`] left weights. `tick(done, of)` counts them.
 ///
 /// # Errors
 /// Names the sample that cannot be read and the node that cannot be run.
 pub fn begin<B: Kernels>(
     graph: &Graph,
     plan: &Plan,
-    parameters: &mut Parameters<B>,
+    (parameters, factors): (&mut Parameters<B>, &Factors),
     batches: Batches,
     device: &Device<B>,
     tick: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let watched = Plan { normal: plan.normal.clone(), ..Plan::default() };
-    let leaves: Vec<_> = parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
+    let float = Parameters::<B>::new(graph, plan, device)?;
+    let leaves: Vec<_> = float.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
     // Means, squares of means, variances.
     let mut sums: BTreeMap<NodeId, Vec<[f64; 3]>> = BTreeMap::new();
     let mut count = 0.0f64;
@@ -101,7 +106,7 @@ pub fn begin<B: Kernels>(
         let forward = Forward {
             graph,
             plan: &watched,
-            parameters,
+            parameters: &float,
             normalize: Normalize::Watched,
             gradients: None,
             precision: Precision::F32,
@@ -139,12 +144,47 @@ pub fn begin<B: Kernels>(
         parameters.put(Of::Constant(b), shifted, device)?;
         parameters.put(Of::Gain(id), gains, device)?;
         let shape = [normal.channels];
-        for (key, of) in [(Running::Mean(id), means), (Running::Variance(id), spread)] {
-            let numbers = of.iter().map(|x| *x as f32).collect();
+        let factors = factors.get(&id).cloned().unwrap_or_else(|| vec![1.0; normal.channels]);
+        let squares = factors.iter().map(|k| k * k).collect();
+        for (key, of, by) in [(Running::Mean(id), means, factors), (Running::Variance(id), spread, squares)] {
+            let numbers = of.iter().zip(by).map(|(x, k)| *x as f32 * k).collect();
             parameters.statistics.insert(key, backend::tensor::<B>(numbers, &shape, device));
         }
     }
     Ok(())
+}
+
+/// Of each normalised product, what [`balance`] multiplied the weights of its channels with.
+pub type Factors = BTreeMap<NodeId, Vec<f32>>;
+
+/// Brings the weights of each channel of normalised products near length 1, with the scales of their grid. Scales that do not learn stay, and their weights.
+///
+/// # Errors
+/// When the device cannot be read.
+pub fn balance<B: Kernels>(plan: &Plan, parameters: &mut Parameters<B>, device: &Device<B>) -> Result<Factors> {
+    let mut all = Factors::new();
+    for (&id, normal) in &plan.normal {
+        let Some(product) = plan.products.get(&id) else { continue };
+        let grid = &plan.grids[product.weight];
+        if grid.rule == ScaleRule::Fixed && grid.levels.is_none() {
+            continue;
+        }
+        let [w, s] = [Of::Constant(normal.constants[0]), Of::Grid(product.weight)];
+        let (mut weights, mut scales) = (parameters.numbers(w)?, parameters.numbers(s)?);
+        let each = (weights.len() / normal.channels).max(1);
+        let one = |row: &[f32]| {
+            let length = row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+            // A channel without weights has no length.
+            if length > 0.0 { rne_f64(-length.log2()).clamp(-60.0, 60.0).exp2() as f32 } else { 1.0 }
+        };
+        let factors: Vec<f32> = weights.chunks(each).map(one).collect();
+        weights.chunks_mut(each).zip(&factors).for_each(|(row, k)| row.iter_mut().for_each(|w| *w *= k));
+        scales.iter_mut().zip(&factors).for_each(|(s, k)| *s *= k);
+        parameters.put(w, weights, device)?;
+        parameters.put(s, scales, device)?;
+        all.insert(id, factors);
+    }
+    Ok(all)
 }
 
 /// A normalisation in its frozen form, for each output channel.

@@ -103,7 +103,8 @@ impl<'a, B: Kernels> Trainer<'a, B> {
     ) -> Result<Self> {
         let With { settings, teacher, keep, threads, cancel } = with;
         let plans = settings.bits.plans(plan);
-        let parameters = Parameters::new(graph, &plans[0], &device)?;
+        let mut parameters = Parameters::new(graph, &plans[0], &device)?;
+        let factors = qat::normal::balance::<B>(&plans[0], &mut parameters, &device)?;
         let steps = settings.epochs * (data.dataset.len() / settings.batch.max(1)) as u64;
         if steps == 0 {
             return Err(Error::usage(format!("{} samples and batches of {}", data.dataset.len(), settings.batch))
@@ -135,12 +136,12 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let found = trainer.keep.as_ref().map(|k| Checkpoint::read(&k.path, k.key)).transpose()?.flatten();
         match found {
             Some(found) => trainer.restore(found)?,
-            None => trainer.begin(tell)?,
+            None => trainer.begin(&factors, tell)?,
         }
         Ok(trainer)
     }
     /// Finds what normalisations begin with.
-    fn begin(&mut self, tell: &mut Tell) -> Result<()> {
+    fn begin(&mut self, factors: &qat::normal::Factors, tell: &mut Tell) -> Result<()> {
         let plan = &self.plans[0];
         if plan.normal.is_empty() {
             return Ok(());
@@ -148,7 +149,8 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let how = Drawing { batch: self.settings.batch, seed: self.settings.seed, augment: Augment::default() };
         let batches = Batches::new(self.data, how, 0, 0, self.threads, self.cancel.clone())?;
         let mut tick = |done, of| tell(Event::Stage("looking at the float network's channels", done, of));
-        qat::normal::begin::<B>(self.graph, plan, &mut self.parameters, batches, &self.device, &mut tick)
+        let begun = (&mut self.parameters, factors);
+        qat::normal::begin::<B>(self.graph, plan, begun, batches, &self.device, &mut tick)
     }
     /// Steps of an epoch.
     pub fn steps_of_epoch(&self) -> u64 {

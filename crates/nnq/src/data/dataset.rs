@@ -144,16 +144,20 @@ impl Dataset {
         Ok(Self { source: Source::Memory(images), place: "memory".into(), kind: "images", len, labels, classes })
     }
 
-    /// Texts of the file `place`.
+    /// Texts of the file `place`, with one label each or none at all.
     ///
     /// # Errors
-    /// When there are none.
-    pub fn texts(place: &Path, texts: Vec<Text>) -> Result<Self> {
+    /// When there are none, or the numbers of texts and labels differ.
+    pub fn texts(place: &Path, texts: Vec<Text>, labels: Option<Vec<usize>>) -> Result<Self> {
+        let labels = labels.map(|l| l.into_iter().map(to_label).collect::<Result<Vec<_>>>()).transpose()?;
         if texts.is_empty() {
             return Err(Error::usage("the file holds no texts").at(place.display()));
         }
+        if let Some(found) = labels.as_ref().map(Vec::len).filter(|&n| n != texts.len()) {
+            return Err(Error::usage(format!("{} texts with {found} labels", texts.len())).at(place.display()));
+        }
         let (place, len) = (place.display().to_string(), texts.len());
-        Ok(Self { source: Source::Texts(texts), place, kind: "texts", len, labels: None, classes: Vec::new() })
+        Ok(Self { source: Source::Texts(texts), place, kind: "texts", len, labels, classes: Vec::new() })
     }
 
     /// Some samples of another data set, in this order.

@@ -12,12 +12,30 @@ pub struct Accuracy {
     top1: Vec<bool>,
     top5: usize,
     restricted: Vec<bool>,
+    /// Of each output.
+    counts: Vec<Counts>,
+}
+
+/// How often an output was right, was the answer, and was both.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    right: usize,
+    answered: usize,
+    both: usize,
+}
+
+impl Counts {
+    /// The harmonic mean of precision and recall; none of what neither occurs nor was answered.
+    fn f1(self) -> Option<f64> {
+        let all = self.right + self.answered;
+        (all > 0).then(|| 2.0 * self.both as f64 / all as f64)
+    }
 }
 
 impl Accuracy {
     /// Nothing counted yet.
     pub fn new(map: ClassMap) -> Self {
-        Self { map, top1: Vec::new(), top5: 0, restricted: Vec::new() }
+        Self { map, top1: Vec::new(), top5: 0, restricted: Vec::new(), counts: Vec::new() }
     }
 
     /// Counts a batch: `logits` of shape `[N, outputs]` (or `[N, outputs, 1, 1]`) and one label per sample.
@@ -35,6 +53,9 @@ impl Accuracy {
         if let Some(&i) = self.map.index_of_label.iter().find(|&&i| i >= outputs) {
             return Err(Error::shape(format!("the classes use output {i}, but the model has {outputs}")));
         }
+        if self.counts.len() < outputs {
+            self.counts.resize(outputs, Counts::default());
+        }
         for (row, label) in logits.to_f32s().chunks_exact(outputs).zip(labels) {
             let label = label.ok_or_else(|| Error::usage("a sample without a label cannot be right or wrong"))?;
             let &right = self.map.index_of_label.get(label).ok_or_else(|| {
@@ -45,6 +66,12 @@ impl Accuracy {
             let above = (0..outputs).filter(better).count();
             self.top1.push(!nan && above == 0);
             self.top5 += usize::from(!nan && above < 5);
+            let answer = (0..outputs).filter(|&i| !row[i].is_nan()).reduce(|a, b| if row[b] > row[a] { b } else { a });
+            self.counts[right].right += 1;
+            if let Some(answer) = answer {
+                self.counts[answer].answered += 1;
+                self.counts[answer].both += usize::from(answer == right);
+            }
             self.restricted.push(!nan && !self.map.index_of_label.iter().any(better));
         }
         Ok(())
@@ -65,6 +92,18 @@ impl Accuracy {
     /// [`Accuracy::top1`].
     pub fn restricted_top1(&self) -> Option<f64> {
         self.map.restrict.then(|| share(&self.restricted))
+    }
+    /// The mean over outputs of the harmonic mean of precision and recall (F1), of those that are right for a sample or were answered; NaN when nothing is counted.
+    pub fn macro_f1(&self) -> f64 {
+        let all: Vec<f64> = self.counts.iter().filter_map(|c| c.f1()).collect();
+        all.iter().sum::<f64>() / all.len() as f64
+    }
+    /// F1 of the second of two outputs, which by custom is the one that is looked for: 0 where it neither occurs nor was answered.
+    pub fn f1(&self) -> Option<f64> {
+        match self.counts[..] {
+            [_, second] => Some(second.f1().unwrap_or(0.0)),
+            _ => None,
+        }
     }
     /// For each sample in order whether [`Accuracy::top1`] counts it as right.
     pub fn correct(&self) -> &[bool] {

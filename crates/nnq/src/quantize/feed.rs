@@ -63,7 +63,7 @@ pub fn suits(graph: &Graph, samples: &Samples) -> Result<()> {
     }
     let &[input] = &graph.inputs[..] else {
         return Err(Error::unsupported(format!("the model has {} inputs; data has one", graph.inputs.len()))
-            .cure("quantize models of one input, or of text: --tokenizer"));
+            .cure("use a model of one input, or of text: --tokenizer"));
     };
     let value = graph.value(input);
     let Some(shape) = &value.shape else { return Ok(()) };

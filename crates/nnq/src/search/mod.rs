@@ -122,9 +122,9 @@ pub fn search(
     let Some(samples) = &job.samples else {
         return Err(Error::usage("a search for accuracy needs samples to judge on").cure("give --data"));
     };
-    if samples.dataset.is_text() {
-        return Err(Error::unsupported("a search for accuracy on texts: it counts right answers")
-            .cure("try recipes by hand and compare them with nnq eval --reference"));
+    if samples.dataset.is_text() && !samples.dataset.has_labels() {
+        return Err(Error::usage("a search for accuracy on texts without classes: it counts right answers")
+            .cure("give lines of text,label as --data, or compare recipes with nnq eval --reference"));
     }
     if job.stats.is_some() {
         return Err(Error::usage("a search for accuracy collects its own statistics").cure("give --data, not --stats"));

@@ -1,12 +1,13 @@
 //! Files of texts as data to calibrate on.
-use super::{Tokenizer, read_documents, read_pairs};
+use super::{Rows, Tokenizer, read_documents, read_rows};
 use crate::{
     data::{Dataset, Text},
     error::{At, Error, Result},
 };
 use std::path::Path;
 
-/// The texts of a file: of pairs as [`read_pairs`] reads them (`.csv`, `.tsv`) both sentences, of texts (`.txt`) those that [`read_documents`] finds.
+/// The texts of a file: of lines as [`read_rows`] reads them (`.csv`, `.tsv`) texts with their classes or both sentences of pairs, of texts (`.txt`) those that
+/// [`read_documents`] finds.
 ///
 /// # Errors
 /// Names the file and the line.
@@ -17,10 +18,21 @@ pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Dataset> {
         Ok::<_, Error>(Text { tokens, line })
     };
     let mut texts = Vec::new();
+    let mut labels = None;
     if named("csv") || named("tsv") {
-        for pair in read_pairs(path)? {
-            for sentence in &pair.sentences {
-                texts.push(text(sentence, pair.line)?);
+        match read_rows(path)? {
+            Rows::Pairs(pairs) => {
+                for pair in pairs {
+                    for sentence in &pair.sentences {
+                        texts.push(text(sentence, pair.line)?);
+                    }
+                }
+            }
+            Rows::Labelled(all) => {
+                for one in &all {
+                    texts.push(text(&one.text, one.line)?);
+                }
+                labels = Some(all.iter().map(|one| one.label).collect());
             }
         }
     } else if named("txt") {
@@ -29,8 +41,8 @@ pub fn open(path: &Path, tokenizer: &Tokenizer) -> Result<Dataset> {
         }
     } else {
         return Err(Error::unsupported("no file of texts that is known")
-            .cure("with --tokenizer, data is .csv or .tsv (lines of sentence,sentence,score) or .txt (a text in each line, or between lines of <|endoftext|>)")
+            .cure("with --tokenizer, data is .csv or .tsv (lines of text,label or of sentence,sentence,score) or .txt (a text in each line, or between lines of <|endoftext|>)")
             .at(path.display()));
     }
-    Dataset::texts(path, texts)
+    Dataset::texts(path, texts, labels)
 }

@@ -10,7 +10,7 @@ mod documents;
 pub mod generate;
 mod inputs;
 pub mod language;
-mod pairs;
+mod rows;
 pub mod similarity;
 
 pub use crate::data::Tokens;
@@ -19,7 +19,7 @@ pub use corpus::open;
 pub use correlation::{pearson, spearman};
 pub use documents::{Document, read_documents};
 pub use inputs::Inputs;
-pub use pairs::{Pair, read_pairs};
+pub use rows::{Labelled, Pair, Rows, read_pairs, read_rows};
 
 use crate::{
     error::{Error, Result},
@@ -54,6 +54,10 @@ impl Tokenizer {
         inner.with_padding(None);
         inner.with_truncation(None).map_err(malformed)?;
         Ok(Self { inner, limit })
+    }
+    /// The same, of texts of so many tokens at most, special ones included.
+    pub fn limited(self, most: Option<usize>) -> Self {
+        Self { limit: self.limit.into_iter().chain(most).min(), ..self }
     }
     /// The number of different ids.
     pub fn vocabulary(&self) -> usize {

@@ -10,7 +10,6 @@ use nnq::{
     text::{Tokenizer, language, read_documents},
 };
 use serde::Serialize;
-use std::path::Path;
 
 /// The measurement and what was measured.
 #[derive(Serialize)]
@@ -22,7 +21,7 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
+pub fn run(args: &Eval, tokenizer: &Tokenizer, interrupt: &Interrupt) -> Result<()> {
     if args.reference.is_some() || args.batch.is_some() {
         return Err(Error::usage("--reference or --batch with texts")
             .cure("leave them out: each text runs alone; measure the other network by itself"));
@@ -30,7 +29,7 @@ pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
     let model = args.model.display().to_string();
     let mut engine =
         super::super::open(&args.model, args.engine.engine.map(Into::into), args.engine.profile.into(), args.threads)?;
-    let (texts, tokenizer) = (read_documents(&args.data)?, Tokenizer::open(tokenizer)?);
+    let texts = read_documents(&args.data)?;
     let options = language::Options {
         limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
         length: args.length.map(|n| n as usize),
@@ -38,7 +37,7 @@ pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
     };
     let mut progress = Progress::new("reading");
     let mut tick = |done, of| progress.update(done, of);
-    let language = language::measure(&mut engine, &texts, &tokenizer, &options, &mut tick).at(|| &model)?;
+    let language = language::measure(&mut engine, &texts, tokenizer, &options, &mut tick).at(|| &model)?;
     drop(progress);
     let report = Report { model, data: args.data.display().to_string(), language };
     print::report(args.output.json, &report, text)

@@ -5,9 +5,9 @@ use crate::{
     print::{self, Progress, Side, Table, number},
 };
 use nnq::{
-    Error, Result,
+    Result,
     error::At,
-    text::{Tokenizer, read_pairs, similarity},
+    text::{Pair, Tokenizer, similarity},
 };
 use serde::Serialize;
 use std::path::Path;
@@ -22,15 +22,11 @@ struct Report {
 }
 
 /// Runs the command.
-pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
-    if args.length.is_some() {
-        return Err(Error::usage("--length with pairs of sentences").cure("the tokenizer says how long they may be"));
-    }
+pub fn run(args: &Eval, pairs: &[Pair], tokenizer: &Tokenizer, interrupt: &Interrupt) -> Result<()> {
     let model = args.model.display().to_string();
     let open = |path: &Path, kind| super::super::open(path, kind, args.engine.profile.into(), args.threads);
     let mut engine = open(&args.model, args.engine.engine.map(Into::into))?;
     let mut reference = args.reference.as_deref().map(|path| open(path, None)).transpose()?;
-    let (pairs, tokenizer) = (read_pairs(&args.data)?, Tokenizer::open(tokenizer)?);
     let options = similarity::Options {
         batch: args.batch.map(|n| n as usize),
         limit: args.limit.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
@@ -39,7 +35,7 @@ pub fn run(args: &Eval, tokenizer: &Path, interrupt: &Interrupt) -> Result<()> {
     let mut progress = Progress::new("embedding");
     let mut tick = |done, of| progress.update(done, of);
     let similarity =
-        similarity::measure(&mut engine, reference.as_mut(), &pairs, &tokenizer, &options, &mut tick).at(|| &model)?;
+        similarity::measure(&mut engine, reference.as_mut(), pairs, tokenizer, &options, &mut tick).at(|| &model)?;
     drop(progress);
     let report = Report { model, data: args.data.display().to_string(), similarity };
     print::report(args.output.json, &report, text)
