@@ -255,6 +255,7 @@ fn schedule(steps: Steps, total: u64) -> std::result::Result<ModuleLrScheduler, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::{Of, Parameter};
     use burn::backend::Flex;
 
     fn gradients(all: &[&[f32]]) -> Vec<Option<FloatTensor<Flex>>> {
@@ -265,6 +266,34 @@ mod tests {
 
     fn numbers(all: Vec<Option<FloatTensor<Flex>>>) -> Vec<f32> {
         all.into_iter().flatten().flat_map(|x| backend::numbers::<Flex>(x).unwrap()).collect()
+    }
+
+    /// A gradient of any length changes a scale by the rate at most, as a share; weights go where it leads.
+    #[test]
+    fn steps_of_scales_are_bounded() {
+        let device = Default::default();
+        let one = |role, x: f32| {
+            let parameter = Parameter { name: String::new(), role, of: Of::Grid(0), shape: vec![2] };
+            (parameter, backend::tensor::<Flex>(vec![x, x], &[2], &device))
+        };
+        for (bounded, want) in [(true, [0.01 * 0.9, 0.01 * 1.1]), (false, [0.005, 0.01 + 0.1 * 3.0])] {
+            let steps = Steps {
+                method: Method::Sgd { momentum: 0.0 },
+                rate: 0.1,
+                decay: 0.0,
+                schedule: Schedule::Constant,
+                warm_up: 0,
+                scale_rate: 1.0,
+                bounded,
+                clip: None,
+            };
+            let mut optimizer = Optimizer::new(steps, 1).unwrap();
+            let mut all = Parameters::loose([one(Role::Scale, 0.01), one(Role::Weight, 0.01)].into_iter());
+            optimizer.step(0.1, &mut all, gradients(&[&[5.0, -3.0], &[5.0, -3.0]])).unwrap();
+            let [scales, weights] = [0, 1].map(|i| backend::numbers::<Flex>(all.values[i].clone()).unwrap());
+            assert!(scales.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{scales:?} {want:?}");
+            assert!(weights.iter().zip([-0.49, 0.31]).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::{
     params::Parameters,
     place::Place,
     qat::{Quantizing, Rules},
+    reconstruct::Begun,
     report::{Event, Tell},
 };
 use nnq::{
@@ -136,6 +137,8 @@ pub(crate) struct Calibrated {
     stats: Stats,
     recipe: Recipe,
     rules: Rules,
+    /// What was rounded layer by layer, for learning to begin with.
+    pub begun: Option<Begun>,
     /// What a user should know.
     pub messages: Vec<String>,
 }
@@ -156,11 +159,26 @@ impl Calibrated {
         let from = (None, Some(samples));
         let (graph, stats) = quantize::calibrated(float, digest, recipe, from, means, &mut messages, &mut progress)?;
         let recipe = quantize::resolved(&graph, &stats, recipe, samples, means, &mut progress)?;
-        Ok(Self { graph, stats, recipe, rules, messages })
+        Ok(Self { graph, stats, recipe, rules, begun: None, messages })
+    }
+    /// Rounds layer by layer as the recipe says. From then on the recipe is the one without that.
+    pub fn round_layers(&mut self, samples: &Samples, output: &Output, tell: &mut Tell) -> Result<()> {
+        let means = Means { threads: output.threads, cancel: output.cancel.as_ref(), ..Means::default() };
+        let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
+        let (graph, stats, recipe) = (&self.graph, &self.stats, &self.recipe);
+        let rounded = quantize::annotate_with(graph, stats, recipe, Some(samples), means, &mut progress)?;
+        self.messages.extend(rounded.messages);
+        self.begun = Some(Begun::new(&rounded.graph)?);
+        self.recipe.at_once();
+        Ok(())
     }
     /// Where it will round.
     pub fn quantizing(&self) -> Result<Quantizing> {
-        Quantizing::new(&self.graph, &self.stats, &self.recipe, self.rules)
+        let mut quantizing = Quantizing::new(&self.graph, &self.stats, &self.recipe, self.rules)?;
+        if let Some(begun) = &self.begun {
+            begun.regrid(&mut quantizing);
+        }
+        Ok(quantizing)
     }
     /// The quantized network with what was learned, and what is to be said of it.
     pub fn finished<B: Kernels>(&self, learned: &Parameters<B>) -> Result<(Graph, Vec<String>)> {

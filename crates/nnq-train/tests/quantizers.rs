@@ -132,6 +132,26 @@ fn first(data: &Labelled, count: usize) -> Tensor {
     all.unwrap().next().unwrap().unwrap().input
 }
 
+/// Each channel of normalised products is of a length from 2^-0.5 to 2^0.5, and on the codes that it had.
+fn balanced(graph: &Graph, plan: &Plan, parameters: &Parameters<Flex>, factors: &qat::normal::Factors) {
+    assert_eq!(factors.len(), plan.normal.len());
+    for (id, factors) in factors {
+        let constant = plan.normal[id].constants[0];
+        let before = graph.constant(constant).unwrap().to_f32s();
+        let after = parameters.numbers(Of::Constant(constant)).unwrap();
+        let each = before.len() / factors.len();
+        let grid = plan.products[id].weight;
+        let scales = parameters.numbers(Of::Grid(grid)).unwrap();
+        for (c, k) in factors.iter().enumerate() {
+            let row = c * each..(c + 1) * each;
+            assert!(before[row.clone()].iter().zip(&after[row.clone()]).all(|(b, a)| b * k == *a));
+            assert_eq!(plan.grids[grid].params.scale[c] * k, scales[c]);
+            let length = after[row].iter().map(|w| w * w).sum::<f32>().sqrt();
+            assert!((0.7071..1.4143).contains(&length), "channel {c}: {length}");
+        }
+    }
+}
+
 /// What training multiplies with is what the file holds, bit for bit; and what training computes is what the integer engine computes, but where a binary32
 /// sum in another order falls on the other side of a tie.
 #[test]
@@ -156,7 +176,10 @@ fn training_computes_what_the_engine_will() {
             // Gains and statistics that are not trivial.
             let how = Drawing { batch: 16, seed: 1, augment: Augment::default() };
             let batches = Batches::new(&data, how, 0, 0, 1, None).unwrap();
-            qat::normal::begin::<Flex>(&graph, &plan, &mut parameters, batches, &device, &mut |_, _| {}).unwrap();
+            let factors = qat::normal::balance::<Flex>(&plan, &mut parameters, &device).unwrap();
+            balanced(&graph, &plan, &parameters, &factors);
+            let begun = (&mut parameters, &factors);
+            qat::normal::begin::<Flex>(&graph, &plan, begun, batches, &device, &mut |_, _| {}).unwrap();
         }
         let leaves = parameters.leaves();
         let forward = Forward {

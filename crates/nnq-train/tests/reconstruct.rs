@@ -4,8 +4,10 @@ use nnq::{
     ErrorKind,
     demo::{self, Stream},
     engine::{self, Engine, Kind},
+    eval,
     exec::lower::Profile,
-    quant::recipe::Recipe,
+    ir::Graph,
+    quant::recipe::{Recipe, Rounding},
     quantize::{self, Samples},
 };
 use nnq_train::{
@@ -74,6 +76,35 @@ fn parts_come_closer_to_the_float_network() {
     let plain = reconstruct::run(&plain, &mut |_| {}).unwrap();
     let (learned, nearest) = (outcome.written.after.unwrap().top1, plain.written.after.unwrap().top1);
     assert!(learned > nearest, "{learned} learned, {nearest} to nearest");
+}
+
+/// Where the recipe rounds layer by layer, learning begins with that: the same codes, biases and grids where a step changes nothing, and what is learned from
+/// there on is closer to the float network.
+#[test]
+fn learning_begins_with_what_was_rounded_layer_by_layer() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut job = job(dir.path(), "begun.onnx", Unit::Part, 1);
+    job.recipe.compensate = true;
+    job.recipe.weight.rounding = Rounding::Descent;
+    job.settings = Settings { rate: 1e-9, scale_rate: 0.0, ..job.settings };
+    job.output.eval = Some(pictures(Stream::Test, 100));
+    let begun = reconstruct::run(&job, &mut |_| {}).unwrap();
+    let (float, digest) = quantize::open(&job.model).unwrap();
+    let samples = Some(&job.samples);
+    let means = quantize::Means { threads: 1, ..Default::default() };
+    let stats = quantize::calibrate(&float, digest, &job.samples, &job.recipe, 1, None, &mut |_, _, _| {}).unwrap();
+    let rounded = quantize::annotate_with(&float, &stats, &job.recipe, samples, means, &mut |_, _, _| {}).unwrap();
+    let hash = |graph: Graph| {
+        let options = engine::Options { kind: Kind::Int, profile: Profile::default(), threads: 1 };
+        let mut engine = Engine::open(Arc::new(graph), options).unwrap();
+        let data = job.output.eval.as_ref().unwrap();
+        eval::evaluate(&mut engine, data, &eval::Options::default(), &mut |_, _| {}).unwrap().logits_sha256
+    };
+    assert_eq!(begun.written.after.unwrap().logits_sha256, hash(rounded.graph));
+    job.settings = Settings { steps: 60, rate: 0.01, scale_rate: 0.04, ..job.settings };
+    let learned = reconstruct::run(&job, &mut |_| {}).unwrap();
+    let last = |blocks: &[reconstruct::BlockReport]| blocks.last().map(|b| b.after.min(b.before)).unwrap();
+    assert!(last(&learned.blocks) < last(&begun.blocks), "{:?} {:?}", learned.blocks, begun.blocks);
 }
 
 #[test]

@@ -5,12 +5,14 @@
 //! `sum over channels |y - z|^2`, the mean over samples and pixels, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
 //! in, and every value that is rounded inside, is real in some elements and rounded in others, at random. Then decisions are made, and the next part sees
 //! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
+mod begin;
 pub(crate) mod blocks;
 mod cache;
 mod gradients;
 mod part;
 mod rounding;
 
+pub(crate) use begin::Begun;
 pub use blocks::{Block, Unit, blocks};
 pub use part::BlockReport;
 
@@ -138,11 +140,21 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     if let Some(data) = &output.eval {
         eval::check(&float, data)?;
     }
-    let calibrated = Calibrated::new((&float, digest), &job.samples, &job.recipe, Rules::default(), output, tell)?;
+    let mut calibrated = Calibrated::new((&float, digest), &job.samples, &job.recipe, Rules::default(), output, tell)?;
+    if job.recipe.layer_by_layer() {
+        calibrated.round_layers(&job.samples, output, tell)?;
+    }
     let quantizing = calibrated.quantizing()?;
     let clock = Instant::now();
+    let mut begin = Parameters::new(quantizing.graph(), &quantizing.plan, &device)?;
+    if let Some(begun) = &calibrated.begun {
+        let left = begun.put::<B>(quantizing.graph(), &quantizing.plan, &mut begin, &device)?;
+        if left > 0 {
+            calibrated.messages.push(format!("{left} layers have no bias, so that what rounding layer by layer made up for by one is left to learning"));
+        }
+    }
     let (parameters, blocks, samples) =
-        reconstruct::<B>(job, quantizing.graph(), &quantizing.plan, digest, &device, tell)?;
+        reconstruct::<B>(job, (quantizing.graph(), &quantizing.plan), begin, digest, &device, tell)?;
     let seconds = clock.elapsed().as_secs_f64();
     let (graph, notes) = calibrated.finished::<B>(&parameters)?;
     let before = output.evaluate(float, "evaluating float", tell)?;
@@ -187,8 +199,8 @@ fn read(job: &Job, tell: &mut Tell) -> Result<Cache> {
 /// Parameters that were learned, what became of each part, and the number of samples.
 fn reconstruct<B: Kernels>(
     job: &Job,
-    graph: &Graph,
-    plan: &Plan,
+    (graph, plan): (&Graph, &Plan),
+    begin: Parameters<B>,
     digest: [u8; 32],
     device: &Device<B>,
     tell: &mut Tell,
@@ -201,7 +213,7 @@ fn reconstruct<B: Kernels>(
         graph,
         plan,
         real: Parameters::new(graph, &Plan::default(), device)?,
-        parameters: Parameters::new(graph, plan, device)?,
+        parameters: begin,
         device,
         settings,
         cancel: job.output.cancel.as_deref(),

@@ -34,6 +34,7 @@
 //! can be reproduced whatever the defaults become.
 mod bias;
 mod mode;
+mod modes;
 
 pub use bias::BiasCorrection;
 pub use mode::ActivationMode;
@@ -567,16 +568,6 @@ impl Recipe {
     pub fn by_output(&self) -> bool {
         let change = |o: &Override| o.activation.and_then(|a| a.range) == Some(RangeMethod::Output);
         self.activation.range == RangeMethod::Output || self.layers.iter().any(change)
-    }
-    /// From here on only weights become codes. Below 8 bits they get what few bits need: zero points, and, where nothing else is asked for, a scale for each
-    /// run of 32 inputs that makes the mean square error small.
-    pub fn only_weights(&mut self, granularity: Option<WeightGranularity>, range: Option<WeightRange>) {
-        self.activation.mode = ActivationMode::Float;
-        if self.weight.bits < 8 {
-            self.weight.symmetric = false;
-            self.weight.granularity = granularity.unwrap_or(WeightGranularity::Block(32));
-            self.weight.range = range.unwrap_or(WeightRange::Mse { p: 2.4 });
-        }
     }
     /// Whether only the weights of some layer become codes.
     fn weight_only(&self) -> bool {

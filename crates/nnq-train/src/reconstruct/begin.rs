@@ -1,0 +1,120 @@
+//! A network that was rounded layer by layer, as what learning begins with: its grids, its codes and its biases.
+//!
+//! Each weight begins at the number nearest to the real one that is rounded to the code that it has: decisions that nothing argues against stay, and the real
+//! weights stay what learning sees.
+use crate::{
+    backend::{Device, Kernels},
+    fake::Grid,
+    params::{Of, Parameters},
+    qat::{Plan, Quantizing},
+};
+use nnq::{
+    Error, Result,
+    error::At as _,
+    ir::{Graph, NodeId, Op, QParams, ValueId},
+};
+use std::collections::BTreeMap;
+
+/// How far from its code a weight begins at most, in steps: what is farther is rounded to another one.
+const WITHIN: f32 = 0.49;
+
+/// A product that was rounded.
+struct Rounded {
+    /// Codes less their zero points.
+    codes: Vec<f32>,
+    params: QParams,
+    bias: Option<Vec<f32>>,
+}
+
+/// The products of a network that was rounded, by the names of their nodes.
+#[derive(Default)]
+pub struct Begun(BTreeMap<String, Rounded>);
+
+/// Codes of a constant less their zero points, and their grid.
+fn codes(graph: &Graph, v: Option<ValueId>) -> Result<Option<(Vec<f32>, QParams)>> {
+    let Some((tensor, params)) = v.and_then(|v| Some((graph.constant(v)?, graph.value(v).quant.as_deref()?))) else {
+        return Ok(None);
+    };
+    let grid = Grid::new(params, tensor.shape(), 1)?;
+    let codes = tensor.to_i64s()?;
+    // Codes of biases have up to 31 bits: they are kept whole until they are real.
+    let less = |(i, c): (usize, i64)| (c - i64::from(params.zero_point[grid.group(i)])) as f32;
+    Ok(Some((codes.into_iter().enumerate().map(less).collect(), params.clone())))
+}
+
+impl Begun {
+    /// What a network that was rounded holds.
+    ///
+    /// # Errors
+    /// When its weights have a scale for each block.
+    pub fn new(graph: &Graph) -> Result<Self> {
+        let mut all = BTreeMap::new();
+        for (_, node) in graph.nodes() {
+            if !matches!(node.op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul) {
+                continue;
+            }
+            let place = || format!("node '{}'", node.name);
+            let Some((numbers, params)) = codes(graph, node.input(1)).at(place)? else { continue };
+            let bias = match node.op {
+                Op::MatMul => None,
+                _ => codes(graph, node.input(2)).at(place)?,
+            };
+            let bias = bias.map(|(codes, params)| {
+                let scale = |i: usize| params.scale[if params.scale.len() == 1 { 0 } else { i }];
+                codes.iter().enumerate().map(|(i, c)| (f64::from(*c) * f64::from(scale(i))) as f32).collect()
+            });
+            all.insert(node.name.clone(), Rounded { codes: numbers, params, bias });
+        }
+        Ok(Self(all))
+    }
+    fn of<'a>(&'a self, graph: &Graph, plan: &Plan) -> Vec<(NodeId, usize, &'a Rounded)> {
+        let one = |(id, product): (&NodeId, &crate::qat::PlannedProduct)| {
+            Some((*id, product.weight, self.0.get(&graph.node(*id).name)?))
+        };
+        plan.products.iter().filter_map(one).collect()
+    }
+    /// Lets weights be rounded on the grids that they were rounded on.
+    pub fn regrid(&self, quantizing: &mut Quantizing) {
+        let graph = quantizing.graph().clone();
+        for (_, grid, rounded) in self.of(&graph, &quantizing.plan) {
+            let grid = &mut quantizing.plan.grids[grid];
+            (grid.params, grid.fitted) = (rounded.params.clone(), rounded.params.clone());
+        }
+    }
+    /// Lets parameters begin at what was rounded; answers how many biases that rounding layer by layer added have no place.
+    ///
+    /// # Errors
+    /// When weights are not those of the plan.
+    pub fn put<B: Kernels>(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        parameters: &mut Parameters<B>,
+        device: &Device<B>,
+    ) -> Result<usize> {
+        let mut left = 0;
+        for (id, _, rounded) in self.of(graph, plan) {
+            let node = graph.node(id);
+            let constant = |i: usize| node.input(i).filter(|v| parameters.of_value(*v).is_some());
+            let w = constant(1).ok_or_else(|| Error::internal("weights that are no parameter"))?;
+            let bias = constant(2).filter(|_| !matches!(node.op, Op::MatMul));
+            let mut numbers = parameters.numbers(Of::Constant(w))?;
+            let shape = graph.constant(w).map(|t| t.shape().to_vec()).unwrap_or_default();
+            let grid = Grid::new(&rounded.params, &shape, 1)?;
+            if numbers.len() != rounded.codes.len() {
+                return Err(Error::internal(format!("{} codes of {} weights", rounded.codes.len(), numbers.len())));
+            }
+            for (i, (w, code)) in numbers.iter_mut().zip(&rounded.codes).enumerate() {
+                let s = rounded.params.scale[grid.group(i)];
+                *w = w.clamp((code - WITHIN) * s, (code + WITHIN) * s);
+            }
+            parameters.put(Of::Constant(w), numbers, device)?;
+            match (&rounded.bias, bias) {
+                (Some(numbers), Some(b)) => parameters.put(Of::Constant(b), numbers.clone(), device)?,
+                (Some(_), None) => left += 1,
+                (None, _) => {}
+            }
+        }
+        Ok(left)
+    }
+}
