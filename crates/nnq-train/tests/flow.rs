@@ -6,7 +6,7 @@ use nnq::{
     engine,
     formats::onnx::Pack,
     ir::QParams,
-    quant::recipe::Recipe,
+    quant::recipe::{Recipe, Rounding},
     quantize::{self, Format, Samples},
     zoo::Wanted,
 };
@@ -80,23 +80,29 @@ fn run(job: &Job) -> nnq::Result<Outcome> {
     job::run(job, &mut |_| {})
 }
 
-/// Before the first step nothing differs from quantization without training.
+/// Before the first step nothing differs from quantization without training, whichever way it rounds.
 #[test]
 fn training_of_no_consequence_gives_the_file_of_nnq_quantize() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut settings = settings(1);
-    settings.steps.rate = 1e-30;
-    settings.steps.decay = 0.0;
-    let job = job(dir.path(), "trained.onnx", Some(recipe(4, 4)), settings);
-    run(&job).unwrap();
-    let samples = Samples { dataset: job.train.dataset.clone(), preprocess: job.train.preprocess.clone() };
-    let (float, digest) = quantize::open(&dir.path().join("demo.onnx")).unwrap();
-    let recipe = recipe(4, 4);
-    let stats = quantize::calibrate(&float, digest, &samples, &recipe, 2, None, &mut |_, _, _| {}).unwrap();
-    let quantized = quantize::annotate(&float, &stats, &recipe).unwrap();
-    let plain = dir.path().join("plain.onnx");
-    quantize::export(&quantized.graph, Format::Qdq, Pack::default(), &plain).unwrap();
-    assert!(std::fs::read(&job.output.file).unwrap() == std::fs::read(plain).unwrap());
+    let mut layers = recipe(4, 4);
+    layers.compensate = true;
+    layers.weight.rounding = Rounding::Descent;
+    for recipe in [recipe(4, 4), layers] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(1);
+        settings.steps.rate = 1e-30;
+        settings.steps.decay = 0.0;
+        let job = job(dir.path(), "trained.onnx", Some(recipe.clone()), settings);
+        run(&job).unwrap();
+        let samples = Samples { dataset: job.train.dataset.clone(), preprocess: job.train.preprocess.clone() };
+        let (float, digest) = quantize::open(&dir.path().join("demo.onnx")).unwrap();
+        let stats = quantize::calibrate(&float, digest, &samples, &recipe, 2, None, &mut |_, _, _| {}).unwrap();
+        let means = quantize::Means { threads: 2, ..Default::default() };
+        let quantized =
+            quantize::annotate_with(&float, &stats, &recipe, Some(&samples), means, &mut |_, _, _| {}).unwrap();
+        let plain = dir.path().join("plain.onnx");
+        quantize::export(&quantized.graph, Format::Qdq, Pack::default(), &plain).unwrap();
+        assert!(std::fs::read(&job.output.file).unwrap() == std::fs::read(plain).unwrap());
+    }
 }
 
 /// At few bits, a little training wins back much of what rounding lost.
@@ -138,10 +144,11 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
         Rules { weights: Weights::Ternary, estimator: "reste".parse().unwrap(), normalization, ..Rules::default() };
     let bits = "w8a8,w4a4,w2a4".parse().unwrap();
     let all = Settings { low, augment, rules, bits, steps: clip, ..plain.clone() };
+    let inside = Distill { features: 0.5, ..Distill::default() };
     for (name, recipe, settings) in [
         ("float", None, plain.clone()),
         ("binary16", None, Settings { precision: Precision::F16, ..plain.clone() }),
-        ("quantized", Some(recipe(4, 4)), plain),
+        ("quantized", Some(recipe(4, 4)), Settings { distill: Some(inside), ..plain }),
         ("everything", Some(recipe(2, 4)), all),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -217,8 +224,6 @@ fn jobs_that_make_no_sense_are_errors() {
     half.settings.precision = Precision::Bf16;
     let mut rate = usual();
     rate.settings.steps.rate = -1.0;
-    let mut layers = usual();
-    layers.recipe.as_mut().unwrap().compensate = true;
     let mut wild = usual();
     wild.settings.steps.rate = 1.0;
     wild.settings.steps.warm_up = 0;
@@ -231,7 +236,6 @@ fn jobs_that_make_no_sense_are_errors() {
         (live, "--batch-norm"),
         (half, "--precision"),
         (rate, "learning rate -1"),
-        (layers, "compensate"),
         (wild, "smaller learning rate"),
     ] {
         let e = run(&job).unwrap_err().to_string();

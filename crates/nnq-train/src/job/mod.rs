@@ -84,7 +84,10 @@ fn prepare(job: &Job, tell: &mut Tell) -> Result<Prepared> {
             .cure("train it in floating point first, then train the file with --bits"));
     }
     let samples = Samples { dataset: job.train.dataset.clone(), preprocess: job.train.preprocess.clone() };
-    let calibrated = Calibrated::new((&float, digest), &samples, recipe, job.settings.rules, &job.output, tell)?;
+    let mut calibrated = Calibrated::new((&float, digest), &samples, recipe, job.settings.rules, &job.output, tell)?;
+    if recipe.layer_by_layer() {
+        calibrated.round_layers(&samples, &job.output, tell)?;
+    }
     let first = calibrated.quantizing()?;
     let (graph, plan) = (first.graph().clone(), first.plan);
     Ok(Prepared { float, graph, plan, calibrated: Some(calibrated), digest, notes })
@@ -123,12 +126,14 @@ fn train<B: Kernels>(
     let teacher = teacher.transpose()?;
     let key = job.key(prepared.digest)?;
     let keep = job.checkpoint.clone().map(|(path, every)| Keep { path, every, key });
-    let with = With { settings: &job.settings, teacher, keep, threads: output.threads, cancel: output.cancel.clone() };
+    let begun = prepared.calibrated.as_ref().and_then(|c| c.begun.as_ref());
+    let (settings, threads, cancel) = (&job.settings, output.threads, output.cancel.clone());
+    let with = With { settings, teacher, begun, keep, threads, cancel };
     let mut trainer = Trainer::<B>::new(&prepared.graph, &prepared.plan, &job.train, device, with, tell)?;
     let epochs = epochs::<B>(job, &prepared, &mut trainer, tell)?;
     let (graph, notes) = prepared.finished::<B>(&trainer.trained()?)?;
-    let calibration = prepared.calibrated.into_iter().flat_map(|c| c.messages);
-    let messages = prepared.notes.into_iter().chain(calibration).chain(notes).collect();
+    let calibration = prepared.calibrated.iter().flat_map(|c| &c.messages);
+    let messages = prepared.notes.iter().chain(calibration).cloned().chain(notes).collect();
     let seconds = epochs.iter().map(|e| e.seconds).sum();
     let written = output.write(&graph, staging, before, Remarks { model, seconds, messages }, tell)?;
     Ok(Outcome {

@@ -94,8 +94,8 @@ impl Quantizing {
     /// As [`ptq::Start::new`]; and when the recipe has choices that training makes itself.
     pub fn new(graph: &Arc<Graph>, stats: &Stats, recipe: &Recipe, rules: Rules) -> Result<Self> {
         if recipe.layer_by_layer() {
-            return Err(Error::usage("training beside methods that round layer by layer or correct biases")
-                .cure("leave out compensate, correct_bias, reestimate and roundings other than nearest"));
+            // Who wants it does that before, and begins with what came of it.
+            return Err(Error::internal("rounding layer by layer while training"));
         }
         if recipe.is_dynamic() {
             return Err(

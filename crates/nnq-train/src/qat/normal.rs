@@ -134,7 +134,8 @@ pub fn begin<B: Kernels>(
     for (&id, normal) in &plan.normal {
         let sums = sums.get(&id).ok_or_else(|| Error::internal("a normalised product that did not run"))?;
         let [_, b] = normal.constants;
-        let bias = parameters.numbers(Of::Constant(b))?;
+        // What the float network's channels are on average, whatever bias makes up for rounding.
+        let bias = float.numbers(Of::Constant(b))?;
         let means: Vec<f64> = sums.iter().map(|s| s[0] / count).collect();
         // That of all batches: within them, and between their means.
         let spread: Vec<f64> =

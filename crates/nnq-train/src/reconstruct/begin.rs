@@ -69,7 +69,9 @@ impl Begun {
     }
     fn of<'a>(&'a self, graph: &Graph, plan: &Plan) -> Vec<(NodeId, usize, &'a Rounded)> {
         let one = |(id, product): (&NodeId, &crate::qat::PlannedProduct)| {
-            Some((*id, product.weight, self.0.get(&graph.node(*id).name)?))
+            // Other levels than those that were rounded to follow from the weights.
+            let rounded = self.0.get(&graph.node(*id).name).filter(|_| plan.grids[product.weight].levels.is_none());
+            Some((*id, product.weight, rounded?))
         };
         plan.products.iter().filter_map(one).collect()
     }

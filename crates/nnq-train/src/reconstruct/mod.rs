@@ -12,7 +12,7 @@ mod gradients;
 mod part;
 mod rounding;
 
-pub(crate) use begin::Begun;
+pub use begin::Begun;
 pub use blocks::{Block, Unit, blocks};
 pub use part::BlockReport;
 

@@ -18,6 +18,7 @@ use crate::{
     params::Parameters,
     precision::Scaler,
     qat::{self, Plan},
+    reconstruct::Begun,
     report::{Event, StepReport, Tell},
 };
 use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
@@ -80,6 +81,8 @@ pub struct With<'a> {
     pub settings: &'a Settings,
     /// A network to learn from.
     pub teacher: Option<Teacher>,
+    /// What was rounded layer by layer, to begin with.
+    pub begun: Option<&'a Begun>,
     /// Checkpoints.
     pub keep: Option<Keep>,
     /// Threads that read.
@@ -101,9 +104,12 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         with: With<'a>,
         tell: &mut Tell,
     ) -> Result<Self> {
-        let With { settings, teacher, keep, threads, cancel } = with;
+        let With { settings, teacher, begun, keep, threads, cancel } = with;
         let plans = settings.bits.plans(plan);
         let mut parameters = Parameters::new(graph, &plans[0], &device)?;
+        if let Some(begun) = begun {
+            begun.put::<B>(graph, &plans[0], &mut parameters, &device)?;
+        }
         let factors = qat::normal::balance::<B>(&plans[0], &mut parameters, &device)?;
         let steps = settings.epochs * (data.dataset.len() / settings.batch.max(1)) as u64;
         if steps == 0 {

@@ -1,6 +1,7 @@
 //! Attention and rotary embedding.
 use super::{
     Ctx, Inputs, args,
+    norm::softmax_group,
     product::{Real, Strided, by_type, multiply},
     unary,
 };
@@ -173,15 +174,6 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// `exp(x - max) / sum` in place.
-fn softmax<T: Real>(x: &mut [T]) {
-    let top = x.iter().fold(T::from_f32(f32::NEG_INFINITY), |top, &x| if x > top { x } else { top });
-    x.iter_mut().for_each(|x| *x = *x - top);
-    unary::on_slice(Unary::Exp, x);
-    let sum = T::from_f64(x.iter().map(|&x| x.into()).sum());
-    x.iter_mut().for_each(|x| *x = *x / sum);
-}
-
 /// `Y`, present keys, present values, scores.
 pub(super) fn attention(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tensor>> {
     match args::need(x, 0, "Q")?.dtype() {
@@ -235,11 +227,13 @@ fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Ve
             if !any {
                 row.fill(T::ZERO);
             } else if a.precision == Some(DType::F64) {
-                let mut wide: Vec<f64> = row.iter().map(|&x| x.into()).collect();
-                softmax(&mut wide);
-                row.iter_mut().zip(wide).for_each(|(x, wide)| *x = T::from_f64(wide));
+                let wide: Vec<f64> = row.iter().map(|&x| x.into()).collect();
+                let mut shares = vec![0.0; wide.len()];
+                softmax_group(&wide, &mut shares, 1, false);
+                row.iter_mut().zip(shares).for_each(|(x, wide)| *x = T::from_f64(wide));
             } else {
-                softmax(row);
+                let real = row.to_vec();
+                softmax_group(&real, row, 1, false);
             }
             show(Scores::Weights, row);
         }

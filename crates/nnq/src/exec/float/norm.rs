@@ -334,30 +334,33 @@ fn softmax_line(x: &[f32], y: &mut [f32], log: bool) {
 fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
     let t = args::need(x, 0, "X")?;
     let (n, inner) = groups(axis, flat, t.shape())?;
-    rows::<T>(t, (n * inner).max(1), ctx, |_, x, y| {
-        if let (1, Some(x), Some(y)) = (inner, T::singles(x), T::singles_mut(y)) {
-            softmax_line(x, y, log);
-            return;
-        }
-        for i in 0..inner {
-            let line = || x[i..].iter().step_by(inner);
-            let mut top = line().next().copied().unwrap_or(T::ZERO);
-            for &x in line() {
-                // A NaN is never the top; it poisons the sum below.
-                if x > top {
-                    top = x;
-                }
-            }
-            let mut sum = 0.0f64;
-            for (y, &x) in y[i..].iter_mut().step_by(inner).zip(line()) {
-                let e = (x - top).exp();
-                sum += e.into();
-                *y = e;
-            }
-            let (log_sum, sum) = (T::from_f64(sum.ln()), T::from_f64(sum));
-            for (y, &x) in y[i..].iter_mut().step_by(inner).zip(line()) {
-                *y = if log { x - top - log_sum } else { *y / sum };
+    rows::<T>(t, (n * inner).max(1), ctx, |_, x, y| softmax_group(x, y, inner, log))
+}
+
+/// Softmax of `inner` lines that lie interleaved.
+pub(super) fn softmax_group<T: Real>(x: &[T], y: &mut [T], inner: usize, log: bool) {
+    if let (1, Some(x), Some(y)) = (inner, T::singles(x), T::singles_mut(y)) {
+        softmax_line(x, y, log);
+        return;
+    }
+    for i in 0..inner {
+        let line = || x[i..].iter().step_by(inner);
+        let mut top = line().next().copied().unwrap_or(T::ZERO);
+        for &x in line() {
+            // A NaN is never the top; it poisons the sum below.
+            if x > top {
+                top = x;
             }
         }
-    })
+        let mut sum = 0.0f64;
+        for (y, &x) in y[i..].iter_mut().step_by(inner).zip(line()) {
+            let e = (x - top).exp();
+            sum += e.into();
+            *y = e;
+        }
+        let (log_sum, sum) = (T::from_f64(sum.ln()), T::from_f64(sum));
+        for (y, &x) in y[i..].iter_mut().step_by(inner).zip(line()) {
+            *y = if log { x - top - log_sum } else { *y / sum };
+        }
+    }
 }
