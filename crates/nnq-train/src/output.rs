@@ -137,7 +137,7 @@ pub(crate) struct Calibrated {
     stats: Stats,
     recipe: Recipe,
     rules: Rules,
-    /// What was rounded layer by layer, for learning to begin with.
+    /// What was quantized before, for learning to begin with.
     pub begun: Option<Begun>,
     /// What a user should know.
     pub messages: Vec<String>,
@@ -168,15 +168,27 @@ impl Calibrated {
         let (graph, stats, recipe) = (&self.graph, &self.stats, &self.recipe);
         let rounded = quantize::annotate_with(graph, stats, recipe, Some(samples), means, &mut progress)?;
         self.messages.extend(rounded.messages);
-        self.begun = Some(Begun::new(&rounded.graph)?);
+        self.begin_with(&rounded.graph)
+    }
+    /// Begins with a quantized network. From then on the recipe is one that rounds each weight by itself.
+    pub fn begin_with(&mut self, quantized: &Graph) -> Result<()> {
+        let begun = Begun::new(quantized)?;
         self.recipe.at_once();
+        let mut quantizing = Quantizing::new(&self.graph, &self.stats, &self.recipe, self.rules)?;
+        let left = begun.regrid(&mut quantizing)?;
+        if left > 0 {
+            self.messages.push(format!(
+                "{left} values begin on the grids of calibration: what learning begins with has none for them"
+            ));
+        }
+        self.begun = Some(begun);
         Ok(())
     }
     /// Where it will round.
     pub fn quantizing(&self) -> Result<Quantizing> {
         let mut quantizing = Quantizing::new(&self.graph, &self.stats, &self.recipe, self.rules)?;
         if let Some(begun) = &self.begun {
-            begun.regrid(&mut quantizing);
+            begun.regrid(&mut quantizing)?;
         }
         Ok(quantizing)
     }

@@ -68,6 +68,7 @@ fn job(dir: &Path, out: &str, recipe: Option<Recipe>, settings: Settings) -> Job
         train: pictures(Stream::Train, 96),
         validation: None,
         recipe,
+        begin: None,
         settings,
         eval_every: 0,
         checkpoint: None,
@@ -103,6 +104,33 @@ fn training_of_no_consequence_gives_the_file_of_nnq_quantize() {
         quantize::export(&quantized.graph, Format::Qdq, Pack::default(), &plain).unwrap();
         assert!(std::fs::read(&job.output.file).unwrap() == std::fs::read(plain).unwrap());
     }
+}
+
+/// Training begins with what another file holds: codes, biases and grids, whatever calibration would say.
+#[test]
+fn training_begins_with_a_quantized_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut layers = recipe(4, 4);
+    layers.compensate = true;
+    layers.weight.rounding = Rounding::Descent;
+    layers.activation.range = nnq::quant::range::RangeMethod::MinMax;
+    let mut nothing = settings(1);
+    (nothing.steps.rate, nothing.steps.decay) = (1e-30, 0.0);
+    let first = job(dir.path(), "first.onnx", Some(layers), nothing.clone());
+    run(&first).unwrap();
+    let mut second = job(dir.path(), "second.onnx", Some(recipe(4, 4)), nothing);
+    second.begin = Some(first.output.file.clone());
+    run(&second).unwrap();
+    assert!(std::fs::read(&first.output.file).unwrap() == std::fs::read(&second.output.file).unwrap());
+    let e = run(&Job { recipe: Some(recipe(3, 4)), ..second.clone() }).unwrap_err().to_string();
+    assert!(e.contains("first.onnx") && e.contains("of the same recipe"), "{e}");
+    let e = run(&Job { recipe: None, ..second.clone() }).unwrap_err().to_string();
+    assert!(e.contains("--bits"), "{e}");
+    let other = dir.path().join("other.onnx");
+    let float = nnq::zoo::build(nnq::zoo::find("resnet8").unwrap(), 1).unwrap();
+    nnq::formats::onnx::write(&float, &other, &Default::default()).unwrap();
+    let e = run(&Job { begin: Some(other), ..second }).unwrap_err().to_string();
+    assert!(e.contains("other.onnx") && e.contains("the same network"), "{e}");
 }
 
 /// At few bits, a little training wins back much of what rounding lost.

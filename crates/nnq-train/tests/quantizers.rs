@@ -101,6 +101,7 @@ pub fn job(dir: &Path, out: &str, (weight, activation): (u8, u8), settings: Sett
         train: pictures(Stream::Train, 96),
         validation: None,
         recipe: Some(recipe(weight, activation)),
+        begin: None,
         settings,
         eval_every: 0,
         checkpoint: None,

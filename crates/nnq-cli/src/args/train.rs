@@ -13,6 +13,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   nnq train net.onnx --data cifar --bits w4a4 --epochs 10 --augment crop,flip -o net.int4.onnx
   nnq train net.onnx --data cifar --eval cifar --preprocess cifar10 --epochs 10 -o tuned.onnx
+  nnq train net.onnx --begin net.int4.onnx --data cifar --bits w4a4 --lr 1e-4 -o better.int4.onnx
   nnq train --zoo resnet20 --data cifar --epochs 30 --augment crop,flip -o resnet20.onnx
   nnq train --zoo resnet18 --weights resnet18.pth --outputs 10 --data pictures -o tuned.onnx
   nnq train net.onnx --data cifar --bits-schedule w8a8,w2a4 --weight-quantizer ternary -o net.onnx
@@ -28,6 +29,10 @@ pub struct Train {
     pub zoo: Option<String>,
     #[command(flatten)]
     pub start: Start,
+    /// Begin with the codes and grids of this quantized network, made from MODEL.onnx by nnq quantize, reconstruct or train with the same
+    /// choices
+    #[arg(long, value_name = "QUANTIZED.onnx", conflicts_with = "zoo")]
+    pub begin: Option<PathBuf>,
     /// Labelled training data: folder of pictures, npy/npz, CIFAR-10 or IDX files
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,

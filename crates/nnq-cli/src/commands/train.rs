@@ -93,6 +93,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
         train,
         validation,
         recipe: quantize.then_some(recipe),
+        begin: args.begin.clone(),
         settings,
         eval_every: args.eval_every,
         checkpoint: args.checkpoint.clone().map(|path| (path, args.checkpoint_every)),

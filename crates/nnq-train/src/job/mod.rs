@@ -15,7 +15,7 @@ use crate::{
 };
 use nnq::{
     Error, Result,
-    engine::Kind,
+    engine::{self, Kind},
     error::At as _,
     eval,
     formats::onnx::{self, WriteOptions},
@@ -85,7 +85,13 @@ fn prepare(job: &Job, tell: &mut Tell) -> Result<Prepared> {
     }
     let samples = Samples { dataset: job.train.dataset.clone(), preprocess: job.train.preprocess.clone() };
     let mut calibrated = Calibrated::new((&float, digest), &samples, recipe, job.settings.rules, &job.output, tell)?;
-    if recipe.layer_by_layer() {
+    let mut digest = digest;
+    if let Some(path) = &job.begin {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        digest = Sha256::new().chain_update(digest).chain_update(bytes).finalize().into();
+        let place = || path.display();
+        calibrated.begin_with(&*engine::load(path)?).at(place)?;
+    } else if recipe.layer_by_layer() {
         calibrated.round_layers(&samples, &job.output, tell)?;
     }
     let first = calibrated.quantizing()?;

@@ -70,6 +70,8 @@ pub struct Job {
     pub validation: Option<Labelled>,
     /// How to quantize; without, the network is trained in floating point.
     pub recipe: Option<Recipe>,
+    /// A quantized network to begin with, made from the same one by the same recipe.
+    pub begin: Option<PathBuf>,
     /// Every number.
     pub settings: Settings,
     /// Evaluate after each so many epochs; 0: at the end only.
@@ -106,6 +108,10 @@ impl Job {
         if self.recipe.is_some() && self.settings.precision != Precision::F32 {
             return Err(Error::usage("16-bit products of values that are rounded to a grid: they would not lie on it")
                 .cure("train in 16 bits first, then the file with --bits and without --precision"));
+        }
+        if self.recipe.is_none() && self.begin.is_some() {
+            return Err(Error::usage("a quantized network to begin with in a training without rounding")
+                .cure("say how it was quantized: --bits or --recipe, and --smooth or --equalize where it was"));
         }
         if self.recipe.is_none() && self.settings.rules.normalization != Normalization::Folded {
             return Err(Error::usage("live batch normalisation in a training without rounding")

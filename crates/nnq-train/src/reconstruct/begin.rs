@@ -1,7 +1,7 @@
-//! A network that was rounded layer by layer, as what learning begins with: its grids, its codes and its biases.
+//! A network that is quantized already, as what learning begins with: its grids, its codes and its biases.
 //!
-//! Each weight begins at the number nearest to the real one that is rounded to the code that it has: decisions that nothing argues against stay, and the real
-//! weights stay what learning sees.
+//! Each weight begins at the number nearest to the real one that lies within a share of a step around the code that it has: decisions that nothing argues against
+//! stay.
 use crate::{
     backend::{Device, Kernels},
     fake::Grid,
@@ -15,9 +15,6 @@ use nnq::{
 };
 use std::collections::BTreeMap;
 
-/// How far from its code a weight begins at most, in steps: what is farther is rounded to another one.
-const WITHIN: f32 = 0.49;
-
 /// A product that was rounded.
 struct Rounded {
     /// Codes less their zero points.
@@ -26,9 +23,11 @@ struct Rounded {
     bias: Option<Vec<f32>>,
 }
 
-/// The products of a network that was rounded, by the names of their nodes.
-#[derive(Default)]
-pub struct Begun(BTreeMap<String, Rounded>);
+/// A quantized network: products by the names of their nodes, and grids of values by theirs.
+pub struct Begun {
+    products: BTreeMap<String, Rounded>,
+    values: BTreeMap<String, QParams>,
+}
 
 /// Codes of a constant less their zero points, and their grid.
 fn codes(graph: &Graph, v: Option<ValueId>) -> Result<Option<(Vec<f32>, QParams)>> {
@@ -65,25 +64,56 @@ impl Begun {
             });
             all.insert(node.name.clone(), Rounded { codes: numbers, params, bias });
         }
-        Ok(Self(all))
+        let held = graph.values().filter(|(_, v)| v.constant.is_none());
+        let values = held.filter_map(|(_, v)| Some((v.name.clone(), v.quant.as_deref()?.clone()))).collect();
+        Ok(Self { products: all, values })
     }
     fn of<'a>(&'a self, graph: &Graph, plan: &Plan) -> Vec<(NodeId, usize, &'a Rounded)> {
         let one = |(id, product): (&NodeId, &crate::qat::PlannedProduct)| {
             // Other levels than those that were rounded to follow from the weights.
-            let rounded = self.0.get(&graph.node(*id).name).filter(|_| plan.grids[product.weight].levels.is_none());
+            let rounded =
+                self.products.get(&graph.node(*id).name).filter(|_| plan.grids[product.weight].levels.is_none());
             Some((*id, product.weight, rounded?))
         };
         plan.products.iter().filter_map(one).collect()
     }
-    /// Lets weights be rounded on the grids that they were rounded on.
-    pub fn regrid(&self, quantizing: &mut Quantizing) {
+    /// Lets weights and values be rounded on the grids that they were rounded on; answers how many values have no grid there.
+    ///
+    /// # Errors
+    /// When it has none of the products, or they have other bits.
+    pub fn regrid(&self, quantizing: &mut Quantizing) -> Result<usize> {
         let graph = quantizing.graph().clone();
-        for (_, grid, rounded) in self.of(&graph, &quantizing.plan) {
+        let found = self.of(&graph, &quantizing.plan);
+        if found.is_empty() {
+            return Err(Error::usage("none of its layers is a layer of the network that is trained")
+                .cure("begin with a file that was made from the same network"));
+        }
+        let same = |old: &QParams, new: &QParams, what: &str| match old.qtype == new.qtype {
+            true => Ok(()),
+            false => Err(Error::usage(format!("'{what}' has {} there, and is to have {}", new.qtype, old.qtype))
+                .cure("begin with a file of the same recipe")),
+        };
+        for (id, grid, rounded) in found {
             let grid = &mut quantizing.plan.grids[grid];
+            same(&grid.params, &rounded.params, &graph.node(id).name)?;
             (grid.params, grid.fitted) = (rounded.params.clone(), rounded.params.clone());
         }
+        let mut left = 0;
+        for grid in quantizing.plan.grids.iter_mut().filter(|g| !g.values.is_empty()) {
+            let named = |v: &ValueId| self.values.get(&graph.value(*v).name);
+            match grid.values.iter().find_map(named) {
+                Some(params) if grid.params == grid.fitted => {
+                    same(&grid.params, params, &grid.name)?;
+                    (grid.params, grid.fitted) = (params.clone(), params.clone());
+                }
+                // Rules that choose levels of their own begin as they say.
+                Some(_) => {}
+                None => left += 1,
+            }
+        }
+        Ok(left)
     }
-    /// Lets parameters begin at what was rounded; answers how many biases that rounding layer by layer added have no place.
+    /// Lets parameters begin at what was rounded, weights within `share` of a step of their codes; answers how many biases that rounding added have no place.
     ///
     /// # Errors
     /// When weights are not those of the plan.
@@ -91,7 +121,7 @@ impl Begun {
         &self,
         graph: &Graph,
         plan: &Plan,
-        parameters: &mut Parameters<B>,
+        (parameters, share): (&mut Parameters<B>, f32),
         device: &Device<B>,
     ) -> Result<usize> {
         let mut left = 0;
@@ -108,7 +138,7 @@ impl Begun {
             }
             for (i, (w, code)) in numbers.iter_mut().zip(&rounded.codes).enumerate() {
                 let s = rounded.params.scale[grid.group(i)];
-                *w = w.clamp((code - WITHIN) * s, (code + WITHIN) * s);
+                *w = w.clamp((code - share) * s, (code + share) * s);
             }
             parameters.put(Of::Constant(w), numbers, device)?;
             match (&rounded.bias, bias) {

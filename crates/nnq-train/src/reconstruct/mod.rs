@@ -40,6 +40,9 @@ use part::Work;
 use serde::Serialize;
 use std::{path::PathBuf, time::Instant};
 
+/// How far from its code a weight begins at most, in steps: farther ones are rounded to another code.
+const WITHIN: f32 = 0.49;
+
 /// Samples that run at once where nothing is learned.
 const BATCH: usize = 32;
 
@@ -148,7 +151,7 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     let clock = Instant::now();
     let mut begin = Parameters::new(quantizing.graph(), &quantizing.plan, &device)?;
     if let Some(begun) = &calibrated.begun {
-        let left = begun.put::<B>(quantizing.graph(), &quantizing.plan, &mut begin, &device)?;
+        let left = begun.put::<B>(quantizing.graph(), &quantizing.plan, (&mut begin, WITHIN), &device)?;
         if left > 0 {
             calibrated.messages.push(format!("{left} layers have no bias, so that what rounding layer by layer made up for by one is left to learning"));
         }

@@ -31,6 +31,9 @@ use std::{
 /// How much of a batch's statistics goes into the running ones.
 const MOMENTUM: f64 = 0.1;
 
+/// How far from its code a weight begins at most, in steps: nearer to the next code, the first step would round it to that one.
+const WITHIN: f32 = 0.25;
+
 /// A run in the making.
 pub struct Trainer<'a, B: Kernels> {
     /// The network.
@@ -108,7 +111,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let plans = settings.bits.plans(plan);
         let mut parameters = Parameters::new(graph, &plans[0], &device)?;
         if let Some(begun) = begun {
-            begun.put::<B>(graph, &plans[0], &mut parameters, &device)?;
+            begun.put::<B>(graph, &plans[0], (&mut parameters, WITHIN), &device)?;
         }
         let factors = qat::normal::balance::<B>(&plans[0], &mut parameters, &device)?;
         let steps = settings.epochs * (data.dataset.len() / settings.batch.max(1)) as u64;
