@@ -288,7 +288,7 @@ mod tests {
                 clip: None,
             };
             let mut optimizer = Optimizer::new(steps, 1).unwrap();
-            let mut all = Parameters::loose([one(Role::Scale, 0.01), one(Role::Weight, 0.01)].into_iter());
+            let mut all = Parameters::<Flex>::loose([one(Role::Scale, 0.01), one(Role::Weight, 0.01)].into_iter());
             optimizer.step(0.1, &mut all, gradients(&[&[5.0, -3.0], &[5.0, -3.0]])).unwrap();
             let [scales, weights] = [0, 1].map(|i| backend::numbers::<Flex>(all.values[i].clone()).unwrap());
             assert!(scales.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{scales:?} {want:?}");

@@ -136,6 +136,8 @@ pub(crate) struct Calibrated {
     graph: Arc<Graph>,
     stats: Stats,
     recipe: Recipe,
+    /// As it was asked for: what the file says.
+    asked: Recipe,
     rules: Rules,
     /// What was quantized before, for learning to begin with.
     pub begun: Option<Begun>,
@@ -159,7 +161,7 @@ impl Calibrated {
         let from = (None, Some(samples));
         let (graph, stats) = quantize::calibrated(float, digest, recipe, from, means, &mut messages, &mut progress)?;
         let recipe = quantize::resolved(&graph, &stats, recipe, samples, means, &mut progress)?;
-        Ok(Self { graph, stats, recipe, rules, begun: None, messages })
+        Ok(Self { graph, stats, asked: recipe.clone(), recipe, rules, begun: None, messages })
     }
     /// Rounds layer by layer as the recipe says. From then on the recipe is the one without that.
     pub fn round_layers(&mut self, samples: &Samples, output: &Output, tell: &mut Tell) -> Result<()> {
@@ -194,7 +196,7 @@ impl Calibrated {
     }
     /// The quantized network with what was learned, and what is to be said of it.
     pub fn finished<B: Kernels>(&self, learned: &Parameters<B>) -> Result<(Graph, Vec<String>)> {
-        let quantized = quantize::noted(self.quantizing()?.finish::<B>(learned)?, &self.recipe)?;
+        let quantized = quantize::noted(self.quantizing()?.finish::<B>(learned)?, &self.asked)?;
         Ok((quantized.graph, quantized.messages))
     }
 }

@@ -20,9 +20,9 @@ use nnq_train::{
     low::Low,
     net::{Forward, Normalize},
     optimizer::{Method, Schedule, Steps},
-    params::Parameters,
+    params::{Of, Parameters},
     precision::Precision,
-    qat::{self, Activations, BitsSchedule, Quantizing, Rules, Weights},
+    qat::{self, Activations, BitsSchedule, Plan, Quantizing, Rules, Weights},
 };
 use std::{path::Path, sync::Arc};
 

@@ -7,7 +7,7 @@ use nnq::{
     eval,
     exec::lower::Profile,
     ir::Graph,
-    quant::recipe::{Recipe, Rounding},
+    quant::{recipe::Recipe, rounder::Rounding},
     quantize::{self, Samples},
 };
 use nnq_train::{
@@ -78,8 +78,8 @@ fn parts_come_closer_to_the_float_network() {
     assert!(learned > nearest, "{learned} learned, {nearest} to nearest");
 }
 
-/// Where the recipe rounds layer by layer, learning begins with that: the same codes, biases and grids where a step changes nothing, and what is learned from
-/// there on is closer to the float network.
+/// Where the recipe rounds layer by layer, learning begins with that: the same codes, biases and grids where a step changes nothing, and parts come closer to the
+/// float network from there on.
 #[test]
 fn learning_begins_with_what_was_rounded_layer_by_layer() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,10 +101,13 @@ fn learning_begins_with_what_was_rounded_layer_by_layer() {
         eval::evaluate(&mut engine, data, &eval::Options::default(), &mut |_, _| {}).unwrap().logits_sha256
     };
     assert_eq!(begun.written.after.unwrap().logits_sha256, hash(rounded.graph));
-    job.settings = Settings { steps: 60, rate: 0.01, scale_rate: 0.04, ..job.settings };
+    // Compensated layers make up for errors before them, which learning changes.
+    job.recipe.compensate = false;
+    job.settings = Settings { steps: 60, rate: 0.05, scale_rate: 0.04, ..job.settings };
     let learned = reconstruct::run(&job, &mut |_| {}).unwrap();
-    let last = |blocks: &[reconstruct::BlockReport]| blocks.last().map(|b| b.after.min(b.before)).unwrap();
-    assert!(last(&learned.blocks) < last(&begun.blocks), "{:?} {:?}", learned.blocks, begun.blocks);
+    let (before, after) =
+        learned.blocks.iter().fold((0.0, 0.0), |s, b| (s.0 + b.before, s.1 + if b.kept { b.after } else { b.before }));
+    assert!(after < 0.95 * before, "{:?}", learned.blocks);
 }
 
 #[test]

@@ -40,8 +40,8 @@ use part::Work;
 use serde::Serialize;
 use std::{path::PathBuf, time::Instant};
 
-/// How far from its code a weight begins at most, in steps: farther ones are rounded to another code.
-const WITHIN: f32 = 0.49;
+/// How far from its code a weight begins at most, in steps. Nearer to the next code, weights that learning has no opinion on would be rounded to either.
+const WITHIN: f32 = 0.1;
 
 /// Samples that run at once where nothing is learned.
 const BATCH: usize = 32;
@@ -146,6 +146,9 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     let mut calibrated = Calibrated::new((&float, digest), &job.samples, &job.recipe, Rules::default(), output, tell)?;
     if job.recipe.layer_by_layer() {
         calibrated.round_layers(&job.samples, output, tell)?;
+        if job.recipe.compensate {
+            calibrated.messages.push("with compensation each layer makes up for what those before it lose, and learning changes that: try without it".into());
+        }
     }
     let quantizing = calibrated.quantizing()?;
     let clock = Instant::now();
