@@ -10,6 +10,7 @@ use crate::{
 use nnq::{
     Error, Result,
     data::paired_difference,
+    engine::Engine,
     error::At,
     eval::{self, EvalReport, Labelled, Options},
     text::{Rows, Tokenizer, read_rows},
@@ -42,8 +43,7 @@ struct Reference {
 /// Runs the command.
 pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     let Some(path) = &args.tokenizer else {
-        let data = super::labelled(&args.data, &args.reading)?;
-        return classes(args, &data, interrupt);
+        return classes(args, &|| super::labelled(&args.data, &args.reading), interrupt);
     };
     no_pictures(args)?;
     let tokenizer = Tokenizer::open(path)?;
@@ -53,14 +53,16 @@ pub fn run(args: &Eval, interrupt: &Interrupt) -> Result<()> {
     let tokenizer = tokenizer.limited(args.length.map(|n| n as usize));
     match read_rows(&args.data)? {
         Rows::Pairs(pairs) => similarity::run(args, &pairs, &tokenizer, interrupt),
-        Rows::Labelled(_) => classes(args, &super::labelled_texts(&args.data, &tokenizer)?, interrupt),
+        Rows::Labelled(_) => classes(args, &|| super::labelled_texts(&args.data, &tokenizer), interrupt),
     }
 }
 
 /// Counts right classes.
-fn classes(args: &Eval, data: &Labelled, interrupt: &Interrupt) -> Result<()> {
-    let evaluate = |path: &Path, kind, what: &str| {
-        let mut engine = super::open(path, kind, args.engine.profile.into(), args.threads)?;
+fn classes(args: &Eval, data: &dyn Fn() -> Result<Labelled>, interrupt: &Interrupt) -> Result<()> {
+    let open = |path: &Path, kind| super::open(path, kind, args.engine.profile.into(), args.threads);
+    let engine = open(&args.model, args.engine.engine.map(Into::into))?;
+    let data = data()?;
+    let evaluate = |mut engine: Engine, what: &str| {
         let batch = args.batch.map_or_else(|| eval::usual_batch(engine.graph()), |n| n as usize);
         super::tune(&mut engine, args.tuning, batch, interrupt)?;
         let options = Options {
@@ -70,13 +72,13 @@ fn classes(args: &Eval, data: &Labelled, interrupt: &Interrupt) -> Result<()> {
             cancel: Some(interrupt.flag()),
         };
         let mut progress = Progress::new(what);
-        eval::evaluate(&mut engine, data, &options, &mut |done, of| progress.update(done, of))
+        eval::evaluate(&mut engine, &data, &options, &mut |done, of| progress.update(done, of))
     };
     let place = |path: &Path| path.display().to_string();
-    let eval = evaluate(&args.model, args.engine.engine.map(Into::into), "evaluating").at(|| place(&args.model))?;
+    let eval = evaluate(engine, "evaluating").at(|| place(&args.model))?;
     let reference = match &args.reference {
         Some(path) => {
-            let other = evaluate(path, None, "evaluating the reference").at(|| place(path))?;
+            let other = evaluate(open(path, None)?, "evaluating the reference").at(|| place(path))?;
             let (difference, low, high) = paired_difference(&other.correct, &eval.correct)?;
             Some(Reference { top1: other.top1, macro_f1: other.macro_f1, difference, interval: [low, high] })
         }
