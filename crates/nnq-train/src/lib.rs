@@ -10,6 +10,7 @@
 pub mod augment;
 pub mod backend;
 pub mod batches;
+pub mod begin;
 pub mod checkpoint;
 pub mod conv;
 pub mod fake;

@@ -145,9 +145,13 @@ impl Optimizer {
                 let shape = Shape::from(parameters.list[i].shape.clone());
                 let new = B::float_reshape(B::lower(param.into_value().inner())?, shape);
                 let new = match (parameters.list[i].role, self.steps.bounded) {
-                    (Role::Scale, true) => within::<B>(new, parameters.values[i].clone(), rate),
-                    (Role::Scale, false) => positive::<B>(new, parameters.values[i].clone()),
                     (Role::Weight | Role::Other, _) => new,
+                    (Role::Scale, true) => {
+                        let share = rate.min(0.5);
+                        within::<B>(new, parameters.values[i].clone(), [1.0 - share, 1.0 + share])
+                    }
+                    // Scales stay positive: one step halves them at most.
+                    (Role::Scale, false) => within::<B>(new, parameters.values[i].clone(), [0.5, f64::INFINITY]),
                 };
                 parameters.values[i] = new;
             }
@@ -208,28 +212,17 @@ pub fn clip<B: Kernels>(gradients: &mut [Option<FloatTensor<B>>], most: Option<f
     Ok(norm)
 }
 
-/// Scales change by at most this share in one step. A scale is small beside what its gradient sums up, above all at 8 bits, where the largest weight lies on
-/// the last of 127 levels: LSQ's gain, made for few levels, leaves steps of many times the scale there, and what oscillates so keeps weights from learning.
-fn within<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>, share: f64) -> FloatTensor<B> {
-    let share = share.min(0.5);
-    let [low, high] = [1.0 - share, 1.0 + share].map(|k| B::float_mul_scalar(old.clone(), Scalar::Float(k)));
+/// Scales that are at least and at most so many times what they were. A scale is small beside what its gradient sums up, above all at 8 bits, where the largest
+/// weight lies on the last of 127 levels: LSQ's gain, made for few levels, leaves steps of many times the scale there, and what oscillates so keeps weights from
+/// learning.
+fn within<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>, ends: [f64; 2]) -> FloatTensor<B> {
+    let [low, high] = ends.map(|k| B::float_mul_scalar(old.clone(), Scalar::Float(k)));
     let bools = burn::backend::get_or_init_device_settings::<B>(&backend::device_of::<B>(&low)).bool_dtype;
-    let below = B::float_lower(new.clone(), high.clone(), bools);
-    let new = B::float_mask_where(high, below, new);
     // What is no number fails the comparison, too.
     let above = B::float_greater(new.clone(), low.clone(), bools);
     let new = B::float_mask_where(low, above, new);
-    B::float_clamp_min(new, Scalar::Float(1e-12))
-}
-
-/// Scales stay positive: one step halves them at most.
-fn positive<B: Kernels>(new: FloatTensor<B>, old: FloatTensor<B>) -> FloatTensor<B> {
-    let half = B::float_mul_scalar(old, Scalar::Float(0.5));
-    let half = B::float_clamp_min(half, Scalar::Float(1e-12));
-    let bools = burn::backend::get_or_init_device_settings::<B>(&backend::device_of::<B>(&half)).bool_dtype;
-    // What is no number fails the comparison, too.
-    let above = B::float_greater(new.clone(), half.clone(), bools);
-    B::float_mask_where(half, above, new)
+    let below = B::float_lower(new.clone(), high.clone(), bools);
+    B::float_clamp_min(B::float_mask_where(high, below, new), Scalar::Float(1e-12))
 }
 
 fn schedule(steps: Steps, total: u64) -> std::result::Result<ModuleLrScheduler, String> {

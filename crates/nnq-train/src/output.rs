@@ -1,10 +1,10 @@
 //! What training and reconstruction share: the file that is written, how it is judged, and what they begin with.
 use crate::{
     backend::Kernels,
+    begin::Begun,
     params::Parameters,
     place::Place,
     qat::{Quantizing, Rules},
-    reconstruct::Begun,
     report::{Event, Tell},
 };
 use nnq::{

@@ -5,14 +5,12 @@
 //! `sum over channels |y - z|^2`, the mean over samples and pixels, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
 //! in, and every value that is rounded inside, is real in some elements and rounded in others, at random. Then decisions are made, and the next part sees
 //! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
-mod begin;
 pub(crate) mod blocks;
 mod cache;
 mod gradients;
 mod part;
 mod rounding;
 
-pub use begin::Begun;
 pub use blocks::{Block, Unit, blocks};
 pub use part::BlockReport;
 

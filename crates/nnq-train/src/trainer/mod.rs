@@ -10,6 +10,7 @@ use crate::{
     augment::Augment,
     backend::{self, Device, Kernels},
     batches::{Batch, Batches, Drawing},
+    begin::Begun,
     checkpoint::Checkpoint,
     job::Settings,
     loss,
@@ -18,7 +19,6 @@ use crate::{
     params::Parameters,
     precision::Scaler,
     qat::{self, Plan},
-    reconstruct::Begun,
     report::{Event, StepReport, Tell},
 };
 use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
