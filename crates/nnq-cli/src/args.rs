@@ -212,15 +212,18 @@ pub struct Writing {
 #[command(after_help = "Examples:
   nnq analyze net.onnx --data cifar --eval cifar --preprocess cifar10 --bits w4a4
   nnq analyze net.onnx --data cifar --preprocess cifar10 --bits w4a8 --no-sensitivity --no-trials --hessian=16
+  nnq analyze bert.onnx --data train.tsv --eval test.tsv --tokenizer tokenizer.json
 
 The model is quantized in memory as 'nnq quantize' with the same options would. See docs/analyze.md for what the columns mean.")]
 pub struct Analyze {
     /// The float model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files
+    /// Calibration data: folder of pictures, npy/npz, CIFAR-10 or IDX files, texts
     #[arg(long, value_name = "DIR", required_unless_present = "stats")]
     pub data: Option<PathBuf>,
+    #[command(flatten)]
+    pub texts: Texts,
     #[command(flatten)]
     pub reading: Reading,
     #[command(flatten)]

@@ -77,7 +77,7 @@ impl Batches {
     fn prepare(&self, batch: nnq::data::Batch) -> Result<Batch> {
         let labels = batch.labels.iter().map(|l| l.ok_or_else(|| Error::usage("a training sample without a label")));
         let labels = labels.collect::<Result<Vec<_>>>()?;
-        let shape = batch.input.shape().to_vec();
+        let mut shape = batch.input.shape().to_vec();
         let mut numbers = batch.input.into_vec::<f32>()?;
         let one = numbers.len() / labels.len().max(1);
         if self.augment.changes_images() {
@@ -96,6 +96,8 @@ impl Batches {
                 self.augment.apply(image, [channels, height, width], self.seed, self.epoch, index as u64);
             }
         }
+        let mut numbers = self.augment.resize(numbers, &mut shape);
+        let one = numbers.len() / labels.len().max(1);
         let mixed = self.augment.mix(self.seed, self.epoch, &batch.indices, &mut numbers, one);
         Ok(Batch { input: Tensor::of(&shape, numbers), labels, mixed })
     }

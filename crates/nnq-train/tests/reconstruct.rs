@@ -38,7 +38,7 @@ fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
             rate: 0.01,
             scale_rate: 0.04,
             rounded: 0.5,
-            strength: 0.01,
+            strength: 1.0,
             seed: 3,
         },
         checkpoint: None,

@@ -170,15 +170,16 @@ impl Judge {
     pub fn samples(&self) -> usize {
         self.count
     }
-    /// Some of the samples, as they run at once.
+    /// The network's inputs for some of the samples, which run at once.
     ///
     /// # Errors
-    /// When there are not as many, or they are texts.
-    pub fn batch(&self, range: std::ops::Range<usize>) -> Result<Tensor> {
-        match &self.ready {
-            Ready::Kept(kept) => kept.batch(range),
-            Ready::Texts { .. } => Err(Error::internal("texts, where pictures or tensors run")),
-        }
+    /// When there are not as many, or they are texts of different lengths.
+    pub fn inputs(&self, graph: &Graph, range: std::ops::Range<usize>) -> Result<Vec<Tensor>> {
+        self.ready.inputs(graph, &range.collect::<Vec<_>>())
+    }
+    /// Whether the samples are texts.
+    pub fn has_texts(&self) -> bool {
+        matches!(self.ready, Ready::Texts { .. })
     }
     /// Scores another network of the same input: on integers where it is quantized.
     ///

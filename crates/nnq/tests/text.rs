@@ -1,6 +1,7 @@
 //! Text through whole networks: a table of embeddings of four words and their mean, and the data folder's language model.
 use crate::networks::{data, python, run, scratch, tool};
 use nnq::{
+    analyze,
     data::Preprocess,
     engine::{Engine, Kind, Options},
     eval::{self, Labelled},
@@ -66,6 +67,11 @@ fn texts_become_tokens_and_are_cut_before_the_special_ones() {
     assert_eq!((&short.ids[..], short.cut), (&[2, 5, 3, 1][..], false));
     let long = t.encode("cat cat cat dog dog dog").unwrap();
     assert_eq!((&long.ids[..], long.cut), (&[2, 2, 2, 3, 1][..], true));
+    // Of two texts the longer one is cut.
+    let pair = t.encode_pair(["cat dog", "stone"]).unwrap();
+    assert_eq!((&pair.ids[..], &pair.types[..], pair.cut), (&[2, 3, 4][..], &[0, 0, 1][..], false));
+    let long = t.encode_pair(["cat cat cat dog", "stone dog"]).unwrap();
+    assert_eq!((&long.ids[..], &long.types[..], long.cut), (&[2, 2, 2, 4, 3][..], &[0, 0, 0, 1, 1][..], true));
 }
 
 #[test]
@@ -112,6 +118,13 @@ fn classes_of_texts() {
     let short = Tokenizer::open(&folder.path().join("tokenizer.json")).unwrap().limited(Some(3));
     assert_eq!(short.encode("cat cat cat").unwrap().ids, [2, 2, 1]);
     let pairs = folder.path().join("pairs.csv");
+    // Two texts with one class: a cat and a dog are of class 0, with two stones behind them of class 1.
+    fs::write(&pairs, "sentence1,sentence2,label\ncat,dog,0\ncat,stone stone,1\ncat,stone stone,0\n").unwrap();
+    let dataset = Arc::new(text::open(&pairs, &t).unwrap());
+    assert_eq!((dataset.len(), dataset.tokens(1).map(|t| &t.ids[..])), (3, Some(&[2, 4, 4][..])));
+    let data = Labelled { dataset, preprocess: Preprocess::raw(), classes: None };
+    let report = eval::evaluate(&mut engine(network(6)), &data, &eval::Options::default(), &mut |_, _| {}).unwrap();
+    assert_eq!(report.correct, [true, true, false]);
     fs::write(&pairs, "cat,cat,5\ncat,dog,4\n").unwrap();
     let dataset = Arc::new(text::open(&pairs, &t).unwrap());
     let data = Labelled { dataset, preprocess: Preprocess::raw(), classes: None };
@@ -119,12 +132,10 @@ fn classes_of_texts() {
     assert!(e.contains("no labels") && e.contains("text,label"), "{e}");
 }
 
-/// Classes of texts are what a search for a recipe counts, and what accuracy before and after is measured on.
-#[test]
-fn recipes_for_classes_of_texts() {
-    let folder = tempfile::tempdir().unwrap();
-    let t = tokenizer(folder.path());
-    let (tsv, model) = (folder.path().join("classes.tsv"), folder.path().join("m.onnx"));
+/// A network that is wrong about two texts of six, in a file, and 24 texts with their classes.
+fn classes(folder: &Path) -> (PathBuf, Samples, Labelled) {
+    let t = tokenizer(folder);
+    let (tsv, model) = (folder.join("classes.tsv"), folder.join("m.onnx"));
     fs::write(&tsv, CLASSES.repeat(4).replace("\ntext\tlabel", "")).unwrap();
     let mut b = GraphBuilder::new("classes");
     let x = mean(&mut b, 6);
@@ -134,6 +145,43 @@ fn recipes_for_classes_of_texts() {
     onnx::write(&b.finish().unwrap(), &model, &Default::default()).unwrap();
     let samples = Samples { dataset: Arc::new(text::open(&tsv, &t).unwrap()), preprocess: Preprocess::raw() };
     let eval = Labelled { dataset: samples.dataset.clone(), preprocess: Preprocess::raw(), classes: None };
+    (model, samples, eval)
+}
+
+/// Texts are what an analysis measures layers on: each alone, by length, and the whole network.
+#[test]
+fn analysis_of_classes_of_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, samples, eval) = classes(folder.path());
+    let job = analyze::Job {
+        model,
+        samples: Some(samples),
+        stats: None,
+        // The weights' rows are 0.2 and 0.9, of which one bit more than a sign leaves little.
+        recipe: Recipe::from_toml("[weight]\nbits = 2\ngranularity = \"tensor\"\n").unwrap(),
+        eval: Some(eval),
+        classes: None,
+        measured: 100,
+        sensitivity: true,
+        trials: true,
+        threads: 1,
+        cancel: None,
+    };
+    let analysis = analyze::run(&job, &mut |_, _, _| {}).unwrap();
+    assert_eq!((analysis.measured, analysis.looked), (24, 24));
+    assert!((analysis.float.top1.unwrap() - 4.0 / 6.0).abs() < 1e-12);
+    let layer = analysis.layers.iter().find(|l| l.node == "product").unwrap();
+    let sensitivity = layer.sensitivity.as_ref().unwrap();
+    assert!(sensitivity.only.close.divergence > 1e-4, "{:?}", sensitivity.only);
+    assert!(analysis.quantized.close.divergence > 1e-4, "{:?}", analysis.quantized);
+    assert!(analysis.quantized.close.sqnr_db < 20.0 && analysis.quantized.top1.is_some(), "{:?}", analysis.quantized);
+}
+
+/// Classes of texts are what a search for a recipe counts, and what accuracy before and after is measured on.
+#[test]
+fn recipes_for_classes_of_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, samples, eval) = classes(folder.path());
     let job = quantize::Job {
         model,
         samples: Some(samples),

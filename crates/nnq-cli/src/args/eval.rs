@@ -14,8 +14,8 @@ pub struct Eval {
     /// The model, ONNX
     #[arg(value_name = "MODEL.onnx")]
     pub model: PathBuf,
-    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer lines of text,label or of
-    /// sentence,sentence,score (csv or tsv), or texts (txt): lines, or what lies between lines of <|endoftext|>
+    /// Labelled data: folder of pictures, npy/npz, CIFAR-10 or IDX files; with --tokenizer lines of text,label, of text,text,label
+    /// (under that heading) or of sentence,sentence,score (csv or tsv), or texts (txt): lines, or what lies between lines of <|endoftext|>
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
     /// The tokenizer of a network of text: right classes of texts are counted, or how well cosines of its sentence embeddings follow the

@@ -34,17 +34,17 @@ pub struct Reconstruct {
     /// Samples of a step
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: u32,
-    /// Learning rate of roundings and biases
-    #[arg(long, value_name = "RATE", default_value = "0.003")]
-    pub lr: f64,
+    /// Learning rate of roundings and biases [default: 8 over the number of steps, 0.001 to 0.02]
+    #[arg(long, value_name = "RATE")]
+    pub lr: Option<f64>,
     /// What the learning rate of the scales of activations is multiplied with; 0: they stay as calibrated
     #[arg(long, value_name = "FACTOR", default_value = "0.04")]
     pub scale_lr: f64,
     /// The share of elements that are rounded while learning (QDrop); 1: all of them (BRECQ)
     #[arg(long, value_name = "SHARE", default_value = "0.5")]
     pub rounded: f32,
-    /// How much roundings are made to decide
-    #[arg(long, value_name = "LAMBDA", default_value = "0.01")]
+    /// How much roundings are made to decide: what undecided ones cost, in errors before learning
+    #[arg(long, value_name = "LAMBDA", default_value = "1")]
     pub strength: f32,
     #[command(flatten)]
     pub learning: Learning,

@@ -1,7 +1,7 @@
 //! `nnq analyze`.
 use super::{
     hessian,
-    quantize::{open, with_progress},
+    quantize::{samples, with_progress},
 };
 use crate::{
     args::Analyze,
@@ -11,7 +11,7 @@ use crate::{
 use nnq::{
     Result,
     analyze::{self, Analysis, Finding, Job, Layer, Repair, Score},
-    data::{self, Preprocess},
+    data,
     quant::analysis::Cause,
 };
 use serde::Serialize;
@@ -24,13 +24,12 @@ const NAMED: usize = 4;
 
 /// Runs the command.
 pub fn run(args: &Analyze, interrupt: &Interrupt) -> Result<()> {
-    let preprocess = args.reading.preprocess.as_deref().map_or_else(|| Ok(Preprocess::raw()), Preprocess::from_arg)?;
     let job = Job {
         model: args.model.clone(),
-        samples: args.data.as_deref().map(|path| open(path, &preprocess)).transpose()?,
+        samples: args.data.as_deref().map(|path| samples(path, &args.texts, &args.reading)).transpose()?,
         stats: args.stats.clone(),
         recipe: args.choice.recipe()?,
-        eval: args.eval.as_deref().map(|path| super::labelled(path, &args.reading)).transpose()?,
+        eval: super::labelled_of(args.eval.as_deref(), &args.texts, &args.reading)?,
         classes: args.reading.classes.as_deref().map(data::read_classes).transpose()?,
         measured: args.measure as usize,
         sensitivity: !args.no_sensitivity,

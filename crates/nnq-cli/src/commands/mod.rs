@@ -128,6 +128,15 @@ fn labelled_texts(path: &Path, tokenizer: &Tokenizer) -> Result<Labelled> {
     Ok(Labelled { dataset, preprocess: Preprocess::raw(), classes: None })
 }
 
+/// Opens labelled data, texts where there is a tokenizer.
+fn labelled_of(path: Option<&Path>, texts: &Texts, reading: &Reading) -> Result<Option<Labelled>> {
+    let Some(path) = path else { return Ok(None) };
+    match tokenizer(texts)? {
+        Some(tokenizer) => labelled_texts(path, &tokenizer).map(Some),
+        None => labelled(path, reading).map(Some),
+    }
+}
+
 fn labelled_by(path: &Path, reading: &Reading, options: &data::Options) -> Result<Labelled> {
     Ok(Labelled {
         dataset: Arc::new(Dataset::open(path, options)?),

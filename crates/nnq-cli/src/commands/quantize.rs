@@ -40,11 +40,7 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
         recipe.check()?;
     }
     let samples = args.data.as_deref().map(|path| samples(path, &args.texts, &args.reading)).transpose()?;
-    let eval = match (&args.eval, super::tokenizer(&args.texts)?) {
-        (None, _) => None,
-        (Some(path), Some(tokenizer)) => Some(super::labelled_texts(path, &tokenizer)?),
-        (Some(path), None) => Some(super::labelled(path, &args.reading)?),
-    };
+    let eval = super::labelled_of(args.eval.as_deref(), &args.texts, &args.reading)?;
     let classes = || args.reading.classes.as_deref().map(data::read_classes).transpose();
     let target = match args.accuracy_drop {
         Some(points) => Some(Target { drop: points / 100.0, budget: args.time_budget, classes: classes()? }),

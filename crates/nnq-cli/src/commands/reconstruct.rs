@@ -22,7 +22,7 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             unit: args.unit,
             steps: args.steps,
             batch: args.batch as usize,
-            rate: args.lr,
+            rate: args.lr.unwrap_or_else(|| reconstruct::usual_rate(args.steps)),
             scale_rate: args.scale_lr,
             rounded: args.rounded,
             strength: args.strength,

@@ -1,6 +1,7 @@
 //! Random changes of training images. What happens to an image depends on seed, epoch and its index in the data set, and on nothing else.
 mod color;
 mod mixup;
+mod shrink;
 
 pub use color::Palette;
 pub use mixup::Mixed;
@@ -28,6 +29,10 @@ pub struct Augment {
     pub mixup: f32,
     /// The share of the epochs, at the end, that mix nothing: what is measured on the way sees images as they are.
     pub apart: f32,
+    /// Makes the shorter side of images so many pixels long; 0: they stay.
+    pub shrink: usize,
+    /// The share of the epochs, at the end, in which images keep their size.
+    pub whole: f32,
 }
 
 /// Numbers drawn for one image of one epoch.
@@ -58,12 +63,26 @@ impl Draws {
 impl Augment {
     /// What changes in one of so many epochs.
     pub fn of_epoch(self, epoch: u64, epochs: u64) -> Self {
-        let mixes = (epoch as f64) < epochs as f64 * (1.0 - f64::from(self.apart));
-        Self { mixup: if mixes { self.mixup } else { 0.0 }, ..self }
+        let before = |share: f32| (epoch as f64) < epochs as f64 * (1.0 - f64::from(share));
+        Self {
+            mixup: if before(self.apart) { self.mixup } else { 0.0 },
+            shrink: if before(self.whole) { self.shrink } else { 0 },
+            ..self
+        }
+    }
+    /// Makes images of a batch of `shape` smaller, where they are to be.
+    pub fn resize(&self, numbers: Vec<f32>, shape: &mut [usize]) -> Vec<f32> {
+        let &mut [_, _, height, width] = shape else { return numbers };
+        if self.shrink == 0 || self.shrink >= height.min(width) {
+            return numbers;
+        }
+        let small = shrink::sizes([height, width], self.shrink);
+        shape[2..].copy_from_slice(&small);
+        shrink::shrink(&numbers, [height, width], small)
     }
     /// Whether single images change.
     pub fn changes_images(&self) -> bool {
-        (self.crop, self.flip, self.cutout) != (0, false, 0) || self.color > 0.0
+        (self.crop, self.flip, self.cutout, self.shrink) != (0, false, 0, 0) || self.color > 0.0
     }
     /// Mixes the samples of a batch, each `one` numbers long; answers what each holds of others, or nothing.
     pub fn mix(&self, seed: u64, epoch: u64, indices: &[usize], numbers: &mut [f32], one: usize) -> Vec<Mixed> {
@@ -130,6 +149,9 @@ impl fmt::Display for Augment {
             let apart = if self.apart > 0.0 { format!(":{}", self.apart) } else { String::new() };
             parts.push(format!("mixup:{}{apart}", self.mixup));
         }
+        if self.shrink > 0 {
+            parts.push(format!("shrink:{}:{}", self.shrink, self.whole));
+        }
         f.write_str(if parts.is_empty() { "none".into() } else { parts.join(",") }.as_str())
     }
 }
@@ -160,9 +182,17 @@ impl FromStr for Augment {
                     out.mixup = alpha.map_or_else(|| share(0.2), between)?;
                     out.apart = apart.map_or(Ok(0.0), between)?;
                 }
+                "shrink" => {
+                    let (side, whole) =
+                        number.map_or(("", None), |x| x.split_once(':').map_or((x, None), |(a, b)| (a, Some(b))));
+                    out.shrink = side.parse().ok().filter(|n| (1..=4096).contains(n)).ok_or_else(|| {
+                        Error::usage(format!("'{part}': the shorter side has 1 to 4096 pixels, as in shrink:128"))
+                    })?;
+                    out.whole = whole.map_or(Ok(0.25), between)?;
+                }
                 _ => {
                     return Err(Error::usage(format!("'{part}' is no change of images")).cure(
-                        "use a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]], or none",
+                        "use a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]], shrink:PIXELS[:SHARE], or none",
                     ));
                 }
             }
@@ -246,13 +276,46 @@ mod tests {
     }
 
     #[test]
+    fn the_last_epochs_shrink_nothing() {
+        let augment: Augment = "shrink:2:0.5".parse().unwrap();
+        let sizes = |epoch| {
+            let mut shape = [1, 2, 5, 4];
+            let numbers = augment.of_epoch(epoch, 2).resize(image(), &mut shape);
+            assert_eq!(numbers.len(), shape.iter().product::<usize>());
+            shape
+        };
+        assert_eq!((sizes(0), sizes(1)), ([1, 2, 3, 2], [1, 2, 5, 4]));
+    }
+
+    #[test]
     fn lists_are_read_and_written() {
-        for text in ["none", "crop:4,flip", "crop:2,flip,cutout:16", "flip,mixup:0.4", "color:0.5,flip", "mixup:1:0.25"]
-        {
+        for text in [
+            "none",
+            "crop:4,flip",
+            "crop:2,flip,cutout:16",
+            "flip,mixup:0.4",
+            "color:0.5,flip",
+            "mixup:1:0.25",
+            "flip,shrink:128:0.5",
+        ] {
             assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
         }
         assert_eq!("crop,flip".parse::<Augment>().unwrap().to_string(), "crop:4,flip");
-        for text in ["crop:0", "flip:2", "rotate", "crop:x", "mixup:2", "mixup:0", "mixup:1:2", "mixup:1:", "color:2"] {
+        assert_eq!("shrink:64".parse::<Augment>().unwrap().to_string(), "shrink:64:0.25");
+        for text in [
+            "crop:0",
+            "flip:2",
+            "rotate",
+            "crop:x",
+            "mixup:2",
+            "mixup:0",
+            "mixup:1:2",
+            "mixup:1:",
+            "color:2",
+            "shrink",
+            "shrink:0",
+            "shrink:8:2",
+        ] {
             assert!(text.parse::<Augment>().is_err(), "{text}");
         }
     }

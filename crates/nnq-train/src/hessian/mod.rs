@@ -20,7 +20,7 @@ use crate::{
 use nnq::{
     Error, Result, analyze,
     error::At as _,
-    ir::{Graph, Node, Op},
+    ir::{Graph, Node, Op, Tensor},
     judge::Judge,
     quant::ptq,
     quantize::{self, Means},
@@ -150,7 +150,11 @@ fn measure<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event
         None => (Classes::Predicted, answers.chunks(width.max(1)).filter_map(trainer::best).collect()),
     };
     let over = Over {
-        inputs: &|range| judge.batch(range),
+        inputs: &|range| match <[Tensor; 1]>::try_from(judge.inputs(&float, range)?) {
+            Ok([x]) => Ok(x),
+            Err(all) => Err(Error::unsupported(format!("the curvature of a network of {} inputs", all.len()))
+                .cure("leave out --hessian")),
+        },
         labels: &labels,
         batch: quantize::fixed_batch(&float).unwrap_or(BATCH),
         cancel: a.cancel.as_deref(),

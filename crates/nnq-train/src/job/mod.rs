@@ -10,7 +10,7 @@ use crate::{
     place::Work,
     qat::Plan,
     report::{EpochReport, Event, Outcome, Tell},
-    trainer::{Epoch, Keep, Teacher, Trainer, With},
+    trainer::{Epoch, Keep, Teacher, Trainer, With, of_any_size},
     weights,
 };
 use nnq::{
@@ -127,7 +127,8 @@ fn train<B: Kernels>(
         Source::Zoo(Wanted { weights: None, .. }) => None,
         Source::File(_) | Source::Zoo(_) => output.evaluate(prepared.float.clone(), "evaluating float", tell)?,
     };
-    let open = |graph| output.engine(graph, Kind::Float);
+    let shrinks = job.settings.augment.shrink > 0;
+    let open = |graph| output.engine(if shrinks { of_any_size(&graph) } else { graph }, Kind::Float);
     let teacher = job.settings.distill.map(|how| Teacher::new(how, [&prepared.float, &prepared.graph], &open));
     let teacher = teacher.transpose()?;
     let key = job.key(prepared.digest)?;

@@ -2,7 +2,8 @@
 use super::{Block, Settings};
 use super::{
     cache::Cache,
-    part::{Learned, Work},
+    learned::{How, Learned},
+    part::Work,
 };
 use crate::{
     backend::{self, Kernels, Var, scalar},
@@ -21,6 +22,20 @@ const EXPONENT: [f64; 2] = [20.0, 2.0];
 /// The stream of what goes in, apart from those of values.
 const INPUT: u64 = 1 << 40;
 
+/// A step of learning a part.
+pub(super) struct At<'a> {
+    /// The samples.
+    pub some: &'a [usize],
+    /// Which step.
+    pub step: u64,
+    /// Of everything random in it.
+    pub key: u64,
+    /// The part's error before learning, as a share.
+    pub before: f64,
+    /// The energy of what the part should make, for each sample.
+    pub energy: f64,
+}
+
 impl<B: Kernels> Work<'_, B> {
     /// The gradients of one step, in the order of what is learned.
     pub(super) fn gradients(
@@ -28,26 +43,26 @@ impl<B: Kernels> Work<'_, B> {
         part: &Block,
         (learned, loose): (&[Learned], &Parameters<B>),
         (x, quantized, target): (&Cache, Option<&Cache>, &Cache),
-        some: &[usize],
-        step: u64,
-        key: u64,
+        at: &At,
     ) -> Result<Vec<Option<FloatTensor<B>>>> {
         let Settings { steps, rounded, strength, .. } = self.settings;
+        let At { some, step, key, before, energy } = *at;
         let drop = Drop { rounded, key };
         let mut leaves: Vec<Var<B>> =
             self.parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
         let mut soft = Soft { weights: HashMap::new(), drop: Some(drop) };
         let mut variables = Vec::with_capacity(learned.len());
+        let mut roundings = 0;
         for (i, l) in learned.iter().enumerate() {
             let numbers = backend::numbers::<B>(loose.values[i].clone())?;
             let shape = &self.parameters.list[l.parameter].shape;
-            let values = l.rounding.as_ref().map_or_else(|| numbers.clone(), |(_, r)| r.soft(&numbers));
-            let leaf = backend::tracked::<B>(backend::tensor::<B>(values, shape, self.device));
-            match &l.rounding {
-                Some((grid, _)) => {
+            let leaf = backend::tracked::<B>(backend::tensor::<B>(l.how.soft(&numbers), shape, self.device));
+            match &l.how {
+                How::Rounded(grid, _) => {
                     soft.weights.insert(*grid, leaf);
+                    roundings += numbers.len();
                 }
-                None => leaves[l.parameter] = leaf,
+                How::Line { .. } => leaves[l.parameter] = leaf,
             }
             variables.push(numbers);
         }
@@ -64,31 +79,34 @@ impl<B: Kernels> Work<'_, B> {
         let y = forward.part((part.from, input, quantized.is_none()), &part.nodes, part.to, &leaves)?;
         let shape = backend::dims::<B>(&y);
         let count: usize = shape.iter().product();
-        let channels = if shape.len() > 2 { shape[1] } else { shape.last().copied().unwrap_or(1) };
         let wanted = backend::constant::<B>(backend::tensor::<B>(target.rows(some), &shape, self.device));
         let off = Autodiff::<B>::float_sub(y, wanted);
         let square = backend::reshaped::<B>(Autodiff::<B>::float_mul(off.clone(), off), &[1, count]);
         let sum = Autodiff::<B>::float_sum_dim(square, 1);
-        let loss = Autodiff::<B>::float_mul_scalar(sum, scalar(channels.max(1) as f32 / count.max(1) as f32));
+        // Times the roundings: their gradients should not vanish beside Adam's epsilon.
+        let times = roundings.max(1) as f64;
+        let share = if energy > 0.0 { times / (energy * some.len() as f64) } else { 1.0 };
+        let loss = Autodiff::<B>::float_mul_scalar(sum, scalar(share as f32));
         let mut grads = loss.backward();
         let along = step as f64 / steps as f64;
         let decide = (along >= FREE).then(|| {
             let way = (along - FREE) / (1.0 - FREE);
-            (strength, (EXPONENT[0] + (EXPONENT[1] - EXPONENT[0]) * way) as f32)
+            // Where nothing is decided, it costs `strength` times the error that there was.
+            ((f64::from(strength) * before) as f32, (EXPONENT[0] + (EXPONENT[1] - EXPONENT[0]) * way) as f32)
         });
         let mut out = Vec::with_capacity(learned.len());
         for (l, variables) in learned.iter().zip(&variables) {
-            let leaf = match &l.rounding {
-                Some((grid, _)) => soft.weights.get(grid),
-                None => leaves.get(l.parameter),
+            let leaf = match &l.how {
+                How::Rounded(grid, _) => soft.weights.get(grid),
+                How::Line { .. } => leaves.get(l.parameter),
             };
             let gradient = leaf.and_then(|leaf| leaf.grad_remove(&mut grads));
-            out.push(match (&l.rounding, gradient) {
-                (Some((_, rounding)), Some(g)) => {
-                    let g = rounding.gradient(variables, &backend::numbers::<B>(g)?, decide);
+            out.push(match gradient {
+                Some(g) => {
+                    let g = l.how.gradient(variables, &backend::numbers::<B>(g)?, decide);
                     Some(backend::tensor::<B>(g, &self.parameters.list[l.parameter].shape, self.device))
                 }
-                (_, g) => g,
+                None => None,
             });
         }
         Ok(out)

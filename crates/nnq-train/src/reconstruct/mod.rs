@@ -2,12 +2,13 @@
 //! arXiv:2102.05426; Wei et al., 2022, "QDrop", arXiv:2203.05740).
 //!
 //! For each part in turn: the rounding of its weights (as a variable of its own), its biases and the scales of its activations are learned by gradients of
-//! `sum over channels |y - z|^2`, the mean over samples and pixels, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
+//! `|y - z|^2 / |z|^2`, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
 //! in, and every value that is rounded inside, is real in some elements and rounded in others, at random. Then decisions are made, and the next part sees
 //! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
 pub(crate) mod blocks;
 mod cache;
 mod gradients;
+mod learned;
 mod part;
 mod rounding;
 
@@ -53,16 +54,21 @@ pub struct Settings {
     pub steps: u64,
     /// Samples of a step.
     pub batch: usize,
-    /// Learning rate of roundings and biases.
+    /// Learning rate of roundings; biases learn in twentieths of what their channel answers, see `learned.rs`.
     pub rate: f64,
-    /// What the rate of the scales of activations is multiplied with.
+    /// What the rate of the scales of activations, as shares of themselves, is multiplied with.
     pub scale_rate: f64,
     /// The share of elements that are rounded while learning.
     pub rounded: f32,
-    /// Strength of the term that makes roundings decide.
+    /// What roundings that are all undecided cost, in errors of the part before learning.
     pub strength: f32,
     /// Seed of everything random.
     pub seed: u64,
+}
+
+/// The rate with which roundings come as far as they have to in so many steps: eight, from one code to the next and to the end of the rectified sigmoid.
+pub fn usual_rate(steps: u64) -> f64 {
+    (8.0 / steps.max(1) as f64).clamp(0.001, 0.02)
 }
 
 /// What to do.

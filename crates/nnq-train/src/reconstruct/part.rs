@@ -1,23 +1,16 @@
 //! One part of a network, learned.
-use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, rounding::Rounding};
+use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, gradients::At};
 use crate::{
     backend::{self, Device, Kernels, Var},
-    fake::Grid,
     net::{Forward, Normalize, Soft},
     optimizer::{Method, Optimizer, Schedule, Steps},
-    params::{Parameter, Parameters, Role},
+    params::Parameters,
     precision::Precision,
     qat::Plan,
 };
-use burn::backend::tensor::FloatTensor;
-use nnq::{
-    Error, Result,
-    data::mix,
-    ir::{Graph, ValueId},
-    quantize::check,
-};
+use nnq::{Error, Result, data::mix, ir::Graph, quantize::check};
 use serde::Serialize;
-use std::{collections::BTreeSet, sync::atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 /// What became of a part.
 #[derive(Clone, Debug, Serialize)]
@@ -47,12 +40,10 @@ pub(super) struct Work<'a, B: Kernels> {
     pub cancel: Option<&'a AtomicBool>,
 }
 
-/// Something that is learned.
-pub(super) struct Learned {
-    /// Its place among the network's parameters.
-    pub parameter: usize,
-    /// Of weights: their grid and how they round.
-    pub rounding: Option<(usize, Rounding)>,
+/// The energy of a sample, on average.
+fn energy(x: &Cache) -> f64 {
+    let one = |i: usize| x.row(i).iter().map(|z| f64::from(*z).powi(2)).sum::<f64>();
+    (0..x.len()).map(one).sum::<f64>() / x.len().max(1) as f64
 }
 
 impl<B: Kernels> Work<'_, B> {
@@ -132,55 +123,10 @@ impl<B: Kernels> Work<'_, B> {
     /// Energy of the difference between what the part makes and what it should, over that of the latter.
     fn error(&self, part: &Block, x: &Cache, quantized: Option<&Cache>, target: &Cache) -> Result<f64> {
         let made = self.rounded(part, x, quantized)?;
-        let (mut noise, mut signal) = (0.0, 0.0);
-        for i in 0..target.len() {
-            for (y, z) in made.row(i).iter().zip(target.row(i)) {
-                noise += f64::from(y - z).powi(2);
-                signal += f64::from(*z).powi(2);
-            }
-        }
-        Ok(if signal > 0.0 { noise / signal } else { 0.0 })
-    }
-    /// What of a part is learned, with the variables to begin with.
-    fn learned(&self, part: &Block, first: bool) -> Result<(Vec<Learned>, Parameters<B>)> {
-        let made: BTreeSet<ValueId> =
-            part.nodes.iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten().copied()).collect();
-        let (mut learned, mut loose) = (Vec::new(), Vec::new());
-        let mut add = |parameter: usize, role: Role, rounding, numbers: FloatTensor<B>, shape: Vec<usize>| {
-            let Parameter { name, of, .. } = self.parameters.list[parameter].clone();
-            learned.push(Learned { parameter, rounding });
-            loose.push((Parameter { name, role, of, shape }, numbers));
-        };
-        for &id in &part.nodes {
-            let Some(planned) = self.plan.products.get(&id) else { continue };
-            let node = self.graph.node(id);
-            let find = |i: usize| node.input(i).and_then(|v| self.parameters.of_value(v));
-            let weight = find(1).ok_or_else(|| Error::internal("weights that are no parameter"))?;
-            let shape = self.parameters.list[weight].shape.clone();
-            let numbers = backend::numbers::<B>(self.parameters.values[weight].clone())?;
-            let params = &self.plan.grids[planned.weight].params;
-            let grid = Grid::new(params, &shape, 1)?;
-            let (rounding, variables) = Rounding::new(&numbers, &params.scale, &grid);
-            let variables = backend::tensor::<B>(variables, &shape, self.device);
-            add(weight, Role::Weight, Some((planned.weight, rounding)), variables, shape);
-            if let Some(bias) = find(2) {
-                let (values, shape) = (&self.parameters.values[bias], &self.parameters.list[bias].shape);
-                add(bias, Role::Other, None, values.clone(), shape.clone());
-            }
-        }
-        for (g, grid) in self.plan.grids.iter().enumerate() {
-            // A grid that another part rounds to, too, stays.
-            let own = |v: &ValueId| made.contains(v) || first && *v == part.from;
-            if self.settings.scale_rate > 0.0
-                && !grid.values.is_empty()
-                && grid.values.iter().all(own)
-                && let Some(p) = self.parameters.of_grid(g)
-            {
-                let shape = self.parameters.list[p].shape.clone();
-                add(p, Role::Scale, None, self.parameters.values[p].clone(), shape);
-            }
-        }
-        Ok((learned, Parameters::loose(loose.into_iter())))
+        let off = |i: usize| made.row(i).iter().zip(target.row(i)).map(|(y, z)| f64::from(y - z).powi(2)).sum::<f64>();
+        let noise: f64 = (0..target.len()).map(off).sum();
+        let signal = energy(target);
+        Ok(if signal > 0.0 { noise / (signal * target.len() as f64) } else { 0.0 })
     }
     /// Learns a part; `tick` hears of steps.
     pub fn learn(
@@ -193,6 +139,7 @@ impl<B: Kernels> Work<'_, B> {
         tick: &mut dyn FnMut(u64),
     ) -> Result<BlockReport> {
         let before = self.error(part, x, quantized, target)?;
+        let energy = energy(target);
         let old = self.numbers()?;
         let (learned, mut loose) = self.learned(part, quantized.is_none())?;
         let Settings { steps, batch, rate, scale_rate, seed, .. } = self.settings;
@@ -212,14 +159,14 @@ impl<B: Kernels> Work<'_, B> {
             check(self.cancel)?;
             let key = mix(key, step);
             let some: Vec<usize> = (0..batch as u64).map(|i| (mix(key, i) % x.len() as u64) as usize).collect();
-            let gradients = self.gradients(part, (&learned, &loose), (x, quantized, target), &some, step, key)?;
+            let at = At { some: &some, step, key, before, energy };
+            let gradients = self.gradients(part, (&learned, &loose), (x, quantized, target), &at)?;
             let rate = optimizer.next_rate();
             optimizer.step(rate, &mut loose, gradients)?;
             tick(step + 1);
         }
         for (i, l) in learned.iter().enumerate() {
-            let numbers = backend::numbers::<B>(loose.values[i].clone())?;
-            let numbers = l.rounding.as_ref().map_or_else(|| numbers.clone(), |(_, r)| r.hard(&numbers));
+            let numbers = l.how.done(&backend::numbers::<B>(loose.values[i].clone())?);
             self.put(l.parameter, numbers);
         }
         let after = self.error(part, x, quantized, target)?;

@@ -4,7 +4,7 @@ pub(crate) mod targets;
 mod teacher;
 
 pub use state::Keep;
-pub use teacher::Teacher;
+pub use teacher::{Teacher, of_any_size};
 
 use crate::{
     augment::Augment,

@@ -6,7 +6,7 @@ use crate::{
 use nnq::{
     Error, Result,
     engine::Engine,
-    ir::{Graph, Op, Tensor, ValueId},
+    ir::{Dim, Graph, Op, Tensor, ValueId},
 };
 use std::sync::Arc;
 
@@ -17,6 +17,17 @@ pub struct Teacher {
     pub how: Distill,
     /// The values inside that are answered, too.
     pub points: Vec<ValueId>,
+}
+
+/// A network that takes images of any size.
+pub fn of_any_size(graph: &Arc<Graph>) -> Arc<Graph> {
+    let mut free = Graph::clone(graph);
+    for v in free.inputs.clone() {
+        if let Some(shape) = &mut free.value_mut(v).shape {
+            shape.0.iter_mut().skip(2).for_each(|dim| *dim = Dim::Unknown);
+        }
+    }
+    Arc::new(free)
 }
 
 /// What it says of a batch.

@@ -18,7 +18,7 @@ use crate::{
     error::{At, Error, Result},
     eval::Labelled,
     exec::lower::{self, Profile},
-    ir::Graph,
+    ir::{Graph, Tensor},
     quant::{
         analysis::{Layers, Unit, UnitLoss},
         recipe::Recipe,
@@ -165,10 +165,6 @@ pub fn run(job: &Job, progress: &mut Progress) -> Result<Analysis> {
         crate::eval::check(&graph, data).at(place)?;
     }
     let data = job.measured_on()?;
-    if data.dataset.is_text() {
-        return Err(Error::unsupported("an analysis on texts: it compares best classes")
-            .cure("see what nnq quantize says of layers, and compare recipes with nnq eval --reference"));
-    }
     let mut messages = Vec::new();
     let (file, samples) = (job.stats.as_deref(), job.samples.as_ref());
     let means = job.means();
@@ -250,13 +246,15 @@ fn look(
 ) -> Result<(Vec<UnitLoss>, usize)> {
     let mut layers = Layers::new(float.clone(), program, job.threads)?;
     let fixed = quantize::fixed_batch(float);
-    let each = judge.batch(0..1)?.len().max(1);
-    let batch = fixed.unwrap_or((AT_ONCE / each).clamp(1, 8).min(judge.samples()));
+    let each = judge.inputs(float, 0..1)?.first().map_or(1, Tensor::len).max(1);
+    // Texts have different lengths.
+    let most = if judge.has_texts() { 1 } else { 8 };
+    let batch = fixed.unwrap_or((AT_ONCE / each).clamp(1, most).min(judge.samples()));
     let count = judge.samples().min(LOOKED.max(batch)) / batch * batch;
     for from in (0..count).step_by(batch) {
         check(job.cancel.as_deref())?;
         progress("looking at layers", from as u64, count as u64);
-        layers.feed(&judge.batch(from..from + batch)?)?;
+        layers.feed(&judge.inputs(float, from..from + batch)?)?;
     }
     progress("looking at layers", count as u64, count as u64);
     Ok((layers.finish(), count))

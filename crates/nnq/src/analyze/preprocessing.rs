@@ -105,7 +105,7 @@ fn candidates(now: &Preprocess) -> Vec<Preprocess> {
 
 /// Looks at the calibration data.
 pub(super) fn find(e: &Evidence, progress: &mut Progress) -> Result<Vec<Finding>> {
-    let Some(samples) = &e.job.samples else { return Ok(Vec::new()) };
+    let Some(samples) = e.job.samples.as_ref().filter(|s| !s.dataset.is_text()) else { return Ok(Vec::new()) };
     let finding = |place: &str, cause: String, repair: Repair, figures: &[(&'static str, f64)]| {
         let mut f = Finding::new(FindingKind::WrongPreprocessing, place, cause, vec![repair]);
         (f.severity, f.figures) = (Severity::Serious, figures.iter().copied().collect());

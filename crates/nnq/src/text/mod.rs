@@ -26,6 +26,7 @@ use crate::{
     ir::{Graph, Op},
 };
 use std::{collections::BTreeMap, path::Path};
+use tokenizers::utils::truncation::{TruncationParams, truncate_encodings};
 
 /// The most bytes of a text file or a tokenizer.
 pub(crate) const MAX_FILE: u64 = 1 << 28;
@@ -83,6 +84,29 @@ impl Tokenizer {
             return Err(Error::value(format!("'{}' has no tokens", start_of(text))).cure("leave it out"));
         }
         Ok(Tokens { ids: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec(), cut })
+    }
+    /// The tokens of two texts that belong together, as the tokenizer joins them; where they are too long, the end of the longer one is cut.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_pair(&self, [first, second]: [&str; 2]) -> Result<Tokens> {
+        let fail = |e: tokenizers::Error| Error::value(format!("'{}', '{}': {e}", start_of(first), start_of(second)));
+        let mut encoding = self.inner.encode((first, second), true).map_err(fail)?;
+        let limit = self.limit.filter(|limit| encoding.len() > *limit);
+        if let Some(limit) = limit {
+            let alone = |text: &str| self.inner.encode(text, false).map_err(fail);
+            let (a, b) = (alone(first)?, alone(second)?);
+            let special = encoding.len().saturating_sub(a.len() + b.len());
+            let params = TruncationParams { max_length: limit.saturating_sub(special), ..TruncationParams::default() };
+            let (a, b) = truncate_encodings(a, Some(b), &params).map_err(fail)?;
+            encoding = self.inner.post_process(a, b, true).map_err(fail)?;
+        }
+        if encoding.is_empty() {
+            return Err(Error::value(format!("'{}' and '{}' have no tokens", start_of(first), start_of(second)))
+                .cure("leave them out"));
+        }
+        let (ids, types) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
+        Ok(Tokens { ids, types, cut: limit.is_some() })
     }
     /// The text that tokens stand for, special ones left out.
     ///

@@ -14,11 +14,13 @@ pub struct Pair {
     pub line: u64,
 }
 
-/// A text and its class.
+/// A text, or two that belong together, and the class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Labelled {
-    /// The text.
+    /// The text, or the first one.
     pub text: String,
+    /// The second one.
+    pub second: Option<String>,
     /// The number of its class, from 0: the network's output that should be the largest.
     pub label: usize,
     /// The line of the file where it begins, from 1.
@@ -28,17 +30,20 @@ pub struct Labelled {
 /// What a table of texts holds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Rows {
-    /// Lines of three fields.
+    /// Lines of three fields, the last one a score.
     Pairs(Vec<Pair>),
-    /// Lines of two.
+    /// Lines of two fields, or of three under a heading that calls the last one a class.
     Labelled(Vec<Labelled>),
 }
 
 /// The largest number of a class.
 const MAX_LABEL: usize = 1 << 20;
 
+/// How the last field of a heading is called where lines of three fields end in a class, and no score.
+const CLASS: [&str; 2] = ["label", "class"];
+
 /// Reads lines of `sentence,sentence,score` or of `text,label`: comma-separated values with quotes (RFC 4180), or tab-separated ones where the name ends in
-/// `.tsv`. A first line whose last field is no number is a heading.
+/// `.tsv`. A first line whose last field is no number is a heading; where its third field is `label` or `class`, lines are `text,text,label`.
 ///
 /// # Errors
 /// Names the file and the line.
@@ -68,7 +73,7 @@ fn parse(bytes: &[u8], tabs: bool) -> Result<Rows> {
         builder.delimiter(b'\t').quoting(false);
     }
     let (mut pairs, mut labelled) = (Vec::new(), Vec::new());
-    let mut width = None;
+    let (mut width, mut classes) = (None, false);
     for (i, line) in builder.from_reader(bytes).records().enumerate() {
         let place = || format!("line {}", i + 1);
         let record = line.map_err(|e| Error::malformed(e.to_string())).at(place)?;
@@ -76,34 +81,38 @@ fn parse(bytes: &[u8], tabs: bool) -> Result<Rows> {
         let fields: Vec<&str> = record.iter().collect();
         if *width.get_or_insert(fields.len()) != fields.len() || !matches!(fields.len(), 2 | 3) {
             return Err(Error::malformed(format!("{} fields", fields.len()))
-                .cure("all lines are sentence,sentence,score, or all are text,label")
+                .cure("all lines are sentence,sentence,score, or text,label, or text,text,label under a heading that ends so")
                 .at(place()));
         }
-        match fields[..] {
-            [first, second, score] => match score.trim().parse::<f64>() {
-                Ok(score) if score.is_finite() => {
-                    pairs.push(Pair { sentences: [first.to_owned(), second.to_owned()], score, line });
-                }
-                _ if i == 0 => {}
-                _ => return Err(Error::malformed(format!("'{score}' is no score")).at(place())),
-            },
-            [text, label] => match label.trim().parse::<usize>() {
-                Ok(label) if label <= MAX_LABEL => {
-                    labelled.push(Labelled { text: text.to_owned(), label, line });
-                }
-                _ if i == 0 => {}
-                _ => {
-                    return Err(Error::malformed(format!("'{label}' is no class"))
+        let (&last, texts) = fields.split_last().ok_or_else(|| Error::internal("a line without fields"))?;
+        if i == 0 && last.trim().parse::<f64>().is_err() {
+            classes = texts.len() == 1 || CLASS.iter().any(|name| last.trim().eq_ignore_ascii_case(name));
+            continue;
+        }
+        if i == 0 {
+            classes = texts.len() == 1;
+        }
+        match (texts, classes) {
+            (&[first, second], false) => {
+                let score = last.trim().parse::<f64>().ok().filter(|score| score.is_finite());
+                let score = score.ok_or_else(|| Error::malformed(format!("'{last}' is no score"))).at(place)?;
+                pairs.push(Pair { sentences: [first.to_owned(), second.to_owned()], score, line });
+            }
+            (&[text, ref more @ ..], _) => {
+                let label = last.trim().parse::<usize>().ok().filter(|label| *label <= MAX_LABEL);
+                let label = label.ok_or_else(|| {
+                    Error::malformed(format!("'{last}' is no class"))
                         .cure("classes are numbers from 0, in the order of the network's outputs")
-                        .at(place()));
-                }
-            },
+                });
+                let (label, second) = (label.at(place)?, more.first().map(|&text| text.to_owned()));
+                labelled.push(Labelled { text: text.to_owned(), second, label, line });
+            }
             _ => {}
         }
     }
-    match width {
-        Some(2) if labelled.is_empty() => Err(Error::usage("the file holds no texts")),
-        Some(2) => Ok(Rows::Labelled(labelled)),
+    match classes {
+        true if labelled.is_empty() => Err(Error::usage("the file holds no texts")),
+        true => Ok(Rows::Labelled(labelled)),
         _ if pairs.len() < 2 => {
             Err(Error::usage(format!("{} pairs of sentences", pairs.len())).cure("a correlation needs two or more"))
         }
@@ -125,7 +134,7 @@ mod tests {
     #[test]
     fn texts_with_classes() {
         let rows = parse(b"text\tlabel\na film , \"so\"\t1\n b \t 0\n", true).unwrap();
-        let want = |text: &str, label, line| Labelled { text: text.into(), label, line };
+        let want = |text: &str, label, line| Labelled { text: text.into(), second: None, label, line };
         assert_eq!(rows, Rows::Labelled(vec![want("a film , \"so\"", 1, 2), want(" b ", 0, 3)]));
         for (text, cause) in [
             ("a,1\nb,-1\n", "line 2: '-1' is no class"),
@@ -137,6 +146,19 @@ mod tests {
             let e = parse(text.as_bytes(), false).unwrap_err().to_string();
             assert!(e.contains(cause), "{cause}: {e}");
         }
+    }
+
+    #[test]
+    fn pairs_with_classes() {
+        for heading in ["a,b,label", "sentence1,sentence2, Class "] {
+            let rows = parse(format!("{heading}\nit rains,\"rain, again\",1\nc,d,0\n").as_bytes(), false).unwrap();
+            let want = |a: &str, b: &str, label, line| Labelled { text: a.into(), second: Some(b.into()), label, line };
+            assert_eq!(rows, Rows::Labelled(vec![want("it rains", "rain, again", 1, 2), want("c", "d", 0, 3)]));
+            let e = parse(format!("{heading}\na,b,0.5\n").as_bytes(), false).unwrap_err().to_string();
+            assert!(e.contains("line 2: '0.5' is no class"), "{e}");
+        }
+        // Numbers under another heading, or none, are scores.
+        assert_eq!(pairs_of(b"a,b,score\nc,d,1\ne,f,0\n", false).len(), 2);
     }
 
     #[test]

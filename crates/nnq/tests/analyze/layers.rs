@@ -99,7 +99,7 @@ fn every_cause_by_plain_loops() {
     let q = quantized(&graph);
     let program = Arc::new(lower(&q, Profile::Dyadic).unwrap());
     let mut layers = Layers::new(graph.clone(), program, 1).unwrap();
-    layers.feed(&input()).unwrap();
+    layers.feed(&[input()]).unwrap();
     let losses = layers.finish();
     let names: Vec<&str> = losses.iter().map(|l| l.unit.node.as_str()).collect();
     assert_eq!(names, ["x", "first", "second"]);

@@ -273,14 +273,23 @@ impl Builder {
             return Ok(false);
         }
         let Some(from) = self.grid(x) else { return self.dynamic(id, node, x, y) };
-        let behind = self.bias_behind(node, y);
-        if let Some((sum, _)) = &behind {
-            y = self.p.graph.node(*sum).output(0).unwrap_or(y);
-        }
-        let target = self.target(y, true);
+        let mut behind = self.bias_behind(node, y);
+        let sum = behind.as_ref().and_then(|(sum, _)| self.p.graph.node(*sum).output(0)).unwrap_or(y);
+        let target = self.target(sum, true);
         let to = target.as_ref().map(|(_, grid, clamp, _)| (*grid, *clamp));
-        let (reach, bias) = (self.reaches[id.0 as usize].as_deref(), behind.as_ref().map(|(_, b)| &b[..]));
-        let Some(product) = product::build(&self.p.graph, node, (reach, bias), from, to, self.p.profile)? else {
+        let build = |bias: Option<&[f32]>| {
+            let reach = self.reaches[id.0 as usize].as_deref();
+            product::build(&self.p.graph, node, (reach, bias), from, to, self.p.profile)
+        };
+        let mut built = build(behind.as_ref().map(|(_, bias)| &bias[..]));
+        if built.is_err() && behind.is_some() && target.is_none() {
+            // A real sum may stay one where the bias has no code.
+            (behind, built) = (None, build(None));
+        }
+        if behind.is_some() {
+            y = sum;
+        }
+        let Some(product) = built? else {
             let note = format!(
                 "'{}' runs in floating point: its weights are not quantized in a form integers can use",
                 node.name
@@ -296,8 +305,10 @@ impl Builder {
             let slot = self.produce(v, grid);
             self.step(&nodes, kind, vec![input], vec![Some(slot)]);
         } else {
+            let sum: Vec<NodeId> = behind.iter().map(|(sum, _)| *sum).collect();
+            let nodes = self.join(id, &sum);
             let slot = self.push(y, Repr::Real);
-            self.step(&[id], kind, vec![input], vec![Some(slot)]);
+            self.step(&nodes, kind, vec![input], vec![Some(slot)]);
             self.settle(y, slot)?;
         }
         Ok(true)

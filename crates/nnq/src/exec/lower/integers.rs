@@ -73,9 +73,7 @@ impl Builder {
         }
         let graph = &self.p.graph;
         let reader = self.sole_reader(y)?;
-        let sum = graph.node(reader);
-        self.target(sum.output(0)?, true)?;
-        Some((reader, bias_of(graph, sum, y)?))
+        Some((reader, bias_of(graph, graph.node(reader), y)?))
     }
 
     /// A product of two values of codes, with a factor behind it.

@@ -177,20 +177,20 @@ impl Layers {
             constants,
         })
     }
-    /// Adds a batch.
+    /// Adds a batch, the inputs of both networks.
     ///
     /// # Errors
     /// As the runs.
-    pub fn feed(&mut self, input: &Tensor) -> Result<()> {
+    pub fn feed(&mut self, inputs: &[Tensor]) -> Result<()> {
         let graph = self.float.graph().clone();
         let names = self.losses.iter().flat_map(|l| l.unit.inputs.iter().chain([&l.unit.output]));
         let wanted: HashMap<String, ()> = names.map(|o| (o.name.clone(), ())).collect();
         let mut keep = Keep { graph: &graph, wanted: &wanted, kept: HashMap::new() };
-        self.float.run_tapped(vec![input.clone()], &mut keep)?;
+        self.float.run_tapped(inputs.to_vec(), &mut keep)?;
         let exact = keep.kept;
         let twin = self.quantized.graph().clone();
         let mut keep = Keep { graph: &twin, wanted: &wanted, kept: HashMap::new() };
-        self.quantized.run_tapped(vec![input.clone()], &mut keep)?;
+        self.quantized.run_tapped(inputs.to_vec(), &mut keep)?;
         let rounded = keep.kept;
         let Self { losses, constants, pool, .. } = self;
         pool.install(|| {

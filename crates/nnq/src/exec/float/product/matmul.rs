@@ -97,7 +97,13 @@ pub fn batched<T: Real>(s: &Shapes, a: &[T], b: &[T], out: &mut [T]) {
         multiply(Strided { data: a, row: s.k, col: 1 }, right(0), [s.m * s.pairs.len(), s.k, s.n], out);
         return;
     }
+    // Fewer than threads: each is cut instead.
+    let many = s.pairs.len() >= rayon::current_num_threads();
     let one = |(&(i, j), out): (&(usize, usize), &mut [T])| {
+        let (x, w) = (&a[i * s.m * s.k..][..s.m * s.k], &b[j * s.k * s.n..][..s.k * s.n]);
+        if many && packed::multiply_once(x, w, [s.m, s.k, s.n], out) {
+            return;
+        }
         let left = Strided { data: &a[i * s.m * s.k..][..s.m * s.k], row: s.k, col: 1 };
         multiply(left, right(j), [s.m, s.k, s.n], out);
     };

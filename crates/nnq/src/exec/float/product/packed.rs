@@ -4,7 +4,10 @@ use crate::{
     exec::float::{Ctx, ctx::each},
     ir::Tensor,
 };
-use nnq_kernels::float::{Epilogue, FloatIsa, PackedProduct, Place};
+use nnq_kernels::float::{Epilogue, FloatIsa, PackedProduct, Place, in_turn};
+
+/// Rows from which on packing the other matrix pays.
+const FEW_ROWS: usize = 4;
 
 /// `out = left * right` for a row-major left matrix of sizes `[m, k]` and input 1 of the running node, whose element `(k, n)` is
 /// at `k * row + n * col`. The chains are those of [`super::tile`]. Answers false, and does nothing, where the right matrix is
@@ -23,6 +26,20 @@ pub fn multiply<T: Real>(
     }
     let packed = ctx.keep(1, || PackedProduct::pack(FloatIsa::best(), w, [n, 1, k], [col, 0, row]));
     packed.run(&Place::matrix(m, k, n), x, &Epilogue::default(), out, ctx.tasks(m * k * n), &each);
+    true
+}
+
+/// As [`multiply`], of matrices that are both used once, on this thread.
+pub fn multiply_once<T: Real>(left: &[T], right: &[T], [m, k, n]: [usize; 3], out: &mut [T]) -> bool {
+    let (Some(x), Some(w), Some(out)) = (T::singles(left), T::singles(right), T::singles_mut(out)) else {
+        return false;
+    };
+    // Packing costs as much as a few rows.
+    if k == 0 || m < FEW_ROWS {
+        return false;
+    }
+    let packed = PackedProduct::pack(FloatIsa::best(), w, [n, 1, k], [1, 0, n]);
+    packed.run(&Place::matrix(m, k, n), x, &Epilogue::default(), out, 1, &in_turn);
     true
 }
 

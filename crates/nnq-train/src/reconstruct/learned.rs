@@ -1,0 +1,160 @@
+//! What of a part is learned, and in which units.
+//!
+//! Adam's steps are as long as its rate, whatever gradients are. So everything is learned in units in which one rate suits all: roundings as AdaRound's variable, biases as shares of
+//! what their channel answers, scales as shares of themselves. A network whose channels differ in range by orders of magnitude learns as another does.
+use super::{Block, part::Work, rounding::Rounding};
+use crate::{
+    backend::{self, Kernels},
+    fake::Grid,
+    params::{Parameter, Parameters, Role},
+    qat::PlannedProduct,
+};
+use burn::backend::tensor::FloatTensor;
+use nnq::{Error, Result, ir::ValueId};
+use std::collections::BTreeSet;
+
+/// The unit of biases, as a share of what their channel answers.
+const BIAS: f32 = 0.05;
+
+/// How numbers follow from what is learned.
+pub(super) enum How {
+    /// Weights on the grid, by their rounding.
+    Rounded(usize, Rounding),
+    /// `base + unit * variable`.
+    Line {
+        /// With variables of 0.
+        base: Vec<f32>,
+        /// How much 1 is.
+        unit: Vec<f32>,
+    },
+}
+
+/// Something that is learned.
+pub(super) struct Learned {
+    /// Its place among the network's parameters.
+    pub parameter: usize,
+    /// From variables to numbers.
+    pub how: How,
+}
+
+impl How {
+    /// Numbers while learning.
+    pub fn soft(&self, variables: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Rounded(_, rounding) => rounding.soft(variables),
+            Self::Line { base, unit } => {
+                base.iter().zip(unit).zip(variables).map(|((base, unit), v)| base + unit * v).collect()
+            }
+        }
+    }
+    /// Numbers with all decisions made.
+    pub fn done(&self, variables: &[f32]) -> Vec<f32> {
+        match self {
+            Self::Rounded(_, rounding) => rounding.hard(variables),
+            Self::Line { .. } => self.soft(variables),
+        }
+    }
+    /// The gradient of the variables from that of the numbers. `decide`: strength and exponent of the term that makes roundings decide.
+    pub fn gradient(&self, variables: &[f32], numbers: &[f32], decide: Option<(f32, f32)>) -> Vec<f32> {
+        match self {
+            Self::Rounded(_, rounding) => rounding.gradient(variables, numbers, decide),
+            Self::Line { unit, .. } => unit.iter().zip(numbers).map(|(unit, g)| unit * g).collect(),
+        }
+    }
+}
+
+impl<B: Kernels> Work<'_, B> {
+    /// What of a part is learned, with the variables to begin with.
+    pub(super) fn learned(&self, part: &Block, first: bool) -> Result<(Vec<Learned>, Parameters<B>)> {
+        let made: BTreeSet<ValueId> =
+            part.nodes.iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten().copied()).collect();
+        let (mut learned, mut loose) = (Vec::new(), Vec::new());
+        let mut add = |parameter: usize, role: Role, how: How, variables: Vec<f32>| {
+            let Parameter { name, of, shape, .. } = self.parameters.list[parameter].clone();
+            let variables: FloatTensor<B> = backend::tensor::<B>(variables, &shape, self.device);
+            learned.push(Learned { parameter, how });
+            loose.push((Parameter { name, role, of, shape }, variables));
+        };
+        for &id in &part.nodes {
+            let Some(planned) = self.plan.products.get(&id) else { continue };
+            let node = self.graph.node(id);
+            let find = |i: usize| node.input(i).and_then(|v| self.parameters.of_value(v));
+            let weight = find(1).ok_or_else(|| Error::internal("weights that are no parameter"))?;
+            let numbers = backend::numbers::<B>(self.parameters.values[weight].clone())?;
+            let params = &self.plan.grids[planned.weight].params;
+            let grid = Grid::new(params, &self.parameters.list[weight].shape, 1)?;
+            let (rounding, variables) = Rounding::new(&numbers, &params.scale, &grid);
+            if let Some(bias) = find(2) {
+                let base = backend::numbers::<B>(self.parameters.values[bias].clone())?;
+                let unit = self.answers(planned, &numbers, &grid, base.len()).into_iter().map(|x| x * BIAS).collect();
+                let variables = vec![0.0; base.len()];
+                add(bias, Role::Other, How::Line { base, unit }, variables);
+            }
+            add(weight, Role::Weight, How::Rounded(planned.weight, rounding), variables);
+        }
+        for (g, grid) in self.plan.grids.iter().enumerate() {
+            // A grid that another part rounds to, too, stays.
+            let own = |v: &ValueId| made.contains(v) || first && *v == part.from;
+            if self.settings.scale_rate > 0.0
+                && !grid.values.is_empty()
+                && grid.values.iter().all(own)
+                && let Some(p) = self.parameters.of_grid(g)
+            {
+                let unit = backend::numbers::<B>(self.parameters.values[p].clone())?;
+                let (base, variables) = (vec![0.0; unit.len()], vec![1.0; unit.len()]);
+                add(p, Role::Scale, How::Line { base, unit }, variables);
+            }
+        }
+        Ok((learned, Parameters::loose(loose.into_iter())))
+    }
+    /// How large what the output channels answer is, roughly: the lengths of their weights times a quarter of the input's range.
+    fn answers(&self, planned: &PlannedProduct, weights: &[f32], grid: &Grid, channels: usize) -> Vec<f32> {
+        let range = planned.input.map_or(1.0, |g| {
+            let params = &self.plan.grids[g].params;
+            let widest = params.scale.iter().copied().fold(0.0, f32::max);
+            (params.qtype.max() - params.qtype.min()) as f32 / 4.0 * widest
+        });
+        let mut squares = vec![0.0f64; channels.max(1)];
+        for (i, w) in weights.iter().enumerate() {
+            // Where all weights have one scale, all channels have one unit.
+            let group = grid.group(i);
+            let of = if grid.groups == channels { group } else { 0 };
+            squares[of] += f64::from(*w).powi(2);
+        }
+        if grid.groups != channels {
+            squares = vec![squares[0] / channels.max(1) as f64; channels];
+        }
+        squares.into_iter().map(|s| s.sqrt() as f32 * range).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The gradient of what is learned is that of the numbers in its unit, by finite differences of a quadratic form.
+    #[test]
+    fn lines_learn_in_their_unit() {
+        let how = How::Line { base: vec![1.0, -200.0, 0.0], unit: vec![0.5, 100.0, 1e-3] };
+        let toward = [2.0f32, -150.0, 1e-4];
+        let loss = |v: &[f32]| {
+            let off = how.soft(v).into_iter().zip(toward).map(|(x, t)| f64::from(x - t).powi(2) / 2.0);
+            off.sum::<f64>()
+        };
+        let at = [0.25f32, -0.5, 1.0];
+        let numbers = how.soft(&at);
+        assert_eq!(numbers, [1.125, -250.0, 1e-3]);
+        assert_eq!(how.done(&at), numbers);
+        let by_numbers: Vec<f32> = numbers.iter().zip(toward).map(|(x, t)| x - t).collect();
+        let gradient = how.gradient(&at, &by_numbers, Some((1.0, 2.0)));
+        for i in 0..3 {
+            let moved = |by: f32| {
+                let mut v = at;
+                v[i] += by;
+                loss(&v)
+            };
+            let want = (moved(0.125) - moved(-0.125)) / 0.25;
+            assert!((f64::from(gradient[i]) - want).abs() < 1e-3 * want.abs().max(1e-6), "{i}: {} {want}", gradient[i]);
+        }
+    }
+}
