@@ -79,7 +79,7 @@ pub struct Train {
     /// The largest norm of all gradients together, longer ones are shortened; 0: none is [default: 1; 0 with --zoo]
     #[arg(long, value_name = "NORM")]
     pub clip_norm: Option<f64>,
-    /// Random changes of training images: a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]] (the last SHARE of the epochs without), shrink:PIXELS[:SHARE] (the shorter side so long, but for the last SHARE, a quarter, of the epochs), or none
+    /// Random changes of training images: a list of color[:SHARE], zoom[:SHARE] (a part of at least that share of the area, 0.35, as large as the image), crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]] (the last SHARE of the epochs without), shrink:PIXELS[:SHARE] (the shorter side so long, but for the last SHARE, a quarter, of the epochs), or none
     #[arg(long, value_name = "LIST", default_value = "none")]
     pub augment: Augment,
     /// The share of each label that is spread over all classes

@@ -1,7 +1,8 @@
 //! Random changes of training images. What happens to an image depends on seed, epoch and its index in the data set, and on nothing else.
 mod color;
 mod mixup;
-mod shrink;
+mod resample;
+mod zoom;
 
 pub use color::Palette;
 pub use mixup::Mixed;
@@ -19,6 +20,8 @@ use std::{fmt, str::FromStr};
 pub struct Augment {
     /// Multiplies brightness, contrast and saturation by up to so much more or less than 1; 0: not at all.
     pub color: f32,
+    /// Takes a part of at least this share of the area in place of the image, as large as that; 0: not at all.
+    pub zoom: f32,
     /// Shifts by up to so many pixels in each direction; what comes in is 0, the mean colour of normalised images.
     pub crop: usize,
     /// Mirrors every other image.
@@ -76,13 +79,13 @@ impl Augment {
         if self.shrink == 0 || self.shrink >= height.min(width) {
             return numbers;
         }
-        let small = shrink::sizes([height, width], self.shrink);
+        let small = resample::sizes([height, width], self.shrink);
         shape[2..].copy_from_slice(&small);
-        shrink::shrink(&numbers, [height, width], small)
+        resample::resample(&numbers, [height, width], [0..height, 0..width], small)
     }
     /// Whether single images change.
     pub fn changes_images(&self) -> bool {
-        (self.crop, self.flip, self.cutout, self.shrink) != (0, false, 0, 0) || self.color > 0.0
+        (self.crop, self.flip, self.cutout, self.shrink) != (0, false, 0, 0) || self.color > 0.0 || self.zoom > 0.0
     }
     /// Mixes the samples of a batch, each `one` numbers long; answers what each holds of others, or nothing.
     pub fn mix(&self, seed: u64, epoch: u64, indices: &[usize], numbers: &mut [f32], one: usize) -> Vec<Mixed> {
@@ -101,6 +104,9 @@ impl Augment {
     }
     /// Changes where pixels of an image of `[channels, height, width]` are, in place.
     pub fn apply(&self, image: &mut [f32], [channels, height, width]: [usize; 3], seed: u64, epoch: u64, index: u64) {
+        if self.zoom > 0.0 {
+            zoom::zoom(image, [height, width], self.zoom, (seed, epoch, index));
+        }
         let mut draws = Draws::new(seed, epoch, index);
         let mut shift = || draws.below(2 * self.crop + 1) as isize - self.crop as isize;
         let (down, right) = (shift(), shift());
@@ -135,6 +141,9 @@ impl fmt::Display for Augment {
         let mut parts = Vec::new();
         if self.color > 0.0 {
             parts.push(format!("color:{}", self.color));
+        }
+        if self.zoom > 0.0 {
+            parts.push(format!("zoom:{}", self.zoom));
         }
         if self.crop > 0 {
             parts.push(format!("crop:{}", self.crop));
@@ -174,6 +183,7 @@ impl FromStr for Augment {
             let share = |usual: f32| number.map_or(Ok(usual), between);
             match name {
                 "color" => out.color = share(0.3)?,
+                "zoom" => out.zoom = share(0.35)?,
                 "crop" => out.crop = size(4)?,
                 "flip" if part == "flip" => out.flip = true,
                 "cutout" => out.cutout = size(8)?,
@@ -192,7 +202,7 @@ impl FromStr for Augment {
                 }
                 _ => {
                     return Err(Error::usage(format!("'{part}' is no change of images")).cure(
-                        "use a list of color[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]], shrink:PIXELS[:SHARE], or none",
+                        "use a list of color[:SHARE], zoom[:SHARE], crop[:PIXELS], flip, cutout[:PIXELS], mixup[:ALPHA[:SHARE]], shrink:PIXELS[:SHARE], or none",
                     ));
                 }
             }

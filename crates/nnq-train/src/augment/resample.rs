@@ -1,4 +1,5 @@
-//! Images made smaller, for the first epochs: a step costs as much less as they have fewer pixels.
+//! Images, or parts of them, in another size. Smaller ones, for the first epochs, make a step cost as much less as they have fewer pixels.
+use std::ops::Range;
 
 /// Rows and columns of an image whose shorter side is to have `side` pixels.
 pub fn sizes([height, width]: [usize; 2], side: usize) -> [usize; 2] {
@@ -22,22 +23,26 @@ fn shares(from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
     (0..to).map(one).collect()
 }
 
-/// Planes of `[height, width]` as planes of `[tall, wide]`: interpolated linearly, averaged over what a new pixel covers.
-pub fn shrink(planes: &[f32], [height, width]: [usize; 2], [tall, wide]: [usize; 2]) -> Vec<f32> {
-    let (rows, columns) = (shares(height, tall), shares(width, wide));
+/// A part, some rows and columns, of planes of `[height, width]` as planes of `[tall, wide]`: interpolated linearly, averaged over what a new pixel covers.
+pub fn resample(
+    planes: &[f32],
+    [height, width]: [usize; 2],
+    [part_rows, part_columns]: [Range<usize>; 2],
+    [tall, wide]: [usize; 2],
+) -> Vec<f32> {
+    let (rows, columns) = (shares(part_rows.len(), tall), shares(part_columns.len(), wide));
     let mut out = Vec::with_capacity(planes.len() / (height * width).max(1) * tall * wide);
-    let mut line = vec![0.0f32; width];
+    let mut line = vec![0.0f32; part_columns.len()];
     for plane in planes.chunks_exact((height * width).max(1)) {
         for (first, weights) in &rows {
             line.fill(0.0);
-            for (row, w) in plane[first * width..].chunks_exact(width).zip(weights) {
-                line.iter_mut().zip(row).for_each(|(l, x)| *l += w * x);
+            for (row, w) in plane[(part_rows.start + first) * width..].chunks_exact(width).zip(weights) {
+                line.iter_mut().zip(&row[part_columns.clone()]).for_each(|(l, x)| *l += w * x);
             }
-            out.extend(
-                columns
-                    .iter()
-                    .map(|(first, weights)| line[*first..].iter().zip(weights).map(|(x, w)| x * w).sum::<f32>()),
-            );
+            let one = |(first, weights): &(usize, Vec<f32>)| {
+                line[*first..].iter().zip(weights).map(|(x, w)| x * w).sum::<f32>()
+            };
+            out.extend(columns.iter().map(one));
         }
     }
     out
@@ -58,12 +63,12 @@ mod tests {
     #[test]
     fn pixels_are_averaged() {
         let image: Vec<f32> = (0..16).map(|i| (i % 4) as f32).collect();
-        let small = shrink(&image, [4, 4], [2, 2]);
+        let small = resample(&image, [4, 4], [0..4, 0..4], [2, 2]);
         let (left, right) = ((0.0 * 3.0 + 3.0 + 2.0) / 7.0, (1.0 + 3.0 * 2.0 + 3.0 * 3.0) / 7.0);
         let want = [left, right, left, right];
         assert!(small.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{small:?} {want:?}");
         // What is the same everywhere stays.
-        let flat = shrink(&[0.75; 2 * 9 * 7], [9, 7], [5, 4]);
+        let flat = resample(&[0.75; 2 * 9 * 7], [9, 7], [0..9, 0..7], [5, 4]);
         assert!(flat.len() == 40 && flat.iter().all(|x| (x - 0.75).abs() < 1e-6), "{flat:?}");
     }
 }
