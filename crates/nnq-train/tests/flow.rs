@@ -4,8 +4,8 @@ use nnq::{
     ErrorKind,
     demo::{self, Stream},
     engine,
-    formats::onnx::Pack,
-    ir::QParams,
+    formats::onnx::{self, Pack},
+    ir::{DType, GraphBuilder, Op, QParams, Tensor},
     quant::{recipe::Recipe, rounder::Rounding},
     quantize::{self, Format, Samples},
     zoo::Wanted,
@@ -241,6 +241,31 @@ fn a_network_of_the_zoo_learns_from_nothing() {
     let fresh = nnq::zoo::build(nnq::zoo::find("resnet8").unwrap(), 1).unwrap();
     let mean = |g: &nnq::ir::Graph| g.constant(g.find("bn1.running_mean").unwrap()).unwrap().to_f32s();
     assert_ne!(mean(&graph), mean(&fresh));
+    // And on parts of its images, smaller ones at first, from its own answers: the file still takes whole ones.
+    let mut settings = self::settings(2);
+    settings.augment = "zoom,shrink:12:0.5".parse().unwrap();
+    settings.distill = Some(Distill { weight: 1.0, temperature: 1.0, features: 1.0 });
+    let mut again = self::job(dir.path(), "again.onnx", Some(recipe(8, 8)), settings);
+    again.source = Source::File(job.output.file);
+    again.output.eval = Some(pictures(Stream::Test, 32));
+    let outcome = run(&again).unwrap();
+    assert_eq!((outcome.epochs.len(), outcome.written.after.unwrap().samples), (2, 32));
+    // A network whose last layer wants so many pixels says so.
+    let shape = again.train.dataset.first(&again.train.preprocess).unwrap().shape().to_vec();
+    let pixels: usize = shape.iter().product();
+    let mut b = GraphBuilder::new("fixed");
+    let x = b.input("x", DType::F32, &format!("N, {}, {}, {}", shape[0], shape[1], shape[2]));
+    let flat = b.op("flat", Op::Flatten { axis: 1 }, &[x]);
+    let w = b.constant("w", Tensor::of(&[pixels, 10], vec![0.01f32; pixels * 10]));
+    let y = b.op("last", Op::MatMul, &[flat, w]);
+    b.output(y);
+    let path = dir.path().join("fixed.onnx");
+    onnx::write(&b.finish().unwrap(), &path, &Default::default()).unwrap();
+    again.source = Source::File(path);
+    again.recipe = None;
+    again.settings.distill = None;
+    let e = run(&again).unwrap_err().to_string();
+    assert!(e.contains("node 'last'") && e.contains("without shrink"), "{e}");
 }
 
 #[test]
