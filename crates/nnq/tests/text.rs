@@ -37,11 +37,19 @@ fn tokenizer(folder: &Path) -> Tokenizer {
 
 /// The mean of the embeddings of a text's tokens: `[SEP]` has none, a cat is near a dog, and a stone near neither.
 fn mean(b: &mut GraphBuilder, rows: usize) -> ValueId {
+    let x = embedded(b, rows);
+    mean_of(b, x)
+}
+
+fn embedded(b: &mut GraphBuilder, rows: usize) -> ValueId {
     let all = [[0.0f32, 0.0], [0.0, 0.0], [1.0, 0.1], [0.9, 0.3], [-0.2, 1.0], [0.5, 0.5]];
     let ids = b.input("input_ids", DType::I64, "N, T");
     b.input("attention_mask", DType::I64, "N, T");
     let table = b.constant("table", Tensor::of(&[rows, 2], all[..rows].concat()));
-    let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
+    b.op("embedding", Op::Gather { axis: 0 }, &[table, ids])
+}
+
+fn mean_of(b: &mut GraphBuilder, x: ValueId) -> ValueId {
     let axes = b.ints("axes", &[1]);
     let mean = Op::Reduce { kind: Reduction::Mean, keepdims: false, noop_with_empty_axes: false };
     b.op("mean", mean, &[x, axes])
@@ -138,9 +146,11 @@ fn classes(folder: &Path) -> (PathBuf, Samples, Labelled) {
     let (tsv, model) = (folder.join("classes.tsv"), folder.join("m.onnx"));
     fs::write(&tsv, CLASSES.repeat(4).replace("\ntext\tlabel", "")).unwrap();
     let mut b = GraphBuilder::new("classes");
-    let x = mean(&mut b, 6);
+    let x = embedded(&mut b, 6);
+    // Of each token: as many as the text has.
     let w = b.constant("w", Tensor::of(&[2, 2], vec![1.0f32, -0.3, 0.2, 0.9]));
     let y = b.op("product", Op::MatMul, &[x, w]);
+    let y = mean_of(&mut b, y);
     b.output(y);
     onnx::write(&b.finish().unwrap(), &model, &Default::default()).unwrap();
     let samples = Samples { dataset: Arc::new(text::open(&tsv, &t).unwrap()), preprocess: Preprocess::raw() };

@@ -64,7 +64,7 @@ impl Expectation {
             let b = b?;
             if fixed.is_none_or(|n| n == b.indices.len()) {
                 let x = session.run(vec![b.input])?;
-                x.first().map_or(Ok(()), |x| channels::observe(&mut seen, x))?;
+                x.first().map_or(Ok(()), |x| channels::observe(&mut seen, x, Some(1)))?;
             }
         }
         let mut sum = 0.0;

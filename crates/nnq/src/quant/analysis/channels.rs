@@ -1,7 +1,7 @@
 //! Extremes and moments of each channel of values.
 use crate::{
     error::{Error, Result},
-    ir::Tensor,
+    ir::{Dim, Shape, Tensor},
 };
 
 /// What was seen of one channel.
@@ -57,24 +57,31 @@ impl Channel {
     }
 }
 
-/// Adds a value of shape `[samples, channels, ...]` to the statistics of its channels. Values of one axis are one channel.
+/// Which axis of a value with samples first holds channels: the second of images and rows, the last of tokens `[N, T, C]`, whose number is open. `None`: there are no channels, or
+/// nothing is known of them.
+pub fn axis(shape: Option<&Shape>) -> Option<usize> {
+    let dims = &shape?.0;
+    let fixed = |axis: &usize| matches!(dims.get(*axis), Some(Dim::Fixed(_)));
+    [1, dims.len().checked_sub(1)?].into_iter().filter(|&axis| axis > 0).find(fixed)
+}
+
+/// Adds a value, samples first, to the statistics of the channels along an axis, or of all its elements.
 ///
 /// # Errors
 /// When the number of channels is not that of before, or the elements are no binary32.
-pub fn observe(channels: &mut Vec<Channel>, value: &Tensor) -> Result<()> {
+pub fn observe(channels: &mut Vec<Channel>, value: &Tensor, axis: Option<usize>) -> Result<()> {
     let shape = value.shape();
     let data = value.as_slice::<f32>()?;
-    let n = if shape.len() < 2 { 1 } else { shape[1] };
-    let inner: usize = shape.iter().skip(2).product();
+    let axis = axis.filter(|&axis| axis < shape.len());
+    let n = axis.map_or(1, |axis| shape[axis]);
+    let inner: usize = axis.map_or(data.len(), |axis| shape[axis + 1..].iter().product());
     if channels.is_empty() {
         channels.resize(n, Channel::default());
     }
     if channels.len() != n {
         return Err(Error::shape(format!("{n} channels, {} before", channels.len())));
     }
-    if shape.len() < 2 {
-        channels[0].add(data);
-    } else if inner > 0 {
+    if inner > 0 {
         for (i, run) in data.chunks_exact(inner).enumerate() {
             channels[i % n].add(run);
         }
@@ -97,13 +104,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tokens_have_channels_last() {
+        let of = |text: &str| axis(Some(&text.parse::<Shape>().unwrap()));
+        assert_eq!([of("N, 64, 7, 7"), of("N, 10"), of("N, T, 384"), of("N, 12, T, T")], [1, 1, 2, 1].map(Some));
+        assert_eq!([of("N, T"), of("N"), of("N, T, T"), axis(None)], [None; 4]);
+    }
+
+    #[test]
     fn channels_by_hand() {
         let mut c = Vec::new();
         let x = Tensor::of(&[2, 2, 2], vec![1.0f32, 3.0, 0.0, 0.0, 5.0, 7.0, 0.0, 0.0]);
-        observe(&mut c, &x).unwrap();
+        observe(&mut c, &x, Some(1)).unwrap();
         assert_eq!((c[0].count, c[0].min, c[0].max, c[0].mean(), c[0].variance()), (4, 1.0, 7.0, 4.0, 5.0));
         assert!(c[1].is_constant() && c[1].zeros == 4 && !c[0].is_constant());
-        assert!(observe(&mut c, &Tensor::of(&[1, 3], vec![0f32; 3])).is_err());
+        assert!(observe(&mut c, &Tensor::of(&[1, 3], vec![0f32; 3]), Some(1)).is_err());
+        // Of tokens: the same numbers along the last axis, and all together.
+        let mut c = Vec::new();
+        observe(&mut c, &x, Some(2)).unwrap();
+        assert_eq!(c.iter().map(|c| (c.count, c.max)).collect::<Vec<_>>(), [(4, 5.0), (4, 7.0)]);
+        let mut c = Vec::new();
+        observe(&mut c, &x, None).unwrap();
+        assert_eq!((c.len(), c[0].count, c[0].mean()), (1, 8, 2.0));
         assert_eq!(dominance(&[1.0, 2.0, 0.0, 4.0, 80.0]), 20.0);
         assert_eq!(dominance(&[1.0, 50.0]), 1.0);
     }

@@ -297,7 +297,8 @@ fn one(
 ) -> Result<()> {
     let UnitLoss { unit, total, own, causes, outside: out, channels } = loss;
     let Some(y) = exact.get(&unit.output.name) else { return Ok(()) };
-    channels::observe(channels, y)?;
+    let shape = graph.find(&unit.output.name).and_then(|v| graph.value(v).shape.as_ref());
+    channels::observe(channels, y, channels::axis(shape))?;
     let reference = y.as_slice::<f32>()?;
     let mut add = |cause: Cause, from: &[f32], to: &Tensor| -> Result<()> {
         causes[cause as usize].add(from, to.as_slice::<f32>()?);
