@@ -80,6 +80,8 @@ fn texts_become_tokens_and_are_cut_before_the_special_ones() {
     assert_eq!((&pair.ids[..], &pair.types[..], pair.cut), (&[2, 3, 4][..], &[0, 0, 1][..], false));
     let long = t.encode_pair(["cat cat cat dog", "stone dog"]).unwrap();
     assert_eq!((&long.ids[..], &long.types[..], long.cut), (&[2, 2, 2, 4, 3][..], &[0, 0, 0, 1, 1][..], true));
+    let e = t.limited(Some(1)).encode_pair(["cat", "dog"]).unwrap_err().to_string();
+    assert!(e.contains("two texts in 1 tokens") && e.contains("--length"), "{e}");
 }
 
 #[test]

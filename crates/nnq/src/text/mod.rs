@@ -97,7 +97,12 @@ impl Tokenizer {
             let alone = |text: &str| self.inner.encode(text, false).map_err(fail);
             let (a, b) = (alone(first)?, alone(second)?);
             let special = encoding.len().saturating_sub(a.len() + b.len());
-            let params = TruncationParams { max_length: limit.saturating_sub(special), ..TruncationParams::default() };
+            let room = limit.saturating_sub(special);
+            if room < 2 {
+                return Err(Error::usage(format!("two texts in {limit} tokens, {special} of them special"))
+                    .cure("allow more: --length"));
+            }
+            let params = TruncationParams { max_length: room, ..TruncationParams::default() };
             let (a, b) = truncate_encodings(a, Some(b), &params).map_err(fail)?;
             encoding = self.inner.post_process(a, b, true).map_err(fail)?;
         }

@@ -85,12 +85,11 @@ fn parse(bytes: &[u8], tabs: bool) -> Result<Rows> {
                 .at(place()));
         }
         let (&last, texts) = fields.split_last().ok_or_else(|| Error::internal("a line without fields"))?;
-        if i == 0 && last.trim().parse::<f64>().is_err() {
-            classes = texts.len() == 1 || CLASS.iter().any(|name| last.trim().eq_ignore_ascii_case(name));
-            continue;
-        }
         if i == 0 {
-            classes = texts.len() == 1;
+            classes = texts.len() == 1 || CLASS.iter().any(|name| last.trim().eq_ignore_ascii_case(name));
+            if last.trim().parse::<f64>().is_err() {
+                continue;
+            }
         }
         match (texts, classes) {
             (&[first, second], false) => {
