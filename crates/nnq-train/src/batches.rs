@@ -96,7 +96,7 @@ impl Batches {
                 self.augment.apply(image, [channels, height, width], self.seed, self.epoch, index as u64);
             }
         }
-        let mut numbers = self.augment.resize(numbers, &mut shape);
+        let mut numbers = self.augment.resize(numbers, &mut shape)?;
         let one = numbers.len() / labels.len().max(1);
         let mixed = self.augment.mix(self.seed, self.epoch, &batch.indices, &mut numbers, one);
         Ok(Batch { input: Tensor::of(&shape, numbers), labels, mixed })

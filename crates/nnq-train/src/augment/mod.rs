@@ -74,14 +74,22 @@ impl Augment {
         }
     }
     /// Makes images of a batch of `shape` smaller, where they are to be.
-    pub fn resize(&self, numbers: Vec<f32>, shape: &mut [usize]) -> Vec<f32> {
-        let &mut [_, _, height, width] = shape else { return numbers };
-        if self.shrink == 0 || self.shrink >= height.min(width) {
-            return numbers;
+    ///
+    /// # Errors
+    /// When they are smaller already.
+    pub fn resize(&self, numbers: Vec<f32>, shape: &mut [usize]) -> Result<Vec<f32>> {
+        let &mut [_, _, height, width] = shape else { return Ok(numbers) };
+        let shorter = height.min(width);
+        if self.shrink > shorter {
+            return Err(Error::usage(format!("images of {height} x {width} pixels, to be shrunk to {}", self.shrink))
+                .cure(format!("use shrink with less than {shorter} pixels, or leave it out")));
+        }
+        if self.shrink == 0 || self.shrink == shorter {
+            return Ok(numbers);
         }
         let small = resample::sizes([height, width], self.shrink);
         shape[2..].copy_from_slice(&small);
-        resample::resample(&numbers, [height, width], [0..height, 0..width], small)
+        Ok(resample::resample(&numbers, [height, width], [0..height, 0..width], small))
     }
     /// Whether single images change.
     pub fn changes_images(&self) -> bool {
@@ -290,11 +298,14 @@ mod tests {
         let augment: Augment = "shrink:2:0.5".parse().unwrap();
         let sizes = |epoch| {
             let mut shape = [1, 2, 5, 4];
-            let numbers = augment.of_epoch(epoch, 2).resize(image(), &mut shape);
+            let numbers = augment.of_epoch(epoch, 2).resize(image(), &mut shape).unwrap();
             assert_eq!(numbers.len(), shape.iter().product::<usize>());
             shape
         };
         assert_eq!((sizes(0), sizes(1)), ([1, 2, 3, 2], [1, 2, 5, 4]));
+        let larger: Augment = "shrink:9".parse().unwrap();
+        let e = larger.resize(image(), &mut [1, 2, 5, 4]).unwrap_err().to_string();
+        assert!(e.contains("5 x 4 pixels") && e.contains("less than 4"), "{e}");
     }
 
     #[test]
@@ -307,6 +318,7 @@ mod tests {
             "color:0.5,flip",
             "mixup:1:0.25",
             "flip,shrink:128:0.5",
+            "zoom:0.5,flip",
         ] {
             assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
         }

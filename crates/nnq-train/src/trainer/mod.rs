@@ -284,9 +284,10 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             device: &self.device,
         };
         let points = self.teacher.as_ref().map_or(&[][..], |t| &t.points);
-        let run = forward.run_seeing(input, &leaves, points).map_err(|e| match self.settings.augment.shrink {
-            0 => e,
-            _ => e.cure("train without shrink where a network takes images of one size only"),
+        let shrinks = self.settings.augment.of_epoch(epoch, self.settings.epochs).shrink > 0;
+        let run = forward.run_seeing(input, &leaves, points).map_err(|e| match e.kind() {
+            ErrorKind::Shape if shrinks => e.cure("train without shrink where a network takes images of one size only"),
+            _ => e,
         })?;
         let out = backend::dims::<B>(&run.output);
         let classes = out.get(1).copied().unwrap_or(0);
