@@ -153,6 +153,9 @@ pub struct Quantize {
     #[arg(long, value_name = "RANGES", num_args = 0..=1, require_equals = true, default_missing_value = "tensor",
           conflicts_with_all = ["range", "stats"])]
     pub dynamic: Option<Ranges>,
+    /// With --dynamic: find ranges of products of two values at run time, too, as attention has them
+    #[arg(long, requires = "dynamic")]
+    pub dynamic_attention: bool,
     /// Round weights only: what layers read stays real. Needs no data. Below 8 bits each run of 32 inputs has a scale and a zero point
     /// of its own, chosen by mean square error, unless --granularity, --weight-range or --recipe say otherwise
     #[arg(long, conflicts_with_all = ["range", "stats", "dynamic"])]

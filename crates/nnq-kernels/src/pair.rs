@@ -1,7 +1,7 @@
 //! Products of two values of codes: `docs/numerics.md` section 14.
 use crate::{
     Isa, SLACK,
-    conv::{ConvGeom, Epilogue, Order, PackedConv, Requant, Scratch, epilogue::OutPtr},
+    conv::{BoundConv, ConvGeom, Epilogue, Order, Out, PackedConv, Requant, Scratch, epilogue::OutPtr},
     round::Dyadic,
 };
 use serde::{Deserialize, Serialize};
@@ -50,10 +50,37 @@ impl Pair {
     pub(crate) unsafe fn run(&self, isa: Isa, a: &[u8], b: &[u8], y: *mut u8, work: (&mut Vec<i8>, &mut Scratch)) {
         let &Pair { rows, depth, columns, .. } = self;
         let (signed, scratch) = work;
-        assert!(a.len() >= rows * depth + SLACK && b.len() >= depth * columns, "operands of a product are too short");
         if rows == 0 || columns == 0 {
             return;
         }
+        let (mult, shift) = (vec![self.by.mult; columns], vec![self.by.shift; columns]);
+        let requant = Requant::Dyadic { mult: &mult, shift: &shift };
+        let of = Bound { a_zero: self.a_zero, b_zero: self.b_zero, requant, zero: self.zero, lo: self.lo, hi: self.hi };
+        let conv = of.bind(isa, [rows, depth, columns], [a, b], signed);
+        // SAFETY: the caller's.
+        unsafe { conv.run_part(a, None, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
+    }
+}
+
+/// What a product is bound to.
+struct Bound<'a> {
+    a_zero: u8,
+    b_zero: u8,
+    requant: Requant<'a>,
+    zero: u8,
+    lo: u8,
+    hi: u8,
+}
+
+impl Bound<'_> {
+    fn bind(
+        &self,
+        isa: Isa,
+        [rows, depth, columns]: [usize; 3],
+        [a, b]: [&[u8]; 2],
+        signed: &mut Vec<i8>,
+    ) -> BoundConv {
+        assert!(a.len() >= rows * depth + SLACK && b.len() >= depth * columns, "operands of a product are too short");
         let geom = ConvGeom::matrix(rows, depth, columns);
         signed.clear();
         signed.extend(b[..depth * columns].iter().map(|&q| (q ^ 0x80).cast_signed()));
@@ -62,15 +89,34 @@ impl Pair {
         let epilogue = Epilogue {
             bias: &vec![0; columns],
             w_zero: (self.b_zero != 128).then_some(&zero),
-            requant: Requant::Dyadic { mult: &vec![self.by.mult; columns], shift: &vec![self.by.shift; columns] },
+            requant: self.requant,
             zero: self.zero,
             lo: self.lo,
             hi: self.hi,
         };
-        let conv = packed.bind(&geom, self.a_zero, &epilogue);
-        // SAFETY: the caller's.
-        unsafe { conv.run_part(a, None, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
+        packed.bind(&geom, self.a_zero, &epilogue)
     }
+}
+
+/// `out[i][j] = sum_k (a[i][k] - a_zero) * (b[k][j] - b_zero)` of `[rows][depth]` codes and `[depth][columns]` codes. The first operand has [`SLACK`] bytes
+/// behind it.
+///
+/// # Panics
+/// When an operand or `out` is too short.
+pub fn sums(
+    isa: Isa,
+    [rows, depth, columns]: [usize; 3],
+    (a, a_zero): (&[u8], u8),
+    (b, b_zero): (&[u8], u8),
+    out: &mut [i32],
+    (signed, scratch): (&mut Vec<i8>, &mut Scratch),
+) {
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    let of = Bound { a_zero, b_zero, requant: Requant::None, zero: 0, lo: 0, hi: 255 };
+    let conv = of.bind(isa, [rows, depth, columns], [a, b], signed);
+    conv.run(a, 0..rows, Out::I32(&mut out[..rows * columns]), scratch);
 }
 
 #[cfg(test)]
@@ -93,13 +139,18 @@ mod tests {
                     let mut y = vec![0u8; rows * columns];
                     // SAFETY: `y` holds all results.
                     unsafe { of.run(isa, &a, &b, y.as_mut_ptr(), (&mut Vec::new(), &mut Scratch::new())) };
+                    let mut all = vec![0; rows * columns];
+                    let work = (&mut Vec::new(), &mut Scratch::new());
+                    sums(isa, [rows, depth, columns], (&a, 77), (&b, b_zero), &mut all, work);
                     for (i, &y) in y.iter().enumerate() {
                         let (r, c) = (i / columns, i % columns);
                         let term = |k: usize| {
                             (i32::from(a[r * depth + k]) - 77) * (i32::from(b[k * columns + c]) - i32::from(b_zero))
                         };
-                        let want = requantize_dyadic((0..depth).map(term).sum(), by, 120, 1, 250);
+                        let sum = (0..depth).map(term).sum();
+                        let want = requantize_dyadic(sum, by, 120, 1, 250);
                         assert_eq!(i32::from(y), want, "{isa} {rows}x{depth}x{columns} {b_zero} {i}");
+                        assert_eq!(all[i], sum, "{isa} {rows}x{depth}x{columns} {b_zero} {i}");
                     }
                 }
             }

@@ -3,7 +3,7 @@
 //! A code of 9 to 16 bits is a word: signed ones as they are, unsigned ones, with their zero point, lowered by `2^15`.
 mod rows;
 
-pub use rows::{NormRows, SoftmaxRows};
+pub use rows::{NormRows, RowMask, SoftmaxRows};
 
 use crate::{
     Isa,

@@ -189,6 +189,92 @@ fn compiled_plans_hold_it() {
     assert!(e.contains("value 'x'") && e.contains("NaN"), "{e}");
 }
 
+/// Attention over `N, T, 16` with `heads` heads, quantized as it comes with the products of two values.
+fn attention(mode: ActivationMode, pairs: bool) -> Graph {
+    let mut b = GraphBuilder::new("attention");
+    let x = b.input("x", DType::F32, "N,T,16");
+    let number = |i: u64| (nnq::data::mix(3, i) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    let heads = b.ints("heads", &[0, 0, 2, 8]);
+    let mut head = |b: &mut GraphBuilder, name: &str, seed: u64, perm: [usize; 4]| {
+        let w = b.constant(
+            &format!("{name}.w"),
+            Tensor::of(&[16, 16], (0..256).map(|i| number(i + seed)).collect::<Vec<f32>>()),
+        );
+        let y = b.op(name, Op::MatMul, &[x, w]);
+        let y = b.op(&format!("{name}.split"), Op::Reshape { allowzero: false }, &[y, heads]);
+        b.op(&format!("{name}.turn"), Op::Transpose { perm: perm.to_vec() }, &[y])
+    };
+    let q = head(&mut b, "q", 0, [0, 2, 1, 3]);
+    let k = head(&mut b, "k", 1000, [0, 2, 3, 1]);
+    let v = head(&mut b, "v", 2000, [0, 2, 1, 3]);
+    let scores = b.op("scores", Op::MatMul, &[q, k]);
+    let shares = b.op("shares", Op::Softmax { axis: -1, flat: false }, &[scores]);
+    let y = b.op("seen", Op::MatMul, &[shares, v]);
+    b.output(y);
+    let mut recipe = Recipe::default();
+    (recipe.activation.mode, recipe.dynamic_attention) = (mode, pairs);
+    let recipe = Recipe::from_toml(&recipe.to_toml().unwrap()).unwrap();
+    let graph = std::sync::Arc::new(b.finish().unwrap());
+    annotate(&graph, &Stats::new([0; 32], String::new()), &recipe).unwrap().graph
+}
+
+fn tokens(batch: usize) -> Tensor {
+    let n = batch * 5 * 16;
+    Tensor::of(&[batch, 5, 16], (0..n).map(|i| ((i * 7919 % 1009) as f32 - 500.0) / 300.0).collect::<Vec<f32>>())
+}
+
+/// Products of two values compute in integers where the recipe says so, and their files mean the same.
+#[test]
+fn attention_is_quantized_as_it_comes() {
+    let lives = |p: &Program| p.steps.iter().filter(|s| matches!(s.kind, StepKind::Live(_))).count();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.onnx");
+    for mode in [ActivationMode::Dynamic, ActivationMode::Token] {
+        let (plain, program) = run(&attention(mode, false), &tokens(2));
+        assert_eq!(lives(&program), 0);
+        let graph = attention(mode, true);
+        let (want, program) = run(&graph, &tokens(2));
+        assert_eq!(lives(&program), 2);
+        // Other numbers, but near those with products in floating point.
+        let (a, b) = (want.as_slice::<f32>().unwrap(), plain.as_slice::<f32>().unwrap());
+        let most = b.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let apart = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / most;
+        assert!(apart > 0.0 && apart < 0.05, "{mode:?}: {apart}");
+        let explicit = quantized::to_qdq(&graph).unwrap();
+        onnx::write(&explicit, &path, &onnx::WriteOptions::default()).unwrap();
+        if mode == ActivationMode::Dynamic {
+            let integer = explicit.nodes().filter(|(_, n)| matches!(n.op, Op::MatMulInteger)).count();
+            assert_eq!(integer, 5);
+            assert_eq!(bits(&node_by_node(&onnx::read(&path).unwrap(), &tokens(2))), bits(&want));
+        }
+        let (got, program) = run(&engine::load(&path).unwrap(), &tokens(2));
+        assert_eq!((lives(&program), bits(&got)), (2, bits(&want)), "{mode:?}");
+    }
+}
+
+/// The same file in ONNX Runtime.
+#[test]
+fn attention_in_onnx_runtime() {
+    let Some(python) = python() else { return };
+    let graph = attention(ActivationMode::Dynamic, true);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.onnx");
+    onnx::write(&quantized::to_qdq(&graph).unwrap(), &path, &onnx::WriteOptions::default()).unwrap();
+    let (got, _) = run(&engine::load(&path).unwrap(), &tokens(2));
+    if !networks::multiplies_exactly(&python, "attention") {
+        return;
+    }
+    let values =
+        networks::ort_values(&python, &[networks::Job { model: &path, optimize: false }], &tokens(2)).remove(0);
+    let want = &values[&graph.value(graph.outputs[0]).name];
+    let (got, want) = (got.as_slice::<f32>().unwrap(), want.as_slice::<f32>().unwrap());
+    let range = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+    let error = got.iter().zip(want).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / range;
+    println!("attention: differs from ONNX Runtime by {error:.1e} of the outputs' range");
+    // Its softmax rounds otherwise, which may move a code by one.
+    assert!(error <= 1e-2, "{error}");
+}
+
 /// A network quantized dynamically, as a file, in ONNX Runtime without its optimisations.
 fn in_onnx_runtime(network: Option<networks::Network>) {
     let (Some(python), Some(network)) = (python(), network) else { return };

@@ -47,14 +47,29 @@ fn norm(b: &mut GraphBuilder, name: &str, x: ValueId) -> ValueId {
 
 /// Embedding, one block of attention (one head) and of feed-forward with sums behind which it normalises, mean over tokens.
 fn model(folder: &Path, rows: usize) -> PathBuf {
+    written(folder, rows, false)
+}
+
+/// The same; as an encoder it takes a mask, and answers a row for each token.
+fn written(folder: &Path, rows: usize, encoder: bool) -> PathBuf {
     let mut b = GraphBuilder::new("transformer");
     let ids = b.input("ids", DType::I64, "N, T");
+    let mask = encoder.then(|| b.input("mask", DType::I64, "N, T"));
     let table = b.constant("table", Tensor::of(&[rows, WIDTH], numbers(rows * WIDTH, 1)));
     let x = b.op("embedding", Op::Gather { axis: 0 }, &[table, ids]);
     let x = norm(&mut b, "norm0", x);
     let [q, k, v] = ["q", "k", "v"].map(|name| product(&mut b, name, x, (WIDTH, WIDTH)));
     let k = b.op("turned", Op::Transpose { perm: vec![0, 2, 1] }, &[k]);
-    let scores = b.op("scores", Op::MatMul, &[q, k]);
+    let mut scores = b.op("scores", Op::MatMul, &[q, k]);
+    if let Some(mask) = mask {
+        let (one, far) = (b.constant("one", Tensor::scalar(1f32)), b.constant("far", Tensor::scalar(-1e4f32)));
+        let axes = b.ints("rows", &[1]);
+        let seen = b.op("mask.real", Op::Cast { to: DType::F32, saturate: true }, &[mask]);
+        let hidden = b.op("mask.hidden", Op::Binary(Binary::Sub), &[one, seen]);
+        let hidden = b.op("mask.far", Op::Binary(Binary::Mul), &[hidden, far]);
+        let hidden = b.op("mask.rows", Op::Unsqueeze, &[hidden, axes]);
+        scores = b.op("scores.masked", Op::Binary(Binary::Add), &[scores, hidden]);
+    }
     let shares = b.op("shares", Op::Softmax { axis: -1, flat: false }, &[scores]);
     let seen = b.op("seen", Op::MatMul, &[shares, v]);
     let out = product(&mut b, "out", seen, (WIDTH, WIDTH));
@@ -67,7 +82,7 @@ fn model(folder: &Path, rows: usize) -> PathBuf {
     let x = norm(&mut b, "norm2", sum);
     let axes = b.ints("axes", &[1]);
     let mean = Op::Reduce { kind: Reduction::Mean, keepdims: false, noop_with_empty_axes: false };
-    let y = b.op("mean", mean, &[x, axes]);
+    let y = if encoder { x } else { b.op("mean", mean, &[x, axes]) };
     b.output(y);
     let path = folder.join("model.onnx");
     onnx::write(&b.finish().unwrap(), &path, &onnx::WriteOptions::default()).unwrap();
@@ -94,8 +109,12 @@ fn samples(folder: &Path, texts: &[String]) -> Samples {
 }
 
 fn quantized(folder: &Path, recipe: &str) -> Outcome {
+    quantized_of(folder, model(folder, 7), recipe)
+}
+
+fn quantized_of(folder: &Path, model: PathBuf, recipe: &str) -> Outcome {
     let job = Job {
-        model: model(folder, 7),
+        model,
         samples: Some(samples(folder, &texts())),
         stats: None,
         recipe: Recipe::from_toml(recipe).unwrap(),
@@ -188,6 +207,39 @@ fn a_transformer_computes_in_integers_between_products_too() {
         engine::compile(&folder.join("out.onnx"), &folder.join("plan"), &[1], Profile::Dyadic, None).unwrap_err();
     let text = error.to_string();
     assert!(text.contains("[N, T]") && text.contains("fixed sizes") && !text.contains("--size"), "{text}");
+}
+
+/// An encoder from ids and mask to a row for each token: no operation reads or makes real numbers but the one that answers them. What the mask hides has no
+/// part in what the others get.
+#[test]
+fn an_encoder_runs_in_integers_from_ids_to_its_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let model = written(folder, 7, true);
+    quantized_of(folder, model.clone(), "smooth = 0.8\n[activation]\nmode = \"integer\"\n");
+    let graph = engine::load(&folder.join("out.onnx")).unwrap();
+    let program = nnq::exec::lower::lower(&graph, Profile::Dyadic).unwrap();
+    assert_eq!(program.integer_share().1, 0, "{:?}", program.notes);
+    use nnq::exec::lower::StepKind::{Dequantize, Quantize};
+    assert!(!program.steps.iter().any(|s| matches!(s.kind, Quantize)));
+    let (last, before) = program.steps.split_last().unwrap();
+    assert!(matches!(last.kind, Dequantize) && !before.iter().any(|s| matches!(s.kind, Dequantize)));
+
+    let run = |graph: &nnq::ir::Graph, kind: Kind, ids: Vec<i64>, mask: Vec<i64>| {
+        let n = ids.len();
+        let x = [ids, mask].map(|v| Tensor::of(&[1, n], v));
+        let options = Options { kind, profile: Profile::default(), threads: 2 };
+        Engine::open(graph.clone(), options).unwrap().run(x.to_vec()).unwrap()[0].to_f32s()
+    };
+    let all = |kind| run(&graph, kind, vec![0, 3, 5, 2, 1, 4], vec![1, 1, 0, 1, 0, 1]);
+    assert_eq!(all(Kind::Sim), all(Kind::Int));
+    let float = run(&engine::load(&model).unwrap(), Kind::Float, vec![0, 3, 5, 2, 1, 4], vec![1, 1, 0, 1, 0, 1]);
+    assert!(noise(&float, &all(Kind::Int)) < 2e-2);
+    // Other tokens where the mask hides them: the rows of those that count stay, bit for bit.
+    let other = run(&graph, Kind::Int, vec![0, 3, 1, 2, 6, 4], vec![1, 1, 0, 1, 0, 1]);
+    for (token, (a, b)) in all(Kind::Int).chunks(WIDTH).zip(other.chunks(WIDTH)).enumerate() {
+        assert_eq!(a == b, token != 2 && token != 4, "token {token}");
+    }
 }
 
 /// Statistics are the same whatever ran together, and nothing that was padded is in them.

@@ -25,6 +25,7 @@ pub fn run(args: &Quantize, interrupt: &Interrupt) -> Result<()> {
             Ranges::Tensor => ActivationMode::Dynamic,
             Ranges::Token => ActivationMode::Token,
         };
+        recipe.dynamic_attention |= args.dynamic_attention;
         recipe.check()?;
     }
     if args.weight_only {

@@ -161,6 +161,41 @@ impl BoundConv {
         self.run_all(x, Some(live), rows, out, scratch);
     }
 
+    /// The output channels of some panels, where there is one group.
+    ///
+    /// # Panics
+    /// When there are several.
+    pub fn channels_of(&self, panels: Range<usize>) -> Range<usize> {
+        let (width, groups) = match &self.code {
+            Code::Plain(..) => (self.geom.c_out, 1),
+            Code::Panels(code) => (code.panels.width, code.panels.groups),
+        };
+        assert!(groups == 1, "{groups} groups of channels");
+        let end = |panel: usize| (panel * width).min(self.geom.c_out);
+        end(panels.start)..end(panels.end)
+    }
+
+    /// As [`BoundConv::run_live`], for one pixel and the channels of some panels, to `out`, which holds just these: threads share a pixel so.
+    ///
+    /// # Panics
+    /// As [`BoundConv::run_live`] and [`BoundConv::channels_of`].
+    pub fn run_live_panels(
+        &self,
+        x: &[u8],
+        live: Live,
+        (row, panels): (usize, Range<usize>),
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
+        let channels = self.channels_of(panels.clone());
+        assert!(out.len() == channels.len(), "{} numbers for channels {channels:?}", out.len());
+        // Where the pixel's first channel of all would be.
+        let data = out.as_mut_ptr().wrapping_sub(channels.start).wrapping_sub(row * self.geom.c_out);
+        let out = OutPtr::F32(data);
+        // SAFETY: the channels of these panels lie in `out`, nothing else is written.
+        unsafe { self.run_part(x, Some(live), row..row + 1, panels, out, scratch) };
+    }
+
     fn run_all(&self, x: &[u8], live: Option<Live>, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
         self.geom.check_run(x.len(), &rows);
         self.form.check(self.geom.c_out, rows.len(), &out);

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Isa, SLACK,
     pair::Pair,
-    wide::{self, AddWide, Codes, CodesMut, Lut, NormRows, Rescale, SoftmaxRows, Target, Width},
+    wide::{self, AddWide, Codes, CodesMut, Lut, NormRows, Rescale, RowMask, SoftmaxRows, Target, Width},
 };
 use serde::{Deserialize, Serialize};
 use std::{ops::Range, sync::Arc};
@@ -15,12 +15,26 @@ use std::{ops::Range, sync::Arc};
 /// What is added to the rows of a softmax: real numbers, one row of them for some rows of codes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mask {
-    /// The buffer.
-    pub real: usize,
+    /// Where it lies.
+    pub of: MaskOf,
     /// Its elements.
     pub len: usize,
     /// Sizes of the axes of the rows of codes, the outermost first, and how many elements of the mask each goes on by.
     pub axes: Vec<(usize, usize)>,
+}
+
+/// What a mask is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MaskOf {
+    /// The buffer of real numbers.
+    Real(usize),
+    /// Words from 0 to 255, and what each adds to a code.
+    Table {
+        /// The words.
+        at: Span,
+        /// Of 256.
+        table: Arc<[i32]>,
+    },
 }
 
 impl Mask {
@@ -139,7 +153,14 @@ impl Integers {
                 limits.size(x.len, y.len)?;
                 fit(y.len == 0 || (spec.columns > 0 && y.len.is_multiple_of(spec.columns)))?;
                 if let Some(mask) = mask {
-                    limits.real(mask.real, mask.len, false)?;
+                    match &mask.of {
+                        MaskOf::Real(real) => limits.real(*real, mask.len, false)?,
+                        MaskOf::Table { at, table } => {
+                            limits.size(codes(at, Width::Word)?, mask.len)?;
+                            limits.apart(&[*at], y.at..y.at.saturating_add(y.len))?;
+                            fit(table.len() == 256 && table.iter().all(|m| m.unsigned_abs() <= 1 << 24))?;
+                        }
+                    }
                     let last = mask.axes.iter().try_fold(0usize, |at, &(size, step)| {
                         size.saturating_sub(1).checked_mul(step).and_then(|more| at.checked_add(more))
                     });
@@ -211,7 +232,14 @@ impl Integers {
                 Integers::Softmax { x, y, mask, spec } => {
                     let (n, near) = (spec.columns, spec.near());
                     for row in units {
-                        let mask = mask.as_ref().map(|m| memory.real(m.real, m.first(row), n));
+                        let mask = mask.as_ref().and_then(|m| {
+                            Some(match &m.of {
+                                MaskOf::Real(real) => RowMask::Real(memory.real(*real, m.first(row), n)),
+                                MaskOf::Table { at, table } => {
+                                    RowMask::Table(memory.words(at.at + 2 * m.first(row), n), table.first_chunk()?)
+                                }
+                            })
+                        });
                         let (x, y) = (memory.read(x.at + row * n, n), memory.write(y.at + row * n, n));
                         spec.row(isa, x, mask, y, (&near, &mut local.ints));
                     }

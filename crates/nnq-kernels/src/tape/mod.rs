@@ -18,7 +18,7 @@ mod step;
 mod weights;
 
 pub use choice::{Choice, Split};
-pub use integers::{Integers, Mask};
+pub use integers::{Integers, Mask, MaskOf};
 pub use memory::{Real, Workspace};
 pub use moves::{Copies, Moves, Repeat};
 pub use step::{

@@ -73,6 +73,31 @@ impl Each for OnVectors<'_, NormRows> {
     }
 }
 
+/// What is added to a row before a softmax.
+#[derive(Clone, Copy, Debug)]
+pub enum RowMask<'a> {
+    /// Real numbers, to what codes stand for.
+    Real(&'a [f32]),
+    /// Numbers from 0 to 255, and what each adds to a code.
+    Table(&'a [i16], &'a [i32; 256]),
+}
+
+impl RowMask<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Real(m) => m.len(),
+            Self::Table(ids, _) => ids.len(),
+        }
+    }
+    /// Whether it changes anything.
+    fn hides(&self) -> bool {
+        match self {
+            Self::Real(m) => m.iter().fold(0, |all, m| all | (m.to_bits() << 1)) != 0,
+            Self::Table(ids, table) => ids.iter().any(|&id| table[id as usize & 255] != 0),
+        }
+    }
+}
+
 /// A softmax along the rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SoftmaxRows {
@@ -101,7 +126,7 @@ impl SoftmaxRows {
         near
     }
 
-    /// One row; `mask` is added to the numbers that its codes stand for. `near` is that of [`SoftmaxRows::near`], `room` memory to work in.
+    /// One row; `mask` is added to its codes, or to the numbers that they stand for. `near` is that of [`SoftmaxRows::near`], `room` memory to work in.
     ///
     /// # Panics
     /// When the lengths differ.
@@ -109,7 +134,7 @@ impl SoftmaxRows {
         &self,
         isa: Isa,
         x: &[u8],
-        mask: Option<&[f32]>,
+        mask: Option<RowMask<'_>>,
         y: &mut [u8],
         (near, room): (&[u32; 256], &mut Vec<i32>),
     ) {
@@ -122,8 +147,7 @@ impl SoftmaxRows {
         room.resize(n, 0);
         let room = &mut room[..n];
         // A mask that hides nothing is none.
-        let hides = |m: &&[f32]| m.iter().fold(0, |all, m| all | (m.to_bits() << 1)) != 0;
-        let sum = match mask.filter(hides) {
+        let sum = match mask.filter(RowMask::hides) {
             None => {
                 let most = x.iter().copied().fold(0, u8::max);
                 room.iter_mut().zip(x).for_each(|(e, &q)| *e = near[usize::from(most - q)].cast_signed());
@@ -131,15 +155,22 @@ impl SoftmaxRows {
                 room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())
             }
             Some(mask) => {
-                compiled(
-                    isa,
-                    #[inline(always)]
-                    || {
-                        for ((u, &q), &m) in room.iter_mut().zip(x).zip(mask) {
-                            *u = i32::from(q) + mask_code(m, self.scale);
+                match mask {
+                    RowMask::Real(mask) => compiled(
+                        isa,
+                        #[inline(always)]
+                        || {
+                            for ((u, &q), &m) in room.iter_mut().zip(x).zip(mask) {
+                                *u = i32::from(q) + mask_code(m, self.scale);
+                            }
+                        },
+                    ),
+                    RowMask::Table(ids, table) => {
+                        for ((u, &q), &id) in room.iter_mut().zip(x).zip(ids) {
+                            *u = i32::from(q) + table[id as usize & 255];
                         }
-                    },
-                );
+                    }
+                }
                 let most = room.iter().copied().fold(i32::MIN, i32::max);
                 room.iter_mut().for_each(|u| *u = softmax.exp(most - *u).cast_signed());
                 room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())

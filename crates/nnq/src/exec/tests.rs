@@ -2,6 +2,7 @@
 mod coded;
 mod dynamic;
 mod integers;
+mod live;
 mod recurrent;
 mod resize;
 mod rows;

@@ -5,6 +5,8 @@
 //! last product answers real numbers straight from its accumulators.
 pub(super) mod integers;
 
+pub(super) use integers::is_pair;
+
 use crate::{
     exec::lower::resizes,
     ir::{
@@ -66,6 +68,8 @@ enum Role {
     Product,
     /// A product with constant weights whose input is quantized as it comes.
     Dynamic,
+    /// A product of two values that are quantized as they come.
+    Live,
     /// A product of real numbers whose constant weights become codes.
     Weights,
     /// A recurrent layer with constant weights: its inputs and states are quantized as they come, or on grids that calibration finds.
@@ -97,6 +101,7 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         (Mode::Static | Mode::Dynamic, Role::Table) => Role::Float,
         (Mode::Integer, Role::Recurrent) if node.output(0).is_none() => Role::Float,
         (Mode::Integer, Role::Float) => integers::role(graph, node),
+        (Mode::Dynamic, Role::Float) if is_pair(graph, node) && are_matrices(graph, node) => Role::Live,
         (_, role) => role,
     };
     let mut roles: Vec<Role> = graph.nodes().map(of).collect();
@@ -138,7 +143,9 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
                 node.output(0).into_iter().for_each(|y| wanted[y.0 as usize] = true);
                 true
             }
-            Role::Dynamic | Role::Weights | Role::Recurrent | Role::Table | Role::Round | Role::Float => false,
+            Role::Dynamic | Role::Live | Role::Weights | Role::Recurrent | Role::Table | Role::Round | Role::Float => {
+                false
+            }
         };
         let masked = masks.codes_of(id);
         let wants = wants || masked.is_some();
@@ -218,9 +225,24 @@ pub fn place(graph: &Graph, modes: &[Mode], outputs: bool) -> Placement {
         .filter_map(|&id| graph.node(id).input(0))
         .filter(|x| !wanted[x.0 as usize] && graph.constant(*x).is_none())
         .collect();
+    for id in of(&[Role::Live]) {
+        let operands: Vec<ValueId> = data_inputs(graph.node(id)).collect();
+        // Codes that others read have a grid: the other operand would have none.
+        if operands.iter().all(|v| !wanted[v.0 as usize]) {
+            dynamic.extend(operands);
+        }
+    }
     dynamic.sort_unstable();
     dynamic.dedup();
     Placement { products, groups, recurrent, tables, dynamic, on_codes }
+}
+
+/// Whether both operands are real and of two axes or more.
+fn are_matrices(graph: &Graph, node: &Node) -> bool {
+    data_inputs(node).all(|v| {
+        let value = graph.value(v);
+        value.dtype == Some(DType::F32) && value.shape.as_ref().is_some_and(|s| s.rank() >= 2)
+    })
 }
 
 /// The inputs that carry data, as against shapes, indices, weights and parameters.

@@ -279,6 +279,8 @@ fn by_row(graph: &Graph, readers: &[NodeId], layers: &Layers) -> Dynamic {
 pub(super) struct Layers {
     nodes: Vec<LayerRecipe>,
     modes: Vec<Mode>,
+    /// Which nodes are products of two values.
+    pairs: Vec<bool>,
     general: LayerRecipe,
     sum_operands: SumOperands,
 }
@@ -304,6 +306,9 @@ impl Layers {
         let mode = |(id, node): (NodeId, &crate::ir::Node)| match of[id.0 as usize] {
             LayerRecipe { keep_float: true, .. } => Mode::Float,
             _ if kept(&node.op) => Mode::Float,
+            layer if layer.activation.mode.is_dynamic() && !recipe.dynamic_attention && place::is_pair(graph, node) => {
+                Mode::Float
+            }
             layer => match layer.activation.mode {
                 ActivationMode::Static => Mode::Static,
                 ActivationMode::Dynamic | ActivationMode::Token => Mode::Dynamic,
@@ -315,6 +320,7 @@ impl Layers {
         Ok(Self {
             nodes: of,
             modes,
+            pairs: graph.nodes().map(|(_, n)| place::is_pair(graph, n)).collect(),
             general: recipe.resolve_at("", "Input", Position::First)?,
             sum_operands: recipe.sum_operands,
         })
@@ -323,7 +329,9 @@ impl Layers {
     fn live(&self, readers: &[(NodeId, usize)]) -> impl Iterator<Item = NodeId> {
         readers
             .iter()
-            .filter(|(id, input)| *input == 0 && self.modes[id.0 as usize] == Mode::Dynamic)
+            .filter(|(id, input)| {
+                (*input == 0 || self.pairs[id.0 as usize]) && self.modes[id.0 as usize] == Mode::Dynamic
+            })
             .map(|(id, _)| *id)
     }
     /// Whether a node is to find a grid for each row.

@@ -91,6 +91,9 @@ pub struct Recipe {
     pub quantize_add: bool,
     /// Quantize concatenations; otherwise they are real.
     pub quantize_concat: bool,
+    /// Where grids are found at run time, quantize products of two values, too (those of attention); otherwise they are real.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dynamic_attention: bool,
     /// Values that layers exchange.
     pub activation: Activation,
     /// Constants that layers multiply with.
@@ -349,6 +352,7 @@ impl Default for Recipe {
             sum_operands: SumOperands::Same,
             quantize_add: true,
             quantize_concat: true,
+            dynamic_attention: false,
             activation: Activation::default(),
             weight: Weight::default(),
             layers: Vec::new(),

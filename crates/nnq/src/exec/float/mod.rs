@@ -29,6 +29,7 @@ pub(super) mod widest;
 pub(crate) use args::room;
 pub use ctx::Ctx;
 pub(crate) use ctx::each;
+pub(crate) use product::MatMulShapes;
 pub(crate) use resize::weights as resize_weights;
 pub use session::{Options, Session};
 pub use unary::scalar as unary_scalar;

@@ -1,5 +1,5 @@
 //! What runs between tapes: steps on real numbers with weights of their own.
-use super::{coded, lookup::Lookup, recurrent::Recurrent, rows::Rows};
+use super::{coded, ids::Ids, live::Live, lookup::Lookup, recurrent::Recurrent, rows::Rows};
 use crate::{
     error::Result,
     exec::{
@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub(super) trait Between: Send + Sync {
     /// With the inputs `x` of the step.
     fn run(&self, x: &[Option<&Tensor>], ctx: &Ctx) -> Result<Vec<Tensor>>;
-    /// Multiply-accumulates for a first input of this shape.
-    fn macs(&self, x: &[usize]) -> usize;
+    /// Multiply-accumulates for inputs whose first two have these shapes; an empty one is none.
+    fn macs(&self, x: &[Vec<usize>]) -> usize;
     /// Bytes of the packed weights.
     fn bytes(&self) -> usize;
     /// What messages call it.
@@ -29,6 +29,8 @@ pub(super) fn pack(step: &Step, isa: Isa) -> Result<Option<Arc<dyn Between>>> {
         StepKind::Rows(r) => Arc::new(Rows::pack(r, isa)?),
         StepKind::Recurrent(r) => Arc::new(Recurrent::pack(r, isa)?),
         StepKind::Lookup(l) => Arc::new(Lookup::pack(l)),
+        StepKind::Ids => Arc::new(Ids),
+        StepKind::Live(l) => Arc::new(Live::new(l, isa)),
         StepKind::Coded(c) => Arc::new(coded::Coded::pack(c)),
         _ => return Ok(None),
     }))

@@ -47,7 +47,8 @@ impl Between for Coded {
         self.packed.run(rows, x.as_slice::<f32>()?, self.bias.as_deref(), &mut out, ctx.tasks(rows * k * n), &each);
         Ok(vec![Tensor::of(&shape, out)])
     }
-    fn macs(&self, x: &[usize]) -> usize {
+    fn macs(&self, x: &[Vec<usize>]) -> usize {
+        let x = x.first().map_or(&[][..], |x| x);
         let [k, n] = self.packed.sizes();
         x[..x.len().saturating_sub(1)].iter().product::<usize>() * k * n
     }

@@ -8,7 +8,9 @@ mod coded;
 mod compile;
 mod file;
 mod geometry;
+mod ids;
 mod layout;
+mod live;
 mod lookup;
 mod parts;
 mod plan;
@@ -402,6 +404,8 @@ fn describe(step: &Step) -> String {
         StepKind::Coded(_) => "matmul, weights only".into(),
         StepKind::Lookup(_) => "lookup".into(),
         StepKind::Pair(_) => "matmul of two".into(),
+        StepKind::Ids => "mask".into(),
+        StepKind::Live(_) => "dynamic matmul of two".into(),
         StepKind::Softmax(_) => "softmax".into(),
         StepKind::Norm(_) => "normalisation".into(),
         StepKind::Rescale(_) => "scaling".into(),

@@ -95,9 +95,8 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
     let each = match &step.kind {
         // Codes of all samples at once.
         StepKind::Lookup(l) if l.to.is_some() => false,
-        StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) | StepKind::Lookup(_) => {
-            return true;
-        }
+        StepKind::Ids => false,
+        kind if kind.between_kernels() => return true,
         StepKind::Quantize
         | StepKind::Dequantize
         | StepKind::Product(_)
@@ -112,13 +111,13 @@ fn is_separable(program: &Program, step: &Step, whole: &Shapes, part: &Shapes, p
             let first = ranks.next();
             ranks.all(|r| Some(r) == first)
         }
-        // Rarely alone: sums over sequences lie between them.
-        StepKind::Pair(_) | StepKind::Softmax(_) | StepKind::Norm(_) | StepKind::Rescale(_) => false,
         StepKind::Concat { axis } => {
             let result = step.outputs.first().copied().flatten().and_then(rank);
             *axis != 0 && result.is_some_and(|rank| axis + rank as i64 != 0)
         }
         StepKind::Move(op) => keeps_samples(program, step, op),
+        // Those of attention are rarely alone: sums over sequences lie between them.
+        _ => false,
     };
     each && slots().filter(|&s| !is_constant(s)).all(scales)
 }

@@ -307,8 +307,10 @@ impl Planner<'_> {
         }
         if step.kind.between_kernels() {
             self.flush(i);
-            if let (Packed::Between(of), Some(&Some(x))) = (&self.packed[i], step.inputs.first()) {
-                self.macs[i] = of.macs(&self.whole(x)?) as u64;
+            if let Packed::Between(of) = &self.packed[i] {
+                let whole = |slot: &Option<Slot>| slot.map_or_else(|| Ok(Vec::new()), |slot| self.whole(slot));
+                let shapes = step.inputs.iter().take(2).map(whole).collect::<Result<Vec<_>>>()?;
+                self.macs[i] = of.macs(&shapes) as u64;
             }
             for &slot in step.outputs.iter().flatten().filter(|&&slot| is_code(self.program, slot)) {
                 self.produce(slot)?;

@@ -34,7 +34,8 @@ impl Recurrent {
 }
 
 impl Between for Recurrent {
-    fn macs(&self, x: &[usize]) -> usize {
+    fn macs(&self, x: &[Vec<usize>]) -> usize {
+        let x = x.first().map_or(&[][..], |x| x);
         // Of one time of one sample.
         let one: usize = self.of.products().map(|p| p.weight.len()).sum();
         x.iter().take(2).product::<usize>() * one
@@ -107,8 +108,8 @@ struct Whole<'a> {
     name: &'a str,
     /// The grid, where it is known.
     fixed: Option<Codes>,
-    /// Codes of the rows, and memory of the kernels.
-    room: RefCell<(Vec<u8>, Scratch)>,
+    /// Codes of the rows, and memory of the kernels, of each thread that shares a row.
+    room: RefCell<(Vec<u8>, Vec<Scratch>)>,
 }
 
 impl<'a> Whole<'a> {
@@ -125,7 +126,7 @@ impl<'a> Whole<'a> {
             lo: 0,
             hi: 255,
         };
-        let room = RefCell::new((vec![0; rows * geom.c_in + SLACK], Scratch::new()));
+        let room = RefCell::new((vec![0; rows * geom.c_in + SLACK], vec![Scratch::new()]));
         Ok(Self { conv: weights.bind(&geom, 0, &epilogue), isa, name, fixed, room })
     }
 }
@@ -135,14 +136,26 @@ impl recurrent::Product<f32> for Whole<'_> {
         let found = || extremes(self.isa, x).grid().map(|(scale, zero)| Codes { scale, zero, lo: 0, hi: 255 });
         let Codes { scale, zero, lo, hi } = self.fixed.or_else(found).ok_or_else(|| no_range(self.name))?;
         let room = &mut *self.room.borrow_mut();
-        let (codes, scratch) = (&mut room.0, &mut room.1);
+        let (codes, scratches) = (&mut room.0, &mut room.1);
         quantize(self.isa, x, scale, zero, lo, hi, &mut codes[..x.len()]);
         let (live, geom) = (Live { scale, zero }, self.conv.geom());
         let tasks = ctx.tasks(rows * geom.c_out * geom.c_in);
         let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);
         // A step of few samples is one part whatever it takes, and keeps its memory from step to step.
         if some >= rows {
-            self.conv.run_live(codes, live, 0..rows, Out::F32(out), scratch);
+            let conv = &self.conv;
+            let each = conv.panels().div_ceil(tasks);
+            if rows > 1 || each == conv.panels() {
+                conv.run_live(codes, live, 0..rows, Out::F32(out), &mut scratches[0]);
+                return Ok(());
+            }
+            // One row: its channels are shared out.
+            scratches.resize_with(scratches.len().max(tasks), Scratch::new);
+            let channels = conv.channels_of(0..each).len();
+            out.par_chunks_mut(channels).zip(scratches).enumerate().for_each(|(i, (out, scratch))| {
+                let panels = i * each..(i * each + each).min(conv.panels());
+                conv.run_live_panels(codes, live, (0, panels), out, scratch);
+            });
             return Ok(());
         }
         let conv = &self.conv;

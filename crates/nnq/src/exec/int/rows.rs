@@ -162,7 +162,8 @@ impl Rows {
 }
 
 impl Between for Rows {
-    fn macs(&self, x: &[usize]) -> usize {
+    fn macs(&self, x: &[Vec<usize>]) -> usize {
+        let x = x.first().map_or(&[][..], |x| x);
         let geom = &self.matrix.packed.geom;
         x[..x.len().saturating_sub(1)].iter().product::<usize>() * geom.c_in * geom.c_out
     }

@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
     AddRule, Clamp, Form, Grid, Lookup, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step,
-    StepKind, coded, dyadic, forms, integers, product, recurrent, resize, wide,
+    StepKind, coded, dyadic, forms, integers, masks, product, recurrent, resize, wide,
 };
 use crate::{
     error::{At, Error, Result},
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 use nnq_kernels::round::AddDyadic;
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// Lowers an annotated graph. Shapes may be symbolic.
 ///
@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
     let mut graph = graph.clone();
     carry(&mut graph);
+    let masks = if profile == Profile::Dyadic { masks::find(&mut graph)? } else { HashMap::new() };
+    let sweeps = !masks.is_empty();
     let graph = Arc::new(graph);
     let mut b = Builder {
         reaches: product::reaches(&graph)?,
@@ -30,6 +32,8 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
         wide_products: Vec::new(),
         words: integers::words(&graph, profile),
         masked: vec![None; graph.value_count()],
+        masks,
+        mask_slots: HashMap::new(),
         p: Program {
             graph: graph.clone(),
             profile,
@@ -55,6 +59,9 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
         b.p.outputs.push(slot);
     }
     b.note_wide();
+    if sweeps {
+        masks::sweep(&mut b.p);
+    }
     Ok(b.p)
 }
 
@@ -96,6 +103,10 @@ pub(super) struct Builder {
     pub(super) words: Vec<bool>,
     /// Sums that are the operand of a softmax: the codes, and the mask that is added.
     pub(super) masked: Vec<Option<(ValueId, ValueId)>>,
+    /// Masks that come of whole numbers.
+    pub(super) masks: HashMap<ValueId, masks::Ids>,
+    /// The codes of such numbers.
+    pub(super) mask_slots: HashMap<ValueId, Slot>,
 }
 
 impl Builder {
@@ -229,7 +240,9 @@ impl Builder {
 
     fn visit(&mut self, id: NodeId, node: &Node) -> Result<()> {
         let done = match &node.op {
-            Op::Conv(_) | Op::Gemm { .. } | Op::MatMul => self.product(id, node)? || self.pair(id, node)?,
+            Op::Conv(_) | Op::Gemm { .. } | Op::MatMul => {
+                self.product(id, node)? || self.pair(id, node)? || self.live(id, node)?
+            }
             Op::Softmax { .. } => self.softmax(id, node)?,
             Op::LayerNormalization { epsilon, .. } => self.norm(id, node, *epsilon)?,
             Op::Binary(Binary::Mul | Binary::Div) if forms::with_vector(&self.p.graph, node).is_some() => {
@@ -615,7 +628,7 @@ impl Builder {
     }
 
     /// A step of real numbers, whose results are quantized where they are annotated.
-    fn between(&mut self, id: NodeId, node: &Node, kind: StepKind, inputs: Vec<Option<Slot>>) -> Result<()> {
+    pub(super) fn between(&mut self, id: NodeId, node: &Node, kind: StepKind, inputs: Vec<Option<Slot>>) -> Result<()> {
         self.behind(&[id], node, kind, inputs)
     }
 

@@ -1,15 +1,15 @@
 //! What lies between products of networks with attention, in integers (numerics section 14): profile dyadic only, where every operand has a grid.
 use super::{
-    Grid, Pair, Profile, Slot, StepKind,
+    Grid, Live, Pair, Profile, Slot, SoftmaxStep, StepKind,
     build::Builder,
     dyadic,
     forms::{bias_of, factors, is_last, norm_parts, repeats, with_vector},
 };
 use crate::{
     error::{Error, Result},
-    ir::{DType, Graph, Node, NodeId, Op, ValueId, op::Binary},
+    ir::{DType, Dynamic, Graph, Node, NodeId, Op, ValueId, op::Binary},
 };
-use nnq_kernels::round::integers::{Norm, ROW, Softmax, signed_dyadic};
+use nnq_kernels::round::integers::{Norm, ROW, Softmax, mask_code, signed_dyadic};
 use std::sync::Arc;
 
 /// The values on grids of 9 to 16 bits that are held as codes: what a normalisation or a factor for each column reads or makes, and what sums of such values
@@ -107,6 +107,23 @@ impl Builder {
         Ok(true)
     }
 
+    /// A product of two values that are quantized as they come.
+    pub(super) fn live(&mut self, id: NodeId, node: &Node) -> Result<bool> {
+        let graph = self.p.graph.clone();
+        let (Op::MatMul, Some(a), Some(b)) = (&node.op, node.input(0), node.input(1)) else { return Ok(false) };
+        let [Some(of), Some(other)] = [a, b].map(|v| graph.value(v).dynamic) else { return Ok(false) };
+        let matrix = |v: ValueId| graph.value(v).shape.as_ref().is_some_and(|s| s.rank() >= 2);
+        if !matrix(a) || !matrix(b) {
+            return Ok(false);
+        }
+        // One grid for all numbers of one operand depends on all samples in any case.
+        let by_row = of == Dynamic::Row && other == Dynamic::Row;
+        let live = Live { by_row, names: [a, b].map(|v| graph.value(v).name.clone()) };
+        let inputs = vec![Some(self.real(a)?), Some(self.real(b)?)];
+        self.between(id, node, StepKind::Live(Arc::new(live)), inputs)?;
+        Ok(true)
+    }
+
     /// A sum that only a softmax reads, of codes and of real numbers: the mask of the softmax.
     pub(super) fn mask(&mut self, node: &Node) -> bool {
         let graph = &self.p.graph;
@@ -149,11 +166,18 @@ impl Builder {
             return Ok(false);
         };
         let mut inputs = vec![self.code(x)?];
+        let mut table = None;
         if let Some(mask) = mask {
-            inputs.push(self.real(mask)?);
+            if let Some((ids, of)) = self.mask_codes(mask)? {
+                inputs.push(ids);
+                table = Some(of.iter().map(|&m| mask_code(m, from.scale)).collect());
+            } else {
+                inputs.push(self.real(mask)?);
+            }
         }
         let slot = self.produce(y, to);
-        self.step(&[id], StepKind::Softmax(Arc::new(softmax)), inputs, vec![Some(slot)]);
+        let softmax = SoftmaxStep { softmax: Arc::new(softmax), mask: table };
+        self.step(&[id], StepKind::Softmax(softmax), inputs, vec![Some(slot)]);
         Ok(true)
     }
 

@@ -6,6 +6,7 @@ mod build;
 mod coded;
 pub(crate) mod forms;
 mod integers;
+mod masks;
 mod product;
 mod recurrent;
 mod resize;
@@ -14,6 +15,7 @@ mod wide;
 pub use build::lower;
 pub use coded::Coded;
 pub(crate) use integers::{too_deep, too_long};
+pub(crate) use masks::mask_id;
 pub use product::bias_code;
 pub use recurrent::Recurrent;
 pub(crate) use resize::resizes;
@@ -207,6 +209,15 @@ pub struct Rows {
     pub name: String,
 }
 
+/// A matrix product of two values that are quantized as they come.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Each row of the first and each matrix of the second has a grid of its own; otherwise each of both operands has one.
+    pub by_row: bool,
+    /// The values that are quantized.
+    pub names: [String; 2],
+}
+
 /// Convolution or matrix product with constant weights.
 #[derive(Clone, Debug)]
 pub struct Product {
@@ -264,6 +275,15 @@ impl Pointwise {
             Self::Same => x,
         }
     }
+}
+
+/// A softmax of codes.
+#[derive(Clone, Debug)]
+pub struct SoftmaxStep {
+    /// The numbers.
+    pub softmax: Arc<Softmax>,
+    /// What each of the numbers 0 to 255 of the mask adds to a code.
+    pub mask: Option<Arc<[i32]>>,
 }
 
 /// What a step computes. Inputs and outputs are slots of the program.
@@ -334,8 +354,12 @@ pub enum StepKind {
     Lookup(Arc<Lookup>),
     /// Product of two values of codes.
     Pair(Pair),
-    /// Softmax of codes along the last axis; real numbers that are added first may be a second input.
-    Softmax(Arc<Softmax>),
+    /// Product of two real values that are quantized as they come.
+    Live(Arc<Live>),
+    /// Whole numbers from 0 to 255, which choose what a mask adds, as codes.
+    Ids,
+    /// Softmax of codes along the last axis; what is added first may be a second input: real numbers, or codes where there is a table for them.
+    Softmax(SoftmaxStep),
     /// Layer normalisation of codes along the last axis.
     Norm(Arc<Norm>),
     /// Codes times a constant, or one for each index of the last axis; multipliers may be negative.
@@ -384,7 +408,16 @@ impl Step {
 impl StepKind {
     /// Whether it takes and gives real numbers, all samples at once, between kernels that lie on a tape.
     pub fn between_kernels(&self) -> bool {
-        matches!(self, Self::Float(_) | Self::Recurrent(_) | Self::Rows(_) | Self::Coded(_) | Self::Lookup(_))
+        matches!(
+            self,
+            Self::Float(_)
+                | Self::Recurrent(_)
+                | Self::Rows(_)
+                | Self::Coded(_)
+                | Self::Lookup(_)
+                | Self::Live(_)
+                | Self::Ids
+        )
     }
 }
 
@@ -409,9 +442,17 @@ impl Program {
             |&n| self.graph.node(n).name.clone(),
         )
     }
-    /// How many steps compute in integers, and how many operators in floating point.
+    /// How many steps compute in integers, and how many operators in floating point: those that read or make real numbers.
     pub fn integer_share(&self) -> (usize, usize) {
-        let float = self.steps.iter().filter(|s| matches!(s.kind, StepKind::Float(_))).count();
+        let real = |&slot: &Slot| {
+            let dtype = match &self.values[slot].repr {
+                Repr::Constant(t) => Some(t.dtype()),
+                _ => self.graph.value(self.values[slot].source).dtype,
+            };
+            dtype.is_none_or(|d| d.is_float())
+        };
+        let slots = |s: &Step| s.inputs.iter().chain(&s.outputs).flatten().any(real);
+        let float = self.steps.iter().filter(|s| matches!(s.kind, StepKind::Float(_)) && slots(s)).count();
         (self.steps.len() - float, float)
     }
     /// The multiplier of a mean over `count` codes (of a sum, of which `count` stands for 1) from `from` to `to`.

@@ -1,15 +1,15 @@
 //! Attention, normalisation and factors in integers (numerics section 14), from the scalar formulas.
-use super::step::broadcast;
+use super::step::{broadcast, found};
 use crate::{
     error::{Error, Result},
     exec::{
         float::{Ctx, eval},
-        lower::{Grid, Pair, too_deep, too_long},
+        lower::{Grid, Live, Pair, SoftmaxStep, mask_id, no_range, too_deep, too_long},
     },
     ir::{Op, Tensor},
 };
 use nnq_kernels::round::{
-    Dyadic,
+    Dyadic, dynamic_real,
     integers::{Norm, Softmax, mask_code},
     requantize_dyadic,
 };
@@ -30,15 +30,57 @@ pub(super) fn pair(p: &Pair, [a, b]: [&Tensor; 2], [ga, gb, to]: [Grid; 3], ctx:
     Ok(Tensor::of(acc.shape(), acc.as_slice::<f64>()?.iter().map(code).collect()))
 }
 
+/// `a` times `b`, real numbers that are quantized as they come.
+pub(super) fn live(of: &Live, [a, b]: [&Tensor; 2], ctx: &Ctx) -> Result<Tensor> {
+    let depth = a.shape().last().copied().unwrap_or(0);
+    if !nnq_kernels::pair::Pair::fits(depth) {
+        return Err(too_deep(depth));
+    }
+    // Codes less their zero points, and the scale of each `each` numbers, in a shape that repeats along them.
+    let codes = |t: &Tensor, each: usize, name: &str, shape: Vec<usize>| -> Result<(Tensor, Tensor)> {
+        let (mut centred, mut scales) = (Vec::with_capacity(t.len()), Vec::new());
+        for some in t.as_slice::<f32>()?.chunks(each.max(1)) {
+            let grid = found(some).ok_or_else(|| no_range(name))?;
+            centred.extend(some.iter().map(|&x| f64::from(grid.quantize(x) - grid.zero)));
+            scales.push(grid.scale);
+        }
+        // No numbers have any scale.
+        scales.resize(shape.iter().product(), 1.0);
+        Ok((Tensor::of::<f64>(t.shape(), centred), Tensor::of(&shape, scales)))
+    };
+    // With the last `n` axes as one number.
+    let ones = |t: &Tensor, n: usize| [&t.shape()[..t.shape().len() - n], &vec![1; n][..]].concat();
+    let alone = |t: &Tensor, n: usize| {
+        if of.by_row { (t.shape().iter().rev().take(n).product(), ones(t, n)) } else { (t.len(), vec![]) }
+    };
+    let ((each_a, shape_a), (each_b, shape_b)) = (alone(a, 1), alone(b, 2));
+    let (a, sa) = codes(a, each_a, &of.names[0], shape_a)?;
+    let (b, sb) = codes(b, each_b, &of.names[1], shape_b)?;
+    let acc = eval(&Op::MatMul, &[Some(&a), Some(&b)], 1, ctx)?.pop().ok_or_else(|| Error::internal("no output"))?;
+    // Zeros of the result's shape take the scales along.
+    let whole = Tensor::of::<f32>(acc.shape(), vec![0.0; acc.len()]);
+    let (sa, sb) = (broadcast(&sa, &whole, ctx)?.0, broadcast(&sb, &whole, ctx)?.0);
+    let (sa, sb) = (sa.as_slice::<f32>()?, sb.as_slice::<f32>()?);
+    let real = |(i, &acc): (usize, &f64)| dynamic_real(acc as i32, sa[i], sb[i], -0.0);
+    Ok(Tensor::of(acc.shape(), acc.as_slice::<f64>()?.iter().enumerate().map(real).collect()))
+}
+
+/// Numbers that choose what a mask adds.
+pub(super) fn ids(x: &Tensor) -> Result<Tensor> {
+    let ids = x.to_i64s()?.into_iter().map(|id| Ok(f32::from(mask_id(id)?)));
+    Ok(Tensor::of(x.shape(), ids.collect::<Result<Vec<f32>>>()?))
+}
+
 /// Softmax along the last axis, with a mask.
 pub(super) fn softmax(
-    of: &Softmax,
+    step: &SoftmaxStep,
     x: &Tensor,
     mask: Option<&Tensor>,
     from: Grid,
     to: Grid,
     ctx: &Ctx,
 ) -> Result<Tensor> {
+    let of = &*step.softmax;
     let n = x.shape().last().copied().unwrap_or(0);
     if n > nnq_kernels::round::integers::ROW {
         return Err(too_long(n));
@@ -51,7 +93,11 @@ pub(super) fn softmax(
     let codes = x.as_slice::<f32>()?;
     let mut out = Vec::with_capacity(codes.len());
     for (row, codes) in codes.chunks(n.max(1)).enumerate() {
-        let moved = |i: usize| codes[i] as i32 + mask.map_or(0, |m| mask_code(m[row * n + i], from.scale));
+        let added = |m: f32| match &step.mask {
+            Some(table) => table[m as usize],
+            None => mask_code(m, from.scale),
+        };
+        let moved = |i: usize| codes[i] as i32 + mask.map_or(0, |m| added(m[row * n + i]));
         let all: Vec<i32> = (0..n).map(moved).collect();
         let most = all.iter().copied().fold(i32::MIN, i32::max);
         let exps: Vec<u32> = all.iter().map(|u| of.exp(most - u)).collect();

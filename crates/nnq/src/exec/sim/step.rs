@@ -131,7 +131,9 @@ pub(super) fn run(
         StepKind::Lookup(l) => one(super::coded::lookup(l, input(0)?, ctx)?),
         StepKind::Coded(c) => one(super::coded::run(c, input(0)?, ctx)?),
         StepKind::Recurrent(r) => super::recurrent::run(r, weights, x, ctx),
+        StepKind::Live(l) => one(integers::live(l, [input(0)?, input(1)?], ctx)?),
         StepKind::Pair(p) => one(integers::pair(p, [input(0)?, input(1)?], [from(0)?, from(1)?, to()?], ctx)?),
+        StepKind::Ids => one(integers::ids(input(0)?)?),
         StepKind::Softmax(s) => {
             one(integers::softmax(s, input(0)?, x.get(1).copied().flatten(), from(0)?, to()?, ctx)?)
         }
@@ -193,7 +195,7 @@ fn add(a: &Tensor, b: &Tensor, [ga, gb, g]: [Grid; 3], negate: bool, rule: AddRu
 }
 
 /// The grid for numbers that are quantized as they come (numerics section 11).
-fn found(x: &[f32]) -> Option<Grid> {
+pub(super) fn found(x: &[f32]) -> Option<Grid> {
     if x.iter().any(|x| !x.is_finite()) {
         return None;
     }

@@ -65,8 +65,20 @@ fn no_floats(kinds: &[StepKind]) {
     assert!(!kinds.iter().any(|k| matches!(k, StepKind::Float(_))), "{kinds:?}");
 }
 
+/// What is added to scores.
+#[derive(Clone, Copy, Debug)]
+enum Hides<'a> {
+    Nothing,
+    /// Constants of this shape.
+    Constant(&'a [usize]),
+    /// `(1 - seen) * -10000`, where `seen` says for each token whether the sum of its numbers is above 0; with one factor, or one for each token.
+    Tokens {
+        one: bool,
+    },
+}
+
 /// `heads` heads of self-attention over the channels of the input, with or without a mask, as exporters write it.
-fn attention(heads: usize, mask: Option<&[usize]>, seed: u64) -> (Graph, Graph) {
+fn attention(heads: usize, mask: Hides, seed: u64) -> (Graph, Graph) {
     let (width, t) = (8 * heads, 6);
     let mut p = Pair::new(seed);
     let x = p.net.input(&format!("N, {t}, {width}"));
@@ -84,10 +96,27 @@ fn attention(heads: usize, mask: Option<&[usize]>, seed: u64) -> (Graph, Graph) 
     let root = p.constant("root", &[], vec![2.83]);
     let mut y = p.op("scaled", Op::Binary(Binary::Div), &[scores, root]);
     p.grid(y, QType::U8, 0.09, 125);
-    if let Some(shape) = mask {
-        let n = shape.iter().product();
-        let numbers = (0..n).map(|i| if i % 5 == 2 { f32::NEG_INFINITY } else { 0.01 * i as f32 }).collect();
-        let mask = p.constant("mask", shape, numbers);
+    let mask = match mask {
+        Hides::Nothing => None,
+        Hides::Constant(shape) => {
+            let n = shape.iter().product();
+            let numbers = (0..n).map(|i| if i % 5 == 2 { f32::NEG_INFINITY } else { 0.01 * i as f32 }).collect();
+            Some(p.constant("mask", shape, numbers))
+        }
+        Hides::Tokens { one } => {
+            let (last, inner) = (p.net.b.ints("last", &[-1]), p.net.b.ints("inner", &[1, 2]));
+            let (zero, unit) = (p.constant("zero", &[], vec![0.0]), p.constant("unit", &[1], vec![1.0]));
+            let far = if one { p.constant("far", &[], vec![-1e4]) } else { p.constant("far", &[t], vec![-1e4; t]) };
+            let sum = Op::Reduce { kind: crate::ir::op::Reduction::Sum, keepdims: false, noop_with_empty_axes: false };
+            let sums = p.op("sums", sum, &[x, last]);
+            let seen = p.op("seen_at_all", Op::Binary(Binary::Greater), &[sums, zero]);
+            let seen = p.op("cast", Op::Cast { to: DType::F32, saturate: true }, &[seen]);
+            let hidden = p.op("hidden", Op::Binary(Binary::Sub), &[unit, seen]);
+            let hidden = p.op("far_away", Op::Binary(Binary::Mul), &[hidden, far]);
+            Some(p.op("wide", Op::Unsqueeze, &[hidden, inner]))
+        }
+    };
+    if let Some(mask) = mask {
         y = p.op("masked", Op::Binary(Binary::Add), &[y, mask]);
     }
     let shares = p.op("shares", Op::Softmax { axis: -1, flat: false }, &[y]);
@@ -99,7 +128,8 @@ fn attention(heads: usize, mask: Option<&[usize]>, seed: u64) -> (Graph, Graph) 
 
 #[test]
 fn attention_computes_in_integers() {
-    for (i, mask) in [None, Some(&[1, 1, 1, 6][..]), Some(&[6, 6]), Some(&[1, 1, 6, 6])].into_iter().enumerate() {
+    let constant = [&[1, 1, 1, 6][..], &[6, 6], &[1, 1, 6, 6]].map(Hides::Constant);
+    for (i, mask) in [Hides::Nothing].into_iter().chain(constant).enumerate() {
         for (heads, batch) in [(1, 1), (3, 2)] {
             let (float, graph) = attention(heads, mask, 3 + i as u64);
             let shape = [batch, 6, 8 * heads];
@@ -112,6 +142,58 @@ fn attention_computes_in_integers() {
             let most = apart(&float, &got, &shape, 77, (0.017, 120));
             assert!(most < 0.045 * 2.17 + 6.0 * 2.3 / 510.0 + 0.01, "{mask:?}: {most}");
             assert!(most > 1e-4, "codes are rounded: {most}");
+        }
+    }
+}
+
+/// A mask that comes of whole numbers is a table of them: nothing computes it in floating point, and its bits are those of the real mask.
+#[test]
+fn masks_of_numbers_are_tables() {
+    for (heads, batch) in [(1, 1), (3, 4)] {
+        let run = |one| {
+            let (float, graph) = attention(heads, Hides::Tokens { one }, 5);
+            let shape = [batch, 6, 8 * heads];
+            let (got, kinds) = agree(&graph, &shape, 78);
+            let most = apart(&float, &got, &shape, 78, (0.017, 120));
+            // Whether a token is seen may hang on the last bit of a sum.
+            assert!(most < 0.2, "{most}");
+            (got, kinds)
+        };
+        let ((table, kinds), (real, real_kinds)) = (run(true), run(false));
+        assert_eq!(table[0].as_slice::<f32>().unwrap(), real[0].as_slice::<f32>().unwrap());
+        let floats = |kinds: &[StepKind]| kinds.iter().filter(|k| matches!(k, StepKind::Float(_))).count();
+        // The sums, what is above 0 and its place among the axes; besides the cast, the difference and the product.
+        assert_eq!((floats(&kinds), floats(&real_kinds)), (3, 6), "{kinds:?}");
+        assert!(kinds.iter().any(|k| matches!(k, StepKind::Ids)));
+        assert!(kinds.iter().any(|k| matches!(k, StepKind::Softmax(s) if s.mask.is_some())), "{kinds:?}");
+    }
+}
+
+/// Numbers that a mask has no place for are an error everywhere.
+#[test]
+fn masks_beyond_their_table_are_refused() {
+    let mut p = Pair::new(4);
+    let x = p.net.input("N, 6");
+    let ids = p.net.b.input("mask", DType::I64, "N, 6");
+    let real = p.op("cast", Op::Cast { to: DType::F32, saturate: true }, &[ids]);
+    let y = p.op("masked", Op::Binary(Binary::Add), &[x, real]);
+    let y = p.op("shares", Op::Softmax { axis: -1, flat: false }, &[y]);
+    p.grid(y, QType::U8, 1.0 / 255.0, 0);
+    let (_, graph) = p.finish(&[y]);
+    let program = Arc::new(lower::lower(&graph, Profile::Dyadic).unwrap());
+    assert!(program.steps.iter().any(|s| matches!(s.kind, StepKind::Ids)));
+    let run = |id: i64| {
+        let x = vec![Tensor::of(&[1, 6], vec![0.5f32; 6]), Tensor::of(&[1, 6], vec![0, 1, id, 3, 255, 0])];
+        let sim = sim::Session::new(program.clone(), 1).unwrap().run(x.clone());
+        let int = int::Session::new(program.clone(), &int::Options::default()).unwrap().run(x);
+        (sim, int)
+    };
+    let (sim, int) = run(7);
+    assert_eq!(sim.unwrap()[0].as_slice::<f32>().unwrap(), int.unwrap()[0].as_slice::<f32>().unwrap());
+    for id in [-1, 256] {
+        let (sim, int) = run(id);
+        for e in [sim.unwrap_err(), int.unwrap_err()] {
+            assert!(e.to_string().contains(&format!("a mask of {id}; integers take 0 to 255")), "{e}");
         }
     }
 }

@@ -35,23 +35,27 @@ fn recipe(mode: ActivationMode) -> Recipe {
 
 /// A layer of 21, quantized by `recipe`.
 fn layer(cell: Cell, direction: Direction, with: Extras, recipe: &Recipe) -> Graph {
+    layer_of(HIDDEN, cell, direction, with, recipe)
+}
+
+fn layer_of(hidden: usize, cell: Cell, direction: Direction, with: Extras, recipe: &Recipe) -> Graph {
     let mut net = Net::new(3);
-    let (d, rows) = (direction.count(), cell.gates() * HIDDEN);
+    let (d, rows) = (direction.count(), cell.gates() * hidden);
     let x = net.b.input("x", DType::F32, &format!("S,R,{INPUT}"));
     let constant = |net: &mut Net, name: &str, shape: &[usize]| {
         let numbers = net.n.reals(shape.iter().product());
         Some(net.b.constant(name, Tensor::of(shape, numbers)))
     };
     let w = constant(&mut net, "w", &[d, rows, INPUT]);
-    let r = constant(&mut net, "r", &[d, rows, HIDDEN]);
+    let r = constant(&mut net, "r", &[d, rows, hidden]);
     let b = with.bias.then(|| constant(&mut net, "b", &[d, 2 * rows])).flatten();
     let lengths = with.lengths.then(|| net.b.input("lengths", DType::I32, "B"));
-    let h = with.states.then(|| net.b.input("h", DType::F32, &format!("P,Q,{HIDDEN}")));
+    let h = with.states.then(|| net.b.input("h", DType::F32, &format!("P,Q,{hidden}")));
     let mut inputs = vec![Some(x), w, r, b, lengths, h];
     let lstm = matches!(cell, Cell::Lstm { .. });
     if lstm {
-        inputs.push(with.states.then(|| net.b.input("c", DType::F32, &format!("P,Q,{HIDDEN}"))));
-        inputs.push(with.peepholes.then(|| constant(&mut net, "p", &[d, 3 * HIDDEN])).flatten());
+        inputs.push(with.states.then(|| net.b.input("c", DType::F32, &format!("P,Q,{hidden}"))));
+        inputs.push(with.peepholes.then(|| constant(&mut net, "p", &[d, 3 * hidden])).flatten());
     }
     let (batch_first, clip) = (with.batch_first, with.clip.then_some(0.7));
     let op = Op::Recurrent(RecurrentAttrs { direction, batch_first, clip, ..RecurrentAttrs::new(cell) });
@@ -100,6 +104,22 @@ fn agreed(graph: &Graph, x: &[Tensor]) -> Vec<Tensor> {
         }
     }
     want
+}
+
+/// Threads share the channels of a single row, and the gates of several samples.
+#[test]
+fn wide_layers_share_their_work() {
+    let (linear, gated) = (Cell::Gru { linear_before_reset: true }, Cell::Gru { linear_before_reset: false });
+    for cell in [Cell::Lstm { input_forget: false }, linear, gated] {
+        for mode in MODES {
+            let graph =
+                layer_of(300, cell, Direction::Forward, Extras { bias: true, ..Extras::default() }, &recipe(mode));
+            for batch in [1, 9] {
+                let x = Tensor::of(&[2, batch, INPUT], Numbers(5).reals(2 * batch * INPUT));
+                agreed(&graph, &[x]);
+            }
+        }
+    }
 }
 
 fn float(graph: &Graph, x: &[Tensor]) -> Vec<Tensor> {

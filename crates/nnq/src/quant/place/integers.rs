@@ -11,7 +11,8 @@ use std::collections::HashMap;
 
 type Readers = [(NodeId, usize)];
 
-fn is_pair(graph: &Graph, node: &Node) -> bool {
+/// Whether a node is a product of two values.
+pub(in crate::quant) fn is_pair(graph: &Graph, node: &Node) -> bool {
     let real = |i: usize| node.input(i).is_some_and(|v| graph.constant(v).is_none());
     matches!(node.op, Op::MatMul) && real(0) && real(1)
 }

@@ -11,7 +11,8 @@ mod tile;
 pub(super) use conv::{Sizes as ConvSizes, conv, run as conv_run};
 pub(super) use conv_transpose::conv_transpose;
 pub(super) use gemm::gemm;
-pub(super) use matmul::{Shapes as MatMulShapes, batched, matmul, multiply};
+pub(crate) use matmul::Shapes as MatMulShapes;
+pub(super) use matmul::{batched, matmul, multiply};
 pub(super) use packed::Rows;
 pub(super) use tile::{Real, Strided};
 

@@ -7,6 +7,10 @@ use crate::{
     error::Result,
     ir::op::{Cell, Gate, Unary},
 };
+use rayon::prelude::*;
+
+/// Multiplications that a function of a gate takes as long as.
+const FUNCTION: usize = 32;
 
 /// Gates whose products with the state are taken at once: those of a GRU's candidate state may have to wait for the others.
 pub fn parts(cell: Cell) -> &'static [usize] {
@@ -32,16 +36,21 @@ pub fn bias<T: Real>(cell: Cell, bias: Option<&[T]>, rows: usize, hidden: usize)
     (Some(sum), Some(state))
 }
 
-/// One direction of a layer.
-pub struct Layer<'a, T, P> {
+/// What becomes of the sums of one sample.
+pub struct Gates<'a, T> {
     pub cell: Cell,
     pub functions: &'a [Gate],
     pub clip: Option<T>,
-    /// By [`parts`].
-    pub weights: &'a [P],
     /// Of input, output and forget gate.
     pub peepholes: Option<&'a [T]>,
     pub hidden: usize,
+}
+
+/// One direction of a layer.
+pub struct Layer<'a, T, P> {
+    pub gates: Gates<'a, T>,
+    /// By [`parts`].
+    pub weights: &'a [P],
     pub rows: usize,
     /// Room for the products with the state, a row for each sample, and for another state.
     pub sums: Vec<T>,
@@ -49,7 +58,15 @@ pub struct Layer<'a, T, P> {
     pub ctx: &'a Ctx,
 }
 
-impl<T: Real, P: Product<T>> Layer<'_, T, P> {
+/// What belongs to one sample: the sums of its state, room for another state, and its states.
+struct Sample<'s, T> {
+    sums: &'s mut [T],
+    gated: &'s mut [T],
+    h: &'s mut [T],
+    c: &'s mut [T],
+}
+
+impl<T: Real> Gates<'_, T> {
     /// `f(clamp(x))`.
     fn apply(&self, function: usize, x: &mut [T]) {
         if let Some(clip) = self.clip {
@@ -74,62 +91,44 @@ impl<T: Real, P: Product<T>> Layer<'_, T, P> {
         }
     }
 
-    /// One step. `input` has a sample's sums over its input, or nothing when the sample has ended and keeps its state.
-    pub fn step<'x>(&mut self, input: &dyn Fn(usize) -> Option<&'x [T]>, h: &mut [T], c: &mut [T]) -> Result<()>
-    where
-        T: 'x,
-    {
-        let (hidden, rows, batch) = (self.hidden, self.rows, h.len() / self.hidden);
-        let mut sums = std::mem::take(&mut self.sums);
-        let first = parts(self.cell)[0] * hidden;
-        self.weights[0].run(h, &mut sums[..batch * first], batch, self.ctx)?;
-        let mut gated = std::mem::take(&mut self.gated);
-        for (b, (h, c)) in h.chunks_exact_mut(hidden).zip(c.chunks_exact_mut(hidden)).enumerate() {
-            let Some(input) = input(b) else { continue };
-            let sums = &mut sums[b * first..][..first];
-            match self.cell {
-                Cell::Rnn => {
-                    add(sums, input);
-                    self.apply(0, sums);
-                    h.copy_from_slice(sums);
-                }
-                Cell::Lstm { input_forget } => {
-                    add(sums, input);
-                    self.lstm(input_forget, sums, &mut gated[b * hidden..][..hidden], h, c);
-                }
-                Cell::Gru { linear_before_reset } => {
-                    let (zr, n) = sums.split_at_mut(2 * hidden);
-                    add(zr, &input[..2 * hidden]);
-                    self.apply(0, zr);
-                    let (z, r) = zr.split_at(hidden);
-                    if linear_before_reset {
-                        for ((n, &r), &x) in n.iter_mut().zip(r).zip(&input[2 * hidden..]) {
-                            *n = x + r * *n;
-                        }
-                        self.apply(1, n);
-                        mix(h, z, n);
-                    } else {
-                        let gated = &mut gated[b * hidden..][..hidden];
-                        for ((g, &r), &h) in gated.iter_mut().zip(r).zip(h.iter()) {
-                            *g = r * h;
-                        }
+    /// What follows the first product, for a sample with these sums over its input.
+    fn first(&self, input: &[T], Sample { sums, gated, h, c }: Sample<'_, T>) {
+        let hidden = self.hidden;
+        match self.cell {
+            Cell::Rnn => {
+                add(sums, input);
+                self.apply(0, sums);
+                h.copy_from_slice(sums);
+            }
+            Cell::Lstm { input_forget } => {
+                add(sums, input);
+                self.lstm(input_forget, sums, gated, h, c);
+            }
+            Cell::Gru { linear_before_reset } => {
+                let (zr, n) = sums.split_at_mut(2 * hidden);
+                add(zr, &input[..2 * hidden]);
+                self.apply(0, zr);
+                let (z, r) = zr.split_at(hidden);
+                if linear_before_reset {
+                    for ((n, &r), &x) in n.iter_mut().zip(r).zip(&input[2 * hidden..]) {
+                        *n = x + r * *n;
+                    }
+                    self.apply(1, n);
+                    mix(h, z, n);
+                } else {
+                    for ((g, &r), &h) in gated.iter_mut().zip(r).zip(h.iter()) {
+                        *g = r * h;
                     }
                 }
             }
         }
-        if self.cell == (Cell::Gru { linear_before_reset: false }) {
-            let (zr, n) = sums.split_at_mut(batch * 2 * hidden);
-            self.weights[1].run(&gated, n, batch, self.ctx)?;
-            for (b, (h, n)) in h.chunks_exact_mut(hidden).zip(n.chunks_exact_mut(hidden)).enumerate() {
-                let Some(input) = input(b) else { continue };
-                add(n, &input[2 * hidden..]);
-                self.apply(1, n);
-                mix(h, &zr[b * 2 * hidden..][..hidden], n);
-            }
-        }
-        debug_assert_eq!(sums.len(), batch * rows);
-        (self.sums, self.gated) = (sums, gated);
-        Ok(())
+    }
+
+    /// What follows the second product of a GRU.
+    fn second(&self, input: &[T], h: &mut [T], z: &[T], n: &mut [T]) {
+        add(n, &input[2 * self.hidden..]);
+        self.apply(1, n);
+        mix(h, &z[..self.hidden], n);
     }
 
     /// `sums` are those of the gates `i o f n`; `room` is as large as a state.
@@ -170,6 +169,54 @@ impl<T: Real, P: Product<T>> Layer<'_, T, P> {
         for ((h, &o), &x) in h.iter_mut().zip(o.iter()).zip(room.iter()) {
             *h = o * x;
         }
+    }
+}
+
+impl<T: Real, P: Product<T>> Layer<'_, T, P> {
+    /// One step. `input` has a sample's sums over its input, or nothing when the sample has ended and keeps its state.
+    pub fn step<'x>(
+        &mut self,
+        input: &(dyn Fn(usize) -> Option<&'x [T]> + Sync),
+        h: &mut [T],
+        c: &mut [T],
+    ) -> Result<()>
+    where
+        T: 'x,
+    {
+        let (gates, hidden) = (&self.gates, self.gates.hidden);
+        let batch = h.len() / hidden;
+        let mut sums = std::mem::take(&mut self.sums);
+        let first = parts(gates.cell)[0] * hidden;
+        self.weights[0].run(h, &mut sums[..batch * first], batch, self.ctx)?;
+        let mut gated = std::mem::take(&mut self.gated);
+        // Samples that a task takes: functions of gates are work, too.
+        let some = batch.div_ceil(self.ctx.tasks(batch * first * FUNCTION)).max(1);
+        let one = |(b, sample): (usize, Sample<T>)| {
+            if let Some(input) = input(b) {
+                gates.first(input, sample);
+            }
+        };
+        let sample = |((sums, gated), (h, c))| Sample { sums, gated, h, c };
+        if some >= batch {
+            let of = sums.chunks_exact_mut(first).zip(gated.chunks_exact_mut(hidden));
+            let states = h.chunks_exact_mut(hidden).zip(c.chunks_exact_mut(hidden));
+            of.zip(states).map(sample).enumerate().for_each(one);
+        } else {
+            let of = sums.par_chunks_exact_mut(first).zip(gated.par_chunks_exact_mut(hidden));
+            let states = h.par_chunks_exact_mut(hidden).zip(c.par_chunks_exact_mut(hidden));
+            of.zip(states).map(sample).enumerate().with_min_len(some).for_each(one);
+        }
+        if gates.cell == (Cell::Gru { linear_before_reset: false }) {
+            let (zr, n) = sums.split_at_mut(batch * 2 * hidden);
+            self.weights[1].run(&gated, n, batch, self.ctx)?;
+            for (b, (h, n)) in h.chunks_exact_mut(hidden).zip(n.chunks_exact_mut(hidden)).enumerate() {
+                let Some(input) = input(b) else { continue };
+                gates.second(input, h, &zr[b * 2 * hidden..], n);
+            }
+        }
+        debug_assert_eq!(sums.len(), batch * self.rows);
+        (self.sums, self.gated) = (sums, gated);
+        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 pub(crate) use blocks::Blocks;
-use cell::Layer;
+use cell::{Gates, Layer};
 pub(crate) use cell::{bias, parts};
 
 /// A product of rows with the transposed weights of one direction, and what is added to each row of it.
@@ -212,12 +212,14 @@ fn walk<T: Real, P: Product<T>>(
     for (d, Products { input, state }) in products.iter().enumerate() {
         input.run(data, &mut inputs, time * batch, ctx)?;
         let mut layer = Layer {
-            cell: a.cell,
-            functions: a.functions_of(d),
-            clip: a.clip.map(T::from_f32),
+            gates: Gates {
+                cell: a.cell,
+                functions: a.functions_of(d),
+                clip: a.clip.map(T::from_f32),
+                peepholes: peepholes.map(|p| &p[d * 3 * hidden..][..3 * hidden]),
+                hidden,
+            },
             weights: state,
-            peepholes: peepholes.map(|p| &p[d * 3 * hidden..][..3 * hidden]),
-            hidden,
             rows,
             sums: vec![T::ZERO; batch * rows],
             gated: vec![T::ZERO; batch * hidden],

@@ -15,9 +15,9 @@ use nnq_kernels::{
     pair::Pair,
     round::{
         Dyadic,
-        integers::{Norm, ROW, Softmax},
+        integers::{Norm, ROW},
     },
-    tape::{Integers, Kernel, Mask, ProductOut, Requantize, Span},
+    tape::{Integers, Kernel, Mask, MaskOf, ProductOut, Requantize, Span},
     wide::{AddWide, Lut, NormRows, Rescale, SoftmaxRows, Target, Width},
 };
 use std::sync::Arc;
@@ -183,7 +183,7 @@ impl Planner<'_> {
         self.makes(Integers::Norm { x: x.span(), y: y.0.span(), spec: Arc::new(spec) }, y)
     }
 
-    pub(super) fn softmax(&mut self, step: &Step, softmax: &Arc<Softmax>) -> Result<()> {
+    pub(super) fn softmax(&mut self, step: &Step, of: &lower::SoftmaxStep) -> Result<()> {
         let (x, y) = (first(&step.inputs)?, first(&step.outputs)?);
         let (from, to) = (self.program.grid(x)?, self.program.grid(y)?);
         let (px, py) = (self.rows(x)?, self.made(y)?);
@@ -196,11 +196,15 @@ impl Planner<'_> {
             Some(slot) => {
                 let shape = self.shape(slot)?;
                 let len = shape.iter().product();
-                Some(Mask { real: self.real(slot, false)?, len, axes: mask_axes(rows, columns, &shape)? })
+                let of = match &of.mask {
+                    Some(table) => MaskOf::Table { at: self.rows(slot)?.span(), table: table.clone() },
+                    None => MaskOf::Real(self.real(slot, false)?),
+                };
+                Some(Mask { of, len, axes: mask_axes(rows, columns, &shape)? })
             }
         };
         let to = target(to, to.full());
-        let spec = SoftmaxRows { softmax: softmax.clone(), scale: from.scale, columns, to };
+        let spec = SoftmaxRows { softmax: of.softmax.clone(), scale: from.scale, columns, to };
         self.makes(Integers::Softmax { x: px.span(), y: py.0.span(), mask, spec: Arc::new(spec) }, py)
     }
 

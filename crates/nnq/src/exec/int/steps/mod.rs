@@ -46,9 +46,13 @@ pub(super) fn plan(p: &mut Planner, i: usize, step: &Step) -> Result<()> {
         StepKind::Softmax(of) => p.softmax(step, of),
         StepKind::Norm(of) => p.norm(step, of),
         StepKind::Rescale(by) => p.rescale(step, by),
-        StepKind::Float(_) | StepKind::Recurrent(_) | StepKind::Rows(_) | StepKind::Coded(_) | StepKind::Lookup(_) => {
-            Err(Error::internal("a step in floating point among kernels"))
-        }
+        StepKind::Float(_)
+        | StepKind::Recurrent(_)
+        | StepKind::Rows(_)
+        | StepKind::Coded(_)
+        | StepKind::Lookup(_)
+        | StepKind::Live(_)
+        | StepKind::Ids => Err(Error::internal("a step in floating point among kernels")),
     }
 }
 

@@ -59,6 +59,11 @@ impl<'a> Product<'a> {
 /// Writes a product whose input is quantized as it comes; `false`: the node is none.
 pub(super) fn write(b: &mut Build, node: &Node) -> Result<bool> {
     let src = b.src;
+    if let Some([x, y]) =
+        pair(src, node).filter(|both| both.iter().all(|&v| src.value(v).dynamic == Some(Dynamic::Tensor)))
+    {
+        return write_pair(b, node, [x, y]);
+    }
     let Some(Product { x, w, qw, bias }) = Product::of(src, node) else { return Ok(false) };
     let (Some(y), Some(weight)) = (node.output(0), src.constant(w)) else { return Ok(false) };
     if qw.qtype.bits > 8 {
@@ -113,6 +118,29 @@ pub(super) fn write(b: &mut Build, node: &Node) -> Result<bool> {
     let bias = b.named_constant(bias, Arc::new(Tensor::of(&shape, real)));
     let real = b.declare(y)?;
     b.emit(Op::Binary(Binary::Add), &[product, bias], real);
+    b.produced(y, real, None)?;
+    Ok(true)
+}
+
+/// The operands of a product of two values that are both quantized as they come.
+fn pair(graph: &Graph, node: &Node) -> Option<[ValueId; 2]> {
+    let both = [node.input(0)?, node.input(1)?];
+    let live = both.iter().all(|&v| graph.value(v).dynamic.is_some());
+    (matches!(node.op, Op::MatMul) && live).then_some(both)
+}
+
+/// Writes a product of two values that are quantized as they come, each on one grid.
+fn write_pair(b: &mut Build, node: &Node, both: [ValueId; 2]) -> Result<bool> {
+    let Some(y) = node.output(0) else { return Ok(false) };
+    let [l, r] = [quantized(b, both[0])?, quantized(b, both[1])?];
+    let acc = b.temp("t", DType::I32)?;
+    let inputs = [l.codes, r.codes, l.zero, r.zero].map(Some).to_vec();
+    b.out.add_node(&node.name, Op::MatMulInteger, inputs, vec![Some(acc)]);
+    let (cast, scale) = (b.temp("t", DType::F32)?, b.temp("t", DType::F32)?);
+    b.emit(Op::Cast { to: DType::F32, saturate: true }, &[acc], cast);
+    b.emit(Op::Binary(Binary::Mul), &[l.scale, r.scale], scale);
+    let real = b.declare(y)?;
+    b.emit(Op::Binary(Binary::Mul), &[cast, scale], real);
     b.produced(y, real, None)?;
     Ok(true)
 }
@@ -192,7 +220,10 @@ pub(super) fn key(graph: &Graph, node: &Node) -> Option<&'static str> {
     let live = node.input(0).and_then(|x| graph.value(x).dynamic)?;
     match &node.op {
         Op::Recurrent(_) => (codes(1) && codes(2)).then_some(if live == Dynamic::Row { ROWS_KEY } else { DYNAMIC_KEY }),
-        Op::Gemm { .. } | Op::MatMul => (live == Dynamic::Row && codes(1)).then_some(ROWS_KEY),
+        Op::Gemm { .. } | Op::MatMul => {
+            let rows = || pair(graph, node).is_some_and(|both| graph.value(both[1]).dynamic == Some(Dynamic::Row));
+            (live == Dynamic::Row && (codes(1) || rows())).then_some(ROWS_KEY)
+        }
         _ => None,
     }
 }
@@ -207,7 +238,9 @@ pub(super) fn mark(graph: &mut Graph, layers: &HashSet<String>, rows: &HashSet<S
         Op::Recurrent(_) if layers.contains(&node.name) => Some(Dynamic::Tensor),
         _ => None,
     };
-    let read = graph.nodes().filter_map(|(_, n)| named(n).and_then(|live| n.input(0).map(|x| (x, live))));
+    let both = |n: &Node| [n.input(0), n.input(1).filter(|_| matches!(n.op, Op::MatMul))];
+    let read = graph.nodes().filter_map(|(_, n)| named(n).map(|live| both(n).map(|x| (x, live))));
+    let read = read.flatten().filter_map(|(x, live)| Some((x?, live)));
     for (x, live) in read.collect::<Vec<(ValueId, Dynamic)>>() {
         let value = graph.value_mut(x);
         if value.quant.is_none() && value.constant.is_none() && value.dtype.is_none_or(|d| d == DType::F32) {

@@ -128,6 +128,9 @@ impl Gemm {
 pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
     let Some(chain) = Chain::of(a, node) else { return Ok(false) };
     let (Some(x), Some(w)) = (node.input(0), node.input(1)) else { return Ok(false) };
+    if let (Op::MatMulInteger, Some(&l), Some(&r)) = (&node.op, a.live.get(&x), a.live.get(&w)) {
+        return live_pair(a, node, &chain, [l, r]);
+    }
     let constant = |v: Option<ValueId>| v.and_then(|v| a.src.constant(v)).cloned();
     let live = a.live.get(&x).copied();
     let (vx, sw) = match live {
@@ -216,6 +219,29 @@ pub(super) fn integer(a: &mut Absorb, node: &Node) -> Result<bool> {
     a.out.add_node(&node.name, op, inputs, vec![Some(out)]);
     a.set_plain(y, out);
     a.done.extend(chain.nodes);
+    Ok(true)
+}
+
+/// A product of two values that are quantized as they come, each on one grid.
+fn live_pair(a: &mut Absorb, node: &Node, chain: &Chain, [l, r]: [dynamic::Live; 2]) -> Result<bool> {
+    let zeros = (node.input(2), node.input(3)) == (Some(l.zero), Some(r.zero));
+    let scales = |mul: &Node| {
+        let of = (mul.input(0), mul.input(1));
+        matches!(mul.op, Op::Binary(Binary::Mul))
+            && (of == (Some(l.scale), Some(r.scale)) || of == (Some(r.scale), Some(l.scale)))
+    };
+    let scaled = a.producers[chain.scale.0 as usize].is_some_and(|id| scales(a.src.node(id)));
+    if !zeros || !scaled || chain.bias.is_some() {
+        return Ok(false);
+    }
+    for live in [l, r] {
+        a.out.value_mut(live.x).dynamic = Some(Dynamic::Tensor);
+    }
+    let value = a.src.value(chain.y);
+    let out = a.out.add_value(&value.name, Some(DType::F32), value.shape.clone())?;
+    a.out.add_node(&node.name, Op::MatMul, vec![Some(l.x), Some(r.x)], vec![Some(out)]);
+    a.set_plain(chain.y, out);
+    a.done.extend(chain.nodes.iter().copied());
     Ok(true)
 }
 

@@ -153,6 +153,34 @@ fn rows_come_back() {
     }
 }
 
+/// Products of two values: on one grid each as MatMulInteger, by row with real operands and known again by name.
+#[test]
+fn products_of_two_values_come_back() {
+    for (of, explicit_kinds) in [
+        (
+            crate::ir::Dynamic::Tensor,
+            &["DynamicQuantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "Cast", "Mul", "Mul"][..],
+        ),
+        (crate::ir::Dynamic::Row, &["MatMul"]),
+    ] {
+        let mut n = Net::new();
+        let (x, w) = (n.input("x", &[2, 3, 8]), n.input("z", &[2, 8, 5]));
+        for v in [x, w] {
+            n.0.value_mut(v).dynamic = Some(of);
+        }
+        let y = n.node(Op::MatMul, &[x, w], "y");
+        let mut g = n.output(y);
+        crate::ir::infer::infer(&mut g).expect("sound");
+        for explicit in [to_qdq(&g).expect("sound"), to_qoperator(&g).expect("sound")] {
+            assert_eq!(kinds(&explicit), explicit_kinds);
+            let back = absorb(&file(&explicit)).expect("sound");
+            assert_eq!(kinds(&back), ["MatMul"]);
+            let dynamic: Vec<_> = back.values().filter_map(|(_, v)| v.dynamic).collect();
+            assert_eq!(dynamic, [of; 2]);
+        }
+    }
+}
+
 /// A value has one kind of grid: a file that asks for two is refused.
 #[test]
 fn two_kinds_of_grids_for_one_value_are_refused() {
