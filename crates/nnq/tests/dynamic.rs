@@ -195,7 +195,7 @@ fn attention(mode: ActivationMode, pairs: bool) -> Graph {
     let x = b.input("x", DType::F32, "N,T,16");
     let number = |i: u64| (nnq::data::mix(3, i) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
     let heads = b.ints("heads", &[0, 0, 2, 8]);
-    let mut head = |b: &mut GraphBuilder, name: &str, seed: u64, perm: [usize; 4]| {
+    let head = |b: &mut GraphBuilder, name: &str, seed: u64, perm: [usize; 4]| {
         let w = b.constant(
             &format!("{name}.w"),
             Tensor::of(&[16, 16], (0..256).map(|i| number(i + seed)).collect::<Vec<f32>>()),

@@ -225,7 +225,7 @@ fn an_encoder_runs_in_integers_from_ids_to_its_answer() {
     let (last, before) = program.steps.split_last().unwrap();
     assert!(matches!(last.kind, Dequantize) && !before.iter().any(|s| matches!(s.kind, Dequantize)));
 
-    let run = |graph: &nnq::ir::Graph, kind: Kind, ids: Vec<i64>, mask: Vec<i64>| {
+    let run = |graph: &Arc<nnq::ir::Graph>, kind: Kind, ids: Vec<i64>, mask: Vec<i64>| {
         let n = ids.len();
         let x = [ids, mask].map(|v| Tensor::of(&[1, n], v));
         let options = Options { kind, profile: Profile::default(), threads: 2 };
