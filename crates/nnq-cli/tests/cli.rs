@@ -80,6 +80,7 @@ fn wrong_usage_is_2() {
         &["bench", "m.onnx", "--peers", "--batches", "0"],
         &["bench", "m.onnx", "--size", "T"],
         &["quantize", "m.onnx", "--weight-only", "--dynamic", "-o", "o.onnx"],
+        &["quantize", "m.onnx", "--dynamic-attention", "-o", "o.onnx"],
         &["run", "m.onnx", "--prompt", "Once"],
         &["run", "m.onnx", "--input", "x.npy", "--tokens", "3", "-o", "y.npy"],
         &["zoo", "resnet18"],

@@ -41,6 +41,14 @@ fn codes(graph: &Graph, v: Option<ValueId>) -> Result<Option<(Vec<f32>, QParams)
     Ok(Some((codes.into_iter().enumerate().map(less).collect(), params.clone())))
 }
 
+fn same(old: &QParams, new: &QParams, what: &str) -> Result<()> {
+    match old.qtype == new.qtype {
+        true => Ok(()),
+        false => Err(Error::usage(format!("'{what}' has {} there, and is to have {}", new.qtype, old.qtype))
+            .cure("begin with a file of the same recipe")),
+    }
+}
+
 impl Begun {
     /// What a network that was rounded holds.
     ///
@@ -68,6 +76,11 @@ impl Begun {
         let values = held.filter_map(|(_, v)| Some((v.name.clone(), v.quant.as_deref()?.clone()))).collect();
         Ok(Self { products: all, values })
     }
+    /// Of some products alone.
+    pub fn only(mut self, graph: &Graph, products: &[NodeId]) -> Self {
+        self.products.retain(|name, _| products.iter().any(|&id| graph.node(id).name == *name));
+        self
+    }
     fn of<'a>(&'a self, graph: &Graph, plan: &Plan) -> Vec<(NodeId, usize, &'a Rounded)> {
         let one = |(id, product): (&NodeId, &crate::qat::PlannedProduct)| {
             // Other levels than those that were rounded to follow from the weights.
@@ -83,20 +96,9 @@ impl Begun {
     /// When it has none of the products, or they have other bits.
     pub fn regrid(&self, quantizing: &mut Quantizing) -> Result<usize> {
         let graph = quantizing.graph().clone();
-        let found = self.of(&graph, &quantizing.plan);
-        if found.is_empty() {
+        if self.weights(&graph, &mut quantizing.plan)?.is_empty() {
             return Err(Error::usage("none of its layers is a layer of the network that is trained")
                 .cure("begin with a file that was made from the same network"));
-        }
-        let same = |old: &QParams, new: &QParams, what: &str| match old.qtype == new.qtype {
-            true => Ok(()),
-            false => Err(Error::usage(format!("'{what}' has {} there, and is to have {}", new.qtype, old.qtype))
-                .cure("begin with a file of the same recipe")),
-        };
-        for (id, grid, rounded) in found {
-            let grid = &mut quantizing.plan.grids[grid];
-            same(&grid.params, &rounded.params, &graph.node(id).name)?;
-            (grid.params, grid.fitted) = (rounded.params.clone(), rounded.params.clone());
         }
         let mut left = 0;
         for grid in quantizing.plan.grids.iter_mut().filter(|g| !g.values.is_empty()) {
@@ -112,6 +114,22 @@ impl Begun {
             }
         }
         Ok(left)
+    }
+    /// Lets weights be rounded on the grids that they were rounded on; answers which grids of the plan these are.
+    ///
+    /// # Errors
+    /// When they have other bits.
+    pub fn weights(&self, graph: &Graph, plan: &mut Plan) -> Result<Vec<usize>> {
+        let found: Vec<(NodeId, usize, QParams)> =
+            self.of(graph, plan).into_iter().map(|(id, grid, rounded)| (id, grid, rounded.params.clone())).collect();
+        let mut grids = Vec::with_capacity(found.len());
+        for (id, at, params) in found {
+            let grid = &mut plan.grids[at];
+            same(&grid.params, &params, &graph.node(id).name)?;
+            (grid.params, grid.fitted) = (params.clone(), params);
+            grids.push(at);
+        }
+        Ok(grids)
     }
     /// Lets parameters begin at what was rounded, weights within `share` of a step of their codes; answers how many biases that rounding added have no place.
     ///

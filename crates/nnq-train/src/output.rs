@@ -15,7 +15,7 @@ use nnq::{
     exec::lower::Profile,
     formats::onnx,
     ir::Graph,
-    quant::{recipe::Recipe, stats::Stats},
+    quant::{ptq::Quantized, recipe::Recipe, reconstruct::Layers, stats::Stats},
     quantize::{self, Format, Means, Samples},
     staging::Staging,
 };
@@ -172,6 +172,15 @@ impl Calibrated {
         self.messages.extend(rounded.messages);
         self.begin_with(&rounded.graph)
     }
+    /// Rounding layer by layer as the recipe says, for who learns in between. From then on the recipe is the one without that.
+    pub fn layers<'a>(&mut self, samples: &Samples, output: &'a Output, tell: &mut Tell) -> Result<Layers<'a>> {
+        let means = Means { threads: output.threads, cancel: output.cancel.as_ref(), ..Means::default() };
+        let mut progress = |what: &str, done: u64, of: u64| tell(Event::Stage(what, done, of));
+        let how = quantize::how(&self.graph, &self.stats, &self.recipe, samples, means, &mut progress)?;
+        let layers = Layers::new(&self.graph, &self.stats, &self.recipe, how)?;
+        self.recipe.at_once();
+        Ok(layers)
+    }
     /// Begins with a quantized network. From then on the recipe is one that rounds each weight by itself.
     pub fn begin_with(&mut self, quantized: &Graph) -> Result<()> {
         let begun = Begun::new(quantized)?;
@@ -196,7 +205,11 @@ impl Calibrated {
     }
     /// The quantized network with what was learned, and what is to be said of it.
     pub fn finished<B: Kernels>(&self, learned: &Parameters<B>) -> Result<(Graph, Vec<String>)> {
-        let quantized = quantize::noted(self.quantizing()?.finish::<B>(learned)?, &self.asked)?;
+        self.noted(self.quantizing()?.finish::<B>(learned)?)
+    }
+    /// A quantized network with its recipe, and what is to be said of it.
+    pub fn noted(&self, quantized: Quantized) -> Result<(Graph, Vec<String>)> {
+        let quantized = quantize::noted(quantized, &self.asked)?;
         Ok((quantized.graph, quantized.messages))
     }
 }

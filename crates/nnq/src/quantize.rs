@@ -6,7 +6,9 @@ mod prepare;
 
 pub use balanced::balanced;
 pub(crate) use prepare::{Drawn, in_time};
-pub use prepare::{Means, annotate, annotate_with, calibrate, calibrated, check, fixed_batch, noted, open, resolved};
+pub use prepare::{
+    Means, annotate, annotate_with, calibrate, calibrated, check, fixed_batch, how, noted, open, resolved,
+};
 
 use crate::search::{self, Found, Target};
 use crate::staging::Staging;

@@ -119,10 +119,9 @@ fn layer_by_layer(graph: &Arc<Graph>, recipe: &Recipe) -> Arc<Graph> {
         inputs: Inputs::Kept { kept: inputs.finish().unwrap(), batch: SAMPLES, count: SAMPLES },
         buffer: 1 << 30,
         log: None,
-        check: &|| Ok(()),
-        tick: &mut |_, _| {},
+        check: Box::new(|| Ok(())),
     };
-    Arc::new(reconstruct::quantize(graph, &statistics(graph), recipe, how).unwrap().graph)
+    Arc::new(reconstruct::quantize(graph, &statistics(graph), recipe, how, &mut |_, _| {}).unwrap().graph)
 }
 
 /// The part of a graph that computes the output of a node.

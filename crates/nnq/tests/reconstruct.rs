@@ -141,10 +141,9 @@ fn the_same_codes_from_wherever_runs_begin() {
             },
             buffer,
             log: None,
-            check: &|| Ok(()),
-            tick: &mut |_, _| {},
+            check: Box::new(|| Ok(())),
         };
-        let quantized = reconstruct::quantize(&graph, &stats, &recipe, how).unwrap();
+        let quantized = reconstruct::quantize(&graph, &stats, &recipe, how, &mut |_, _| {}).unwrap();
         assert_eq!(quantized.messages, [""; 0]);
         quantized.graph
     };

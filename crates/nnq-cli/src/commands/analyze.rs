@@ -73,7 +73,8 @@ fn text(a: &Analysis) -> String {
         out += &finding(i + 1, f);
     }
     if !a.advice.tries.is_empty() {
-        out += "\ntried on the whole network, best first:\n";
+        let tried = a.advice.tries.iter().any(|r| r.trial.is_some());
+        out += if tried { "\ntried on the whole network, best first:\n" } else { "\nworth a try (none was made):\n" };
         for r in &a.advice.tries {
             out += &repair(r, "  ");
         }

@@ -10,8 +10,7 @@ use crate::{
     qat::PlannedProduct,
 };
 use burn::backend::tensor::FloatTensor;
-use nnq::{Error, Result, ir::ValueId};
-use std::collections::BTreeSet;
+use nnq::{Error, Result};
 
 /// The unit of biases, as a share of what their channel answers.
 const BIAS: f32 = 0.05;
@@ -66,8 +65,7 @@ impl How {
 impl<B: Kernels> Work<'_, B> {
     /// What of a part is learned, with the variables to begin with.
     pub(super) fn learned(&self, part: &Block, first: bool) -> Result<(Vec<Learned>, Parameters<B>)> {
-        let made: BTreeSet<ValueId> =
-            part.nodes.iter().flat_map(|&id| self.graph.node(id).outputs.iter().flatten().copied()).collect();
+        let own = self.own(part, first);
         let (mut learned, mut loose) = (Vec::new(), Vec::new());
         let mut add = |parameter: usize, role: Role, how: How, variables: Vec<f32>| {
             let Parameter { name, of, shape, .. } = self.parameters.list[parameter].clone();
@@ -94,10 +92,9 @@ impl<B: Kernels> Work<'_, B> {
         }
         for (g, grid) in self.plan.grids.iter().enumerate() {
             // A grid that another part rounds to, too, stays.
-            let own = |v: &ValueId| made.contains(v) || first && *v == part.from;
             if self.settings.scale_rate > 0.0
                 && !grid.values.is_empty()
-                && grid.values.iter().all(own)
+                && grid.values.iter().all(|v| own.contains(v))
                 && let Some(p) = self.parameters.of_grid(g)
             {
                 let unit = backend::numbers::<B>(self.parameters.values[p].clone())?;

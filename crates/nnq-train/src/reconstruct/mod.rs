@@ -5,9 +5,12 @@
 //! `|y - z|^2 / |z|^2`, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
 //! in, and every value that is rounded inside, is real in some elements and rounded in others, at random. Then decisions are made, and the next part sees
 //! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
+//!
+//! Where the recipe rounds layer by layer, a part's layers are rounded so before the part is learned: on what the learned parts before it answer (`layers.rs`).
 pub(crate) mod blocks;
 mod cache;
 mod gradients;
+mod layers;
 mod learned;
 mod part;
 mod rounding;
@@ -30,17 +33,14 @@ use nnq::{
     data::{Choice, Loader, subset},
     error::At as _,
     eval,
-    ir::Graph,
-    quant::recipe::Recipe,
+    ir::{Graph, ValueId},
+    quant::{recipe::Recipe, reconstruct::Layers},
     quantize::{self, Samples},
     staging::Staging,
 };
 use part::Work;
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
-
-/// How far from its code a weight begins at most, in steps. Nearer to the next code, weights that learning has no opinion on would be rounded to either.
-const WITHIN: f32 = 0.1;
+use std::{collections::BTreeMap, path::PathBuf, time::Instant};
 
 /// Samples that run at once where nothing is learned.
 const BATCH: usize = 32;
@@ -148,25 +148,19 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
         eval::check(&float, data)?;
     }
     let mut calibrated = Calibrated::new((&float, digest), &job.samples, &job.recipe, Rules::default(), output, tell)?;
-    if job.recipe.layer_by_layer() {
-        calibrated.round_layers(&job.samples, output, tell)?;
-        if job.recipe.compensate {
-            calibrated.messages.push("with compensation each layer makes up for what those before it lose, and learning changes that: try without it".into());
-        }
-    }
+    let by_layers = job.recipe.layer_by_layer();
+    let mut layers = if by_layers { Some(calibrated.layers(&job.samples, output, tell)?) } else { None };
     let quantizing = calibrated.quantizing()?;
     let clock = Instant::now();
-    let mut begin = Parameters::new(quantizing.graph(), &quantizing.plan, &device)?;
-    if let Some(begun) = &calibrated.begun {
-        let left = begun.put::<B>(quantizing.graph(), &quantizing.plan, (&mut begin, WITHIN), &device)?;
-        if left > 0 {
-            calibrated.messages.push(format!("{left} layers have no bias, so that what rounding layer by layer made up for by one is left to learning"));
-        }
-    }
+    let begin = Parameters::new(quantizing.graph(), &quantizing.plan, &device)?;
+    let network = (&**quantizing.graph(), quantizing.plan.clone());
     let (parameters, blocks, samples) =
-        reconstruct::<B>(job, (quantizing.graph(), &quantizing.plan), begin, digest, &device, tell)?;
+        reconstruct::<B>(job, network, (begin, layers.as_mut()), digest, &device, tell)?;
     let seconds = clock.elapsed().as_secs_f64();
-    let (graph, notes) = calibrated.finished::<B>(&parameters)?;
+    let (graph, notes) = match layers {
+        Some(layers) => calibrated.noted(layers.finish()?)?,
+        None => calibrated.finished::<B>(&parameters)?,
+    };
     let before = output.evaluate(float, "evaluating float", tell)?;
     let messages = calibrated.messages.into_iter().chain(notes).collect();
     let remarks = Remarks { model: job.model.display().to_string(), seconds, messages };
@@ -209,8 +203,8 @@ fn read(job: &Job, tell: &mut Tell) -> Result<Cache> {
 /// Parameters that were learned, what became of each part, and the number of samples.
 fn reconstruct<B: Kernels>(
     job: &Job,
-    (graph, plan): (&Graph, &Plan),
-    begin: Parameters<B>,
+    (graph, plan): (&Graph, Plan),
+    (begin, mut layers): (Parameters<B>, Option<&mut Layers>),
     digest: [u8; 32],
     device: &Device<B>,
     tell: &mut Tell,
@@ -224,16 +218,21 @@ fn reconstruct<B: Kernels>(
         plan,
         real: Parameters::new(graph, &Plan::default(), device)?,
         parameters: begin,
+        added: BTreeMap::new(),
         device,
         settings,
         cancel: job.output.cancel.as_deref(),
     };
+    if let Some(layers) = &mut layers {
+        let ends: Vec<ValueId> = parts.iter().map(|p| p.to).collect();
+        layers.keep_at(&ends);
+    }
     let key = key(job, digest)?;
     let mut done = 0;
     if let Some(path) = &job.checkpoint
         && let Some(found) = Checkpoint::read(path, key)?
     {
-        work.restore(&found.values)?;
+        work.resume(&found.values)?;
         done = usize::try_from(found.step).unwrap_or(usize::MAX);
     }
     let mut quantized: Option<Cache> = None;
@@ -241,12 +240,22 @@ fn reconstruct<B: Kernels>(
     let total = parts.len() as u64 * settings.steps;
     for (i, part) in parts.iter().enumerate() {
         let target = work.real(part, &x)?;
-        if i >= done {
+        if i < done {
+            if let Some(layers) = &mut layers {
+                work.give(layers, part, i == 0)?;
+            }
+        } else {
             let mut tick = |step: u64| tell(Event::Stage("reconstructing", i as u64 * settings.steps + step, total));
-            reports.push(work.learn(i as u64, part, &x, quantized.as_ref(), &target, &mut tick)?);
+            tick(0);
+            let products = layers.as_mut().map(|layers| work.round(layers, part)).transpose()?;
+            let report = work.learn(i as u64, part, &x, quantized.as_ref(), &target, &mut tick)?;
+            if let (Some(layers), Some(products), true) = (&mut layers, products, report.kept) {
+                work.hand_over(layers, (part, i == 0), products)?;
+            }
+            reports.push(report);
             if let Some(path) = &job.checkpoint {
                 let (statistics, optimizer) = (Vec::new(), Vec::new());
-                let (step, values) = (i as u64 + 1, work.numbers()?);
+                let (step, values) = (i as u64 + 1, work.state()?);
                 Checkpoint { key, step, epoch_sums: (0.0, 0), values, statistics, optimizer, scaler: None }
                     .write(path)?;
             }

@@ -4,13 +4,18 @@ use crate::{
     backend::{self, Device, Kernels, Var},
     net::{Forward, Normalize, Soft},
     optimizer::{Method, Optimizer, Schedule, Steps},
-    params::Parameters,
+    params::{Of, Parameters},
     precision::Precision,
     qat::Plan,
 };
-use nnq::{Error, Result, data::mix, ir::Graph, quantize::check};
+use nnq::{
+    Error, Result,
+    data::mix,
+    ir::{Graph, NodeId},
+    quantize::check,
+};
 use serde::Serialize;
-use std::sync::atomic::AtomicBool;
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 /// What became of a part.
 #[derive(Clone, Debug, Serialize)]
@@ -30,11 +35,13 @@ pub struct BlockReport {
 /// A network on its way.
 pub(super) struct Work<'a, B: Kernels> {
     pub graph: &'a Graph,
-    pub plan: &'a Plan,
+    pub plan: Plan,
     /// The float network's parameters.
     pub real: Parameters<B>,
     /// The quantized network's: weights of parts that are done lie on their grids.
     pub parameters: Parameters<B>,
+    /// Biases that rounding layer by layer gave to products that have none.
+    pub added: BTreeMap<NodeId, Vec<f32>>,
     pub device: &'a Device<B>,
     pub settings: Settings,
     pub cancel: Option<&'a AtomicBool>,
@@ -47,12 +54,44 @@ fn energy(x: &Cache) -> f64 {
 }
 
 impl<B: Kernels> Work<'_, B> {
-    /// Every parameter as numbers.
-    pub fn numbers(&self) -> Result<Vec<Vec<f32>>> {
+    fn numbers(&self) -> Result<Vec<Vec<f32>>> {
         self.parameters.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect()
     }
+    /// Products in a fixed order.
+    fn ordered(&self) -> Vec<(NodeId, usize)> {
+        let mut all: Vec<(NodeId, usize)> = self.plan.products.iter().map(|(&id, p)| (id, p.weight)).collect();
+        all.sort_unstable();
+        all
+    }
+    /// Every parameter as numbers; behind them of each product the zero points of its weights, and the bias that it was given.
+    pub fn state(&self) -> Result<Vec<Vec<f32>>> {
+        let mut all = self.numbers()?;
+        for (id, weight) in self.ordered() {
+            all.push(self.plan.grids[weight].params.zero_point.iter().map(|&z| z as f32).collect());
+            all.push(self.added.get(&id).cloned().unwrap_or_default());
+        }
+        Ok(all)
+    }
     /// The reverse.
-    pub fn restore(&mut self, values: &[Vec<f32>]) -> Result<()> {
+    pub fn resume(&mut self, state: &[Vec<f32>]) -> Result<()> {
+        let ordered = self.ordered();
+        let count = self.parameters.list.len();
+        let Some((values, rest)) = state.split_at_checked(count).filter(|(_, rest)| rest.len() == 2 * ordered.len())
+        else {
+            return self.restore(&[]);
+        };
+        self.restore(values)?;
+        for ((id, weight), of) in ordered.into_iter().zip(rest.chunks(2)) {
+            let scale = self.parameters.numbers(Of::Grid(weight))?;
+            let params = &mut self.plan.grids[weight].params;
+            (params.scale, params.zero_point) = (scale, of[0].iter().map(|&z| z as i32).collect());
+            if !of[1].is_empty() {
+                self.added.insert(id, of[1].clone());
+            }
+        }
+        Ok(())
+    }
+    fn restore(&mut self, values: &[Vec<f32>]) -> Result<()> {
         let fits = values.len() == self.parameters.list.len()
             && values.iter().zip(&self.parameters.list).all(|(v, p)| v.len() == p.shape.iter().product::<usize>());
         if !fits {

@@ -2,6 +2,8 @@
 mod alone;
 mod trained;
 
+pub use trained::Learned;
+
 use crate::{
     data::mix,
     error::{At, Error, Result},

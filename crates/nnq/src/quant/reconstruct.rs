@@ -15,11 +15,11 @@ use super::{
 use crate::{
     data::mix,
     error::{At, Error, Result},
-    ir::{Graph, NodeId, Op, ValueId, op::Binary},
+    ir::{Graph, NodeId, Op, QParams, ValueId, op::Binary},
 };
 use std::sync::Arc;
 
-pub use super::stage::Inputs;
+pub use super::{ptq::Learned, stage::Inputs};
 
 /// Positions that are looked at for each input of a row, and at least for each layer.
 const POSITIONS: (usize, usize) = (64, 1 << 16);
@@ -38,51 +38,138 @@ pub struct How<'a> {
     /// Layers that an earlier run has done, and where to note those of this one.
     pub log: Option<Log>,
     /// Asked often; its error ends the work.
-    pub check: &'a dyn Fn() -> Result<()>,
-    /// Hears how many layers are done, and of how many.
-    pub tick: &'a mut dyn FnMut(usize, usize),
+    pub check: Box<dyn Fn() -> Result<()> + 'a>,
 }
 
-/// Quantizes `graph` (simplified, float) with the statistics of its values and its samples.
+/// Quantizes `graph` (simplified, float) with the statistics of its values and its samples. `tick` hears how many layers are done, and of how many.
 ///
 /// # Errors
 /// As [`super::ptq::quantize`], and what running the samples answers.
-pub fn quantize(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: How) -> Result<Quantized> {
-    let mut start = Start::new(graph, statistics, recipe)?;
-    let graph = &start.float().clone();
-    let products = start.products.clone();
-    let How { threads, inputs, buffer, mut log, check, tick } = how;
-    if let Some(done) = log.as_ref().map(Log::len).filter(|&n| n > 0) {
-        start.message(format!("went on after {done} layers that an earlier run had done"));
+pub fn quantize(
+    graph: &Arc<Graph>,
+    statistics: &Stats,
+    recipe: &Recipe,
+    how: How,
+    tick: &mut dyn FnMut(usize, usize),
+) -> Result<Quantized> {
+    let mut rounding = Layers::new(graph, statistics, recipe, how)?;
+    let count = rounding.products().len();
+    for i in 0..count {
+        tick(i, count);
+        rounding.next()?;
     }
-    let mut stage = Stage::new(graph, inputs, buffer, threads)?;
-    for (i, &id) in products.iter().enumerate() {
-        tick(i, products.len());
-        check()?;
-        let product = start.product(id)?;
-        let node = graph.node(id);
-        if let Some(done) = log.as_mut().and_then(|log| log.next(&node.name)) {
-            start.put(&product, done).at(|| format!("node '{}'", node.name))?;
-            continue;
+    tick(count, count);
+    rounding.finish()
+}
+
+/// A network whose products are rounded one after the other; in between others may change what was rounded.
+pub struct Layers<'a> {
+    graph: Arc<Graph>,
+    start: Start,
+    recipe: Recipe,
+    stage: Stage,
+    log: Option<Log>,
+    check: Box<dyn Fn() -> Result<()> + 'a>,
+    products: Vec<NodeId>,
+    done: usize,
+}
+
+impl<'a> Layers<'a> {
+    /// Nothing is rounded yet.
+    ///
+    /// # Errors
+    /// As [`quantize`].
+    pub fn new(graph: &Arc<Graph>, statistics: &Stats, recipe: &Recipe, how: How<'a>) -> Result<Self> {
+        let mut start = Start::new(graph, statistics, recipe)?;
+        let graph = start.float().clone();
+        let products = start.products.clone();
+        let How { threads, inputs, buffer, log, check } = how;
+        if let Some(done) = log.as_ref().map(Log::len).filter(|&n| n > 0) {
+            start.message(format!("went on after {done} layers that an earlier run had done"));
         }
+        let stage = Stage::new(&graph, inputs, buffer, threads)?;
+        Ok(Self { graph, start, recipe: recipe.clone(), stage, log, check, products, done: 0 })
+    }
+    /// All products, in the order in which they are rounded.
+    pub fn products(&self) -> &[NodeId] {
+        &self.products
+    }
+    /// The network as far as it is quantized.
+    pub fn graph(&self) -> &Graph {
+        self.start.graph()
+    }
+    /// From now on samples are kept at no other values than these: what is before others may still change.
+    pub fn keep_at(&mut self, values: &[ValueId]) {
+        self.stage.keep_at(values);
+    }
+    /// Rounds the next product; answers it as it was before.
+    ///
+    /// # Errors
+    /// As [`quantize`]; a defect when none is left.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Product> {
+        (self.check)()?;
+        let open = self.products.get(self.done..).unwrap_or_default();
+        let &id = open.first().ok_or_else(|| Error::internal("no product is left to be rounded"))?;
+        let product = self.start.product(id)?;
+        let node = self.graph.node(id);
+        if let Some(done) = self.log.as_mut().and_then(|log| log.next(&node.name)) {
+            self.start.put(&product, done).at(|| format!("node '{}'", node.name))?;
+            self.done += 1;
+            return Ok(product);
+        }
+        let recipe = &self.recipe;
         let empirical = recipe.correct_bias == BiasCorrection::Empirical || recipe.reestimate;
         let rounded = if recipe.compensate || empirical || product.recipe.weight.rounding.needs_data() {
-            if !stage.advance(graph, start.graph(), id, check)? {
+            if !self.stage.advance(&self.graph, self.start.graph(), id, &self.check)? {
                 let folder = std::env::temp_dir();
-                start.message(format!("no room in {} to keep samples inside the network: slower", folder.display()));
+                self.start
+                    .message(format!("no room in {} to keep samples inside the network: slower", folder.display()));
             }
-            layer(graph, &start, &product, &products[i..], recipe, &stage, check)
+            layer(&self.graph, &self.start, &product, open, recipe, &self.stage, &self.check)
                 .at(|| format!("node '{}'", node.name))?
         } else {
-            start.round(&product, &product.real, None)?
+            self.start.round(&product, &product.real, None)?
         };
-        if let Some(log) = &mut log {
+        if let Some(log) = &mut self.log {
             log.push(&rounded)?;
         }
-        start.put(&product, rounded)?;
+        self.start.put(&product, rounded)?;
+        self.done += 1;
+        Ok(product)
     }
-    tick(products.len(), products.len());
-    start.finish()
+    /// Takes the next product as it stands in `learned`, without rounding it by samples.
+    ///
+    /// # Errors
+    /// As [`Layers::learned`].
+    pub fn given(&mut self, learned: Learned) -> Result<()> {
+        let &id = self.products.get(self.done).ok_or_else(|| Error::internal("no product is left to be rounded"))?;
+        let product = self.start.product(id)?;
+        self.start.relearn(product, learned)?;
+        self.done += 1;
+        Ok(())
+    }
+    /// Gives values, which share a grid, another scale. What reads them is to be [`Layers::learned`] again.
+    ///
+    /// # Errors
+    /// Names a value that has no grid, or a scale that is not finite and positive.
+    pub fn regrid(&mut self, values: &[ValueId], params: &Arc<QParams>) -> Result<()> {
+        self.start.regrid(values, params)
+    }
+    /// Puts what was learned in the place of what rounding a product came to.
+    ///
+    /// # Errors
+    /// Names the node: numbers that are NaN or infinite, scales that do not fit.
+    pub fn learned(&mut self, product: Product, learned: Learned) -> Result<()> {
+        self.start.relearn(product, learned)
+    }
+    /// The network, when all is rounded.
+    ///
+    /// # Errors
+    /// Names the node: numbers that are NaN or infinite.
+    pub fn finish(self) -> Result<Quantized> {
+        self.start.finish()
+    }
 }
 
 /// One product, rounded for the inputs that it has in the quantized network. `open`: products that are still to be rounded, this one first.

@@ -97,6 +97,10 @@ impl Stage {
             .collect();
         Ok(Self { at, cuts, float: inputs.clone(), quantized: inputs, threads })
     }
+    /// Where it can go from now on: to none but these.
+    pub fn keep_at(&mut self, values: &[ValueId]) {
+        self.cuts.retain(|(_, v)| values.contains(v));
+    }
     /// Samples in all.
     pub fn count(&self) -> usize {
         self.float.count()

@@ -144,6 +144,23 @@ pub fn annotate_with(
         None => recipe,
     };
     let Some(samples) = samples.filter(|_| recipe.layer_by_layer()) else { return annotate(graph, stats, recipe) };
+    let how = how(graph, stats, recipe, samples, means, progress)?;
+    let mut tick = |done, of| progress("rounding layers", done as u64, of as u64);
+    noted(reconstruct::quantize(graph, stats, recipe, how, &mut tick)?, recipe)
+}
+
+/// What rounding layer by layer works with. The recipe is [`resolved`].
+///
+/// # Errors
+/// When samples cannot be read, or kept in a temporary file.
+pub fn how<'a>(
+    graph: &Arc<Graph>,
+    stats: &Stats,
+    recipe: &Recipe,
+    samples: &Samples,
+    means: Means<'a>,
+    progress: &mut Progress,
+) -> Result<reconstruct::How<'a>> {
     let Means { threads, cancel, deadline, resume } = means;
     let Drawn { indices, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let total = indices.len() as u64;
@@ -160,18 +177,11 @@ pub fn annotate_with(
         reconstruct::Inputs::Kept { kept, batch: fixed.unwrap_or(KEPT).max(1), count }
     };
     let log = resume.map(|path| Log::open(path, key(stats, recipe, &inputs)?)).transpose()?;
-    let how = reconstruct::How {
-        threads,
-        inputs,
-        buffer: INSIDE,
-        log,
-        check: &|| {
-            check(cancel.map(AsRef::as_ref))?;
-            in_time(deadline)
-        },
-        tick: &mut |done, of| progress("rounding layers", done as u64, of as u64),
+    let check = move || {
+        check(cancel.map(AsRef::as_ref))?;
+        in_time(deadline)
     };
-    noted(reconstruct::quantize(graph, stats, recipe, how)?, recipe)
+    Ok(reconstruct::How { threads, inputs, buffer: INSIDE, log, check: Box::new(check) })
 }
 
 /// The recipe with a range method for each value that it leaves to the layers that read it ([`outputs::choose`]).

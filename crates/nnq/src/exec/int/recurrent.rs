@@ -141,14 +141,18 @@ impl recurrent::Product<f32> for Whole<'_> {
         let (live, geom) = (Live { scale, zero }, self.conv.geom());
         let tasks = ctx.tasks(rows * geom.c_out * geom.c_in);
         let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);
-        // A step of few samples is one part whatever it takes, and keeps its memory from step to step.
-        if some >= rows {
-            let conv = &self.conv;
-            let each = conv.panels().div_ceil(tasks);
-            if rows > 1 || each == conv.panels() {
-                conv.run_live(codes, live, 0..rows, Out::F32(out), &mut scratches[0]);
-                return Ok(());
-            }
+        let conv = &self.conv;
+        let each = conv.panels().div_ceil(tasks);
+        // Memory of the kernels is kept from step to step.
+        if some < rows {
+            scratches.resize_with(scratches.len().max(rows.div_ceil(some)), Scratch::new);
+            out.par_chunks_mut(some * geom.c_out).zip(scratches).enumerate().for_each(|(i, (out, scratch))| {
+                let rows = i * some..(i * some + some).min(rows);
+                conv.run_live(codes, live, rows, Out::F32(out), scratch);
+            });
+        } else if rows > 1 || each == conv.panels() {
+            conv.run_live(codes, live, 0..rows, Out::F32(out), &mut scratches[0]);
+        } else {
             // One row: its channels are shared out.
             scratches.resize_with(scratches.len().max(tasks), Scratch::new);
             let channels = conv.channels_of(0..each).len();
@@ -156,13 +160,7 @@ impl recurrent::Product<f32> for Whole<'_> {
                 let panels = i * each..(i * each + each).min(conv.panels());
                 conv.run_live_panels(codes, live, (0, panels), out, scratch);
             });
-            return Ok(());
         }
-        let conv = &self.conv;
-        out.par_chunks_mut(some * geom.c_out).enumerate().for_each(|(i, out)| {
-            let rows = i * some..(i * some + some).min(rows);
-            conv.run_live(codes, live, rows, Out::F32(out), &mut Scratch::new());
-        });
         Ok(())
     }
 }

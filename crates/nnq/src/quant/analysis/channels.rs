@@ -1,7 +1,8 @@
 //! Extremes and moments of each channel of values.
 use crate::{
     error::{Error, Result},
-    ir::{Dim, Shape, Tensor},
+    ir::{Dim, Op, Shape, Tensor},
+    quant::expect::channel_axis,
 };
 
 /// What was seen of one channel.
@@ -57,10 +58,13 @@ impl Channel {
     }
 }
 
-/// Which axis of a value with samples first holds channels: the second of images and rows, the last of tokens `[N, T, C]`, whose number is open. `None`: there are no channels, or
-/// nothing is known of them.
-pub fn axis(shape: Option<&Shape>) -> Option<usize> {
+/// Which axis of a value with samples first holds channels. `maker`: the product with constant weights or the normalisation that makes it, which says so. Else the second of images and
+/// rows, the last of tokens `[N, T, C]`, whose number is open. `None`: there are no channels, or nothing is known of them.
+pub fn axis(maker: Option<&Op>, shape: Option<&Shape>) -> Option<usize> {
     let dims = &shape?.0;
+    if let Some(op) = maker {
+        return Some(channel_axis(op, dims.len()));
+    }
     let fixed = |axis: &usize| matches!(dims.get(*axis), Some(Dim::Fixed(_)));
     [1, dims.len().checked_sub(1)?].into_iter().filter(|&axis| axis > 0).find(fixed)
 }
@@ -105,9 +109,14 @@ mod tests {
 
     #[test]
     fn tokens_have_channels_last() {
-        let of = |text: &str| axis(Some(&text.parse::<Shape>().unwrap()));
+        let of = |text: &str| axis(None, Some(&text.parse::<Shape>().unwrap()));
         assert_eq!([of("N, 64, 7, 7"), of("N, 10"), of("N, T, 384"), of("N, 12, T, T")], [1, 1, 2, 1].map(Some));
-        assert_eq!([of("N, T"), of("N"), of("N, T, T"), axis(None)], [None; 4]);
+        assert_eq!([of("N, T"), of("N"), of("N, T, T"), axis(None, None)], [None; 4]);
+        // Where the number of tokens is fixed the operator says which it is.
+        let made = |op: &Op| axis(Some(op), Some(&"N, 128, 384".parse::<Shape>().unwrap()));
+        let norm = Op::LayerNormalization { axis: -1, epsilon: 1e-5 };
+        let conv = Op::Conv(crate::ir::op::ConvAttrs::default());
+        assert_eq!([made(&Op::MatMul), made(&norm), made(&conv)], [2, 2, 1].map(Some));
     }
 
     #[test]

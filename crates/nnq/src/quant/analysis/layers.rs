@@ -27,7 +27,7 @@ use crate::{
         int,
         lower::{Grid, Program},
     },
-    ir::{Graph, Tensor, ValueId},
+    ir::{Graph, Op, Tensor, ValueId},
 };
 use nnq_kernels::round::{dequantize_f32, quantize_f32, rne_f32};
 use rayon::prelude::*;
@@ -298,7 +298,9 @@ fn one(
     let UnitLoss { unit, total, own, causes, outside: out, channels } = loss;
     let Some(y) = exact.get(&unit.output.name) else { return Ok(()) };
     let shape = graph.find(&unit.output.name).and_then(|v| graph.value(v).shape.as_ref());
-    channels::observe(channels, y, channels::axis(shape))?;
+    let first = unit.nodes.first().map(|&id| &graph.node(id).op);
+    let says = |op: &&Op| weight.is_some() || matches!(op, Op::LayerNormalization { .. });
+    channels::observe(channels, y, channels::axis(first.filter(says), shape))?;
     let reference = y.as_slice::<f32>()?;
     let mut add = |cause: Cause, from: &[f32], to: &Tensor| -> Result<()> {
         causes[cause as usize].add(from, to.as_slice::<f32>()?);

@@ -10,6 +10,16 @@ use crate::{
 };
 use std::sync::Arc;
 
+/// What was learned of a product.
+pub struct Learned {
+    /// Its weights, row-major.
+    pub weights: Vec<f32>,
+    /// Their grid.
+    pub params: QParams,
+    /// The bias, one for each output channel; `None`: as it is.
+    pub bias: Option<Vec<f32>>,
+}
+
 impl Start {
     /// The scales that a product's weights begin with, from which training goes on.
     ///
@@ -43,6 +53,23 @@ impl Start {
     pub fn retrain(&mut self, v: ValueId, numbers: Vec<f32>) -> Result<()> {
         replace(&mut self.out.graph, v, numbers.clone())?;
         replace(Arc::make_mut(&mut self.out.float), v, numbers)
+    }
+    /// Puts what was learned of a product in the place of the codes that it has, if it has some.
+    ///
+    /// # Errors
+    /// As [`Start::round_on`].
+    pub fn relearn(&mut self, mut product: Product, learned: Learned) -> Result<()> {
+        let node = self.graph().node(product.id);
+        let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
+        product.w = node.input(1).unwrap_or(product.w);
+        if let (Some(b), Some(numbers)) = (bias, learned.bias) {
+            let value = self.out.graph.value_mut(b);
+            value.quant = None;
+            value.constant = Some(Arc::new(Tensor::of(&[numbers.len()], numbers)));
+        }
+        product.real = learned.weights;
+        let rounded = self.round_on(&product, learned.params)?;
+        self.put(&product, rounded)
     }
     /// Rounds a product's weights to the nearest codes on scales that are given, and its bias to theirs.
     ///
