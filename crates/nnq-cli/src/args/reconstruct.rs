@@ -40,9 +40,10 @@ pub struct Reconstruct {
     /// What the learning rate of the scales of activations is multiplied with; 0: they stay as calibrated
     #[arg(long, value_name = "FACTOR", default_value = "0.04")]
     pub scale_lr: f64,
-    /// The share of elements that are rounded while learning (QDrop); 1: all of them (BRECQ)
-    #[arg(long, value_name = "SHARE", default_value = "0.5")]
-    pub rounded: f32,
+    /// The share of elements that are rounded while learning (QDrop); 1: all of them (BRECQ) [default: 0.5; 1 where layers are
+    /// rounded one by one first]
+    #[arg(long, value_name = "SHARE")]
+    pub rounded: Option<f32>,
     /// How much roundings are made to decide: what undecided ones cost, in errors before learning
     #[arg(long, value_name = "LAMBDA", default_value = "1")]
     pub strength: f32,

@@ -24,7 +24,7 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             batch: args.batch as usize,
             rate: args.lr.unwrap_or_else(|| reconstruct::usual_rate(args.steps)),
             scale_rate: args.scale_lr,
-            rounded: args.rounded,
+            rounded: args.rounded.unwrap_or_else(|| reconstruct::usual_rounded(&recipe)),
             strength: args.strength,
             seed: recipe.seed,
         },

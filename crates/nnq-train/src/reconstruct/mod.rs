@@ -71,6 +71,12 @@ pub fn usual_rate(steps: u64) -> f64 {
     (8.0 / steps.max(1) as f64).clamp(0.001, 0.02)
 }
 
+/// The share of elements that are rounded while learning: half of them (QDrop), or all where layers are rounded one by one before, whose weights make up for what
+/// is rounded of their inputs.
+pub fn usual_rounded(recipe: &Recipe) -> f32 {
+    if recipe.layer_by_layer() { 1.0 } else { 0.5 }
+}
+
 /// What to do.
 #[derive(Clone)]
 pub struct Job {

@@ -44,6 +44,8 @@ fn chain(graph: &Graph, producers: &[Option<NodeId>], v: ValueId) -> Option<Chai
     let traced = producers[v.0 as usize].and_then(|id| through(graph, producers, id));
     let source = || {
         let plain = value.quant.is_none() && value.dynamic.is_none() && value.constant.is_none();
+        // Numbers that the network computes (distances of tokens) may be larger than any table.
+        let plain = plain && (value.dtype == Some(DType::Bool) || producers[v.0 as usize].is_none());
         let ids = Tensor::of::<i64>(&[COUNT], (0..COUNT as i64).collect());
         let to = value.dtype.filter(|d| plain && matches!(d, DType::I64 | DType::I32 | DType::Bool))?;
         let table = eval(&Op::Cast { to, saturate: true }, &[Some(&ids)], 1, &Ctx::new()).ok()?.pop()?;
