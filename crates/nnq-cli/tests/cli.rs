@@ -59,7 +59,7 @@ fn every_help_has_an_example_that_parses() {
 
 #[test]
 fn wrong_usage_is_2() {
-    let wrong: [&[&str]; 27] = [
+    let wrong: [&[&str]; 28] = [
         &[],
         &["frobnicate"],
         &["quantize", "m.onnx"],

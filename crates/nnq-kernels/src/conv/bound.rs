@@ -175,25 +175,17 @@ impl BoundConv {
         end(panels.start)..end(panels.end)
     }
 
-    /// As [`BoundConv::run_live`], for one pixel and the channels of some panels, to `out`, which holds just these: threads share a pixel so.
+    /// As [`BoundConv::run_live`], for the first pixel and the channels of some panels, to `out`, which holds just these: threads share a pixel so.
     ///
     /// # Panics
     /// As [`BoundConv::run_live`] and [`BoundConv::channels_of`].
-    pub fn run_live_panels(
-        &self,
-        x: &[u8],
-        live: Live,
-        (row, panels): (usize, Range<usize>),
-        out: &mut [f32],
-        scratch: &mut Scratch,
-    ) {
+    pub fn run_live_panels(&self, x: &[u8], live: Live, panels: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
         let channels = self.channels_of(panels.clone());
         assert!(out.len() == channels.len(), "{} numbers for channels {channels:?}", out.len());
         // Where the pixel's first channel of all would be.
-        let data = out.as_mut_ptr().wrapping_sub(channels.start).wrapping_sub(row * self.geom.c_out);
-        let out = OutPtr::F32(data);
+        let out = OutPtr::F32(out.as_mut_ptr().wrapping_sub(channels.start));
         // SAFETY: the channels of these panels lie in `out`, nothing else is written.
-        unsafe { self.run_part(x, Some(live), row..row + 1, panels, out, scratch) };
+        unsafe { self.run_part(x, Some(live), 0..1, panels, out, scratch) };
     }
 
     fn run_all(&self, x: &[u8], live: Option<Live>, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {

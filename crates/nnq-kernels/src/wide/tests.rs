@@ -101,10 +101,17 @@ fn vectors_share_as_the_scalar_code() {
         let spec = SoftmaxRows { softmax: softmax.clone(), scale, columns: n, to };
         let (x, mut y, mut room) = (bytes(n, 6), vec![0; n], Vec::new());
         let mask: Vec<f32> = (0..n).map(|i| [0.0, -3.7, f32::NEG_INFINITY, 0.3][i % 4]).collect();
+        let ids: Vec<i16> = (0..n).map(|i| (i * 37 % 256) as i16).collect();
+        let table: [i32; 256] = std::array::from_fn(|i| [0, -40, -(1 << 24), 3][i % 4]);
         for isa in tested() {
-            for mask in [None, Some(&mask[..])] {
+            for mask in [None, Some(RowMask::Real(&mask)), Some(RowMask::Table(&ids, &table))] {
                 spec.row(isa, &x, mask, &mut y, (&spec.near(), &mut room));
-                let moved = |i: usize| i32::from(x[i]) + mask.map_or(0, |m| mask_code(m[i], scale));
+                let added = |i: usize| match mask {
+                    None => 0,
+                    Some(RowMask::Real(m)) => mask_code(m[i], scale),
+                    Some(RowMask::Table(ids, table)) => table[ids[i] as usize],
+                };
+                let moved = |i: usize| i32::from(x[i]) + added(i);
                 let most = (0..n).map(moved).max().unwrap();
                 let factor = softmax.factor((0..n).map(|i| u64::from(softmax.exp(most - moved(i)))).sum());
                 for (i, &y) in y.iter().enumerate() {

@@ -9,7 +9,7 @@ use nnq_kernels::{
         AddDyadic, Dyadic,
         integers::{Norm, Softmax},
     },
-    tape::{Integers, Mask, Span},
+    tape::{Integers, Mask, MaskOf, Span},
     wide::{AddWide, Lut, NormRows, Rescale, SoftmaxRows, Target, Width},
 };
 use std::sync::Arc;
@@ -101,7 +101,14 @@ pub fn step(draw: &mut Draw, places: &mut impl Places, most: usize) -> Integers 
                 // One row of the mask for all, or one for each.
                 let each = draw.once_in(2);
                 let len = if each { n.max(columns) } else { columns };
-                Mask { real: places.buffer(len), len, axes: vec![(rows, if each { columns } else { 0 })] }
+                let of = if draw.once_in(2) {
+                    MaskOf::Real(places.buffer(len))
+                } else {
+                    let far = |draw: &mut Draw| draw.pick(&[0, -(1 << 24), 1 << 24, -300, 7]) + i32::from(draw.byte());
+                    let table = (0..256).map(|_| far(draw).clamp(-(1 << 24), 1 << 24)).collect();
+                    MaskOf::Table { at: codes(places, draw, len, Width::Word, false), table }
+                };
+                Mask { of, len, axes: vec![(rows, if each { columns } else { 0 })] }
             });
             let spec = SoftmaxRows { softmax: Arc::new(softmax), scale, columns, to };
             let (x, y) = (codes(places, draw, n, Width::Byte, false), codes(places, draw, n, Width::Byte, true));
@@ -196,7 +203,14 @@ impl Memory {
                 for (row, q) in self.codes(*x, Width::Byte).chunks(n).enumerate() {
                     let added = |i: usize| {
                         let Some(mask) = mask else { return 0 };
-                        let steps = self.reals[mask.real][row * mask.axes[0].1 + i] / spec.scale;
+                        let at = row * mask.axes[0].1 + i;
+                        let real = match &mask.of {
+                            MaskOf::Real(real) => self.reals[*real][at],
+                            MaskOf::Table { at: words, table } => {
+                                return table[self.codes(*words, Width::Word)[at] as usize & 255].into();
+                            }
+                        };
+                        let steps = real / spec.scale;
                         if steps.is_nan() {
                             -(1 << 24)
                         } else {

@@ -24,7 +24,7 @@ impl<B: Kernels> Work<'_, B> {
         let ids = self.products(part);
         let mut products = Vec::with_capacity(ids.len());
         for &id in &ids {
-            let product = layers.next()?;
+            let product = layers.round_next()?;
             if product.id != id {
                 return Err(Error::internal("layers are rounded in another order than parts are learned"));
             }
@@ -35,21 +35,7 @@ impl<B: Kernels> Work<'_, B> {
             self.parameters.put(Of::Grid(grid), self.plan.grids[grid].params.scale.clone(), self.device)?;
         }
         begun.put::<B>(self.graph, &self.plan, (&mut self.parameters, WITHIN), self.device)?;
-        for id in ids {
-            if let Some(bias) = self.added_bias(layers, id)? {
-                self.added.insert(id, bias);
-            }
-        }
         Ok(products)
-    }
-
-    /// The bias that rounding gave to a layer that had none.
-    fn added_bias(&self, layers: &Layers, id: NodeId) -> Result<Option<Vec<f32>>> {
-        let (node, own) = (layers.graph().node(id), self.graph.node(id));
-        match node.input(2).filter(|_| own.input(2).is_none() && !matches!(node.op, Op::MatMul)) {
-            Some(b) => Ok(Some(layers.graph().real_constant(b)?.to_f32s())),
-            None => Ok(None),
-        }
     }
 
     /// A product as it was learned.
@@ -61,10 +47,7 @@ impl<B: Kernels> Work<'_, B> {
         let scale = self.parameters.numbers(Of::Grid(grid))?;
         let params = QParams { scale, ..self.plan.grids[grid].params.clone() };
         let own = node.input(2).filter(|v| !matches!(node.op, Op::MatMul) && self.parameters.of_value(*v).is_some());
-        let bias = match own {
-            Some(b) => Some(self.parameters.numbers(Of::Constant(b))?),
-            None => self.added.get(&id).cloned(),
-        };
+        let bias = own.map(|b| self.parameters.numbers(Of::Constant(b))).transpose()?;
         Ok(Learned { weights: self.parameters.numbers(Of::Constant(w))?, params, bias })
     }
 

@@ -33,14 +33,17 @@ use nnq::{
     data::{Choice, Loader, subset},
     error::At as _,
     eval,
-    ir::{Graph, ValueId},
-    quant::{recipe::Recipe, reconstruct::Layers},
+    ir::{Graph, NodeId, Op, ValueId},
+    quant::{
+        recipe::{BiasCorrection, Recipe},
+        reconstruct::Layers,
+    },
     quantize::{self, Samples},
     staging::Staging,
 };
 use part::Work;
 use serde::Serialize;
-use std::{collections::BTreeMap, path::PathBuf, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 /// Samples that run at once where nothing is learned.
 const BATCH: usize = 32;
@@ -157,6 +160,16 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     let by_layers = job.recipe.layer_by_layer();
     let mut layers = if by_layers { Some(calibrated.layers(&job.samples, output, tell)?) } else { None };
     let quantizing = calibrated.quantizing()?;
+    if job.recipe.correct_bias == BiasCorrection::Empirical || job.recipe.reestimate {
+        let free = |id: &&NodeId| {
+            let node = quantizing.graph().node(**id);
+            !matches!(node.op, Op::MatMul) && node.input(2).is_none()
+        };
+        let left = quantizing.plan.products.keys().filter(free).count();
+        if left > 0 {
+            calibrated.messages.push(format!("{left} layers have no bias, so that what rounding layer by layer made up for by one is left to learning"));
+        }
+    }
     let clock = Instant::now();
     let begin = Parameters::new(quantizing.graph(), &quantizing.plan, &device)?;
     let network = (&**quantizing.graph(), quantizing.plan.clone());
@@ -224,7 +237,6 @@ fn reconstruct<B: Kernels>(
         plan,
         real: Parameters::new(graph, &Plan::default(), device)?,
         parameters: begin,
-        added: BTreeMap::new(),
         device,
         settings,
         cancel: job.output.cancel.as_deref(),
@@ -255,7 +267,7 @@ fn reconstruct<B: Kernels>(
             tick(0);
             let products = layers.as_mut().map(|layers| work.round(layers, part)).transpose()?;
             let report = work.learn(i as u64, part, &x, quantized.as_ref(), &target, &mut tick)?;
-            if let (Some(layers), Some(products), true) = (&mut layers, products, report.kept) {
+            if let (Some(layers), Some(products)) = (&mut layers, products) {
                 work.hand_over(layers, (part, i == 0), products)?;
             }
             reports.push(report);

@@ -8,14 +8,9 @@ use crate::{
     precision::Precision,
     qat::Plan,
 };
-use nnq::{
-    Error, Result,
-    data::mix,
-    ir::{Graph, NodeId},
-    quantize::check,
-};
+use nnq::{Error, Result, data::mix, ir::Graph, quantize::check};
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 /// What became of a part.
 #[derive(Clone, Debug, Serialize)]
@@ -40,8 +35,6 @@ pub(super) struct Work<'a, B: Kernels> {
     pub real: Parameters<B>,
     /// The quantized network's: weights of parts that are done lie on their grids.
     pub parameters: Parameters<B>,
-    /// Biases that rounding layer by layer gave to products that have none.
-    pub added: BTreeMap<NodeId, Vec<f32>>,
     pub device: &'a Device<B>,
     pub settings: Settings,
     pub cancel: Option<&'a AtomicBool>,
@@ -57,37 +50,32 @@ impl<B: Kernels> Work<'_, B> {
     fn numbers(&self) -> Result<Vec<Vec<f32>>> {
         self.parameters.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect()
     }
-    /// Products in a fixed order.
-    fn ordered(&self) -> Vec<(NodeId, usize)> {
-        let mut all: Vec<(NodeId, usize)> = self.plan.products.iter().map(|(&id, p)| (id, p.weight)).collect();
+    /// The grids of weights, in a fixed order.
+    fn weights(&self) -> Vec<usize> {
+        let mut all: Vec<usize> = self.plan.products.values().map(|p| p.weight).collect();
         all.sort_unstable();
         all
     }
-    /// Every parameter as numbers; behind them of each product the zero points of its weights, and the bias that it was given.
+    /// Every parameter as numbers; behind them the zero points of each product's weights.
     pub fn state(&self) -> Result<Vec<Vec<f32>>> {
         let mut all = self.numbers()?;
-        for (id, weight) in self.ordered() {
+        for weight in self.weights() {
             all.push(self.plan.grids[weight].params.zero_point.iter().map(|&z| z as f32).collect());
-            all.push(self.added.get(&id).cloned().unwrap_or_default());
         }
         Ok(all)
     }
     /// The reverse.
     pub fn resume(&mut self, state: &[Vec<f32>]) -> Result<()> {
-        let ordered = self.ordered();
+        let weights = self.weights();
         let count = self.parameters.list.len();
-        let Some((values, rest)) = state.split_at_checked(count).filter(|(_, rest)| rest.len() == 2 * ordered.len())
-        else {
+        let Some((values, rest)) = state.split_at_checked(count).filter(|(_, rest)| rest.len() == weights.len()) else {
             return self.restore(&[]);
         };
         self.restore(values)?;
-        for ((id, weight), of) in ordered.into_iter().zip(rest.chunks(2)) {
+        for (weight, zeros) in weights.into_iter().zip(rest) {
             let scale = self.parameters.numbers(Of::Grid(weight))?;
             let params = &mut self.plan.grids[weight].params;
-            (params.scale, params.zero_point) = (scale, of[0].iter().map(|&z| z as i32).collect());
-            if !of[1].is_empty() {
-                self.added.insert(id, of[1].clone());
-            }
+            (params.scale, params.zero_point) = (scale, zeros.iter().map(|&z| z as i32).collect());
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ pub fn quantize(
     let count = rounding.products().len();
     for i in 0..count {
         tick(i, count);
-        rounding.next()?;
+        rounding.round_next()?;
     }
     tick(count, count);
     rounding.finish()
@@ -106,8 +106,7 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// As [`quantize`]; a defect when none is left.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Product> {
+    pub fn round_next(&mut self) -> Result<Product> {
         (self.check)()?;
         let open = self.products.get(self.done..).unwrap_or_default();
         let &id = open.first().ok_or_else(|| Error::internal("no product is left to be rounded"))?;

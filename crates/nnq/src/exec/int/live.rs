@@ -63,34 +63,26 @@ impl Live {
 
     /// Some rows of one product, of codes that begin at `a` and `b`.
     fn multiply(&self, [a, b]: [&Codes; 2], (i, j): (usize, usize), [depth, columns]: [usize; 2], out: &mut [f32]) {
-        let (left, (_, a_zero)) = a.at(i);
+        let (left, _) = a.at(i);
         let (right, (b_scale, b_zero)) = b.at(j);
         let sizes = [out.len() / columns, depth, columns];
         let work = (&mut Vec::new(), &mut Scratch::new());
         // Accumulators lie where the real numbers will.
-        let sums: &mut [i32] = bytemuck::cast_slice_mut(&mut *out);
-        let zero = if self.of.by_row { 0 } else { a_zero };
-        pair::sums(self.isa, sizes, (left, zero), (right, b_zero), sums, work);
+        pair::sums(self.isa, sizes, left, (right, b_zero), bytemuck::cast_slice_mut(&mut *out), work);
         // What a zero point of a row takes off each column.
-        let column: Vec<i32> = if self.of.by_row {
-            let mut column = vec![0; columns];
-            for row in right[..depth * columns].chunks(columns) {
-                column.iter_mut().zip(row).for_each(|(sum, &q)| *sum += i32::from(q) - i32::from(b_zero));
-            }
-            column
-        } else {
-            vec![0; columns]
-        };
+        let mut taken = vec![0; columns];
+        for row in right[..depth * columns].chunks(columns) {
+            taken.iter_mut().zip(row).for_each(|(sum, &q)| *sum += i32::from(q) - i32::from(b_zero));
+        }
         for (r, row) in out.chunks_mut(columns).enumerate() {
             let (_, (scale, zero)) = a.at(i + r * depth);
-            let zero = if self.of.by_row { i32::from(zero) } else { 0 };
-            let column = &column[..columns];
+            let (zero, taken) = (i32::from(zero), &taken[..columns]);
             widest(
                 #[inline(always)]
                 || {
-                    for (y, &column) in row.iter_mut().zip(column) {
+                    for (y, &taken) in row.iter_mut().zip(taken) {
                         // The sum of codes less their zero points fits; so does the way there, around the corner.
-                        let acc = y.to_bits().cast_signed().wrapping_sub(zero.wrapping_mul(column));
+                        let acc = y.to_bits().cast_signed().wrapping_sub(zero.wrapping_mul(taken));
                         *y = dynamic_real(acc, scale, b_scale, -0.0);
                     }
                 },

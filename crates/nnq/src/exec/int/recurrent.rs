@@ -158,7 +158,7 @@ impl recurrent::Product<f32> for Whole<'_> {
             let channels = conv.channels_of(0..each).len();
             out.par_chunks_mut(channels).zip(scratches).enumerate().for_each(|(i, (out, scratch))| {
                 let panels = i * each..(i * each + each).min(conv.panels());
-                conv.run_live_panels(codes, live, (0, panels), out, scratch);
+                conv.run_live_panels(codes, live, panels, out, scratch);
             });
         }
         Ok(())

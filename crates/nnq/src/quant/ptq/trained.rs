@@ -16,7 +16,7 @@ pub struct Learned {
     pub weights: Vec<f32>,
     /// Their grid.
     pub params: QParams,
-    /// The bias, one for each output channel; `None`: as it is.
+    /// The bias, one for each output channel; `None`: it has none.
     pub bias: Option<Vec<f32>>,
 }
 
@@ -62,10 +62,15 @@ impl Start {
         let node = self.graph().node(product.id);
         let bias = node.input(2).filter(|_| !matches!(node.op, Op::MatMul));
         product.w = node.input(1).unwrap_or(product.w);
-        if let (Some(b), Some(numbers)) = (bias, learned.bias) {
-            let value = self.out.graph.value_mut(b);
-            value.quant = None;
-            value.constant = Some(Arc::new(Tensor::of(&[numbers.len()], numbers)));
+        match (bias, learned.bias) {
+            (Some(b), Some(numbers)) => {
+                let value = self.out.graph.value_mut(b);
+                value.quant = None;
+                value.constant = Some(Arc::new(Tensor::of(&[numbers.len()], numbers)));
+            }
+            // Rounding may have added one, which learning knows nothing of.
+            (Some(_), None) => self.out.graph.node_mut(product.id).inputs.truncate(2),
+            (None, _) => {}
         }
         product.real = learned.weights;
         let rounded = self.round_on(&product, learned.params)?;
