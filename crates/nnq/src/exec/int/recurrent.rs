@@ -58,9 +58,9 @@ impl Between for Recurrent {
                 // The grid of a single row is that of all numbers.
                 let fixed = self.of.fixed.map(|grids| Codes::of(grids[at]));
                 Ok(if self.of.by_row && rows > 1 && fixed.is_none() {
-                    Bound::Rows(matrix.bind(rows, name)?)
+                    Bound::Rows(Box::new(matrix.bind(rows, name)?))
                 } else {
-                    Bound::Whole(Whole::new(&matrix.packed, self.isa, rows, name, fixed)?)
+                    Bound::Whole(Box::new(Whole::new(&matrix.packed, self.isa, rows, name, fixed)?))
                 })
             })
         })
@@ -70,9 +70,9 @@ impl Between for Recurrent {
 /// A product for a number of rows.
 enum Bound<'a> {
     /// Each on a grid of its own.
-    Rows(rows::Bound<'a>),
+    Rows(Box<rows::Bound<'a>>),
     /// All on one.
-    Whole(Whole<'a>),
+    Whole(Box<Whole<'a>>),
 }
 
 impl recurrent::Product<f32> for Bound<'_> {
