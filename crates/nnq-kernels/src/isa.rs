@@ -12,7 +12,8 @@ pub const ISA_VARIABLE: &str = "NNQ_ISA";
 pub enum Isa {
     /// Plain loops, on every machine.
     Scalar,
-    /// AVX2: bytes are widened to 16 bits and multiplied with `vpmaddwd`.
+    /// AVX2: `vpmaddubsw` where the weights prove that no sum of two products exceeds 16 bits; elsewhere bytes are widened to
+    /// 16 bits and multiplied with `vpmaddwd`.
     Avx2,
     /// AVX-VNNI: `vpdpbusd` on 256 bits.
     AvxVnni,

@@ -5,8 +5,9 @@ use super::{
     epilogue::{OutPtr, Ready},
     finish::{Part, correct_rows, finish, row_sums},
     pack::Panels,
+    proof::Proofs,
     sources::{Inputs, Plan},
-    tile::{Args, Emit, Store, full_tile, tile},
+    tile::{Args, Emit, Proof, Store, full_tile, tile},
 };
 use crate::{
     round::vector::{DyadicRule, Kind, OnnxRule, Rule, WideRule},
@@ -27,6 +28,7 @@ pub(super) struct Job<'a> {
     pub(super) panels: &'a Panels,
     pub(super) plan: &'a Plan,
     pub(super) ready: &'a Ready,
+    pub(super) proofs: Option<&'a Proofs>,
     pub(super) x: &'a [u8],
     pub(super) x_zero: u8,
     pub(super) rows: Range<usize>,
@@ -136,6 +138,7 @@ impl Job<'_> {
             weights,
             ahead: own.wrapping_add(ahead),
             start: ready.start(part.column(panels)),
+            proof: self.proofs.map_or(Proof::None, |proofs| proofs.of(part.group * panels.panels + part.panel)),
         };
         debug_assert!(panels.width == TILE_VECTORS * S::V::LANES);
         if part.pixels == S::TILE_PIXELS && ready.w_zero.is_none() {

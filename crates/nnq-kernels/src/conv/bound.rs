@@ -5,6 +5,7 @@ use super::{
     ConvGeom, Epilogue, Out, Scratch, Weights, block,
     epilogue::{Form, Live, OutPtr, Owned, Ready},
     pack::Panels,
+    proof::Proofs,
     scalar,
     sources::Plan,
 };
@@ -65,6 +66,8 @@ struct OnPanels {
     #[cfg(target_arch = "x86_64")]
     padded: Option<tiled::Padded>,
     ready: Ready,
+    /// Where an instruction that saturates is quicker.
+    proofs: Option<Arc<Proofs>>,
 }
 
 impl BoundConv {
@@ -73,13 +76,18 @@ impl BoundConv {
         epi.check_channels(geom.c_out);
         let code = match weights {
             Weights::Plain(w) => Code::Plain(w.clone(), Box::new(Owned::new(epi))),
-            Weights::Panels(panels) => Code::Panels(Box::new(OnPanels {
-                panels: panels.clone(),
-                plan: Plan::new(geom, panels),
-                #[cfg(target_arch = "x86_64")]
-                padded: tiled::Padded::new(geom, panels),
-                ready: Ready::new(epi, panels, x_zero),
-            })),
+            Weights::Panels(panels) => {
+                let plan = Plan::new(geom, panels);
+                let proofs = (isa == Isa::Avx2).then(|| panels.proofs(plan.tile_spans()));
+                Code::Panels(Box::new(OnPanels {
+                    panels: panels.clone(),
+                    plan,
+                    #[cfg(target_arch = "x86_64")]
+                    padded: tiled::Padded::new(geom, panels),
+                    ready: Ready::new(epi, panels, x_zero),
+                    proofs,
+                }))
+            }
         };
         BoundConv { isa, geom: *geom, x_zero, form: epi.form(), code, way: Way::default() }
     }
@@ -113,7 +121,10 @@ impl BoundConv {
     pub fn bytes(&self) -> usize {
         match &self.code {
             Code::Plain(_, epi) => size_of::<BoundConv>() + epi.bytes(),
-            Code::Panels(code) => size_of::<BoundConv>() + size_of::<OnPanels>() + code.ready.bytes(),
+            Code::Panels(code) => {
+                let proofs = code.proofs.as_ref().map_or(0, |p| p.bytes());
+                size_of::<BoundConv>() + size_of::<OnPanels>() + code.ready.bytes() + proofs
+            }
         }
     }
 
@@ -229,15 +240,28 @@ impl BoundConv {
                 scalar::run(&self.geom, w, x, x_zero, rows, &epi.live(live), out);
             }
             Code::Panels(code) => {
-                let OnPanels { panels: all, plan, .. } = &**code;
+                let OnPanels { panels: all, plan, proofs, .. } = &**code;
+                let proofs = proofs.as_deref();
                 let mut own = scratch.live.take();
                 let ready = match live {
                     None => &code.ready,
                     Some(live) => own.get_or_insert_default().set(&code.ready, live),
                 };
                 let (geom, way) = (&self.geom, self.way);
-                let job =
-                    block::Job { geom, panels: all, plan, ready, x, x_zero, rows, part: panels, out, way, scratch };
+                let job = block::Job {
+                    geom,
+                    panels: all,
+                    plan,
+                    ready,
+                    proofs,
+                    x,
+                    x_zero,
+                    rows,
+                    part: panels,
+                    out,
+                    way,
+                    scratch,
+                };
                 self.on_panels(code, job);
                 scratch.live = own;
             }

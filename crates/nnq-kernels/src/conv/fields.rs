@@ -42,6 +42,14 @@ impl Fields {
         }
     }
 
+    /// The smallest and the largest weight that there may be.
+    pub(crate) fn ends(self) -> [i8; 2] {
+        match self {
+            Fields::BYTES => [i8::MIN, i8::MAX],
+            Fields { bits, low } => [low, low.saturating_add((1 << bits) - 1)],
+        }
+    }
+
     /// Weights in one byte.
     pub(crate) fn count(self) -> usize {
         usize::from(8 / self.bits)

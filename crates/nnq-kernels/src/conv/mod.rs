@@ -11,6 +11,7 @@ pub(crate) mod fields;
 mod finish;
 mod geometry;
 mod pack;
+mod proof;
 pub(crate) mod scalar;
 mod sources;
 mod tile;

@@ -2,6 +2,7 @@
 use super::{
     ConvGeom, FEW_WEIGHTS, Shape,
     fields::{Fields, Room, unpack},
+    proof::Proofs,
 };
 use crate::{
     Isa,
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use std::{
     borrow::Cow,
     ops::{Deref, Range},
+    sync::{Arc, OnceLock},
 };
 
 /// Packed weights: for each group, each panel of `width` output channels, each step of four inputs:
@@ -46,6 +48,8 @@ pub(super) struct Panels {
     lines: Lines,
     /// Sum of the weights of each output channel.
     pub(super) sums: Vec<i32>,
+    /// Once somebody asked.
+    proofs: OnceLock<Arc<Proofs>>,
 }
 
 /// The bytes of all panels: of this process, or of a file.
@@ -155,6 +159,20 @@ impl Panels {
         self.panel_lines() * size_of::<Line>()
     }
 
+    /// The steps of a panel (counted through all groups) of weights that have a byte each.
+    pub(super) fn step_bytes(&self, panel: usize) -> &[i8] {
+        let bytes = self.panel_bytes();
+        &self.weights()[panel * bytes..][..self.steps * self.width * 4]
+    }
+
+    /// What saturates of the weights, for steps in so many spans.
+    pub(super) fn proofs(&self, spans: usize) -> Arc<Proofs> {
+        let of = || Arc::new(Proofs::new(self, spans));
+        let known = self.proofs.get_or_init(of);
+        // Others only where a layer runs in images of very different sizes.
+        if known.is_of(spans) { known.clone() } else { of() }
+    }
+
     /// One panel as it lies in memory.
     #[inline(always)]
     pub(super) fn panel(&self, group: usize, panel: usize) -> &[Line] {
@@ -191,7 +209,7 @@ impl Panels {
     /// The same panels in the narrowest fields.
     pub(super) fn in_fields(&self) -> Panels {
         let (fields, bytes) = self.narrow();
-        Panels { fields, lines: Lines::copied(&bytes), ..self.clone() }
+        Panels { fields, lines: Lines::copied(&bytes), proofs: OnceLock::new(), ..self.clone() }
     }
 
     fn squeezed(&self, fields: Fields) -> Vec<u8> {
@@ -319,7 +337,21 @@ impl<'a> Pack<'a> {
         let steps = (shape.k_h * row).div_ceil(4);
         let room = steps.next_multiple_of(unit);
         let (fields, lines, sums) = (Fields::BYTES, Lines::Own(Vec::new()), Vec::new());
-        let empty = Panels { width, grain, groups, c_in, c_out, panels, row, steps, room, fields, lines, sums };
+        let empty = Panels {
+            width,
+            grain,
+            groups,
+            c_in,
+            c_out,
+            panels,
+            row,
+            steps,
+            room,
+            fields,
+            lines,
+            sums,
+            proofs: OnceLock::new(),
+        };
         let count = (groups * panels * empty.panel_bytes()).div_ceil(64);
         (empty, count)
     }

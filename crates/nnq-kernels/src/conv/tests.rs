@@ -69,6 +69,8 @@ enum Fill {
     Lowest,
     /// 255 * 127, and -127 now and then.
     Highest,
+    /// 255 times weights whose pairs stay just within 16 bits, and one in so many times pairs that do not.
+    Around(usize),
 }
 
 /// Everything that one convolution needs.
@@ -96,6 +98,13 @@ impl Case {
             Fill::Highest => {
                 x.fill(255);
                 w.iter_mut().for_each(|w| *w = if *w < -120 { -127 } else { 127 });
+            }
+            Fill::Around(often) => {
+                x.iter_mut().for_each(|x| *x |= if *x & 1 == 1 { 255 } else { 0 });
+                w.iter_mut().enumerate().for_each(|(i, w)| {
+                    let large = if i % often == often / 2 { 65 } else { 64 };
+                    *w = if *w < 0 { -large } else { large };
+                });
             }
         }
         // What lies in the slack must not matter.
@@ -340,7 +349,7 @@ fn matrix_products_around_the_tile() {
 fn zero_points_and_extreme_values() {
     for x_zero in [0, 1, 127, 128, 255] {
         for with_w_zero in [false, true] {
-            for fill in [Fill::Random, Fill::Lowest, Fill::Highest] {
+            for fill in [Fill::Random, Fill::Lowest, Fill::Highest, Fill::Around(usize::MAX), Fill::Around(30)] {
                 for geom in [
                     ConvGeom::matrix(5, 130, 18),
                     square(6, 5, 7, 3, 1, 1, 1),
@@ -350,6 +359,23 @@ fn zero_points_and_extreme_values() {
                 ] {
                     Case::new(geom, x_zero, with_w_zero, fill, 9).check();
                 }
+            }
+        }
+    }
+}
+
+/// Steps of every kind, in one span and in several, of full tiles and of a few pixels.
+#[test]
+fn pairs_around_what_sixteen_bits_hold() {
+    for often in [7, 31, 97, 1001] {
+        for geom in [
+            ConvGeom::matrix(1, 256, 40),
+            ConvGeom::matrix(11, 516, 33),
+            square(6, 64, 33, 3, 1, 1, 1),
+            square(5, 36, 70, 3, 1, 0, 1),
+        ] {
+            for w_zero in [false, true] {
+                Case::new(geom, 3, w_zero, Fill::Around(often), often as u64).check();
             }
         }
     }

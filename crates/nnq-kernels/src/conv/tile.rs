@@ -1,4 +1,5 @@
 //! The innermost product: a few pixels times two vectors of output channels.
+use super::proof::{BOTH, KINDS};
 use crate::{
     round::vector::{Prepared, Rule, VectorRequant},
     simd::{Int, LINE, Op, Simd, TILE_VECTORS, Vector, fetch},
@@ -111,6 +112,24 @@ pub(super) struct Args {
     pub(super) start: *const i32,
     /// From here on a cache line is fetched with each group of four inputs.
     pub(super) ahead: *const u8,
+    /// What may be multiplied by [`Simd::quick`].
+    pub(super) proof: Proof,
+}
+
+/// What is known of a panel's weights.
+#[derive(Clone, Copy)]
+pub(super) enum Proof {
+    /// Nothing.
+    None,
+    /// Nothing saturates.
+    All,
+    /// Of each span the steps by what saturates in them, see [`super::proof`].
+    Steps {
+        /// `spans * steps` numbers of steps in their span.
+        order: *const u16,
+        /// For each span the ends of its kinds of steps.
+        ends: *const [u16; KINDS.len()],
+    },
 }
 
 impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPLIT, F> {
@@ -131,10 +150,45 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                 for (i, from) in from.iter_mut().enumerate() {
                     *from = (*a.sources.add(span * PIXELS + i)).0;
                 }
+                if const { S::SATURATES } {
+                    let all = &mut acc[0];
+                    match a.proof {
+                        Proof::None => {}
+                        Proof::All => {
+                            for step in 0..a.steps {
+                                multiply::<S, PIXELS, BOTH>(s, &from, step, weights, all);
+                                weights = weights.add(TILE_VECTORS * lanes * 4);
+                                fetch(ahead);
+                                ahead = ahead.wrapping_add(LINE);
+                            }
+                            continue;
+                        }
+                        Proof::Steps { order, ends } => {
+                            let order = order.add(span * a.steps);
+                            let ends = *ends.add(span);
+                            let mut at = 0;
+                            macro_rules! kind {
+                                ($($kind:literal)*) => { $(
+                                    while at < usize::from(ends[$kind]) {
+                                        let step = usize::from(*order.add(at));
+                                        let weights = weights.add(step * (TILE_VECTORS * lanes * 4));
+                                        multiply::<S, PIXELS, { KINDS[$kind] }>(s, &from, step, weights, all);
+                                        fetch(ahead);
+                                        ahead = ahead.wrapping_add(LINE);
+                                        at += 1;
+                                    }
+                                )* };
+                            }
+                            kind!(0 1 2 3);
+                            weights = weights.add(a.steps * (TILE_VECTORS * lanes * 4));
+                            continue;
+                        }
+                    }
+                }
                 let mut step = 0;
                 while step + SPLIT <= a.steps {
                     for (part, acc) in acc.iter_mut().enumerate() {
-                        multiply(s, &from, step + part, weights, acc);
+                        multiply::<S, PIXELS, 0>(s, &from, step + part, weights, acc);
                         weights = weights.add(TILE_VECTORS * lanes * 4);
                         fetch(ahead);
                         ahead = ahead.wrapping_add(LINE);
@@ -142,7 +196,7 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                     step += SPLIT;
                 }
                 while step < a.steps {
-                    multiply(s, &from, step, weights, &mut acc[0]);
+                    multiply::<S, PIXELS, 0>(s, &from, step, weights, &mut acc[0]);
                     weights = weights.add(TILE_VECTORS * lanes * 4);
                     step += 1;
                 }
@@ -160,12 +214,12 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
     }
 }
 
-/// One step of four inputs.
+/// One step of four inputs. Bit `j` of `QUICK`: nothing saturates in the weights of vector `j`.
 ///
 /// # Safety
 /// `step * 4 + 4` bytes are readable at each of `from`, and one step of weights at `weights`.
 #[inline(always)]
-unsafe fn multiply<S: Simd, const PIXELS: usize>(
+unsafe fn multiply<S: Simd, const PIXELS: usize, const QUICK: u8>(
     s: S,
     from: &[*const u8; PIXELS],
     step: usize,
@@ -175,13 +229,14 @@ unsafe fn multiply<S: Simd, const PIXELS: usize>(
     let v = s.v();
     // SAFETY: the caller's.
     unsafe {
-        let w0 = s.weight(v.load_bytes(weights));
-        let w1 = s.weight(v.load_bytes(weights.add(S::V::LANES * 4)));
+        let bytes = [v.load_bytes(weights), v.load_bytes(weights.add(S::V::LANES * 4))];
+        let ready = bytes.map(|w| s.weight(w));
         for (from, acc) in from.iter().zip(acc.iter_mut()) {
-            let four = from.add(step * 4).cast::<i32>().read_unaligned();
-            let x = s.act(v.splat(four));
-            acc[0] = s.dot(acc[0], x, w0);
-            acc[1] = s.dot(acc[1], x, w1);
+            let four = v.splat(from.add(step * 4).cast::<i32>().read_unaligned());
+            let x = s.act(four);
+            for j in 0..TILE_VECTORS {
+                acc[j] = if QUICK >> j & 1 == 1 { s.quick(acc[j], four, bytes[j]) } else { s.dot(acc[j], x, ready[j]) };
+            }
         }
     }
 }

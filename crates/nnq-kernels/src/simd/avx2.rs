@@ -1,4 +1,4 @@
-//! AVX2 without VNNI. `vpmaddubsw` would add two products in saturating 16 bits, so the bytes are
+//! AVX2 without VNNI. `vpmaddubsw` adds two products in saturating 16 bits. Where weights are so large that this could happen, bytes are
 //! widened to 16 bits and multiplied with `vpmaddwd`, which is exact.
 use super::{Op, Simd, op, ymm::Ymm};
 use std::arch::x86_64::*;
@@ -19,6 +19,7 @@ impl Simd for Avx2 {
     type Act = [__m256i; 2];
     type Weight = [__m256i; 2];
     const TILE_PIXELS: usize = 4;
+    const SATURATES: bool = true;
 
     #[inline(always)]
     fn v(self) -> Ymm {
@@ -38,6 +39,13 @@ impl Simd for Avx2 {
             let even = _mm256_madd_epi16(a[0], w[0]);
             let odd = _mm256_madd_epi16(a[1], w[1]);
             _mm256_add_epi32(_mm256_add_epi32(acc, even), odd)
+        })
+    }
+    #[inline(always)]
+    fn quick(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+        op!({
+            let pairs = _mm256_maddubs_epi16(a, w);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         })
     }
     #[inline]

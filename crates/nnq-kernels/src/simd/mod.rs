@@ -180,6 +180,8 @@ pub(crate) trait Simd: Copy + 'static {
     /// Output pixels of one tile of the product; a tile is this many pixels times
     /// [`TILE_VECTORS`] vectors of channels.
     const TILE_PIXELS: usize;
+    /// Whether [`Simd::quick`] is another product than [`Simd::dot`], quicker and not always right.
+    const SATURATES: bool = false;
 
     fn v(self) -> Self::V;
     /// Four unsigned bytes in each lane.
@@ -188,8 +190,20 @@ pub(crate) trait Simd: Copy + 'static {
     fn weight(self, bytes: Int<Self>) -> Self::Weight;
     /// `acc + a[0] * w[0] + .. + a[3] * w[3]` in each lane, wrapping, nothing saturates.
     fn dot(self, acc: Int<Self>, a: Self::Act, w: Self::Weight) -> Int<Self>;
+    /// [`Simd::dot`] of activations and weights as they lie in memory, for weights that [`is_safe`] holds of.
+    #[inline(always)]
+    fn quick(self, acc: Int<Self>, a: Int<Self>, w: Int<Self>) -> Int<Self> {
+        self.dot(acc, self.act(a), self.weight(w))
+    }
     /// Calls `op` in a function that is compiled for this instruction set.
     fn run<O: Op>(self, op: O) -> O::Out;
+}
+
+/// Whether two weights times any two unsigned bytes make a sum of 16 bits: what adds products in saturating 16 bits is exact then.
+pub(crate) fn is_safe(pair: [i8; 2]) -> bool {
+    let [a, b] = pair.map(i32::from);
+    let most = i32::from(u8::MAX);
+    most * (a.max(0) + b.max(0)) <= i32::from(i16::MAX) && most * (a.min(0) + b.min(0)) >= i32::from(i16::MIN)
 }
 
 /// Vectors of output channels of one tile of the product.
