@@ -47,10 +47,10 @@ impl<B: Kernels> Work<'_, B> {
     ) -> Result<Vec<Option<FloatTensor<B>>>> {
         let Settings { steps, rounded, strength, .. } = self.settings;
         let At { some, step, key, before, energy } = *at;
-        let drop = Drop { rounded, key };
+        let drop = (rounded < 1.0).then_some(Drop { rounded, key });
         let mut leaves: Vec<Var<B>> =
             self.parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
-        let mut soft = Soft { weights: HashMap::new(), drop: Some(drop) };
+        let mut soft = Soft { weights: HashMap::new(), drop };
         let mut variables = Vec::with_capacity(learned.len());
         let mut roundings = 0;
         for (i, l) in learned.iter().enumerate() {
@@ -66,12 +66,12 @@ impl<B: Kernels> Work<'_, B> {
             }
             variables.push(numbers);
         }
-        let mut numbers = x.rows(some);
-        if let Some(quantized) = quantized {
+        let mut numbers = quantized.unwrap_or(x).rows(some);
+        if let (Some(_), Some(drop)) = (quantized, drop) {
             // Elements of what goes in are dropped, too.
             let mask = drop.mask(INPUT, numbers.len());
-            for ((x, q), m) in numbers.iter_mut().zip(quantized.rows(some)).zip(mask) {
-                *x = if m > 0.0 { q } else { *x };
+            for ((number, x), rounded) in numbers.iter_mut().zip(x.rows(some)).zip(mask) {
+                *number = if rounded > 0.0 { *number } else { x };
             }
         }
         let input = backend::constant::<B>(backend::tensor::<B>(numbers, &x.batch(some.len()), self.device));
