@@ -49,6 +49,8 @@ mod simd;
 pub mod tape;
 pub mod team;
 pub mod wide;
+mod widest;
 
 pub use conv::SLACK;
 pub use isa::Isa;
+pub use widest::widest;

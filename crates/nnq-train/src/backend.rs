@@ -6,6 +6,7 @@
 use crate::{
     conv,
     fake::{Grid, composed},
+    finish::{self, Finish},
     norm::{self, Normalized, Seen},
 };
 use burn::{
@@ -87,6 +88,17 @@ pub trait Kernels: Backend {
         let above = Self::float_greater_equal_elem(y, scalar(hi), dtype);
         Self::float_mask_fill(Self::float_mask_fill(grad, below, scalar(0.0)), above, scalar(0.0))
     }
+    /// What follows a product that is normalised while it learns.
+    fn finish(
+        parts: finish::Parts<FloatTensor<Self>>,
+        how: &Finish,
+    ) -> Normalized<FloatTensor<Self>, FloatTensor<Self>> {
+        finish::composed::<Self>(parts, how)
+    }
+    /// The gradients of [`Kernels::finish`], in the order of its parts.
+    fn finish_backward(seen: finish::Seen<Self>, grad: FloatTensor<Self>, how: &Finish) -> [FloatTensor<Self>; 4] {
+        finish::composed_backward::<Self>(seen, grad, how)
+    }
     /// A flat tensor as burn's optimizers take it.
     fn lift(x: FloatTensor<Self>) -> Tensor<1>;
     /// The reverse of [`Kernels::lift`].
@@ -146,6 +158,15 @@ impl Kernels for Flex {
     }
     fn clip_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>, ends: [f32; 2]) -> FloatTensor<Self> {
         norm::flex::clip_backward(y, grad, ends)
+    }
+    fn finish(
+        parts: finish::Parts<FloatTensor<Self>>,
+        how: &Finish,
+    ) -> Normalized<FloatTensor<Self>, FloatTensor<Self>> {
+        finish::flex::finish(parts, how)
+    }
+    fn finish_backward(seen: finish::Seen<Self>, grad: FloatTensor<Self>, how: &Finish) -> [FloatTensor<Self>; 4] {
+        finish::flex::finish_backward(seen, grad, how)
     }
     fn lift(x: FloatTensor<Self>) -> Tensor<1> {
         let n = x.shape().num_elements();

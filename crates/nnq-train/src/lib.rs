@@ -14,6 +14,7 @@ pub mod begin;
 pub mod checkpoint;
 pub mod conv;
 pub mod fake;
+pub mod finish;
 pub mod hessian;
 pub mod job;
 pub mod loss;

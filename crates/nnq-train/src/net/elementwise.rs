@@ -11,7 +11,7 @@ use burn::backend::{
 use nnq::{
     Error, Result,
     ir::{
-        Node, Op,
+        Graph, Node, Op,
         op::{Binary, Unary, Variadic},
     },
 };
@@ -83,14 +83,18 @@ pub(super) fn variadic<B: Kernels>(values: &Values<B>, node: &Node) -> Result<Va
 
 /// Clamps between two constants.
 pub(super) fn clip<B: Kernels>(values: &Values<B>, node: &Node) -> Result<Var<B>> {
-    let x = values.input(node, 0)?;
+    Ok(norm::clip::<B>(values.input(node, 0)?, ends(values.forward.graph, node)?))
+}
+
+/// What a node clamps to; infinite where there is no end.
+pub(super) fn ends(graph: &Graph, node: &Node) -> Result<[f32; 2]> {
     let end = |i: usize| -> Result<Option<f32>> {
         let Some(v) = node.input(i) else { return Ok(None) };
-        let t = values.forward.graph.constant(v).filter(|t| t.len() == 1 && t.dtype().is_float());
+        let t = graph.constant(v).filter(|t| t.len() == 1 && t.dtype().is_float());
         let t = t.ok_or_else(|| Error::unsupported("limits that are no constants").cure("train with fixed limits"))?;
         Ok(Some(t.to_f32s()[0]))
     };
-    Ok(norm::clip::<B>(x, [end(1)?.unwrap_or(f32::NEG_INFINITY), end(2)?.unwrap_or(f32::INFINITY)]))
+    Ok([end(1)?.unwrap_or(f32::NEG_INFINITY), end(2)?.unwrap_or(f32::INFINITY)])
 }
 
 /// Exponential normalisation along an axis, or its logarithm.

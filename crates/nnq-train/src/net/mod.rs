@@ -3,6 +3,7 @@
 //! The walk keeps to the graph: a value is computed by its node, and where the plan says that the lowering will hold it as codes, a fake
 //! quantizer follows. Weights and biases of products are rounded as they are read. So the numbers are those of the integer engine up to the
 //! order of binary32 sums.
+mod ahead;
 mod arrange;
 mod elementwise;
 mod normalize;
@@ -15,6 +16,8 @@ mod soft;
 mod tests;
 
 pub use soft::{Drop, Soft};
+
+use ahead::Ahead;
 
 use crate::{
     backend::{self, Device, Kernels, Var},
@@ -30,6 +33,8 @@ use nnq::{
     error::At as _,
     ir::{Graph, Node, NodeId, Op, ValueId},
 };
+use std::collections::HashMap;
+
 /// How a network is run forward.
 pub struct Forward<'a, B: Kernels> {
     /// The network.
@@ -78,6 +83,8 @@ struct Values<'a, B: Kernels> {
     at: Vec<Option<Var<B>>>,
     statistics: Vec<(Running, FloatTensor<B>)>,
     samples: usize,
+    /// What products are finished with at once.
+    ahead: HashMap<NodeId, Ahead>,
 }
 
 impl<B: Kernels> Forward<'_, B> {
@@ -104,7 +111,9 @@ impl<B: Kernels> Forward<'_, B> {
             readers[v.0 as usize] += 1;
         }
         let at = vec![None; self.graph.value_count()];
-        let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples };
+        let seen: Vec<ValueId> = points.iter().copied().chain([y]).collect();
+        let ahead = self.ahead(&seen);
+        let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples, ahead };
         let input = values.on_grid(x, input)?;
         values.at[x.0 as usize] = Some(input);
         for (id, node) in self.graph.nodes() {
@@ -138,7 +147,7 @@ impl<B: Kernels> Forward<'_, B> {
     ) -> Result<Var<B>> {
         let samples = backend::dims::<B>(&input).first().copied().unwrap_or(1);
         let at = vec![None; self.graph.value_count()];
-        let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples };
+        let mut values = Values { forward: self, leaves, at, statistics: Vec::new(), samples, ahead: HashMap::new() };
         let input = if round { values.on_grid(from, input)? } else { input };
         values.at[from.0 as usize] = Some(input);
         for &id in nodes {
@@ -168,6 +177,14 @@ impl<B: Kernels> Values<'_, B> {
             }
             None => {
                 let Some(v) = node.output(0) else { return Ok(()) };
+                if self.at[v.0 as usize].is_some() {
+                    // With the product before it.
+                    return Ok(());
+                }
+                if let (Op::Conv(attrs), Some(ahead)) = (&node.op, self.ahead.get(&id).copied()) {
+                    self.at[ahead.to.0 as usize] = Some(product::finished(self, id, node, attrs, ahead)?);
+                    return Ok(());
+                }
                 // What is computed from constants alone is no matter of samples.
                 let y = self.compute(id, node)?;
                 self.give(node, v, y)

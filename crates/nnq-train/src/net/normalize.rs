@@ -1,8 +1,9 @@
 //! Batch normalisation, frozen or by the batch's own statistics.
-use super::{Normalize, Values};
+use super::{Normalize, Values, ahead::Ahead};
 use crate::{
     backend::{self, Kernels, Var},
-    norm,
+    finish::{self, Finish},
+    norm::{self, Normalized},
     params::{Of, Running, STATISTICS},
     qat::normal::EPSILON,
 };
@@ -50,10 +51,48 @@ pub(super) fn live<B: Kernels>(values: &mut Values<B>, parts: Parts<B>, keys: [R
     let Parts { x, gamma, beta, epsilon } = parts;
     let unbiased = unbiased(&backend::dims::<B>(&x))?;
     let out = norm::normalize::<B>(x, gamma, beta, f64::from(epsilon));
+    Ok(kept(values, out, keys, unbiased))
+}
+
+/// Keeps the statistics of a batch.
+fn kept<B: Kernels, V>(
+    values: &mut Values<B>,
+    out: Normalized<V, FloatTensor<B>>,
+    keys: [Running; 2],
+    unbiased: f64,
+) -> V {
     let spread = B::float_mul_scalar(out.variance, Scalar::Float(unbiased));
     values.statistics.push((keys[0], out.mean));
     values.statistics.push((keys[1], spread));
-    Ok(out.output)
+    out.output
+}
+
+/// What is multiplied with channels of a product once they are normalised, and whether shapes fit.
+fn gain<B: Kernels>(values: &Values<B>, id: NodeId, y: &Var<B>, bias: &Var<B>) -> Result<Var<B>> {
+    let channels = backend::dims::<B>(bias);
+    if backend::dims::<B>(y).get(1) != channels.first() {
+        return Err(Error::shape(format!("{:?} and a bias of {channels:?}", backend::dims::<B>(y))));
+    }
+    let gain = values.forward.parameters.of(Of::Gain(id)).and_then(|p| values.leaves.get(p)).cloned();
+    gain.ok_or_else(|| Error::internal("a product without a gain"))
+}
+
+/// What a product that is normalised, clipped and rounded answers for `y` (its bias left out) and its bias.
+pub(super) fn finished<B: Kernels>(
+    values: &mut Values<B>,
+    id: NodeId,
+    y: Var<B>,
+    bias: Var<B>,
+    ahead: Ahead,
+) -> Result<Var<B>> {
+    let gamma = gain(values, id, &y, &bias)?;
+    let shape = backend::dims::<B>(&y);
+    let unbiased = unbiased(&shape)?;
+    let grid = values.grid(&values.forward.plan.grids[ahead.grid], &shape, values.samples)?;
+    let how = Finish { epsilon: f64::from(EPSILON), ends: ahead.ends, grid };
+    let scale = values.scale(ahead.grid)?;
+    let out = finish::finish::<B>(finish::Parts { x: y, gamma, beta: bias, scale }, how);
+    Ok(kept(values, out, [Running::Mean(id), Running::Variance(id)], unbiased))
 }
 
 /// What the variance of the elements of each channel is multiplied with for that of all samples.
@@ -75,13 +114,8 @@ pub(super) fn product<B: Kernels>(
     scale: Option<FloatTensor<B>>,
 ) -> Result<Var<B>> {
     let keys = [Running::Mean(id), Running::Variance(id)];
-    let channels = backend::dims::<B>(&bias);
-    if backend::dims::<B>(&y).get(1) != channels.first() {
-        return Err(Error::shape(format!("{:?} and a bias of {channels:?}", backend::dims::<B>(&y))));
-    }
+    let gamma = gain(values, id, &y, &bias)?;
     let parameters = values.forward.parameters;
-    let gain = parameters.of(Of::Gain(id)).and_then(|p| values.leaves.get(p)).cloned();
-    let gamma = gain.ok_or_else(|| Error::internal("a product without a gain"))?;
     let running =
         |key| parameters.statistics.get(&key).cloned().ok_or_else(|| Error::internal("no running statistics"));
     match values.forward.normalize {
@@ -108,12 +142,10 @@ pub(super) fn product<B: Kernels>(
         Normalize::Watched => {
             let unbiased = unbiased(&backend::dims::<B>(&y))?;
             let x = y.primitive().clone();
-            let device = backend::device_of::<B>(&x);
+            let (device, channels) = (backend::device_of::<B>(&x), backend::dims::<B>(&bias));
             let [ones, zeros] = [1.0, 0.0].map(|v| backend::tensor::<B>(vec![v; channels[0]], &channels, &device));
             let out = B::normalize(x, ones, zeros, f64::from(EPSILON));
-            let spread = B::float_mul_scalar(out.variance, Scalar::Float(unbiased));
-            values.statistics.push((keys[0], out.mean));
-            values.statistics.push((keys[1], spread));
+            kept(values, out, keys, unbiased);
             let spread_over: Vec<usize> =
                 (0..backend::dims::<B>(&y).len()).map(|a| if a == 1 { channels[0] } else { 1 }).collect();
             Ok(Autodiff::<B>::float_add(y, backend::reshaped::<B>(bias, &spread_over)))

@@ -1,5 +1,5 @@
 //! Products: their weights and biases are rounded as they are read.
-use super::{Values, normalize, shape};
+use super::{Values, ahead::Ahead, normalize, shape};
 use crate::{
     backend::{self, Kernels, Var},
     conv,
@@ -71,33 +71,72 @@ pub(super) fn bias_on_grid<B: Kernels>(real: FloatTensor<B>, scale: FloatTensor<
     composed::fake::<B>(real, scale, &grid)
 }
 
+/// A convolution before anything is added to what it answers.
+struct Convolved<B: Kernels> {
+    /// Ready to be multiplied: input and weights, over two axes.
+    factors: [Var<B>; 2],
+    constants: Constants<B>,
+    options: ConvOptions<2>,
+    outputs: usize,
+    /// Of its input.
+    rank: usize,
+}
+
+impl<B: Kernels> Convolved<B> {
+    fn of(values: &Values<B>, id: NodeId, node: &Node, attrs: &ConvAttrs) -> Result<Self> {
+        let x = values.input(node, 0)?;
+        let constants = Constants::of(values, id, node)?;
+        let [x, weight] = [x, constants.weight.clone()].map(|t| values.forward.precision.cast::<B>(t));
+        let (sx, sw) = (backend::dims::<B>(&x), backend::dims::<B>(&weight));
+        let rank = sx.len();
+        if !matches!(rank, 3 | 4) || sw.len() != rank {
+            return Err(Error::unsupported(format!("an input of shape {sx:?} and weights of shape {sw:?}"))
+                .cure("convolutions over one or two axes can be trained"));
+        }
+        let fits =
+            attrs.group > 0 && sw[1].checked_mul(attrs.group) == Some(sx[1]) && sw[0].is_multiple_of(attrs.group);
+        if !fits || constants.bias.as_ref().is_some_and(|b| backend::dims::<B>(b) != [sw[0]]) {
+            return Err(Error::shape(format!("input {sx:?}, weights {sw:?}, {} groups", attrs.group)));
+        }
+        let window = attrs.resolve(&sx[2..], &sw[2..])?;
+        let options = options(&window, attrs.group)?;
+        let factors = [shape::planes::<B>(x), shape::planes::<B>(weight)];
+        Ok(Self { factors, constants, options, outputs: sw[0], rank })
+    }
+    /// The product, with this bias.
+    fn run(&self, values: &Values<B>, id: NodeId, bias: Option<Var<B>>) -> Var<B> {
+        let none = || {
+            let zeros = backend::tensor::<B>(vec![0.0; self.outputs], &[self.outputs], values.forward.device);
+            backend::constant::<B>(zeros)
+        };
+        let [x, weight] = self.factors.clone();
+        values.product(id, conv::conv::<B>(x, weight, bias.unwrap_or_else(none), self.options.clone()))
+    }
+}
+
 pub(super) fn conv<B: Kernels>(values: &mut Values<B>, id: NodeId, node: &Node, attrs: &ConvAttrs) -> Result<Var<B>> {
-    let x = values.input(node, 0)?;
-    let constants = Constants::of(values, id, node)?;
-    let (weight, bias) = (constants.weight.clone(), constants.bias());
-    let [x, weight] = [x, weight].map(|t| values.forward.precision.cast::<B>(t));
-    let (sx, sw) = (backend::dims::<B>(&x), backend::dims::<B>(&weight));
-    let rank = sx.len();
-    if !matches!(rank, 3 | 4) || sw.len() != rank {
-        return Err(Error::unsupported(format!("an input of shape {sx:?} and weights of shape {sw:?}"))
-            .cure("convolutions over one or two axes can be trained"));
+    let of = Convolved::of(values, id, node, attrs)?;
+    if let (true, Some(bias)) = (values.forward.plan.normal.contains_key(&id), of.constants.bias.clone()) {
+        let y = of.run(values, id, None);
+        let y = normalize::product(values, id, y, bias, of.constants.scale)?;
+        return Ok(shape::lines::<B>(y, of.rank));
     }
-    let fits = attrs.group > 0 && sw[1].checked_mul(attrs.group) == Some(sx[1]) && sw[0].is_multiple_of(attrs.group);
-    if !fits || bias.as_ref().is_some_and(|b| backend::dims::<B>(b) != [sw[0]]) {
-        return Err(Error::shape(format!("input {sx:?}, weights {sw:?}, {} groups", attrs.group)));
-    }
-    let window = attrs.resolve(&sx[2..], &sw[2..])?;
-    let options = options(&window, attrs.group)?;
-    let (x, weight) = (shape::planes::<B>(x), shape::planes::<B>(weight));
-    let device = values.forward.device;
-    let none = || backend::constant::<B>(backend::tensor::<B>(vec![0.0; sw[0]], &[sw[0]], device));
-    if let (true, Some(bias)) = (values.forward.plan.normal.contains_key(&id), constants.bias) {
-        let y = values.product(id, conv::conv::<B>(x, weight, none(), options));
-        let y = normalize::product(values, id, y, bias, constants.scale)?;
-        return Ok(shape::lines::<B>(y, rank));
-    }
-    let y = conv::conv::<B>(x, weight, bias.unwrap_or_else(none), options);
-    Ok(shape::lines::<B>(values.product(id, y), rank))
+    Ok(shape::lines::<B>(of.run(values, id, of.constants.bias()), of.rank))
+}
+
+/// A convolution that is normalised by the batch, clipped and rounded.
+pub(super) fn finished<B: Kernels>(
+    values: &mut Values<B>,
+    id: NodeId,
+    node: &Node,
+    attrs: &ConvAttrs,
+    ahead: Ahead,
+) -> Result<Var<B>> {
+    let of = Convolved::of(values, id, node, attrs)?;
+    let bias = of.constants.bias.clone().ok_or_else(|| Error::internal("a normalised product without a bias"))?;
+    let y = of.run(values, id, None);
+    let y = normalize::finished(values, id, y, bias, ahead)?;
+    Ok(shape::lines::<B>(y, of.rank))
 }
 
 /// A window as burn's options, over two axes.

@@ -1,28 +1,31 @@
 //! On the processor: two passes over memory each way, on all cores. Sums are taken sample by sample and added in their order, in binary64: no result depends on threads.
 use super::{Normalized, Seen};
-use crate::fake::flex::{contiguous, like};
+use crate::fake::flex::{contiguous, like, own};
 use burn::backend::{
     Bytes, DType, Flex, Shape, TensorMetadata,
     flex::{FlexTensor, Layout},
 };
+use nnq_kernels::widest;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Elements that one task works on.
 const CHUNK: usize = 1 << 14;
 
 /// Lanes of sums, so that the compiler vectorises them.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
 /// Elements that are summed in binary32 before they are added to a sum of binary64.
-const RUN: usize = 256;
+pub(crate) const RUN: usize = 256;
 
-fn channels(numbers: Vec<f32>) -> FlexTensor {
+/// A number for each channel.
+pub(crate) fn channels(numbers: Vec<f32>) -> FlexTensor {
     let shape = Shape::from([numbers.len()]);
     FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(shape), DType::F32)
 }
 
 /// Sizes of `[samples, channels, ...]`: channels, elements of a plane, elements of a sample.
-fn sizes(x: &FlexTensor) -> [usize; 3] {
+pub(crate) fn sizes(x: &FlexTensor) -> [usize; 3] {
     let shape = x.shape().to_vec();
     let channels = shape.get(1).copied().unwrap_or(1).max(1);
     let plane = shape.iter().skip(2).product::<usize>().max(1);
@@ -31,6 +34,14 @@ fn sizes(x: &FlexTensor) -> [usize; 3] {
 
 /// The sums of two functions of pairs, over a plane.
 fn pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f32; 2]) -> [f64; 2] {
+    widest(
+        #[inline(always)]
+        || sums_of_pairs(a, b, &f),
+    )
+}
+
+#[inline(always)]
+fn sums_of_pairs(a: &[f32], b: &[f32], f: &impl Fn(f32, f32) -> [f32; 2]) -> [f64; 2] {
     let mut total = [0.0f64; 2];
     for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
         let mut lanes = [[0.0f32; LANES]; 2];
@@ -58,7 +69,7 @@ fn pairs(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> [f32; 2]) -> [f64; 2] {
 fn summed(
     [channels, plane, sample]: [usize; 3],
     count: usize,
-    of: impl Fn(usize, std::ops::Range<usize>) -> [f64; 2] + Sync,
+    of: impl Fn(usize, Range<usize>) -> [f64; 2] + Sync,
 ) -> Vec<[f64; 2]> {
     let one = |n: usize| -> Vec<[f64; 2]> {
         (0..channels).map(|c| of(c, n * sample + c * plane..n * sample + (c + 1) * plane)).collect()
@@ -73,6 +84,47 @@ fn summed(
     sums
 }
 
+/// What a normalisation does to each channel: `(x - mean) * factor + beta`.
+pub(crate) struct Channels {
+    /// Of each channel.
+    pub means: Vec<f32>,
+    /// Of each channel, by the number of its elements.
+    pub variances: Vec<f32>,
+    /// `gamma / sqrt(variance + epsilon)`
+    pub factors: Vec<f32>,
+}
+
+impl Channels {
+    /// By the channels' own means and variances. `size` as [`sizes`] answers it.
+    pub fn of(input: &[f32], size: [usize; 3], gamma: &[f32], epsilon: f64) -> Self {
+        let [_, plane, sample] = size;
+        let count = input.len() / sample;
+        let elements = (count * plane).max(1) as f64;
+        // About the mean of the first sample, which lies near that of all: what is far from 0 keeps its digits.
+        let first: Vec<f32> = (0..gamma.len())
+            .map(|c| {
+                let x = input.get(c * plane..(c + 1) * plane).unwrap_or_default();
+                (pairs(x, x, |x, _| [x, 0.0])[0] / plane as f64) as f32
+            })
+            .collect();
+        let about = |c: usize, range: Range<usize>| {
+            let m = first[c];
+            pairs(&input[range.clone()], &input[range], |x, _| [(x - m) * (x - m), x - m])
+        };
+        let sums = summed(size, count, about);
+        let means = sums.iter().zip(&first).map(|(s, m)| (f64::from(*m) + s[1] / elements) as f32).collect();
+        let variance = |s: &[f64; 2]| ((s[0] - s[1] * s[1] / elements) / elements).max(0.0) as f32;
+        let variances: Vec<f32> = sums.iter().map(variance).collect();
+        let factors = factors(gamma, &variances, epsilon);
+        Self { means, variances, factors }
+    }
+}
+
+/// What channels are multiplied with.
+pub(crate) fn factors(gamma: &[f32], variances: &[f32], epsilon: f64) -> Vec<f32> {
+    gamma.iter().zip(variances).map(|(g, v)| (f64::from(*g) / (f64::from(*v) + epsilon).sqrt()) as f32).collect()
+}
+
 /// As [`crate::backend::Kernels::normalize`].
 pub fn normalize(
     x: FlexTensor,
@@ -82,31 +134,18 @@ pub fn normalize(
 ) -> Normalized<FlexTensor, FlexTensor> {
     let size @ [_, plane, sample] = sizes(&x);
     let (input, gamma, beta) = (contiguous(&x), contiguous(&gamma), contiguous(&beta));
-    let count = input.len() / sample;
-    let elements = (count * plane).max(1) as f64;
-    // About the mean of the first sample, which lies near that of all: what is far from 0 keeps its digits.
-    let first: Vec<f32> = (0..beta.len())
-        .map(|c| {
-            let x = input.get(c * plane..(c + 1) * plane).unwrap_or_default();
-            (pairs(x, x, |x, _| [x, 0.0])[0] / plane as f64) as f32
-        })
-        .collect();
-    let about = |c: usize, range: std::ops::Range<usize>| {
-        let m = first[c];
-        pairs(&input[range.clone()], &input[range], |x, _| [(x - m) * (x - m), x - m])
-    };
-    let sums = summed(size, count, about);
-    let means: Vec<f32> = sums.iter().zip(&first).map(|(s, m)| (f64::from(*m) + s[1] / elements) as f32).collect();
-    let variance = |s: &[f64; 2]| ((s[0] - s[1] * s[1] / elements) / elements).max(0.0) as f32;
-    let variances: Vec<f32> = sums.iter().map(variance).collect();
-    let factor = |c: usize| (f64::from(gamma[c]) / (f64::from(variances[c]) + epsilon).sqrt()) as f32;
-    let factors: Vec<f32> = (0..means.len()).map(factor).collect();
+    let Channels { means, variances, factors } = Channels::of(&input, size, &gamma, epsilon);
     let mut out = vec![0.0f32; input.len()];
     out.par_chunks_mut(sample).zip(input.par_chunks(sample)).for_each(|(out, x)| {
-        for (c, (out, x)) in out.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
-            let (m, k, b) = (means[c], factors[c], beta[c]);
-            out.iter_mut().zip(x).for_each(|(y, x)| *y = (x - m) * k + b);
-        }
+        widest(
+            #[inline(always)]
+            || {
+                for (c, (out, x)) in out.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
+                    let (m, k, b) = (means[c], factors[c], beta[c]);
+                    out.iter_mut().zip(x).for_each(|(y, x)| *y = (x - m) * k + b);
+                }
+            },
+        );
     });
     Normalized { output: like(out, &x), mean: channels(means), variance: channels(variances) }
 }
@@ -114,61 +153,91 @@ pub fn normalize(
 /// As [`crate::backend::Kernels::normalize_backward`].
 pub fn normalize_backward(seen: Seen<Flex>, grad: FlexTensor) -> [FlexTensor; 3] {
     let Seen { x, gamma, mean, variance, epsilon } = seen;
-    let size @ [_, plane, sample] = sizes(&x);
-    let (input, grads) = (contiguous(&x), contiguous(&grad));
+    let size @ [_, _, sample] = sizes(&x);
+    let (input, mut grad) = (contiguous(&x), own(grad));
     let (gamma, mean, variance) = (contiguous(&gamma), contiguous(&mean), contiguous(&variance));
-    let count = input.len() / sample;
-    let elements = (count * plane).max(1) as f64;
-    let inverse: Vec<f64> = variance.iter().map(|v| 1.0 / (f64::from(*v) + epsilon).sqrt()).collect();
     // Of gradients, and of gradients times what is about the mean.
-    let about = |c: usize, range: std::ops::Range<usize>| {
+    let grads = grad.storage_mut::<f32>();
+    let about = |c: usize, range: Range<usize>| {
         let m = mean[c];
         pairs(&grads[range.clone()], &input[range], |g, x| [g, g * (x - m)])
     };
-    let sums = summed(size, count, about);
-    // gamma r (g - mean(g) - (x - m) r^2 mean(g (x - m)))
-    let parts = |c: usize| {
-        let (r, [g, p]) = (inverse[c], sums[c]);
-        let k = f64::from(gamma[c]) * r;
-        [k as f32, (k * g / elements) as f32, (k * r * r * p / elements) as f32]
-    };
-    let parts: Vec<[f32; 3]> = (0..sums.len()).map(parts).collect();
-    let mut out = vec![0.0f32; input.len()];
-    let rows = out.par_chunks_mut(sample).zip(input.par_chunks(sample)).zip(grads.par_chunks(sample));
-    rows.for_each(|((out, x), g)| {
-        let planes = out.chunks_mut(plane).zip(x.chunks(plane)).zip(g.chunks(plane));
-        for (c, ((out, x), g)) in planes.enumerate() {
-            let ([k, a, b], m) = (parts[c], mean[c]);
-            for ((y, x), g) in out.iter_mut().zip(x).zip(g) {
-                *y = k * g - a - b * (x - m);
-            }
-        }
-    });
-    let to_gamma = sums.iter().zip(&inverse).map(|([_, p], r)| (p * r) as f32).collect();
-    let to_beta = sums.iter().map(|[g, _]| *g as f32).collect();
-    [like(out, &x), channels(to_gamma), channels(to_beta)]
+    let sums = summed(size, input.len() / sample, about);
+    let given = Given { size, input: &input, means: &mean, gamma: &gamma, variances: &variance, epsilon };
+    let [to_gamma, to_beta] = given.through(grads, &sums);
+    [grad, to_gamma, to_beta]
+}
+
+/// What gradients pass on their way through a normalisation.
+pub(crate) struct Given<'a> {
+    /// As [`sizes`] answers it.
+    pub size: [usize; 3],
+    /// What was normalised.
+    pub input: &'a [f32],
+    pub means: &'a [f32],
+    pub gamma: &'a [f32],
+    pub variances: &'a [f32],
+    pub epsilon: f64,
+}
+
+impl Given<'_> {
+    /// `grads`, of what was answered, become those of the input; answers those of `gamma` and `beta`. `sums`: for each channel that of the gradients, and that of
+    /// gradients times `x - mean`.
+    pub fn through(&self, grads: &mut [f32], sums: &[[f64; 2]]) -> [FlexTensor; 2] {
+        let Given { size: [_, plane, sample], input, means, gamma, variances, epsilon } = *self;
+        let elements = (input.len() / sample * plane).max(1) as f64;
+        let inverse: Vec<f64> = variances.iter().map(|v| 1.0 / (f64::from(*v) + epsilon).sqrt()).collect();
+        // gamma r (g - mean(g) - (x - m) r^2 mean(g (x - m)))
+        let parts = |c: usize| {
+            let (r, [g, p]) = (inverse[c], sums[c]);
+            let k = f64::from(gamma[c]) * r;
+            [k as f32, (k * g / elements) as f32, (k * r * r * p / elements) as f32]
+        };
+        let parts: Vec<[f32; 3]> = (0..sums.len()).map(parts).collect();
+        grads.par_chunks_mut(sample).zip(input.par_chunks(sample)).for_each(|(g, x)| {
+            widest(
+                #[inline(always)]
+                || {
+                    for (c, (g, x)) in g.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
+                        let ([k, a, b], m) = (parts[c], means[c]);
+                        g.iter_mut().zip(x).for_each(|(g, x)| *g = k * *g - a - b * (x - m));
+                    }
+                },
+            );
+        });
+        let to_gamma = sums.iter().zip(&inverse).map(|([_, p], r)| (p * r) as f32).collect();
+        let to_beta = sums.iter().map(|[g, _]| *g as f32).collect();
+        [channels(to_gamma), channels(to_beta)]
+    }
+}
+
+/// The nearest number between two ends. What is no number stays so, that the loss shows it.
+#[inline(always)]
+pub(crate) fn clipped(x: f32, [lo, hi]: [f32; 2]) -> f32 {
+    let low = if x < lo { lo } else { x };
+    if low > hi { hi } else { low }
 }
 
 /// As [`crate::backend::Kernels::clip`].
-pub fn clip(x: FlexTensor, [lo, hi]: [f32; 2]) -> FlexTensor {
-    let input = contiguous(&x);
-    let mut out = vec![0.0f32; input.len()];
-    out.par_chunks_mut(CHUNK).zip(input.par_chunks(CHUNK)).for_each(|(out, x)| {
-        // What is no number stays so, that the loss shows it.
-        for (y, &x) in out.iter_mut().zip(x) {
-            let low = if x < lo { lo } else { x };
-            *y = if low > hi { hi } else { low };
-        }
+pub fn clip(x: FlexTensor, ends: [f32; 2]) -> FlexTensor {
+    let mut x = own(x);
+    x.storage_mut::<f32>().par_chunks_mut(CHUNK).for_each(|all| {
+        widest(
+            #[inline(always)]
+            || all.iter_mut().for_each(|x| *x = clipped(*x, ends)),
+        );
     });
-    like(out, &x)
+    x
 }
 
 /// As [`crate::backend::Kernels::clip_backward`].
 pub fn clip_backward(y: FlexTensor, grad: FlexTensor, [lo, hi]: [f32; 2]) -> FlexTensor {
-    let (output, grads) = (contiguous(&y), contiguous(&grad));
-    let mut out = vec![0.0f32; output.len()];
-    out.par_chunks_mut(CHUNK).zip(output.par_chunks(CHUNK)).zip(grads.par_chunks(CHUNK)).for_each(|((out, y), g)| {
-        out.iter_mut().zip(y).zip(g).for_each(|((o, &y), &g)| *o = if y > lo && y < hi { g } else { 0.0 });
+    let (output, mut grad) = (contiguous(&y), own(grad));
+    grad.storage_mut::<f32>().par_chunks_mut(CHUNK).zip(output.par_chunks(CHUNK)).for_each(|(g, y)| {
+        widest(
+            #[inline(always)]
+            || g.iter_mut().zip(y).for_each(|(g, &y)| *g = if y > lo && y < hi { *g } else { 0.0 }),
+        );
     });
-    like(out, &y)
+    grad
 }

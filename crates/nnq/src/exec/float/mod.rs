@@ -24,7 +24,6 @@ mod select;
 mod session;
 mod unary;
 mod walk;
-pub(super) mod widest;
 
 pub(crate) use args::room;
 pub use ctx::Ctx;

@@ -3,12 +3,12 @@ use super::{
     Ctx, Inputs, args,
     product::{Real, by_type},
     unary::math,
-    widest::widest,
 };
 use crate::{
     error::{Error, Result},
     ir::{Tensor, count},
 };
+use nnq_kernels::widest;
 use rayon::prelude::*;
 
 /// Sums that grow side by side.

@@ -3,11 +3,12 @@ use super::between::Between;
 use crate::{
     error::{Error, Result},
     exec::{
-        float::{Ctx, MatMulShapes as Shapes, widest::widest},
+        float::{Ctx, MatMulShapes as Shapes},
         lower::{self, no_range, too_deep},
     },
     ir::{Tensor, count},
 };
+use nnq_kernels::widest;
 use nnq_kernels::{
     Isa,
     conv::{SLACK, Scratch},

@@ -6,11 +6,12 @@ use super::{
 use crate::{
     error::{Error, Result},
     exec::{
-        float::{Ctx, recurrent, widest::widest},
+        float::{Ctx, recurrent},
         lower::{self, no_range},
     },
     ir::{Data, Tensor},
 };
+use nnq_kernels::widest;
 use nnq_kernels::{
     Isa,
     conv::{BoundConv, ConvGeom, Epilogue, Out, Requant, SLACK, Scratch},

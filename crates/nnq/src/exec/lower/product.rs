@@ -2,9 +2,9 @@
 use super::{Clamp, Form, Grid, Product, ProductOut, Profile, Requant, dyadic};
 use crate::{
     error::{Error, Result},
-    exec::float::widest::widest,
     ir::{Data, Granularity, Graph, Node, Op, QParams, QType, Tensor, ValueId},
 };
+use nnq_kernels::widest;
 use rayon::prelude::*;
 use std::sync::Arc;
 

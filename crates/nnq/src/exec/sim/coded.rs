@@ -2,12 +2,13 @@
 use crate::{
     error::{Error, Result},
     exec::{
-        float::{Ctx, eval, widest::widest},
+        float::{Ctx, eval},
         lower::{Coded, Lookup},
     },
     ir::{Op, Tensor},
 };
 use nnq_kernels::round::dequantize_f32;
+use nnq_kernels::widest;
 use rayon::prelude::*;
 
 /// Rows of the real numbers that a table stands for, or of codes on another grid.

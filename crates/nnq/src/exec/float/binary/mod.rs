@@ -6,7 +6,6 @@ mod zip;
 
 pub(super) use variadic::{select, variadic};
 
-use super::widest::widest;
 use super::{
     Ctx, Inputs,
     args::{self, not_on},
@@ -15,6 +14,7 @@ use crate::{
     error::{Error, Result},
     ir::{Data, Tensor, op::Binary},
 };
+use nnq_kernels::widest;
 pub(super) use number::Number;
 use number::Whole;
 use zip::Zip;

@@ -1,6 +1,6 @@
 //! Convolution of images, on the kernels.
 use super::{
-    super::{Ctx, Inputs, args, product::ConvSizes, widest::widest},
+    super::{Ctx, Inputs, args, product::ConvSizes},
     Item, put_in_rows, turned,
 };
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     ir::{DType, Tensor, op::ConvAttrs},
 };
 use nnq_kernels::float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place, clamp};
+use nnq_kernels::widest;
 use std::{
     borrow::Cow,
     sync::{Mutex, PoisonError},

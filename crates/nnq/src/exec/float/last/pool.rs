@@ -1,9 +1,10 @@
 //! Pooling of images, a vector of channels at a time.
-use super::super::{Ctx, args, pool::Taps, widest::widest};
+use super::super::{Ctx, args, pool::Taps};
 use crate::{
     error::{Error, Result},
     ir::{Data, Tensor, op::PoolAttrs, op::Window},
 };
+use nnq_kernels::widest;
 use rayon::prelude::*;
 
 struct Pool<'a> {

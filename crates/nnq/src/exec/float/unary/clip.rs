@@ -2,9 +2,10 @@
 use super::{args, each};
 use crate::{
     error::{Error, Result},
-    exec::float::{Ctx, Inputs, widest::widest},
+    exec::float::{Ctx, Inputs},
     ir::{Data, Element, Tensor},
 };
+use nnq_kernels::widest;
 
 /// Bounds that are absent do not bind, not even infinities. Where min is above max, everything becomes max.
 pub(in crate::exec::float) fn clip(x: &Inputs, ctx: &Ctx) -> Result<Tensor> {

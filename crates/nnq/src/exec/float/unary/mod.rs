@@ -12,13 +12,13 @@ use super::{
     Ctx, Inputs,
     args::{self, CHUNK},
     product::Real,
-    widest::widest,
 };
 use crate::{
     error::Result,
     ir::{Data, Tensor, op::Unary},
 };
 use nnq_kernels::round::rne_f32;
+use nnq_kernels::widest;
 use rayon::prelude::*;
 
 pub(super) fn run(u: Unary, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
