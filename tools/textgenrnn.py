@@ -35,7 +35,7 @@ def windows(vocabulary, text, lines, out):
 
 
 def score(out):
-    y = np.concatenate([np.load(p) for p in sorted(glob.glob(f"{out}/????.out.npy"))])
+    y = np.concatenate([np.load(p) for p in sorted(glob.glob(f"{out}/[0-9][0-9][0-9][0-9].out.npy"))])
     want = np.load(f"{out}/next.npy")
     assert len(y) == len(want), (len(y), len(want))
     print(f"{-np.log(y[np.arange(len(y)), want].astype(np.float64)).mean():.5f} nats per character, {len(y)} characters")
@@ -45,7 +45,7 @@ def onnxruntime(model, out):
     import onnxruntime as ort
 
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    for path in sorted(glob.glob(f"{out}/????.npy")):
+    for path in sorted(glob.glob(f"{out}/[0-9][0-9][0-9][0-9].npy")):
         if not path.endswith("next.npy"):
             np.save(path.replace(".npy", ".out.npy"), session.run(None, {"ids": np.load(path)})[0])
 
