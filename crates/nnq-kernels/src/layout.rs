@@ -249,6 +249,22 @@ impl Op for ToPlanes<'_> {
         let lanes = S::V::LANES;
         let (zero, scale, low) = (v.splat(self.zero), v.splat_f(self.scale), v.splat(0xff));
         let count = self.x.len() / c;
+        if c == 1 {
+            // What has no channels lies as it will.
+            let whole = count / lanes * lanes;
+            for first in (0..whole).step_by(lanes) {
+                // SAFETY: so many codes are readable; the caller of `dequantize_pixels` vouches for as many numbers.
+                unsafe {
+                    let codes = v.widen(self.x[first..].as_ptr());
+                    v.store_f(self.y.add(first), v.mul_f(v.to_float(v.sub(codes, zero)), scale));
+                }
+            }
+            for (i, &code) in self.x.iter().enumerate().skip(whole) {
+                // SAFETY: as above.
+                unsafe { *self.y.add(i) = dequantize_f32(code.into(), self.scale, self.zero) };
+            }
+            return;
+        }
         for first in (0..count).step_by(lanes) {
             let here = lanes.min(count - first);
             for channel in (0..c).step_by(GROUP) {
