@@ -96,6 +96,7 @@ impl Job<'_> {
         let row = |tile: usize| start + cut.at(tile);
         let pixels = row(tiles.start)..row(tiles.end);
         plan.start(geom, pixels.len(), self.scratch);
+        self.scratch.acc.resize(self.scratch.acc.len().max(TILE), 0);
         if self.ready.w_zero.is_some() {
             row_sums(geom, x, x_zero, pixels.clone(), &mut self.scratch.row_sums);
         }
@@ -160,15 +161,16 @@ impl Job<'_> {
                 }
             }
         }
-        let mut acc = [0i32; TILE];
+        // Written before it is read: to set it to zero for each tile would take as long as some of the steps.
+        let acc = &mut self.scratch.acc[..TILE];
         let to = Store { to: acc.as_mut_ptr() };
         // SAFETY: as above; `acc` has room for the largest tile.
         unsafe { tile(s, part.pixels, args, to) };
         if let Some(w_zero) = &ready.w_zero {
-            correct_rows(self.geom, panels, w_zero, &self.scratch.row_sums, part, &mut acc);
+            correct_rows(self.geom, panels, w_zero, &self.scratch.row_sums, part, acc);
         }
         // SAFETY: the tile's outputs are writable.
-        unsafe { finish(s, panels, ready, part, &acc, self.geom.c_out, self.out) };
+        unsafe { finish(s, panels, ready, part, acc, self.geom.c_out, self.out) };
     }
 }
 
