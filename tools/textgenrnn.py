@@ -46,8 +46,7 @@ def onnxruntime(model, out):
 
     session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
     for path in sorted(glob.glob(f"{out}/[0-9][0-9][0-9][0-9].npy")):
-        if not path.endswith("next.npy"):
-            np.save(path.replace(".npy", ".out.npy"), session.run(None, {"ids": np.load(path)})[0])
+        np.save(path.replace(".npy", ".out.npy"), session.run(None, {"ids": np.load(path)})[0])
 
 
 COMMANDS = {"windows": windows, "score": score, "onnxruntime": onnxruntime}

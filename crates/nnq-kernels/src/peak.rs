@@ -177,19 +177,16 @@ impl<const ROWS: usize> Op for Int8<ROWS> {
         let v = s.v();
         let bytes = [[3u8; MAX_LANES * 4]; ROWS];
         best(|| {
-            let raw = [0x0403_0201, 0x0503_0101].map(|w| v.splat(black_box(w)));
-            let ready = raw.map(|w| s.weight(w));
+            let w = [0x0403_0201, 0x0503_0101].map(|w| v.splat(black_box(w)));
             let mut acc = [[v.splat(black_box(0)); 2]; ROWS];
             for _ in 0..ROUNDS {
                 // Loaded anew each time: otherwise the products would be computed only once.
                 let bytes = black_box(&bytes);
                 for (acc, bytes) in acc.iter_mut().zip(bytes) {
                     // SAFETY: the array holds the widest vector.
-                    let raw_a = unsafe { v.load_bytes(bytes.as_ptr()) };
-                    let a = s.act(raw_a);
-                    for j in 0..2 {
-                        acc[j] = if S::SATURATES { s.quick(acc[j], raw_a, raw[j]) } else { s.dot(acc[j], a, ready[j]) };
-                    }
+                    let a = unsafe { v.load_bytes(bytes.as_ptr()) };
+                    acc[0] = s.quick(acc[0], a, w[0]);
+                    acc[1] = s.quick(acc[1], a, w[1]);
                 }
             }
             let sum = acc.into_iter().flatten().fold(v.splat(0), |a, b| v.add(a, b));

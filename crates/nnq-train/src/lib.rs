@@ -29,6 +29,8 @@ pub mod precision;
 pub mod qat;
 pub mod reconstruct;
 mod report;
+#[cfg(test)]
+mod testing;
 mod trainer;
 mod weights;
 

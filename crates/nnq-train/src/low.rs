@@ -190,14 +190,11 @@ pub fn rounded_back<B: Kernels>(x: Var<B>, how: Gradients, tensor: u64) -> Var<B
 mod tests {
     use super::*;
     use crate::backend::Device;
+    use crate::testing::noise;
     use burn::backend::{Autodiff, Flex, ops::FloatTensorOps as _};
 
     fn low(bits: u8, rounding: Rounding) -> Low {
         Low { gradients: Some(bits), updates: Some(8), rounding }
-    }
-
-    fn noise(n: usize, seed: u64) -> Vec<f32> {
-        (0..n as u64).map(|i| (mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
     }
 
     #[test]

@@ -1,10 +1,7 @@
 use super::*;
 use crate::backend::{self, Device};
+use crate::testing::noise;
 use burn::backend::{Flex, ops::ModuleOps as _};
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64).map(|i| (nnq::data::mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
-}
 
 fn tensor(shape: [usize; 4], seed: u64) -> burn::backend::flex::FlexTensor {
     backend::tensor::<Flex>(noise(shape.iter().product(), seed), &shape, &Device::<Flex>::default())

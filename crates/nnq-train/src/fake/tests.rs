@@ -1,5 +1,6 @@
 use super::*;
 use crate::backend::{self, Device, Kernels};
+use crate::testing::noise;
 use burn::backend::{Flex, ops::FloatTensorOps as _};
 use nnq::ir::QType;
 use nnq_kernels::round;
@@ -54,11 +55,6 @@ fn burn_rounds_half_to_even() {
     let x: Vec<f32> = (-20..20).map(|i| i as f32 / 4.0).collect();
     let want: Vec<f32> = x.iter().map(|&x| round::rne_f32(x)).collect();
     assert_eq!(numbers(Flex::float_round(tensor(&x, &[x.len()]))), want);
-}
-
-/// Some numbers without a pattern.
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64).map(|i| (nnq::data::mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
 }
 
 #[test]

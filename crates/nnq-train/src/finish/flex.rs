@@ -8,7 +8,7 @@ use crate::{
     },
     norm::{
         Normalized,
-        flex::{Channels, Given, LANES, RUN, channels, clipped, factors, sizes},
+        flex::{Channels, Given, LANES, RUN, clipped, factors, sizes},
     },
 };
 use burn::backend::{Flex, flex::FlexTensor};
@@ -18,25 +18,10 @@ use rayon::prelude::*;
 /// As [`crate::backend::Kernels::finish`].
 pub fn finish(parts: Parts<FlexTensor>, how: &Finish) -> Normalized<FlexTensor, FlexTensor> {
     let Parts { x, gamma, beta, scale } = &parts;
-    let size @ [_, plane, sample] = sizes(x);
-    let (input, gamma, beta, scale) = (contiguous(x), contiguous(gamma), contiguous(beta), contiguous(scale));
-    let Channels { means, variances, factors } = Channels::of(&input, size, &gamma, how.epsilon);
-    let (s, [lo, hi]) = (scale[0], how.grid.limit(0));
-    let mut out = vec![0.0f32; input.len()];
-    out.par_chunks_mut(sample).zip(input.par_chunks(sample)).for_each(|(out, x)| {
-        widest(
-            #[inline(always)]
-            || {
-                for (c, (out, x)) in out.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
-                    let (m, k, b) = (means[c], factors[c], beta[c]);
-                    for (y, x) in out.iter_mut().zip(x) {
-                        *y = step(clipped((x - m) * k + b, how.ends) / s, lo, hi) * s;
-                    }
-                }
-            },
-        );
-    });
-    Normalized { output: like(out, x), mean: channels(means), variance: channels(variances) }
+    let (input, gamma, beta) = (contiguous(x), contiguous(gamma), contiguous(beta));
+    let (s, [lo, hi]) = (contiguous(scale)[0], how.grid.limit(0));
+    let channels = Channels::of(&input, sizes(x), &gamma, how.epsilon);
+    channels.normalized(x, &input, &beta, |y| step(clipped(y, how.ends) / s, lo, hi) * s)
 }
 
 /// The sums of a plane: of gradients, of gradients times `x - mean`, and of what the scale learns.

@@ -1,21 +1,7 @@
 use super::*;
-use crate::{
-    backend::{self, Device},
-    fake::{Estimator, ScaleRule},
-};
+use crate::fake::{Estimator, ScaleRule};
+use crate::testing::{noise, numbers, tensor};
 use burn::backend::Flex;
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64).map(|i| (nnq::data::mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
-}
-
-fn tensor(numbers: Vec<f32>, shape: &[usize]) -> FloatTensor<Flex> {
-    backend::tensor::<Flex>(numbers, shape, &Device::<Flex>::default())
-}
-
-fn numbers(x: FloatTensor<Flex>) -> Vec<f32> {
-    backend::numbers::<Flex>(x).unwrap()
-}
 
 /// One pass is what three operations are: the same numbers forward, and the same gradients but for the order of sums.
 #[test]

@@ -1,15 +1,9 @@
 use super::*;
+use crate::testing::noise;
 use burn::backend::Flex;
-use nnq::{
-    data::mix,
-    ir::{DType, GraphBuilder, Tensor, op::Unary},
-};
+use nnq::ir::{DType, GraphBuilder, Tensor, op::Unary};
 
 /// Some numbers without a pattern, from -1 to 1.
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64).map(|i| (mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
-}
-
 fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }

@@ -1,20 +1,20 @@
 use super::*;
-use crate::{backend, params::Of, qat::normal::Normal};
+use crate::{
+    backend,
+    params::Of,
+    qat::normal::Normal,
+    testing::{noise, numbers, tensor},
+};
 use burn::backend::Flex;
 use nnq::{
     engine::{Engine, Kind, Options},
     exec::lower::Profile,
     ir::{
-        DType, GraphBuilder, Tensor,
+        DType, GraphBuilder, QParams, QType, Tensor,
         op::{AutoPad, Binary, Cell, ConvAttrs, Direction, PoolAttrs, RecurrentAttrs, Reduction, Unary},
     },
 };
 use std::sync::Arc;
-
-/// Some numbers without a pattern.
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64).map(|i| (nnq::data::mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
-}
 
 fn constant(b: &mut GraphBuilder, name: &str, shape: &[usize]) -> ValueId {
     b.constant(name, Tensor::of(shape, noise(shape.iter().product(), name.len() as u64 + 40)))
@@ -236,6 +236,64 @@ fn normalised_convolutions() {
             let again = Setting { graph: graph.clone(), plan: plan.clone(), parameters: parameters.clone() };
             again.check_gradients(&x, &shape, live);
         }
+    }
+}
+
+/// A product is finished at once unless somebody looks at what it answers: the same numbers and statistics, and the same gradients but for the order of sums.
+#[test]
+fn products_that_are_finished_at_once() {
+    let shape = [3, 4, 7, 6];
+    let attrs = ConvAttrs { group: 1, pads: vec![1, 1, 1, 1], ..ConvAttrs::default() };
+    let graph = network("3,4,7,6", |b, x| {
+        let (w, bias) = (constant(b, "w", &[5, 4, 3, 3]), constant(b, "b", &[5]));
+        let y = b.op("conv", Op::Conv(attrs), &[x, w, bias]);
+        b.op("relu", Op::Unary(Unary::Relu), &[y])
+    });
+    let (id, node) = graph.nodes().next().unwrap();
+    let (seen, to) = (node.output(0).unwrap(), graph.outputs[0]);
+    let mut setting = setting(graph.clone());
+    let constants = [1, 2].map(|i| node.input(i).unwrap());
+    setting.plan.normal.insert(id, Normal { name: "gain".into(), channels: 5, constants });
+    let params = QParams::tensor(QType { bits: 4, signed: false, narrow: false }, 0.12, 0);
+    let (estimator, rule) = (Default::default(), Default::default());
+    let values = vec![to];
+    let grid = PlannedGrid { name: "y".into(), fitted: params.clone(), params, estimator, rule, levels: None, values };
+    setting.plan.grids.push(grid);
+    setting.plan.of_value.insert(to, 0);
+    let device = Device::<Flex>::default();
+    setting.parameters = Parameters::new(&graph, &setting.plan, &device).unwrap();
+    let run = |points: &[ValueId]| {
+        let Setting { graph, plan, parameters } = &setting;
+        let leaves = parameters.leaves();
+        let forward = Forward {
+            graph,
+            plan,
+            parameters,
+            normalize: Normalize::Live,
+            gradients: None,
+            precision: Precision::F32,
+            soft: None,
+            device: &device,
+        };
+        let ahead = forward.ahead(points).len();
+        let run = forward.run_seeing(tensor(noise(shape.iter().product(), 3), &shape), &leaves, points).unwrap();
+        let weighted = Autodiff::<Flex>::float_mul(
+            run.output.clone(),
+            backend::constant::<Flex>(tensor(noise(3 * 5 * 7 * 6, 8), &[3, 5, 7, 6])),
+        );
+        let mut grads = weighted.backward();
+        let gradients: Vec<Vec<f32>> =
+            leaves.iter().map(|leaf| numbers(leaf.grad_remove(&mut grads).unwrap())).collect();
+        let statistics: Vec<Vec<f32>> = run.statistics.into_iter().map(|(_, x)| numbers(x)).collect();
+        (ahead, numbers(run.output.into_primitive()), statistics, gradients)
+    };
+    let (at_once, in_turn) = (run(&[]), run(&[seen]));
+    assert_eq!((at_once.0, in_turn.0), (1, 0));
+    assert_eq!(at_once.1, in_turn.1);
+    assert_eq!(at_once.2, in_turn.2);
+    assert_eq!(at_once.3.len(), 4);
+    for (a, b) in at_once.3.iter().flatten().zip(in_turn.3.iter().flatten()) {
+        assert!((a - b).abs() <= 2e-4 * (1.0 + b.abs()), "{a} {b}");
     }
 }
 

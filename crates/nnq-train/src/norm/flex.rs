@@ -118,6 +118,29 @@ impl Channels {
         let factors = factors(gamma, &variances, epsilon);
         Self { means, variances, factors }
     }
+    /// What `then` makes of each normalised number of `x`, whose numbers are `input`.
+    pub fn normalized(
+        self,
+        x: &FlexTensor,
+        input: &[f32],
+        beta: &[f32],
+        then: impl Fn(f32) -> f32 + Sync,
+    ) -> Normalized<FlexTensor, FlexTensor> {
+        let ([_, plane, sample], Self { means, variances, factors }) = (sizes(x), self);
+        let mut out = vec![0.0f32; input.len()];
+        out.par_chunks_mut(sample).zip(input.par_chunks(sample)).for_each(|(out, x)| {
+            widest(
+                #[inline(always)]
+                || {
+                    for (c, (out, x)) in out.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
+                        let (m, k, b) = (means[c], factors[c], beta[c]);
+                        out.iter_mut().zip(x).for_each(|(y, x)| *y = then((x - m) * k + b));
+                    }
+                },
+            );
+        });
+        Normalized { output: like(out, x), mean: channels(means), variance: channels(variances) }
+    }
 }
 
 /// What channels are multiplied with.
@@ -132,22 +155,8 @@ pub fn normalize(
     beta: FlexTensor,
     epsilon: f64,
 ) -> Normalized<FlexTensor, FlexTensor> {
-    let size @ [_, plane, sample] = sizes(&x);
     let (input, gamma, beta) = (contiguous(&x), contiguous(&gamma), contiguous(&beta));
-    let Channels { means, variances, factors } = Channels::of(&input, size, &gamma, epsilon);
-    let mut out = vec![0.0f32; input.len()];
-    out.par_chunks_mut(sample).zip(input.par_chunks(sample)).for_each(|(out, x)| {
-        widest(
-            #[inline(always)]
-            || {
-                for (c, (out, x)) in out.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
-                    let (m, k, b) = (means[c], factors[c], beta[c]);
-                    out.iter_mut().zip(x).for_each(|(y, x)| *y = (x - m) * k + b);
-                }
-            },
-        );
-    });
-    Normalized { output: like(out, &x), mean: channels(means), variance: channels(variances) }
+    Channels::of(&input, sizes(&x), &gamma, epsilon).normalized(&x, &input, &beta, |y| y)
 }
 
 /// As [`crate::backend::Kernels::normalize_backward`].

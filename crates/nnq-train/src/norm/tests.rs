@@ -1,18 +1,7 @@
 use super::*;
-use crate::backend::{self, Device, Kernels};
+use crate::backend::{self, Kernels};
+use crate::testing::{noise, numbers, tensor};
 use burn::backend::{Autodiff, Flex, ops::FloatTensorOps as _, ops::ModuleOps as _};
-
-fn noise(n: usize, seed: u64) -> Vec<f32> {
-    (0..n as u64).map(|i| (nnq::data::mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0).collect()
-}
-
-fn tensor(numbers: Vec<f32>, shape: &[usize]) -> FloatTensor<Flex> {
-    backend::tensor::<Flex>(numbers, shape, &Device::<Flex>::default())
-}
-
-fn numbers(x: FloatTensor<Flex>) -> Vec<f32> {
-    backend::numbers::<Flex>(x).unwrap()
-}
 
 /// Near each other for sums in another order.
 fn close(a: &[f32], b: &[f32], what: &str) {

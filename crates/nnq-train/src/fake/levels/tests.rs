@@ -45,7 +45,7 @@ fn ternary_weights_by_hand() {
 }
 
 fn noise(n: usize, seed: u64, size: f32) -> Vec<f32> {
-    (0..n as u64).map(|i| ((nnq::data::mix(seed, i) >> 40) as f32 / (1 << 24) as f32 * 2.0 - 1.0) * size).collect()
+    crate::testing::noise(n, seed).into_iter().map(|x| x * size).collect()
 }
 
 /// Equation 9 of the paper in binary64, times the largest weight; codes are odd and as many as the grid has bits.

@@ -8,7 +8,6 @@ use crate::{
     },
     ir::{Tensor, count},
 };
-use nnq_kernels::widest;
 use nnq_kernels::{
     Isa,
     conv::{SLACK, Scratch},
@@ -16,6 +15,7 @@ use nnq_kernels::{
     eltwise::quantize,
     pair::{self, Pair},
     round::dynamic_real,
+    widest,
 };
 use rayon::prelude::*;
 use std::sync::Arc;

@@ -11,7 +11,6 @@ use crate::{
     },
     ir::{Data, Tensor},
 };
-use nnq_kernels::widest;
 use nnq_kernels::{
     Isa,
     conv::{BoundConv, ConvGeom, Epilogue, Out, Requant, SLACK, Scratch},
@@ -19,6 +18,7 @@ use nnq_kernels::{
     eltwise::quantize,
     round::dynamic_real,
     tape::{Requantize, Weights},
+    widest,
 };
 use rayon::prelude::*;
 use std::cell::RefCell;

@@ -7,8 +7,7 @@ use crate::{
     },
     ir::{Op, Tensor},
 };
-use nnq_kernels::round::dequantize_f32;
-use nnq_kernels::widest;
+use nnq_kernels::{round::dequantize_f32, widest};
 use rayon::prelude::*;
 
 /// Rows of the real numbers that a table stands for, or of codes on another grid.

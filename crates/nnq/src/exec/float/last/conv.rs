@@ -7,8 +7,10 @@ use crate::{
     error::{Error, Result},
     ir::{DType, Tensor, op::ConvAttrs},
 };
-use nnq_kernels::float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place, clamp};
-use nnq_kernels::widest;
+use nnq_kernels::{
+    float::{Epilogue, FloatIsa, PackedDepthwise, PackedProduct, Place, clamp},
+    widest,
+};
 use std::{
     borrow::Cow,
     sync::{Mutex, PoisonError},

@@ -17,8 +17,7 @@ use crate::{
     error::Result,
     ir::{Data, Tensor, op::Unary},
 };
-use nnq_kernels::round::rne_f32;
-use nnq_kernels::widest;
+use nnq_kernels::{round::rne_f32, widest};
 use rayon::prelude::*;
 
 pub(super) fn run(u: Unary, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
