@@ -185,8 +185,8 @@ impl<const ROWS: usize> Op for Int8<ROWS> {
                 for (acc, bytes) in acc.iter_mut().zip(bytes) {
                     // SAFETY: the array holds the widest vector.
                     let a = unsafe { v.load_bytes(bytes.as_ptr()) };
-                    acc[0] = s.quick(acc[0], a, w[0]);
-                    acc[1] = s.quick(acc[1], a, w[1]);
+                    acc[0] = s.quick(acc[0], [a], [w[0]]);
+                    acc[1] = s.quick(acc[1], [a], [w[1]]);
                 }
             }
             let sum = acc.into_iter().flatten().fold(v.splat(0), |a, b| v.add(a, b));

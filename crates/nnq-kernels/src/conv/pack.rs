@@ -165,6 +165,11 @@ impl Panels {
         &self.weights()[panel * bytes..][..self.steps * self.width * 4]
     }
 
+    /// The smallest and the largest of weights that have a byte each, and 0.
+    pub(super) fn ends(&self) -> [i8; 2] {
+        self.weights().iter().fold([0, 0], |[low, high], &w| [w.min(low), w.max(high)])
+    }
+
     /// What saturates of the weights, for steps in so many spans.
     pub(super) fn proofs(&self, spans: usize) -> Arc<Proofs> {
         let of = || Arc::new(Proofs::new(self, spans));

@@ -69,8 +69,11 @@ enum Fill {
     Lowest,
     /// 255 * 127, and -127 now and then.
     Highest,
-    /// 255 times weights whose pairs stay just within 16 bits, and one in so many times pairs that do not.
-    Around(usize),
+    /// 255 times weights of which so many pairs stay just within 16 bits together, and one in so many times pairs that do not.
+    Around {
+        pairs: i8,
+        often: usize,
+    },
 }
 
 /// Everything that one convolution needs.
@@ -99,10 +102,10 @@ impl Case {
                 x.fill(255);
                 w.iter_mut().for_each(|w| *w = if *w < -120 { -127 } else { 127 });
             }
-            Fill::Around(often) => {
+            Fill::Around { pairs, often } => {
                 x.iter_mut().for_each(|x| *x |= if *x & 1 == 1 { 255 } else { 0 });
                 w.iter_mut().enumerate().for_each(|(i, w)| {
-                    let large = if i % often == often / 2 { 65 } else { 64 };
+                    let large = 64 / pairs + i8::from(i % often == often / 2);
                     *w = if *w < 0 { -large } else { large };
                 });
             }
@@ -349,7 +352,13 @@ fn matrix_products_around_the_tile() {
 fn zero_points_and_extreme_values() {
     for x_zero in [0, 1, 127, 128, 255] {
         for with_w_zero in [false, true] {
-            for fill in [Fill::Random, Fill::Lowest, Fill::Highest, Fill::Around(usize::MAX), Fill::Around(30)] {
+            for fill in [
+                Fill::Random,
+                Fill::Lowest,
+                Fill::Highest,
+                Fill::Around { pairs: 4, often: usize::MAX },
+                Fill::Around { pairs: 1, often: 30 },
+            ] {
                 for geom in [
                     ConvGeom::matrix(5, 130, 18),
                     square(6, 5, 7, 3, 1, 1, 1),
@@ -367,7 +376,7 @@ fn zero_points_and_extreme_values() {
 /// Steps of every kind, in one span and in several, of full tiles and of a few pixels.
 #[test]
 fn pairs_around_what_sixteen_bits_hold() {
-    for often in [7, 31, 97, 1001] {
+    for (pairs, often) in [1, 2, 4].into_iter().flat_map(|p| [7, 31, 97, 1001, usize::MAX].map(|often| (p, often))) {
         for geom in [
             ConvGeom::matrix(1, 256, 40),
             ConvGeom::matrix(11, 516, 33),
@@ -375,7 +384,7 @@ fn pairs_around_what_sixteen_bits_hold() {
             square(5, 36, 70, 3, 1, 0, 1),
         ] {
             for w_zero in [false, true] {
-                Case::new(geom, 3, w_zero, Fill::Around(often), often as u64).check();
+                Case::new(geom, 3, w_zero, Fill::Around { pairs, often }, often as u64).check();
             }
         }
     }

@@ -1,5 +1,5 @@
 //! The innermost product: a few pixels times two vectors of output channels.
-use super::proof::{BOTH, KINDS};
+use super::proof::{Ends, KINDS};
 use crate::{
     round::vector::{Prepared, Rule, VectorRequant},
     simd::{Int, LINE, Op, Simd, TILE_VECTORS, Vector, fetch},
@@ -121,14 +121,14 @@ pub(super) struct Args {
 pub(super) enum Proof {
     /// Nothing.
     None,
-    /// Nothing saturates.
-    All,
+    /// Nothing saturates in sums of so many steps: 1, 2 or 4.
+    All(u8),
     /// Of each span the steps by what saturates in them, see [`super::proof`].
     Steps {
         /// `spans * steps` numbers of steps in their span.
         order: *const u16,
-        /// For each span the ends of its kinds of steps.
-        ends: *const [u16; KINDS.len()],
+        /// For each span the ends of its pairs and of its kinds of steps.
+        ends: *const Ends,
     },
 }
 
@@ -154,13 +154,23 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                     let all = &mut acc[0];
                     match a.proof {
                         Proof::None => {}
-                        Proof::All => {
-                            for step in 0..a.steps {
-                                multiply::<S, PIXELS, BOTH>(s, &from, step, weights, all);
-                                weights = weights.add(TILE_VECTORS * lanes * 4);
-                                fetch(ahead);
-                                ahead = ahead.wrapping_add(LINE);
+                        Proof::All(run) => {
+                            let mut step = 0;
+                            macro_rules! runs {
+                                ($($n:literal)*) => { $(
+                                    while run >= $n && step + $n <= a.steps {
+                                        let run = std::array::from_fn(|i| step + i);
+                                        together::<S, PIXELS, $n>(s, &from, run, weights, all);
+                                        for _ in 0..$n {
+                                            fetch(ahead);
+                                            ahead = ahead.wrapping_add(LINE);
+                                        }
+                                        step += $n;
+                                    }
+                                )* };
                             }
+                            runs!(4 2 1);
+                            weights = weights.add(a.steps * (TILE_VECTORS * lanes * 4));
                             continue;
                         }
                         Proof::Steps { order, ends } => {
@@ -172,14 +182,23 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                                     while at < usize::from(ends[$kind]) {
                                         let step = usize::from(*order.add(at));
                                         let weights = weights.add(step * (TILE_VECTORS * lanes * 4));
-                                        multiply::<S, PIXELS, { KINDS[$kind] }>(s, &from, step, weights, all);
+                                        multiply::<S, PIXELS, { KINDS[$kind - 1] }>(s, &from, step, weights, all);
                                         fetch(ahead);
                                         ahead = ahead.wrapping_add(LINE);
                                         at += 1;
                                     }
                                 )* };
                             }
-                            kind!(0 1 2 3);
+                            while at < usize::from(ends[0]) {
+                                let pair = [*order.add(at), *order.add(at + 1)].map(usize::from);
+                                together::<S, PIXELS, 2>(s, &from, pair, weights, all);
+                                for _ in 0..2 {
+                                    fetch(ahead);
+                                    ahead = ahead.wrapping_add(LINE);
+                                }
+                                at += 2;
+                            }
+                            kind!(1 2 3 4);
                             weights = weights.add(a.steps * (TILE_VECTORS * lanes * 4));
                             continue;
                         }
@@ -235,7 +254,35 @@ unsafe fn multiply<S: Simd, const PIXELS: usize, const QUICK: u8>(
             let four = v.splat(from.add(step * 4).cast::<i32>().read_unaligned());
             let x = s.act(four);
             for j in 0..TILE_VECTORS {
-                acc[j] = if QUICK >> j & 1 == 1 { s.quick(acc[j], four, bytes[j]) } else { s.dot(acc[j], x, ready[j]) };
+                acc[j] =
+                    if QUICK >> j & 1 == 1 { s.quick(acc[j], [four], [bytes[j]]) } else { s.dot(acc[j], x, ready[j]) };
+            }
+        }
+    }
+}
+
+/// Some steps whose products are added in 16 bits first: nothing saturates there.
+///
+/// # Safety
+/// For each of `steps` as [`multiply`] says, with weights from those of step 0 on.
+#[inline(always)]
+unsafe fn together<S: Simd, const PIXELS: usize, const STEPS: usize>(
+    s: S,
+    from: &[*const u8; PIXELS],
+    steps: [usize; STEPS],
+    weights: *const u8,
+    acc: &mut Acc<S, PIXELS>,
+) {
+    let v = s.v();
+    let line = S::V::LANES * 4;
+    // SAFETY: the caller's.
+    unsafe {
+        let w: [[_; STEPS]; TILE_VECTORS] =
+            std::array::from_fn(|j| steps.map(|step| v.load_bytes(weights.add((step * TILE_VECTORS + j) * line))));
+        for (from, acc) in from.iter().zip(acc.iter_mut()) {
+            let x = steps.map(|step| v.splat(from.add(step * 4).cast::<i32>().read_unaligned()));
+            for j in 0..TILE_VECTORS {
+                acc[j] = s.quick(acc[j], x, w[j]);
             }
         }
     }

@@ -42,9 +42,12 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
-    fn quick(self, acc: __m256i, a: __m256i, w: __m256i) -> __m256i {
+    fn quick<const STEPS: usize>(self, acc: __m256i, a: [__m256i; STEPS], w: [__m256i; STEPS]) -> __m256i {
         op!({
-            let pairs = _mm256_maddubs_epi16(a, w);
+            let mut pairs = _mm256_maddubs_epi16(a[0], w[0]);
+            for i in 1..STEPS {
+                pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(a[i], w[i]));
+            }
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         })
     }

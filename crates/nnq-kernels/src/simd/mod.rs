@@ -190,20 +190,25 @@ pub(crate) trait Simd: Copy + 'static {
     fn weight(self, bytes: Int<Self>) -> Self::Weight;
     /// `acc + a[0] * w[0] + .. + a[3] * w[3]` in each lane, wrapping, nothing saturates.
     fn dot(self, acc: Int<Self>, a: Self::Act, w: Self::Weight) -> Int<Self>;
-    /// [`Simd::dot`] of activations and weights as they lie in memory, for weights that [`is_safe`] holds of.
+    /// [`Simd::dot`] of several steps, of activations and weights as they lie in memory, for weights that [`is_safe`] holds of in each lane
+    /// of 16 bits.
     #[inline(always)]
-    fn quick(self, acc: Int<Self>, a: Int<Self>, w: Int<Self>) -> Int<Self> {
-        self.dot(acc, self.act(a), self.weight(w))
+    fn quick<const STEPS: usize>(self, acc: Int<Self>, a: [Int<Self>; STEPS], w: [Int<Self>; STEPS]) -> Int<Self> {
+        a.into_iter().zip(w).fold(acc, |acc, (a, w)| self.dot(acc, self.act(a), self.weight(w)))
     }
     /// Calls `op` in a function that is compiled for this instruction set.
     fn run<O: Op>(self, op: O) -> O::Out;
 }
 
-/// Whether two weights times any two unsigned bytes make a sum of 16 bits: what adds products in saturating 16 bits is exact then.
-pub(crate) fn is_safe(pair: [i8; 2]) -> bool {
-    let [a, b] = pair.map(i32::from);
+/// Whether these weights times any unsigned bytes make a sum of 16 bits, whatever the order: what adds products in 16 bits is exact then.
+pub(crate) fn is_safe(weights: impl IntoIterator<Item = i8>) -> bool {
+    let (mut below, mut above) = (0, 0);
+    for w in weights {
+        below += i32::from(w.min(0));
+        above += i32::from(w.max(0));
+    }
     let most = i32::from(u8::MAX);
-    most * (a.max(0) + b.max(0)) <= i32::from(i16::MAX) && most * (a.min(0) + b.min(0)) >= i32::from(i16::MIN)
+    most * above <= i32::from(i16::MAX) && most * below >= i32::from(i16::MIN)
 }
 
 /// Vectors of output channels of one tile of the product.
