@@ -81,7 +81,8 @@ impl ConvGeom {
     }
 
     pub(crate) fn check_run(&self, x_len: usize, rows: &Range<usize>) {
-        let need = self.batch * self.in_h * self.in_w * self.c_in + SLACK;
+        let images = rows.end.div_ceil((self.out_h * self.out_w).max(1));
+        let need = images * self.in_h * self.in_w * self.c_in + SLACK;
         assert!(x_len >= need, "the activations hold {x_len} bytes; {need} are needed, {SLACK} of slack included");
         assert!(rows.start <= rows.end && rows.end <= self.pixels(), "pixels {rows:?} of {}", self.pixels());
         self.check_steps();

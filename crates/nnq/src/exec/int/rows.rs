@@ -81,7 +81,8 @@ struct Kernel<'a> {
 #[derive(Default)]
 struct Room {
     grids: Vec<(f32, u8)>,
-    scratch: Scratch,
+    /// Of each thread.
+    scratches: Vec<Scratch>,
 }
 
 impl Kernel<'_> {
@@ -95,11 +96,11 @@ impl Kernel<'_> {
         Ok(())
     }
 
-    /// The real numbers of some rows, the first of which is `first`, from the codes of all.
-    fn multiply(&self, codes: &[u8], grids: &[(f32, u8)], first: usize, out: &mut [f32], scratch: &mut Scratch) {
+    /// The real numbers of some rows, from their codes.
+    fn multiply(&self, codes: &[u8], grids: &[(f32, u8)], out: &mut [f32], scratch: &mut Scratch) {
         let channels = self.conv.geom().c_out;
         // Accumulators lie where the real numbers will: nothing else is written.
-        self.conv.run(codes, first..first + grids.len(), Out::I32(bytemuck::cast_slice_mut(out)), scratch);
+        self.conv.run(codes, 0..grids.len(), Out::I32(bytemuck::cast_slice_mut(out)), scratch);
         for (out, &(s, z)) in out.chunks_mut(channels).zip(grids) {
             let zero = i32::from(z);
             let out = &mut out[..channels];
@@ -124,28 +125,29 @@ impl recurrent::Product<f32> for Bound<'_> {
         let (columns, channels) = (of.conv.geom().c_in, of.conv.geom().c_out);
         let room = &mut *self.room.borrow_mut();
         room.grids.resize(rows, (1.0, 0));
-        let grids = &mut room.grids[..];
-        let mut bytes = ctx.take((rows * columns + SLACK).div_ceil(size_of::<f32>()));
-        let codes: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes);
         let tasks = ctx.tasks(rows * columns * channels);
-        let some = rows.div_ceil(tasks).next_multiple_of(of.conv.pixel_grain()).max(1);
-        // Few rows are one part whatever they take, and keep their memory from step to step.
-        if some >= rows {
-            of.quantize(x, &mut codes[..rows * columns], grids)?;
-            of.multiply(codes, grids, 0, out, &mut room.scratch);
-            ctx.give(bytes);
-            return Ok(());
-        }
-        codes[..rows * columns]
-            .par_chunks_mut(some * columns)
-            .zip(x.par_chunks(some * columns))
-            .zip(grids.par_chunks_mut(some))
-            .try_for_each(|((codes, x), grids)| of.quantize(x, codes, grids))?;
-        out.par_chunks_mut(some * channels).zip(grids.par_chunks(some)).enumerate().for_each(|(i, (out, grids))| {
-            of.multiply(codes, grids, i * some, out, &mut Scratch::new());
-        });
+        let some = rows.div_ceil(tasks).next_multiple_of(of.conv.pixel_grain()).min(rows).max(1);
+        let tasks = rows.div_ceil(some);
+        room.scratches.resize_with(room.scratches.len().max(tasks), Scratch::new);
+        // Each task quantizes its own rows, and has its own slack.
+        let pitch = some * columns + SLACK;
+        let mut bytes = ctx.take((tasks * pitch).div_ceil(size_of::<f32>()));
+        let codes: &mut [u8] = bytemuck::cast_slice_mut(&mut bytes);
+        let one = |codes: &mut [u8], x: &[f32], grids: &mut [(f32, u8)], out: &mut [f32], scratch: &mut Scratch| {
+            of.quantize(x, &mut codes[..x.len()], grids)?;
+            of.multiply(codes, grids, out, scratch);
+            Ok(())
+        };
+        let done = if tasks == 1 {
+            one(codes, x, &mut room.grids, out, &mut room.scratches[0])
+        } else {
+            (codes.par_chunks_mut(pitch).zip(x.par_chunks(some * columns)))
+                .zip(room.grids.par_chunks_mut(some).zip(out.par_chunks_mut(some * channels)))
+                .zip(&mut room.scratches)
+                .try_for_each(|(((codes, x), (grids, out)), scratch)| one(codes, x, grids, out, scratch))
+        };
         ctx.give(bytes);
-        Ok(())
+        done
     }
 }
 
