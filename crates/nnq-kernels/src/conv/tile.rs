@@ -158,7 +158,7 @@ impl<const PIXELS: usize, const SPLIT: usize, F: Finish> Op for Tile<PIXELS, SPL
                             let mut step = 0;
                             macro_rules! runs {
                                 ($($n:literal)*) => { $(
-                                    while run >= $n && step + $n <= a.steps {
+                                    while run >= $n && a.steps - step >= $n {
                                         let run = std::array::from_fn(|i| step + i);
                                         together::<S, PIXELS, $n>(s, &from, run, weights, all);
                                         for _ in 0..$n {
