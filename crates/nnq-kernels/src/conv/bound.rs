@@ -156,7 +156,7 @@ impl BoundConv {
     /// Computes the output pixels `rows`, a range over the flattened `batch * out_h * out_w`. Threads may
     /// compute disjoint ranges at the same time, each with its own `scratch`.
     ///
-    /// `x` is `[batch][in_h][in_w][c_in]` and [`super::SLACK`] bytes.
+    /// `x` is `[batch][in_h][in_w][c_in]` and [`super::SLACK`] bytes; images behind those of `rows` need not be there.
     ///
     /// # Panics
     /// When a slice has another length than the geometry says, or the requantization does not fit `out`.

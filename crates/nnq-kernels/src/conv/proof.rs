@@ -6,7 +6,7 @@
 //! four with up to 5. The steps of a panel are taken in an order that puts together what is multiplied alike; sums of integers do not
 //! depend on it.
 use super::{fields::Fields, pack::Panels, tile::Proof};
-use crate::simd::{TILE_VECTORS, is_safe};
+use crate::simd::{TILE_VECTORS, fits, is_safe};
 
 /// A step in which no vector saturates.
 const BOTH: u8 = (1 << TILE_VECTORS) - 1;
@@ -55,8 +55,7 @@ impl Proofs {
             return of(Known::Nothing);
         }
         let count = panels.groups * panels.panels;
-        let few = run(panels.ends());
-        if let Some(run) = few.filter(|&run| run == RUNS[0]) {
+        if let Some(run) = run(panels.ends()).filter(|&run| run > 1) {
             return of(Known::All(run));
         }
         let (mut order, mut ends) = (Vec::with_capacity(count * panels.steps), Vec::with_capacity(count * spans));
@@ -78,7 +77,7 @@ impl Proofs {
         }
         let [both, .., none] = sums;
         of(match order.len() {
-            all if both == all => Known::All(few.unwrap_or(1)),
+            all if both == all => Known::All(1),
             // Not worth another order.
             all if none > all / 8 * 7 => Known::Nothing,
             _ => Known::Steps { order, ends },
@@ -136,11 +135,9 @@ impl Step {
 
     /// Whether the sum with another step fits.
     fn fits(&self, other: &Step) -> bool {
-        let most = i32::from(u8::MAX);
-        let (below, above) = (i32::from(i16::MIN), i32::from(i16::MAX));
         self.lanes.iter().zip(&other.lanes).all(|(a, b)| {
-            let [low, high] = [0, 1].map(|i| most * i32::from(a[i] + b[i]));
-            low >= below && high <= above
+            let [below, above] = [0, 1].map(|i| i32::from(a[i] + b[i]));
+            fits(below, above)
         })
     }
 }

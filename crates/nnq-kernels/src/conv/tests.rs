@@ -563,6 +563,27 @@ fn packing_does_not_depend_on_sizes() {
     }
 }
 
+/// Bound for three images, given the first alone.
+#[test]
+fn images_behind_those_that_are_computed_need_not_be_there() {
+    for mut geom in [ConvGeom::matrix(1, 36, 20), square(6, 8, 24, 3, 1, 1, 1), square(7, 16, 33, 3, 2, 1, 1)] {
+        geom.batch = 3;
+        let case = Case::new(geom, 9, false, Fill::Random, 4);
+        let pixels = geom.out_h * geom.out_w;
+        let first = &case.x[..geom.in_h * geom.in_w * geom.c_in + SLACK];
+        for isa in tested() {
+            let epi = Epilogue { bias: &case.bias, w_zero: None, requant: Requant::None, zero: 0, lo: 0, hi: 255 };
+            let conv = PackedConv::pack(isa, &geom, &case.w).bind(&geom, 9, &epi);
+            let [all, some] = [(&case.x[..], 3 * pixels), (first, pixels)].map(|(x, pixels)| {
+                let mut out = vec![0; pixels * geom.c_out];
+                conv.run(x, 0..pixels, Out::I32(&mut out), &mut Scratch::new());
+                out
+            });
+            assert_eq!(all[..some.len()], some, "{isa}");
+        }
+    }
+}
+
 #[test]
 #[should_panic(expected = "64 of slack included")]
 fn missing_slack_is_named() {

@@ -207,6 +207,11 @@ pub(crate) fn is_safe(weights: impl IntoIterator<Item = i8>) -> bool {
         below += i32::from(w.min(0));
         above += i32::from(w.max(0));
     }
+    fits(below, above)
+}
+
+/// Whether unsigned bytes times weights make a sum of 16 bits, where those below 0 have the sum `below`, the others `above`.
+pub(crate) fn fits(below: i32, above: i32) -> bool {
     let most = i32::from(u8::MAX);
     most * above <= i32::from(i16::MAX) && most * below >= i32::from(i16::MIN)
 }
