@@ -1,7 +1,7 @@
 //! Products of two values of codes: `docs/numerics.md` section 14.
 use crate::{
     Isa, SLACK,
-    conv::{BoundConv, ConvGeom, Epilogue, Order, Out, PackedConv, Requant, Scratch, epilogue::OutPtr},
+    conv::{BoundConv, ConvGeom, Epilogue, Grids, Order, Out, PackedConv, Requant, Scratch, epilogue::OutPtr},
     round::Dyadic,
 };
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,7 @@ impl Pair {
         let of = Bound { a_zero: self.a_zero, b_zero: self.b_zero, requant, zero: self.zero, lo: self.lo, hi: self.hi };
         let conv = of.bind(isa, [rows, depth, columns], [a, b], signed);
         // SAFETY: the caller's.
-        unsafe { conv.run_part(a, None, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
+        unsafe { conv.run_part(a, Grids::Bound, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
     }
 }
 

@@ -15,6 +15,7 @@
 //! | [`requantize_hawq`] | `rne(acc * m / 2^t)` in exact arithmetic | to even |
 pub mod integers;
 pub(crate) mod vector;
+pub(crate) mod words;
 
 use serde::{Deserialize, Serialize};
 

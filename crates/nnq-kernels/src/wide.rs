@@ -2,6 +2,7 @@
 //!
 //! A code of 9 to 16 bits is a word: signed ones as they are, unsigned ones, with their zero point, lowered by `2^15`.
 mod rows;
+mod vector;
 
 pub use rows::{NormRows, RowMask, SoftmaxRows};
 
@@ -13,6 +14,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use vector::{Added, Made, Read, Rescaled};
 
 /// How a code is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,29 +65,9 @@ pub enum CodesMut<'a> {
     Words(&'a mut [i16]),
 }
 
-/// A type that codes are written as.
-trait Made: Copy {
-    /// A code that this type holds.
-    fn of(code: i32) -> Self;
-}
-
-impl Made for u8 {
-    #[inline(always)]
-    fn of(code: i32) -> u8 {
-        code as u8
-    }
-}
-
-impl Made for i16 {
-    #[inline(always)]
-    fn of(code: i32) -> i16 {
-        code as i16
-    }
-}
-
 /// What is done to all of some codes, however they are stored.
 trait Each {
-    fn run<X: Copy + Into<i32>, Y: Made>(&self, x: &[X], y: &mut [Y]);
+    fn run<X: Read, Y: Made>(&self, x: &[X], y: &mut [Y]);
 }
 
 /// Does it.
@@ -134,6 +116,10 @@ impl Target {
         (steps + i64::from(self.zero)).clamp(self.lo.into(), self.hi.into()) as i32
     }
 
+    fn parts(self) -> (i32, i32, i32) {
+        (self.zero, self.lo, self.hi)
+    }
+
     /// Whether the bounds are codes of this width, and the zero point one of 17 bits.
     pub fn is_valid(self) -> bool {
         self.width != Width::Sum && self.width.holds(self.lo, self.hi) && self.zero.unsigned_abs() <= 1 << 16
@@ -180,49 +166,26 @@ impl Rescale {
 struct OnVectors<'a, W>(&'a W, Isa);
 
 impl Each for OnVectors<'_, Rescale> {
-    fn run<X: Copy + Into<i32>, Y: Made>(&self, x: &[X], y: &mut [Y]) {
+    fn run<X: Read, Y: Made>(&self, x: &[X], y: &mut [Y]) {
         let &Self(spec, isa) = self;
         let (columns, zero, to) = (spec.mult.len(), spec.x_zero, spec.to);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
-        let all = || spec.mult.iter().zip(spec.shift.iter()).map(|(&mult, &shift)| Dyadic { mult, shift });
-        // With 33 bits to go the rounding is added to the high half of the product, and all else fits 32 bits; what has fewer is multiplied by a power of two
-        // before, where that fits.
+        let by = |j: usize| Dyadic { mult: spec.mult[j], shift: spec.shift[j] };
+        // What has fewer than 33 bits to go is multiplied by a power of two before, where that fits.
         let missing = |by: Dyadic| if by.mult == 0 { 0 } else { 33u8.saturating_sub(by.shift) };
-        if all().any(|by| missing(by) + spec.reach > 31) {
-            for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
-                for ((x, y), by) in x.iter().zip(y).zip(all()) {
-                    *y = Y::of(to.code(by.apply((*x).into() - zero)));
-                }
+        let near = (0..columns).all(|j| missing(by(j)) + spec.reach <= 31);
+        let done = if near {
+            let (mult, shift) = (&*spec.mult, &*spec.shift);
+            dispatch(isa, Rescaled { x, y: &mut *y, zero, mult, shift, to }).unwrap_or(0)
+        } else {
+            0
+        };
+        for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+            for j in done..columns {
+                y[j] = Y::of(to.code(by(j).apply(x[j].into() - zero)));
             }
-            return;
         }
-        let far = |by: Dyadic| if by.mult == 0 { 33 } else { by.shift.max(33) };
-        let lift: Vec<u32> = all().map(|by| missing(by).into()).collect();
-        let round: Vec<i32> = all().map(|by| 1 << (far(by) - 33)).collect();
-        let shift: Vec<u32> = all().map(|by| u32::from(far(by)) - 32).collect();
-        let (mult, lift) = (&spec.mult[..columns], &lift[..columns]);
-        let (round, shift) = (&round[..columns], &shift[..columns]);
-        let (lo, hi) = (to.lo - to.zero, to.hi - to.zero);
-        compiled(
-            isa,
-            #[inline(always)]
-            || {
-                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
-                    for j in 0..columns {
-                        let lifted = (x[j].into() - zero).wrapping_shl(lift[j]);
-                        let steps = (high(lifted, mult[j]) + round[j]).wrapping_shr(shift[j]);
-                        y[j] = Y::of(steps.clamp(lo, hi) + to.zero);
-                    }
-                }
-            },
-        );
     }
-}
-
-/// The high half of a product.
-#[inline(always)]
-fn high(a: i32, b: i32) -> i32 {
-    ((i64::from(a) * i64::from(b)) >> 32) as i32
 }
 
 /// A sum of codes of which some are words.
@@ -265,20 +228,21 @@ struct To<'a, A> {
     a: &'a [A],
 }
 
-impl<A: Copy + Into<i32>> Each for To<'_, A> {
-    fn run<X: Copy + Into<i32>, Y: Made>(&self, b: &[X], y: &mut [Y]) {
+impl<A: Read> Each for To<'_, A> {
+    fn run<X: Read, Y: Made>(&self, b: &[X], y: &mut [Y]) {
         let (a, n) = (self.a, y.len());
         assert!(a.len() == n && b.len() == n, "sums of {} and {} codes to {n}", a.len(), b.len());
         let AddWide { from: [(_, za), (_, zb)], by, to } = *self.spec;
-        compiled(
-            self.isa,
-            #[inline(always)]
-            || {
-                for i in 0..n {
-                    y[i] = Y::of(to.code(by.apply_wide(a[i].into() - za, b[i].into() - zb)));
-                }
-            },
-        );
+        // Codes less their zero points are at most 2^17 in magnitude.
+        let most = (i64::from(by.ma.unsigned_abs()) + i64::from(by.mb.unsigned_abs())) << 17;
+        let done = if (most + (1 << by.shift)) >> by.shift < i32::MAX.into() {
+            dispatch(self.isa, Added { a, b, y: &mut *y, zeros: [za, zb], by, to }).unwrap_or(0)
+        } else {
+            0
+        };
+        for i in done..n {
+            y[i] = Y::of(to.code(by.apply_wide(a[i].into() - za, b[i].into() - zb)));
+        }
     }
 }
 
@@ -307,18 +271,36 @@ impl Lut {
     ///
     /// # Panics
     /// When the lengths differ or the widths are not those that were said.
-    pub fn run(&self, x: Codes<'_>, y: CodesMut<'_>) {
-        each(x, y, self);
+    pub fn run(&self, isa: Isa, x: Codes<'_>, y: CodesMut<'_>) {
+        assert!(self.is_whole(), "a table whose parts do not fit each other");
+        each(x, y, &OnVectors(self, isa));
     }
 }
 
-impl Each for Lut {
-    fn run<X: Copy + Into<i32>, Y: Made>(&self, x: &[X], y: &mut [Y]) {
+/// Codes whose places in a table are found at once.
+const RUN: usize = 64;
+
+impl Each for OnVectors<'_, Lut> {
+    fn run<X: Read, Y: Made>(&self, x: &[X], y: &mut [Y]) {
+        let &Self(Lut { least, table, .. }, isa) = self;
         assert_eq!(x.len(), y.len());
-        let last = self.table.len() - 1;
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = Y::of(self.table[((x.into() - self.least).max(0) as usize).min(last)].into());
-        }
+        let last = table.len() as i32 - 1;
+        compiled(
+            isa,
+            #[inline(always)]
+            || {
+                for (x, y) in x.chunks(RUN).zip(y.chunks_mut(RUN)) {
+                    let mut at = [0; RUN];
+                    for (at, &x) in at.iter_mut().zip(x) {
+                        *at = (x.into() - least).clamp(0, last);
+                    }
+                    for (y, &at) in y.iter_mut().zip(&at) {
+                        // SAFETY: the table has an entry for each number from 0 to `last`.
+                        *y = Y::of(unsafe { *table.get_unchecked(at as usize) }.into());
+                    }
+                }
+            },
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 //! weights against every tile.
 use super::{
     ConvGeom, Scratch, Way,
-    epilogue::{OutPtr, Ready},
+    epilogue::{Live, OutPtr, Ready},
     finish::{Part, correct_rows, finish, row_sums},
     pack::Panels,
     proof::Proofs,
@@ -32,6 +32,8 @@ pub(super) struct Job<'a> {
     pub(super) x: &'a [u8],
     pub(super) x_zero: u8,
     pub(super) rows: Range<usize>,
+    /// The grids of the inputs of each of `rows`, where they have grids of their own.
+    pub(super) grids: Option<&'a [Live]>,
     /// Panels, counted through all groups.
     pub(super) part: Range<usize>,
     /// These outputs are writable and nobody else uses them.
@@ -86,7 +88,7 @@ impl Op for Job<'_> {
     }
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     /// The outputs of some tiles.
     #[inline(always)]
     fn block<S: Simd>(&mut self, s: S, cut: Cut, tiles: Range<usize>) {
@@ -130,6 +132,7 @@ impl Job<'_> {
     #[inline(always)]
     fn tile<S: Simd>(&mut self, s: S, spans: usize, part: Part, weights: *const u8, ahead: usize) {
         let (panels, ready) = (self.panels, self.ready);
+        let grids = self.grids_of(part);
         let sources = &self.scratch.table[part.in_block * spans..][..part.pixels * spans];
         let own: *const u8 = panels.panel(part.group, part.panel).as_ptr().cast();
         let args = Args {
@@ -170,7 +173,13 @@ impl Job<'_> {
             correct_rows(self.geom, panels, w_zero, &self.scratch.row_sums, part, acc);
         }
         // SAFETY: the tile's outputs are writable.
-        unsafe { finish(s, panels, ready, part, acc, self.geom.c_out, self.out) };
+        unsafe { finish(s, panels, ready, (part, grids), acc, self.geom.c_out, self.out) };
+    }
+
+    /// The grids of a part's inputs.
+    #[inline(always)]
+    pub(super) fn grids_of(&self, part: Part) -> Option<&'a [Live]> {
+        self.grids.map(|grids| &grids[part.first - self.rows.start..][..part.pixels])
     }
 }
 

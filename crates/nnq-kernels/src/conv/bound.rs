@@ -52,6 +52,23 @@ impl Way {
 /// Sizes of blocks to try, in kibibytes.
 const BLOCKS: [u16; 4] = [16, 64, 256, 1024];
 
+/// The grids of the inputs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Grids<'a> {
+    /// What the convolution was bound with.
+    Bound,
+    /// Another; the epilogue is [`super::Requant::Dynamic`].
+    One(Live),
+    /// One for each pixel, of a matrix product that was bound with a zero point of 0; likewise.
+    Rows(&'a [Live]),
+}
+
+impl From<Option<Live>> for Grids<'_> {
+    fn from(live: Option<Live>) -> Self {
+        live.map_or(Grids::Bound, Grids::One)
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Code {
     Plain(Arc<Vec<i8>>, Box<Owned>),
@@ -161,7 +178,7 @@ impl BoundConv {
     /// # Panics
     /// When a slice has another length than the geometry says, or the requantization does not fit `out`.
     pub fn run(&self, x: &[u8], rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
-        self.run_all(x, None, rows, out, scratch);
+        self.run_all(x, Grids::Bound, rows, out, scratch);
     }
 
     /// As [`BoundConv::run`], with inputs on the grid `live`; the epilogue is [`super::Requant::Dynamic`].
@@ -169,7 +186,23 @@ impl BoundConv {
     /// # Panics
     /// As [`BoundConv::run`], and with another epilogue.
     pub fn run_live(&self, x: &[u8], live: Live, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
-        self.run_all(x, Some(live), rows, out, scratch);
+        self.run_all(x, Grids::One(live), rows, out, scratch);
+    }
+
+    /// The rows `rows` of a matrix product whose inputs have a grid for each row, those of `rows` first; the epilogue is [`super::Requant::Dynamic`].
+    ///
+    /// # Panics
+    /// As [`BoundConv::run_live`], when this is no matrix product, or was bound with a zero point of the inputs.
+    pub fn run_rows(&self, x: &[u8], grids: &[Live], rows: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
+        let ConvGeom { c_in, c_out, batch, .. } = self.geom;
+        assert!(self.geom == ConvGeom::matrix(batch, c_in, c_out) && self.x_zero == 0, "no product by row");
+        assert!(grids.len() == rows.len() && self.form == Form::Dynamic, "{} grids for rows {rows:?}", grids.len());
+        self.geom.check_run(x.len(), &rows);
+        let out = Out::F32(out);
+        self.form.check(c_out, rows.len(), &out);
+        let out = out.address(rows.start, c_out);
+        // SAFETY: the slice holds every output of `rows`, as was checked.
+        unsafe { self.run_part(x, Grids::Rows(grids), rows, 0..self.panels(), out, scratch) };
     }
 
     /// The output channels of some panels, where there is one group.
@@ -196,19 +229,18 @@ impl BoundConv {
         // Where the pixel's first channel of all would be.
         let out = OutPtr::F32(out.as_mut_ptr().wrapping_sub(channels.start));
         // SAFETY: the channels of these panels lie in `out`, nothing else is written.
-        unsafe { self.run_part(x, Some(live), 0..1, panels, out, scratch) };
+        unsafe { self.run_part(x, Grids::One(live), 0..1, panels, out, scratch) };
     }
 
-    fn run_all(&self, x: &[u8], live: Option<Live>, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
+    fn run_all(&self, x: &[u8], grids: Grids, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
         self.geom.check_run(x.len(), &rows);
         self.form.check(self.geom.c_out, rows.len(), &out);
         let out = out.address(rows.start, self.geom.c_out);
         // SAFETY: the slice holds every output of `rows`, as was checked.
-        unsafe { self.run_part(x, live, rows, 0..self.panels(), out, scratch) };
+        unsafe { self.run_part(x, grids, rows, 0..self.panels(), out, scratch) };
     }
 
-    /// Computes the output pixels `rows` of the channels in `panels`. `live`: the grid of the inputs, where the epilogue is
-    /// [`super::Requant::Dynamic`]; without, it is what the convolution was bound with.
+    /// Computes the output pixels `rows` of the channels in `panels`.
     ///
     /// # Panics
     /// When `x` is too short, a range reaches too far or `out` is not of the kind that the epilogue makes.
@@ -219,7 +251,7 @@ impl BoundConv {
     pub(crate) unsafe fn run_part(
         &self,
         x: &[u8],
-        live: Option<Live>,
+        grids: Grids<'_>,
         rows: Range<usize>,
         panels: Range<usize>,
         out: OutPtr,
@@ -227,17 +259,29 @@ impl BoundConv {
     ) {
         self.geom.check_run(x.len(), &rows);
         assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
-        assert!(live.is_none() || self.form == Form::Dynamic, "a product whose inputs have one grid was given another");
+        assert!(grids == Grids::Bound || self.form == Form::Dynamic, "a product whose inputs have one grid was given another");
         assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
         if rows.is_empty() || panels.is_empty() || self.geom.c_out == 0 {
             return;
         }
+        let (live, grids) = match grids {
+            Grids::Bound => (None, None),
+            Grids::One(live) => (Some(live), None),
+            Grids::Rows(grids) => (None, Some(grids)),
+        };
         let x_zero = live.map_or(self.x_zero, |live| live.zero);
         match &self.code {
             Code::Plain(w, epi) => {
-                // SAFETY: the caller's.
-                let out = unsafe { out.slice(rows.start, rows.len(), self.geom.c_out) };
-                scalar::run(&self.geom, w, x, x_zero, rows, &epi.live(live), out);
+                let run = |rows: Range<usize>, live: Option<Live>| {
+                    // SAFETY: the caller's.
+                    let out = unsafe { out.slice(rows.start, rows.len(), self.geom.c_out) };
+                    let x_zero = live.map_or(self.x_zero, |live| live.zero);
+                    scalar::run(&self.geom, w, x, x_zero, rows, &epi.live(live), out);
+                };
+                match grids {
+                    None => run(rows, live),
+                    Some(grids) => rows.zip(grids).for_each(|(row, &live)| run(row..row + 1, Some(live))),
+                }
             }
             Code::Panels(code) => {
                 let OnPanels { panels: all, plan, proofs, .. } = &**code;
@@ -257,6 +301,7 @@ impl BoundConv {
                     x,
                     x_zero,
                     rows,
+                    grids,
                     part: panels,
                     out,
                     way,

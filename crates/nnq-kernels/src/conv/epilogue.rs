@@ -329,6 +329,8 @@ pub(crate) struct Ready {
     bias: Vec<Columns>,
     sums: Vec<Columns>,
     w_scale: Vec<f32>,
+    /// Of a matrix, the sums of the weights less their zero points, where these have any.
+    centred: Vec<Columns>,
     /// Zero point of the weights of each output channel.
     pub(super) w_zero: Option<Vec<i32>>,
 }
@@ -338,6 +340,7 @@ impl Ready {
         let (mut prepared, mut scale) = (Prepared::default(), Vec::new());
         epi.prepare(&mut prepared, &mut scale, panels.columns());
         let (mut real_bias, mut bias, mut sums, mut w_scale) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut centred = Vec::new();
         let spread = |of: &dyn Fn(usize) -> i32| {
             let mut all = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
             for (column, channel) in panels.columns().enumerate() {
@@ -349,9 +352,14 @@ impl Ready {
             w_scale.extend(panels.columns().map(|c| c.map_or(0.0, |c| weights[c])));
             real_bias.extend(panels.columns().map(|c| c.map_or(0.0, |c| real[c])));
             (bias, sums) = (spread(&|c| epi.bias[c]), spread(&|c| panels.sums[c]));
+            if let Some(zeros) = epi.w_zero {
+                let depth = panels.c_in as i32;
+                centred = spread(&|c| panels.sums[c].wrapping_sub(zeros[c].wrapping_mul(depth)));
+            }
         }
         let start = spread(&|c| epi.bias[c].wrapping_sub(panels.sums[c].wrapping_mul(x_zero.into())));
-        Ready { prepared, scale, real_bias, start, bias, sums, w_scale, w_zero: epi.w_zero.map(<[i32]>::to_vec) }
+        let w_zero = epi.w_zero.map(<[i32]>::to_vec);
+        Ready { prepared, scale, real_bias, start, bias, sums, w_scale, centred, w_zero }
     }
 
     /// Becomes `from` with inputs of the grid `live`. Allocates only to grow.
@@ -377,13 +385,20 @@ impl Ready {
         self.start[column / 16].0.as_ptr()
     }
 
+    /// The sums of the weights of a panel's columns, less their zero points, and their scales; for [`Requant::Dynamic`].
+    #[inline(always)]
+    pub(super) fn by_row(&self, column: usize) -> (*const i32, &[f32]) {
+        let sums = if self.centred.is_empty() { &self.sums } else { &self.centred };
+        (sums[column / 16].0.as_ptr(), &self.w_scale[column..])
+    }
+
     pub(super) fn kind(&self) -> Kind {
         self.prepared.kind()
     }
 
     pub(super) fn bytes(&self) -> usize {
         let words =
-            self.scale.len() + self.real_bias.len() + (self.start.len() + self.bias.len() + self.sums.len()) * 16;
+            self.scale.len() + self.real_bias.len() + (self.start.len() + self.bias.len() + self.sums.len() + self.centred.len()) * 16;
         let words = words + self.w_scale.len() + self.w_zero.as_ref().map_or(0, Vec::len);
         self.prepared.bytes() + words * size_of::<i32>()
     }

@@ -1,7 +1,7 @@
 //! What follows the accumulators of a tile, other than in the tile itself.
 use super::{
     ConvGeom,
-    epilogue::{OutPtr, Ready},
+    epilogue::{Live, OutPtr, Ready},
     pack::Panels,
 };
 use crate::{
@@ -82,7 +82,7 @@ pub(super) fn correct_rows(
     }
 }
 
-/// Turns a tile's accumulators into outputs.
+/// Turns a tile's accumulators into outputs. `grids`: those of the inputs of its pixels, where each has one of its own.
 ///
 /// # Safety
 /// The tile's outputs are writable at `out`.
@@ -92,7 +92,7 @@ pub(super) unsafe fn finish<S: Simd>(
     s: S,
     panels: &Panels,
     ready: &Ready,
-    part: Part,
+    (part, grids): (Part, Option<&[Live]>),
     acc: &[i32],
     c_out: usize,
     out: OutPtr,
@@ -111,9 +111,16 @@ pub(super) unsafe fn finish<S: Simd>(
         }
         OutPtr::F32(data) => {
             let v = s.v();
-            let to_real = ToReal::<S>::new(s, ready, column);
+            let mut to_real = ToReal::<S>::new(s, ready, column);
+            let by_row = grids.map(|grids| (grids, ByRow::<S>::new(s, ready, column)));
             for (i, acc) in rows {
-                let y = [0, 1].map(|j| vector::load(v, acc, j * S::V::LANES));
+                let mut y = [vector::load(v, acc, 0), vector::load(v, acc, S::V::LANES)];
+                if let Some((grids, by_row)) = by_row {
+                    let Live { scale, zero } = grids[i];
+                    let (zero, scale) = (v.splat(zero.into()), v.splat_f(scale));
+                    y = [v.sub(y[0], v.mul(by_row.sums[0], zero)), v.sub(y[1], v.mul(by_row.sums[1], zero))];
+                    to_real.scale = [v.mul_f(by_row.scale[0], scale), v.mul_f(by_row.scale[1], scale)];
+                }
                 // SAFETY: the outputs are writable.
                 unsafe { store_reals(s, data.wrapping_add(at(i)), y, to_real, count) };
             }
@@ -128,6 +135,29 @@ pub(super) unsafe fn finish<S: Simd>(
                     Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, &ready.prepared, acc),
                     Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, &ready.prepared, acc),
                 }
+            }
+        }
+    }
+}
+
+/// What inputs on a grid of their own add to accumulators that began without a zero point, and the scales of the weights.
+#[derive(Clone, Copy)]
+struct ByRow<S: Simd> {
+    sums: [Int<S>; TILE_VECTORS],
+    scale: [Float<S>; TILE_VECTORS],
+}
+
+impl<S: Simd> ByRow<S> {
+    #[inline(always)]
+    fn new(s: S, ready: &Ready, column: usize) -> Self {
+        let (v, lanes) = (s.v(), S::V::LANES);
+        let (sums, scale) = ready.by_row(column);
+        let scale = &scale[..TILE_VECTORS * lanes];
+        // SAFETY: the slice holds as many, and sums lie by whole panels.
+        unsafe {
+            ByRow {
+                sums: [v.load(sums), v.load(sums.add(lanes))],
+                scale: [v.load_f(scale.as_ptr()), v.load_f(scale[lanes..].as_ptr())],
             }
         }
     }

@@ -19,6 +19,7 @@ mod tile;
 mod tiled;
 
 use crate::{Isa, isa::dispatch};
+pub(crate) use bound::Grids;
 pub use bound::{BoundConv, Way};
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Live, Out, Requant};

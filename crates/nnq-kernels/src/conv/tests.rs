@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     depthwise::PackedDepthwise,
     isa::tests::tested,
-    round::{Dyadic, requantize_dyadic, requantize_onnx},
+    round::{Dyadic, dynamic_real, requantize_dyadic, requantize_onnx},
 };
 use epilogue::OutPtr;
 use proptest::prelude::*;
@@ -178,9 +178,9 @@ impl Case {
                 // SAFETY: the vectors hold every output.
                 unsafe {
                     let to = OutPtr::I32(raw.as_mut_ptr());
-                    sums.run_part(&self.x, None, rows.clone(), panels.clone(), to, &mut scratch);
+                    sums.run_part(&self.x, Grids::Bound, rows.clone(), panels.clone(), to, &mut scratch);
                     let to = OutPtr::U8 { data: bytes.as_mut_ptr(), pitch };
-                    codes.run_part(&self.x, None, rows, panels, to, &mut scratch);
+                    codes.run_part(&self.x, Grids::Bound, rows, panels, to, &mut scratch);
                 }
             }
         }
@@ -580,6 +580,36 @@ fn images_behind_those_that_are_computed_need_not_be_there() {
                 out
             });
             assert_eq!(all[..some.len()], some, "{isa}");
+        }
+    }
+}
+
+/// Rows on grids of their own, in two parts.
+#[test]
+fn rows_on_grids_of_their_own() {
+    for (rows, c_in, c_out, zeros) in [(1, 36, 20, false), (17, 64, 70, false), (30, 33, 64, true), (5, 700, 3, true)] {
+        let geom = ConvGeom::matrix(rows, c_in, c_out);
+        let case = Case::new(geom, 0, zeros, Fill::Random, 8);
+        let grids: Vec<Live> = (0..rows).map(|r| Live { scale: 0.01 + r as f32, zero: (r * 97 % 256) as u8 }).collect();
+        let scale: Vec<f32> = (0..c_out).map(|i| 0.001 + i as f32 * 0.0037).collect();
+        let bias: Vec<f32> = (0..c_out).map(|i| i as f32 - 7.3).collect();
+        let none = vec![0; c_out];
+        let zw = case.w_zero.as_ref().unwrap_or(&none);
+        let mut want = Vec::new();
+        for (row, grid) in grids.iter().enumerate() {
+            let x = &case.x[row * c_in..];
+            let acc = reference(&ConvGeom::matrix(1, c_in, c_out), &case.w, x, grid.zero, zw, &case.bias);
+            want.extend((0..c_out).map(|c| dynamic_real(acc[c] as i32, grid.scale, scale[c], bias[c])));
+        }
+        let requant = Requant::Dynamic { x_scale: 1.0, scale: &scale, bias: &bias };
+        let epi = Epilogue { bias: &case.bias, w_zero: case.w_zero.as_deref(), requant, zero: 0, lo: 0, hi: 255 };
+        for isa in tested() {
+            let conv = PackedConv::pack(isa, &geom, &case.w).bind(&geom, 0, &epi);
+            let (mut out, mut scratch) = (vec![0f32; rows * c_out], Scratch::new());
+            for rows in [rows / 3..rows, 0..rows / 3] {
+                conv.run_rows(&case.x, &grids[rows.clone()], rows.clone(), &mut out[rows.start * c_out..], &mut scratch);
+            }
+            assert_eq!(out, want, "{isa} {geom:?}");
         }
     }
 }

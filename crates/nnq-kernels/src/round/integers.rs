@@ -192,13 +192,13 @@ pub const NEAR: usize = 1 << 12;
 /// What the elements of a short row share.
 #[derive(Clone, Copy, Debug)]
 pub struct Near {
-    count: i32,
-    sum: i32,
-    left: u32,
-    right: u32,
-    reciprocal: i32,
-    round: i32,
-    shift: u32,
+    pub(super) count: i32,
+    pub(super) sum: i32,
+    pub(super) left: u32,
+    pub(super) right: u32,
+    pub(super) reciprocal: i32,
+    pub(super) round: i32,
+    pub(super) shift: u32,
 }
 
 impl Near {

@@ -62,6 +62,16 @@ pub(crate) trait Vector: Copy + 'static {
     fn max(self, a: Self::I, b: Self::I) -> Self::I;
     /// `a >> n`, arithmetic, `n` in `0..32` of each lane.
     fn shr(self, a: Self::I, n: Self::I) -> Self::I;
+    /// `a << n`, `n` in `0..32` of each lane.
+    fn shl(self, a: Self::I, n: Self::I) -> Self::I;
+    /// The 64-bit products of the even lanes and those of the odd ones.
+    fn products(self, a: Self::I, b: Self::I) -> [Self::I; 2];
+    /// The same number in each 64 bits.
+    fn splat_long(self, x: i64) -> Self::I;
+    /// Of each 64 bits, wrapping.
+    fn add_long(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Of the 64-bit numbers of the even lanes and those of the odd ones the 32 bits from bit `n` on, `n` in `0..=32`, each in its lane.
+    fn middle(self, even_odd: [Self::I; 2], n: u32) -> Self::I;
     /// The high half of the 64-bit product.
     fn mul_high(self, a: Self::I, b: Self::I) -> Self::I;
 
@@ -146,6 +156,16 @@ pub(crate) trait Vector: Copy + 'static {
     /// # Safety
     /// They are writable at `p`.
     unsafe fn narrow(self, p: *mut u8, x: Self::I);
+    /// `LANES` words, each extended with its sign.
+    ///
+    /// # Safety
+    /// They are readable at `p`.
+    unsafe fn widen_words(self, p: *const i16) -> Self::I;
+    /// The low word of each lane, `LANES` words.
+    ///
+    /// # Safety
+    /// They are writable at `p`.
+    unsafe fn narrow_words(self, p: *mut i16, x: Self::I);
 }
 
 /// Zero point and limits of a code.

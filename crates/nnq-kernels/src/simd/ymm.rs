@@ -57,6 +57,34 @@ impl Vector for Ymm {
             _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd)
         })
     }
+    #[inline(always)]
+    fn shl(self, a: __m256i, n: __m256i) -> __m256i {
+        op!(_mm256_sllv_epi32(a, n))
+    }
+    #[inline(always)]
+    fn products(self, a: __m256i, b: __m256i) -> [__m256i; 2] {
+        op!({
+            let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
+            [_mm256_mul_epi32(a, b), odd]
+        })
+    }
+    #[inline(always)]
+    fn splat_long(self, x: i64) -> __m256i {
+        op!(_mm256_set1_epi64x(x))
+    }
+    #[inline(always)]
+    fn add_long(self, a: __m256i, b: __m256i) -> __m256i {
+        op!(_mm256_add_epi64(a, b))
+    }
+    #[inline(always)]
+    fn middle(self, [even, odd]: [__m256i; 2], n: u32) -> __m256i {
+        debug_assert!(n <= 32);
+        op!({
+            let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(n as i32));
+            let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - n as i32));
+            _mm256_blend_epi32::<0b1010_1010>(even, odd)
+        })
+    }
 
     #[inline(always)]
     fn splat_f(self, x: f32) -> __m256 {
@@ -242,6 +270,20 @@ impl Vector for Ymm {
             let low = _mm256_castsi256_si128(halves);
             let high = _mm256_extracti128_si256::<1>(halves);
             _mm_storel_epi64(p.cast(), _mm_unpacklo_epi32(low, high))
+        })
+    }
+    #[inline(always)]
+    unsafe fn widen_words(self, p: *const i16) -> __m256i {
+        op!(_mm256_cvtepi16_epi32(_mm_loadu_si128(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn narrow_words(self, p: *mut i16, x: __m256i) {
+        op!({
+            // The low word of each lane to the front of its 128 bits, then both halves together.
+            let pick = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, -1, -1, -1, -1, -1, -1, -1, -1);
+            let halves = _mm256_shuffle_epi8(x, _mm256_broadcastsi128_si256(pick));
+            let words = _mm256_permute4x64_epi64::<0b1000>(halves);
+            _mm_storeu_si128(p.cast(), _mm256_castsi256_si128(words))
         })
     }
 }

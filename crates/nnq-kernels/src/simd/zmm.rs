@@ -61,6 +61,34 @@ impl Vector for Zmm {
             _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even)
         })
     }
+    #[inline(always)]
+    fn shl(self, a: __m512i, n: __m512i) -> __m512i {
+        op!(_mm512_sllv_epi32(a, n))
+    }
+    #[inline(always)]
+    fn products(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
+        op!({
+            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
+            [_mm512_mul_epi32(a, b), odd]
+        })
+    }
+    #[inline(always)]
+    fn splat_long(self, x: i64) -> __m512i {
+        op!(_mm512_set1_epi64(x))
+    }
+    #[inline(always)]
+    fn add_long(self, a: __m512i, b: __m512i) -> __m512i {
+        op!(_mm512_add_epi64(a, b))
+    }
+    #[inline(always)]
+    fn middle(self, [even, odd]: [__m512i; 2], n: u32) -> __m512i {
+        debug_assert!(n <= 32);
+        op!({
+            let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(n as i32));
+            let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - n as i32));
+            _mm512_mask_blend_epi32(0xaaaa, even, odd)
+        })
+    }
 
     #[inline(always)]
     fn splat_f(self, x: f32) -> __m512 {
@@ -215,6 +243,14 @@ impl Vector for Zmm {
     #[inline(always)]
     unsafe fn narrow(self, p: *mut u8, x: __m512i) {
         op!(_mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(x)))
+    }
+    #[inline(always)]
+    unsafe fn widen_words(self, p: *const i16) -> __m512i {
+        op!(_mm512_cvtepi16_epi32(_mm256_loadu_si256(p.cast())))
+    }
+    #[inline(always)]
+    unsafe fn narrow_words(self, p: *mut i16, x: __m512i) {
+        op!(_mm256_storeu_si256(p.cast(), _mm512_cvtepi32_epi16(x)))
     }
 }
 

@@ -212,7 +212,7 @@ impl Integers {
                 }
                 Integers::Lut { x, y, spec } => {
                     let r = flat(y.len / spec.to.bytes());
-                    spec.run(read(memory, x, spec.from, r.clone()), write(memory, y, spec.to, r));
+                    spec.run(isa, read(memory, x, spec.from, r.clone()), write(memory, y, spec.to, r));
                 }
                 Integers::Quantize { x, y, scale, to } => {
                     let r = flat(y.len / 2);

@@ -228,8 +228,8 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             _ => (units, None),
         };
         let mut run = |pixels: Range<usize>, out: OutPtr| match (bound, &panels) {
-            (Bound::Conv { conv, .. }, Some(panels)) => conv.run_part(x, live, pixels, panels.clone(), out, scratch),
-            (Bound::Conv { conv, .. }, None) => conv.run_part(x, live, pixels, 0..conv.panels(), out, scratch),
+            (Bound::Conv { conv, .. }, Some(panels)) => conv.run_part(x, live.into(), pixels, panels.clone(), out, scratch),
+            (Bound::Conv { conv, .. }, None) => conv.run_part(x, live.into(), pixels, 0..conv.panels(), out, scratch),
             (Bound::Depthwise(depthwise), _) => depthwise.run_part(x, live, pixels, out, scratch),
             _ => unreachable!("bound when the tape was made"),
         };

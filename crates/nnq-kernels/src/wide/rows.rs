@@ -1,7 +1,11 @@
 //! Softmax and layer normalisation of rows of codes.
-use super::{Codes, CodesMut, Each, Made, OnVectors, Target, Width, compiled, each};
+use super::{
+    Codes, CodesMut, Each, OnVectors, Target, Width, compiled, each,
+    vector::{Made, Normed, Read},
+};
 use crate::{
     Isa,
+    isa::dispatch,
     round::integers::{NEAR, Norm, ROW, Softmax, mask_code},
 };
 use serde::{Deserialize, Serialize};
@@ -36,40 +40,30 @@ impl NormRows {
 }
 
 impl Each for OnVectors<'_, NormRows> {
-    fn run<X: Copy + Into<i32>, Y: Made>(&self, x: &[X], y: &mut [Y]) {
+    fn run<X: Read, Y: Made>(&self, x: &[X], y: &mut [Y]) {
         let &Self(spec, isa) = self;
         let (norm, zero, to) = (&*spec.norm, spec.x_zero, spec.to);
         let columns = norm.gain.len();
-        let (gain, offset) = (&norm.gain[..columns], &norm.offset[..columns]);
-        let near = columns <= NEAR;
-        let (lo, hi) = (to.lo - to.zero, to.hi - to.zero);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
-        compiled(
-            isa,
-            #[inline(always)]
-            || {
-                for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
-                    let (mut sum, mut squares) = (0i64, 0u64);
-                    for &x in x {
-                        let a = i64::from(x.into() - zero);
-                        sum += a;
-                        squares += (a * a) as u64;
-                    }
-                    let row = norm.row(sum, squares);
-                    if near {
-                        let part = norm.near(row);
-                        for i in 0..columns {
-                            let steps = part.element(gain[i], offset[i], x[i].into() - zero);
-                            y[i] = Y::of(steps.clamp(lo, hi) + to.zero);
-                        }
-                    } else {
-                        for i in 0..columns {
-                            y[i] = Y::of(to.code(norm.element(i, x[i].into() - zero, row)));
-                        }
-                    }
-                }
-            },
-        );
+        if columns <= NEAR {
+            let mut work = Normed { x, y, zero, norm, to };
+            if dispatch(isa, &mut work).is_none() {
+                work.scalar();
+            }
+            return;
+        }
+        for (x, y) in x.chunks_exact(columns).zip(y.chunks_exact_mut(columns)) {
+            let (mut sum, mut squares) = (0i64, 0u64);
+            for &x in x {
+                let a = i64::from(x.into() - zero);
+                sum += a;
+                squares += (a * a) as u64;
+            }
+            let row = norm.row(sum, squares);
+            for i in 0..columns {
+                y[i] = Y::of(to.code(norm.element(i, x[i].into() - zero, row)));
+            }
+        }
     }
 }
 
@@ -149,10 +143,24 @@ impl SoftmaxRows {
         // A mask that hides nothing is none.
         let sum = match mask.filter(RowMask::hides) {
             None => {
-                let most = x.iter().copied().fold(0, u8::max);
-                room.iter_mut().zip(x).for_each(|(e, &q)| *e = near[usize::from(most - q)].cast_signed());
-                // At most 2^15 times 2^16.
-                room.iter().fold(0u32, |sum, e| sum + e.cast_unsigned())
+                let mut sum = 0u32;
+                compiled(
+                    isa,
+                    #[inline(always)]
+                    || {
+                        let mut most = 0;
+                        for &q in x {
+                            most = most.max(q);
+                        }
+                        // At most 2^15 times 2^16.
+                        for (e, &q) in room.iter_mut().zip(x) {
+                            let share = near[usize::from(most - q)];
+                            *e = share.cast_signed();
+                            sum += share;
+                        }
+                    },
+                );
+                sum
             }
             Some(mask) => {
                 match mask {

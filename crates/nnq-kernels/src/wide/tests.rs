@@ -71,6 +71,19 @@ fn sums_of_all_widths() {
     }
 }
 
+/// Factors so large that 32 bits do not hold a sum: the scalar code has the word.
+#[test]
+fn sums_beyond_32_bits_are_clamped() {
+    let by = AddDyadic { ma: 1 << 20, mb: -(1 << 20), shift: 1 };
+    let spec = AddWide { by, from: [(Width::Word, 0), (Width::Byte, 0)], to: BYTE };
+    let (a, b, mut y) = (words(70, 3), bytes(70, 4), vec![0; 70]);
+    for isa in tested() {
+        spec.run(isa, Codes::Words(&a), Codes::Bytes(&b), CodesMut::Bytes(&mut y));
+        let want = |i: usize| if i32::from(a[i]) > i32::from(b[i]) { 250 } else { 3 };
+        assert!((0..70).all(|i| y[i] == want(i) || i32::from(a[i]) == i32::from(b[i])), "{isa}");
+    }
+}
+
 #[test]
 fn vectors_normalise_as_the_scalar_code() {
     for n in [1usize, 5, 64, 385] {
@@ -128,7 +141,9 @@ fn tables_hold_beyond_their_ends() {
     let table: Arc<[i16]> = (0..100).map(|i| i * 3 - 20).collect();
     let spec = Lut { from: Width::Word, least: -40, table, to: Width::Word };
     let mut y = [0i16; 4];
-    spec.run(Codes::Words(&[-50, -40, 59, 3000]), CodesMut::Words(&mut y));
-    assert_eq!(y, [-20, -20, 277, 277]);
+    for isa in tested() {
+        spec.run(isa, Codes::Words(&[-50, -40, 59, 3000]), CodesMut::Words(&mut y));
+        assert_eq!(y, [-20, -20, 277, 277], "{isa}");
+    }
     assert!(spec.is_whole() && !Lut { to: Width::Byte, ..spec }.is_whole());
 }

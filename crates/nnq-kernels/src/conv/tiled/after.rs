@@ -177,7 +177,7 @@ impl After for Other {
             if let Some(w_zero) = &job.ready.w_zero {
                 correct_rows(job.geom, job.panels, w_zero, &job.scratch.row_sums, part, sums);
             }
-            finish(s, job.panels, job.ready, part, sums, job.geom.c_out, job.out);
+            finish(s, job.panels, job.ready, (part, job.grids_of(part)), sums, job.geom.c_out, job.out);
         }
         left.part.first += part.pixels;
         left.part.in_block += part.pixels;

@@ -81,7 +81,7 @@ impl Op for Tiled<'_> {
             (OutPtr::U8 { .. }, Kind::Onnx, None) => walk(s, tiles, job, padded, Codes::<OnnxRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Dyadic, None) => walk(s, tiles, job, padded, Codes::<DyadicRule>(PhantomData)),
             (OutPtr::U8 { .. }, Kind::Wide, None) => walk(s, tiles, job, padded, Codes::<WideRule>(PhantomData)),
-            (OutPtr::F32(_), _, None) => walk(s, tiles, job, padded, real::Reals),
+            (OutPtr::F32(_), _, None) if job.grids.is_none() => walk(s, tiles, job, padded, real::Reals),
             _ => walk(s, tiles, job, None, Other),
         }
     }
