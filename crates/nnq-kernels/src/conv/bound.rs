@@ -54,7 +54,7 @@ const BLOCKS: [u16; 4] = [16, 64, 256, 1024];
 
 /// The grids of the inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Grids<'a> {
+pub enum Grids<'a> {
     /// What the convolution was bound with.
     Bound,
     /// Another; the epilogue is [`super::Requant::Dynamic`].
@@ -194,42 +194,7 @@ impl BoundConv {
     /// # Panics
     /// As [`BoundConv::run_live`], when this is no matrix product, or was bound with a zero point of the inputs.
     pub fn run_rows(&self, x: &[u8], grids: &[Live], rows: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
-        let ConvGeom { c_in, c_out, batch, .. } = self.geom;
-        assert!(self.geom == ConvGeom::matrix(batch, c_in, c_out) && self.x_zero == 0, "no product by row");
-        assert!(grids.len() == rows.len() && self.form == Form::Dynamic, "{} grids for rows {rows:?}", grids.len());
-        self.geom.check_run(x.len(), &rows);
-        let out = Out::F32(out);
-        self.form.check(c_out, rows.len(), &out);
-        let out = out.address(rows.start, c_out);
-        // SAFETY: the slice holds every output of `rows`, as was checked.
-        unsafe { self.run_part(x, Grids::Rows(grids), rows, 0..self.panels(), out, scratch) };
-    }
-
-    /// The output channels of some panels, where there is one group.
-    ///
-    /// # Panics
-    /// When there are several.
-    pub fn channels_of(&self, panels: Range<usize>) -> Range<usize> {
-        let (width, groups) = match &self.code {
-            Code::Plain(..) => (self.geom.c_out, 1),
-            Code::Panels(code) => (code.panels.width, code.panels.groups),
-        };
-        assert!(groups == 1, "{groups} groups of channels");
-        let end = |panel: usize| (panel * width).min(self.geom.c_out);
-        end(panels.start)..end(panels.end)
-    }
-
-    /// As [`BoundConv::run_live`], for the first pixel and the channels of some panels, to `out`, which holds just these: threads share a pixel so.
-    ///
-    /// # Panics
-    /// As [`BoundConv::run_live`] and [`BoundConv::channels_of`].
-    pub fn run_live_panels(&self, x: &[u8], live: Live, panels: Range<usize>, out: &mut [f32], scratch: &mut Scratch) {
-        let channels = self.channels_of(panels.clone());
-        assert!(out.len() == channels.len(), "{} numbers for channels {channels:?}", out.len());
-        // Where the pixel's first channel of all would be.
-        let out = OutPtr::F32(out.as_mut_ptr().wrapping_sub(channels.start));
-        // SAFETY: the channels of these panels lie in `out`, nothing else is written.
-        unsafe { self.run_part(x, Grids::One(live), 0..1, panels, out, scratch) };
+        self.run_all(x, Grids::Rows(grids), rows, Out::F32(out), scratch);
     }
 
     fn run_all(&self, x: &[u8], grids: Grids, rows: Range<usize>, out: Out<'_>, scratch: &mut Scratch) {
@@ -243,7 +208,7 @@ impl BoundConv {
     /// Computes the output pixels `rows` of the channels in `panels`.
     ///
     /// # Panics
-    /// When `x` is too short, a range reaches too far or `out` is not of the kind that the epilogue makes.
+    /// When `x` is too short, a range reaches too far, `out` is not of the kind that the epilogue makes, or `grids` are not for it.
     ///
     /// # Safety
     /// The outputs of these pixels and channels are writable at `out`, and nobody else reads or writes them
@@ -267,7 +232,12 @@ impl BoundConv {
         let (live, grids) = match grids {
             Grids::Bound => (None, None),
             Grids::One(live) => (Some(live), None),
-            Grids::Rows(grids) => (None, Some(grids)),
+            Grids::Rows(grids) => {
+                let ConvGeom { c_in, c_out, batch, .. } = self.geom;
+                assert!(self.geom == ConvGeom::matrix(batch, c_in, c_out) && self.x_zero == 0, "no product by row");
+                assert!(grids.len() == rows.len(), "{} grids for rows {rows:?}", grids.len());
+                (None, Some(grids))
+            }
         };
         let x_zero = live.map_or(self.x_zero, |live| live.zero);
         match &self.code {

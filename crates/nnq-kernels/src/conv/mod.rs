@@ -13,14 +13,15 @@ mod geometry;
 mod pack;
 mod proof;
 pub(crate) mod scalar;
+mod share;
 mod sources;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
 
 use crate::{Isa, isa::dispatch};
-pub(crate) use bound::Grids;
-pub use bound::{BoundConv, Way};
+pub use bound::{BoundConv, Grids, Way};
+pub use share::Share;
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Live, Out, Requant};
 use fields::{Fields, Room};

@@ -610,6 +610,13 @@ fn rows_on_grids_of_their_own() {
                 conv.run_rows(&case.x, &grids[rows.clone()], rows.clone(), &mut out[rows.start * c_out..], &mut scratch);
             }
             assert_eq!(out, want, "{isa} {geom:?}");
+            for most in [1, 2, 5] {
+                out.fill(f32::NAN);
+                for share in conv.shares(rows, &mut out, most) {
+                    share.run(&case.x, Grids::Rows(&grids), &mut scratch);
+                }
+                assert_eq!(out, want, "{isa} {geom:?} in {most} shares");
+            }
         }
     }
 }

@@ -10,6 +10,8 @@ const ONE: f64 = 65536.0;
 const ENTRIES: usize = 1 << 16;
 /// Elements of a row that a softmax or a normalisation takes: sums of their codes fit.
 pub const ROW: usize = 1 << 15;
+/// Bits of a share behind the point: 16 of the exponential, 20 of `K`.
+pub(super) const SHARE: u32 = 36;
 /// Codes are this far from each other at the most where a mask moves them.
 const FAR: f32 = 16_777_216.0;
 
@@ -74,7 +76,7 @@ impl Softmax {
     /// `(E * R + 2^35) >> 36`: the share in steps of the result, without its zero point.
     #[inline(always)]
     pub fn share(e: u32, factor: u64) -> i64 {
-        ((u64::from(e) * factor + (1 << 35)) >> 36) as i64
+        ((u64::from(e) * factor + (1 << (SHARE - 1))) >> SHARE) as i64
     }
 }
 

@@ -1,5 +1,8 @@
 //! The formulas of section 14 on vectors, for codes of up to 16 bits: the same bits as the scalar functions, tested with tolerance 0.
-use super::{AddDyadic, integers::Near};
+use super::{
+    AddDyadic,
+    integers::{Near, SHARE},
+};
 use crate::simd::Vector;
 
 /// `clamp(steps + zero)` of each lane, in a range that 32 bits hold.
@@ -69,6 +72,29 @@ impl<V: Vector> AddVector<V> {
         let even = v.add_long(v.add_long(a[0], self.round), b[0]);
         let odd = v.add_long(v.add_long(a[1], self.round), b[1]);
         self.bounds.code(v, v.middle([even, odd], self.shift.into()))
+    }
+}
+
+/// The codes of [`super::integers::Softmax::share`], of a factor of 32 bits.
+#[derive(Clone, Copy)]
+pub(crate) struct ShareVector<V: Vector> {
+    factor: V::I,
+    round: V::I,
+    bounds: Bounds<V>,
+}
+
+impl<V: Vector> ShareVector<V> {
+    #[inline(always)]
+    pub(crate) fn new(v: V, factor: u32, to: (i32, i32, i32)) -> Self {
+        let round = v.splat_long(1 << (SHARE - 1));
+        ShareVector { factor: v.splat(factor.cast_signed()), round, bounds: Bounds::new(v, to) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn apply(self, v: V, e: V::I) -> V::I {
+        let [even, odd] = v.products_unsigned(e, self.factor);
+        let sums = [v.add_long(even, self.round), v.add_long(odd, self.round)];
+        self.bounds.code(v, v.middle(sums, SHARE))
     }
 }
 

@@ -64,13 +64,15 @@ pub(crate) trait Vector: Copy + 'static {
     fn shr(self, a: Self::I, n: Self::I) -> Self::I;
     /// `a << n`, `n` in `0..32` of each lane.
     fn shl(self, a: Self::I, n: Self::I) -> Self::I;
+    /// The 64-bit products of the even lanes and those of the odd ones, of numbers without sign.
+    fn products_unsigned(self, a: Self::I, b: Self::I) -> [Self::I; 2];
     /// The 64-bit products of the even lanes and those of the odd ones.
     fn products(self, a: Self::I, b: Self::I) -> [Self::I; 2];
     /// The same number in each 64 bits.
     fn splat_long(self, x: i64) -> Self::I;
     /// Of each 64 bits, wrapping.
     fn add_long(self, a: Self::I, b: Self::I) -> Self::I;
-    /// Of the 64-bit numbers of the even lanes and those of the odd ones the 32 bits from bit `n` on, `n` in `0..=32`, each in its lane.
+    /// Of the 64-bit numbers of the even lanes and those of the odd ones the 32 bits from bit `n` on, zeros behind the last, each in its lane.
     fn middle(self, even_odd: [Self::I; 2], n: u32) -> Self::I;
     /// The high half of the 64-bit product.
     fn mul_high(self, a: Self::I, b: Self::I) -> Self::I;

@@ -62,6 +62,13 @@ impl Vector for Ymm {
         op!(_mm256_sllv_epi32(a, n))
     }
     #[inline(always)]
+    fn products_unsigned(self, a: __m256i, b: __m256i) -> [__m256i; 2] {
+        op!({
+            let odd = _mm256_mul_epu32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
+            [_mm256_mul_epu32(a, b), odd]
+        })
+    }
+    #[inline(always)]
     fn products(self, a: __m256i, b: __m256i) -> [__m256i; 2] {
         op!({
             let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
@@ -78,14 +85,13 @@ impl Vector for Ymm {
     }
     #[inline(always)]
     fn middle(self, [even, odd]: [__m256i; 2], n: u32) -> __m256i {
-        debug_assert!(n <= 32);
+        debug_assert!(n < 64);
         op!({
-            let even = _mm256_srl_epi64(even, _mm_cvtsi32_si128(n as i32));
-            let odd = _mm256_sll_epi64(odd, _mm_cvtsi32_si128(32 - n as i32));
+            let n = _mm_cvtsi32_si128(n as i32);
+            let (even, odd) = (_mm256_srl_epi64(even, n), _mm256_slli_epi64::<32>(_mm256_srl_epi64(odd, n)));
             _mm256_blend_epi32::<0b1010_1010>(even, odd)
         })
     }
-
     #[inline(always)]
     fn splat_f(self, x: f32) -> __m256 {
         op!(_mm256_set1_ps(x))

@@ -66,6 +66,13 @@ impl Vector for Zmm {
         op!(_mm512_sllv_epi32(a, n))
     }
     #[inline(always)]
+    fn products_unsigned(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
+        op!({
+            let odd = _mm512_mul_epu32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
+            [_mm512_mul_epu32(a, b), odd]
+        })
+    }
+    #[inline(always)]
     fn products(self, a: __m512i, b: __m512i) -> [__m512i; 2] {
         op!({
             let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
@@ -82,14 +89,13 @@ impl Vector for Zmm {
     }
     #[inline(always)]
     fn middle(self, [even, odd]: [__m512i; 2], n: u32) -> __m512i {
-        debug_assert!(n <= 32);
+        debug_assert!(n < 64);
         op!({
-            let even = _mm512_srl_epi64(even, _mm_cvtsi32_si128(n as i32));
-            let odd = _mm512_sll_epi64(odd, _mm_cvtsi32_si128(32 - n as i32));
+            let n = _mm_cvtsi32_si128(n as i32);
+            let (even, odd) = (_mm512_srl_epi64(even, n), _mm512_slli_epi64::<32>(_mm512_srl_epi64(odd, n)));
             _mm512_mask_blend_epi32(0xaaaa, even, odd)
         })
     }
-
     #[inline(always)]
     fn splat_f(self, x: f32) -> __m512 {
         op!(_mm512_set1_ps(x))

@@ -231,15 +231,23 @@ impl Integers {
                 }
                 Integers::Softmax { x, y, mask, spec } => {
                     let (n, near) = (spec.columns, spec.near());
+                    // The mask of the row before: most rows of an attention have the same.
+                    let mut last: (Option<usize>, Option<RowMask>) = (None, None);
                     for row in units {
-                        let mask = mask.as_ref().and_then(|m| {
-                            Some(match &m.of {
-                                MaskOf::Real(real) => RowMask::Real(memory.real(*real, m.first(row), n)),
-                                MaskOf::Table { at, table } => {
-                                    RowMask::Table(memory.words(at.at + 2 * m.first(row), n), table.first_chunk()?)
-                                }
-                            })
-                        });
+                        let first = mask.as_ref().map(|m| m.first(row));
+                        if first != last.0 {
+                            let found = mask.as_ref().zip(first).and_then(|(m, first)| {
+                                Some(match &m.of {
+                                    MaskOf::Real(real) => RowMask::Real(memory.real(*real, first, n)),
+                                    MaskOf::Table { at, table } => {
+                                        RowMask::Table(memory.words(at.at + 2 * first, n), table.first_chunk()?)
+                                    }
+                                })
+                            });
+                            // One that hides nothing is none.
+                            last = (first, found.filter(RowMask::hides));
+                        }
+                        let mask = last.1;
                         let (x, y) = (memory.read(x.at + row * n, n), memory.write(y.at + row * n, n));
                         spec.row(isa, x, mask, y, (&near, &mut local.ints));
                     }

@@ -1,7 +1,7 @@
 //! Softmax and layer normalisation of rows of codes.
 use super::{
     Codes, CodesMut, Each, OnVectors, Target, Width, compiled, each,
-    vector::{Made, Normed, Read},
+    vector::{Made, Normed, Read, Shares},
 };
 use crate::{
     Isa,
@@ -84,7 +84,7 @@ impl RowMask<'_> {
         }
     }
     /// Whether it changes anything.
-    fn hides(&self) -> bool {
+    pub(crate) fn hides(&self) -> bool {
         match self {
             Self::Real(m) => m.iter().fold(0, |all, m| all | (m.to_bits() << 1)) != 0,
             Self::Table(ids, table) => ids.iter().any(|&id| table[id as usize & 255] != 0),
@@ -120,7 +120,7 @@ impl SoftmaxRows {
         near
     }
 
-    /// One row; `mask` is added to its codes, or to the numbers that they stand for. `near` is that of [`SoftmaxRows::near`], `room` memory to work in.
+    /// One row; `mask` is added to its codes, or to the numbers that they stand for; one that hides nothing is better left out. `near` is that of [`SoftmaxRows::near`], `room` memory to work in.
     ///
     /// # Panics
     /// When the lengths differ.
@@ -140,8 +140,7 @@ impl SoftmaxRows {
         let (softmax, to) = (&*self.softmax, self.to);
         room.resize(n, 0);
         let room = &mut room[..n];
-        // A mask that hides nothing is none.
-        let sum = match mask.filter(RowMask::hides) {
+        let sum = match mask {
             None => {
                 let mut sum = 0u32;
                 compiled(
@@ -185,23 +184,13 @@ impl SoftmaxRows {
             }
         };
         let factor = softmax.factor(sum.into());
-        match u32::try_from(factor) {
+        let done = match u32::try_from(factor) {
             // Shares of at most 2^12: 32 bits hold what follows.
-            Ok(factor) => compiled(
-                isa,
-                #[inline(always)]
-                || {
-                    for (y, &e) in y.iter_mut().zip(room.iter()) {
-                        let share = (u64::from(e.cast_unsigned()) * u64::from(factor) + (1 << 35)) >> 36;
-                        *y = (share as i32 + to.zero).clamp(to.lo, to.hi) as u8;
-                    }
-                },
-            ),
-            Err(_) => {
-                for (y, &e) in y.iter_mut().zip(room.iter()) {
-                    *y = to.code(Softmax::share(e.cast_unsigned(), factor)) as u8;
-                }
-            }
+            Ok(factor) => dispatch(isa, Shares { exponentials: room, y, factor, to }).unwrap_or(0),
+            Err(_) => 0,
+        };
+        for (y, &e) in y.iter_mut().zip(room.iter()).skip(done) {
+            *y = to.code(Softmax::share(e.cast_unsigned(), factor)) as u8;
         }
     }
 }

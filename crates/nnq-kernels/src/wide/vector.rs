@@ -4,7 +4,7 @@ use crate::{
     round::{
         AddDyadic,
         integers::{Near, Norm, Row},
-        words::{AddVector, Factors, NearVector},
+        words::{AddVector, Factors, NearVector, ShareVector},
     },
     simd::{Op, Simd, Vector},
 };
@@ -210,6 +210,35 @@ impl<X: Read, Y: Made> Op for &mut Normed<'_, X, Y> {
             }
             self.rest(row, n, part);
         }
+    }
+}
+
+/// The shares of a row of exponentials, by a factor of 32 bits.
+pub(super) struct Shares<'a> {
+    pub(super) exponentials: &'a [i32],
+    pub(super) y: &'a mut [u8],
+    pub(super) factor: u32,
+    pub(super) to: Target,
+}
+
+impl Op for Shares<'_> {
+    /// How many are done.
+    type Out = usize;
+
+    #[inline(always)]
+    fn call<S: Simd>(self, s: S) -> usize {
+        let (v, lanes) = (s.v(), S::V::LANES);
+        let n = whole(self.y.len(), lanes);
+        let share = ShareVector::new(v, self.factor, self.to.parts());
+        assert!(self.exponentials.len() == self.y.len());
+        for i in (0..n).step_by(lanes) {
+            // SAFETY: a vector begins at `i` in each of them.
+            unsafe {
+                let e = v.load(self.exponentials[i..].as_ptr());
+                v.narrow(self.y[i..].as_mut_ptr(), share.apply(v, e));
+            }
+        }
+        n
     }
 }
 

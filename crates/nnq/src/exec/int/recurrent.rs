@@ -10,7 +10,7 @@ use crate::{
 };
 use nnq_kernels::{
     Isa,
-    conv::{BoundConv, ConvGeom, Epilogue, Live, Out, Requant, SLACK, Scratch},
+    conv::{BoundConv, ConvGeom, Epilogue, Grids, Live, Out, Requant, SLACK, Scratch},
     dynamic::extremes,
     eltwise::quantize,
     tape::{Requantize, Weights},
@@ -140,25 +140,19 @@ impl recurrent::Product<f32> for Whole<'_> {
         quantize(self.isa, x, scale, zero, lo, hi, &mut codes[..x.len()]);
         let (live, geom) = (Live { scale, zero }, self.conv.geom());
         let tasks = ctx.tasks(rows * geom.c_out * geom.c_in);
-        let some = rows.div_ceil(tasks).next_multiple_of(self.conv.pixel_grain()).max(1);
         let conv = &self.conv;
-        let each = conv.panels().div_ceil(tasks);
         // Memory of the kernels is kept from step to step.
-        if some < rows {
-            scratches.resize_with(scratches.len().max(rows.div_ceil(some)), Scratch::new);
+        scratches.resize_with(scratches.len().max(tasks), Scratch::new);
+        if tasks == 1 {
+            conv.run_live(codes, live, 0..rows, Out::F32(out), &mut scratches[0]);
+        } else if rows::are_few(conv, rows, tasks) {
+            let shares = conv.shares(rows, out, tasks).into_par_iter().zip(scratches);
+            shares.for_each(|(share, scratch)| share.run(codes, Grids::One(live), scratch));
+        } else {
+            let some = rows.div_ceil(tasks).next_multiple_of(conv.pixel_grain());
             out.par_chunks_mut(some * geom.c_out).zip(scratches).enumerate().for_each(|(i, (out, scratch))| {
                 let rows = i * some..(i * some + some).min(rows);
                 conv.run_live(codes, live, rows, Out::F32(out), scratch);
-            });
-        } else if rows > 1 || each == conv.panels() {
-            conv.run_live(codes, live, 0..rows, Out::F32(out), &mut scratches[0]);
-        } else {
-            // One row: its channels are shared out.
-            scratches.resize_with(scratches.len().max(tasks), Scratch::new);
-            let channels = conv.channels_of(0..each).len();
-            out.par_chunks_mut(channels).zip(scratches).enumerate().for_each(|(i, (out, scratch))| {
-                let panels = i * each..(i * each + each).min(conv.panels());
-                conv.run_live_panels(codes, live, panels, out, scratch);
             });
         }
         Ok(())

@@ -13,7 +13,7 @@ use crate::{
 };
 use nnq_kernels::{
     Isa,
-    conv::{BoundConv, ConvGeom, Epilogue, Live, Requant, SLACK, Scratch},
+    conv::{BoundConv, ConvGeom, Epilogue, Grids, Live, Requant, SLACK, Scratch},
     dynamic::extremes,
     eltwise::quantize,
     tape::{Requantize, Weights},
@@ -72,6 +72,8 @@ struct Kernel<'a> {
 #[derive(Default)]
 struct Room {
     grids: Vec<Live>,
+    /// Of rows that are few.
+    codes: Vec<u8>,
     /// Of each thread.
     scratches: Vec<Scratch>,
 }
@@ -96,6 +98,15 @@ impl recurrent::Product<f32> for Bound<'_> {
         let room = &mut *self.room.borrow_mut();
         room.grids.resize(rows, Live { scale: 1.0, zero: 0 });
         let tasks = ctx.tasks(rows * columns * channels);
+        if tasks > 1 && are_few(&of.conv, rows, tasks) {
+            room.scratches.resize_with(room.scratches.len().max(tasks), Scratch::new);
+            room.codes.resize(rows * columns + SLACK, 0);
+            of.quantize(x, &mut room.codes[..x.len()], &mut room.grids)?;
+            let (codes, grids) = (&room.codes, Grids::Rows(&room.grids));
+            let shares = of.conv.shares(rows, out, tasks).into_par_iter().zip(&mut room.scratches);
+            shares.for_each(|(share, scratch)| share.run(codes, grids, scratch));
+            return Ok(());
+        }
         let some = rows.div_ceil(tasks).next_multiple_of(of.conv.pixel_grain()).min(rows).max(1);
         let tasks = rows.div_ceil(some);
         room.scratches.resize_with(room.scratches.len().max(tasks), Scratch::new);
@@ -119,6 +130,11 @@ impl recurrent::Product<f32> for Bound<'_> {
         ctx.give(bytes);
         done
     }
+}
+
+/// Whether tasks rather share the output channels than the rows: each then reads its own part of the weights, and no tile of rows is cut.
+pub(super) fn are_few(conv: &BoundConv, rows: usize, tasks: usize) -> bool {
+    rows < 2 * tasks * conv.pixel_grain()
 }
 
 /// A product between tapes.
