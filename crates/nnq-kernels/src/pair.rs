@@ -58,7 +58,9 @@ impl Pair {
         let of = Bound { a_zero: self.a_zero, b_zero: self.b_zero, requant, zero: self.zero, lo: self.lo, hi: self.hi };
         let conv = of.bind(isa, [rows, depth, columns], [a, b], signed);
         // SAFETY: the caller's.
-        unsafe { conv.run_part(a, Grids::Bound, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch) };
+        unsafe {
+            conv.run_part(a, Grids::Bound, 0..rows, 0..conv.panels(), OutPtr::U8 { data: y, pitch: columns }, scratch)
+        };
     }
 }
 

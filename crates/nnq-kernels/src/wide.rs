@@ -116,7 +116,7 @@ impl Target {
         (steps + i64::from(self.zero)).clamp(self.lo.into(), self.hi.into()) as i32
     }
 
-    fn parts(self) -> (i32, i32, i32) {
+    pub(crate) fn parts(self) -> (i32, i32, i32) {
         (self.zero, self.lo, self.hi)
     }
 
@@ -162,6 +162,12 @@ impl Rescale {
     }
 }
 
+/// Whether 32 bits hold all that vectors compute of a number of at most `2^reach` in magnitude times these factors: what has fewer than 33 bits to go is
+/// multiplied by a power of two before.
+pub fn are_near(mult: &[i32], shift: &[u8], reach: u8) -> bool {
+    mult.iter().zip(shift).all(|(&mult, &shift)| mult == 0 || 33u8.saturating_sub(shift) + reach <= 31)
+}
+
 /// A piece of work, and the instruction set that it is compiled for.
 struct OnVectors<'a, W>(&'a W, Isa);
 
@@ -171,10 +177,7 @@ impl Each for OnVectors<'_, Rescale> {
         let (columns, zero, to) = (spec.mult.len(), spec.x_zero, spec.to);
         assert!(x.len() == y.len() && x.len().is_multiple_of(columns), "{} codes of rows of {columns}", x.len());
         let by = |j: usize| Dyadic { mult: spec.mult[j], shift: spec.shift[j] };
-        // What has fewer than 33 bits to go is multiplied by a power of two before, where that fits.
-        let missing = |by: Dyadic| if by.mult == 0 { 0 } else { 33u8.saturating_sub(by.shift) };
-        let near = (0..columns).all(|j| missing(by(j)) + spec.reach <= 31);
-        let done = if near {
+        let done = if are_near(&spec.mult, &spec.shift, spec.reach) {
             let (mult, shift) = (&*spec.mult, &*spec.shift);
             dispatch(isa, Rescaled { x, y: &mut *y, zero, mult, shift, to }).unwrap_or(0)
         } else {

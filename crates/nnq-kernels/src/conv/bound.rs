@@ -224,7 +224,10 @@ impl BoundConv {
     ) {
         self.geom.check_run(x.len(), &rows);
         assert!(panels.end <= self.panels(), "panels {panels:?} of {}", self.panels());
-        assert!(grids == Grids::Bound || self.form == Form::Dynamic, "a product whose inputs have one grid was given another");
+        assert!(
+            grids == Grids::Bound || self.form == Form::Dynamic,
+            "a product whose inputs have one grid was given another"
+        );
         assert!(self.form.makes(out), "the output is not of the kind that the epilogue makes");
         if rows.is_empty() || panels.is_empty() || self.geom.c_out == 0 {
             return;

@@ -1,8 +1,11 @@
 //! What happens to accumulators, and where outputs go.
 use super::pack::Panels;
-use crate::round::{
-    Dyadic,
-    vector::{Kind, Prepared},
+use crate::{
+    round::{
+        Dyadic,
+        vector::{Kind, Prepared},
+    },
+    wide::{Target, Width},
 };
 
 /// What happens to an accumulator.
@@ -48,6 +51,15 @@ pub enum Requant<'a> {
     },
     /// The accumulator itself, to [`Out::I32`].
     None,
+    /// As [`crate::wide::Rescale`], to [`Out::I16`], of accumulators that are near ([`crate::wide::are_near`]). Limits and zero point are these, those of the [`Epilogue`] do not count.
+    Words {
+        /// Multipliers, of either sign.
+        mult: &'a [i32],
+        /// Shifts.
+        shift: &'a [u8],
+        /// Zero point and limits of the codes.
+        to: Target,
+    },
 }
 
 /// The grid of inputs that was found as they came.
@@ -74,6 +86,8 @@ pub enum Out<'a> {
     F32(&'a mut [f32]),
     /// Accumulators, `c_out` for each pixel.
     I32(&'a mut [i32]),
+    /// Codes of 16 bits, `c_out` for each pixel.
+    I16(&'a mut [i16]),
 }
 
 /// Outputs by address: output pixel `p` (counted from the first of the batch), channel `c` lies
@@ -83,6 +97,7 @@ pub(crate) enum OutPtr {
     U8 { data: *mut u8, pitch: usize },
     F32(*mut f32),
     I32(*mut i32),
+    I16(*mut i16),
 }
 
 // SAFETY: the addresses of an output are used only within a call that vouches for them.
@@ -97,6 +112,7 @@ impl Out<'_> {
             Out::U8 { data, pitch } => OutPtr::U8 { data: data.as_mut_ptr().wrapping_sub(first * pitch), pitch },
             Out::F32(data) => OutPtr::F32(data.as_mut_ptr().wrapping_sub(first * c_out)),
             Out::I32(data) => OutPtr::I32(data.as_mut_ptr().wrapping_sub(first * c_out)),
+            Out::I16(data) => OutPtr::I16(data.as_mut_ptr().wrapping_sub(first * c_out)),
         }
     }
 }
@@ -121,6 +137,9 @@ impl OutPtr {
                 OutPtr::I32(data) => {
                     Out::I32(std::slice::from_raw_parts_mut(data.wrapping_add(first * c_out), len(c_out)))
                 }
+                OutPtr::I16(data) => {
+                    Out::I16(std::slice::from_raw_parts_mut(data.wrapping_add(first * c_out), len(c_out)))
+                }
             }
         }
     }
@@ -134,6 +153,7 @@ pub(crate) enum Form {
     /// Real numbers, of inputs whose grid may be known as late as they are.
     Dynamic,
     Sums,
+    Words,
 }
 
 impl Form {
@@ -144,6 +164,7 @@ impl Form {
             (Form::Codes, OutPtr::U8 { .. })
                 | (Form::Real | Form::Dynamic, OutPtr::F32(_))
                 | (Form::Sums, OutPtr::I32(_))
+                | (Form::Words, OutPtr::I16(_))
         )
     }
 
@@ -156,8 +177,9 @@ impl Form {
             }
             (Form::Real | Form::Dynamic, Out::F32(data)) => (data.len(), pixels * c_out),
             (Form::Sums, Out::I32(data)) => (data.len(), pixels * c_out),
+            (Form::Words, Out::I16(data)) => (data.len(), pixels * c_out),
             _ => panic!(
-                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real or Dynamic, i32 None"
+                "the requantization does not fit the kind of output: codes need Onnx or Dyadic, f32 Real or Dynamic, i32 None, i16 Words"
             ),
         };
         assert!(have >= need || pixels == 0, "the output holds {have} values, {need} are needed");
@@ -171,6 +193,7 @@ impl Epilogue<'_> {
             Requant::Real(_) => Form::Real,
             Requant::Dynamic { .. } => Form::Dynamic,
             Requant::None => Form::Sums,
+            Requant::Words { .. } => Form::Words,
         }
     }
 
@@ -185,7 +208,7 @@ impl Epilogue<'_> {
         }
         match self.requant {
             Requant::Onnx(m) => per_channel("factors", m.len()),
-            Requant::Dyadic { mult, shift } => {
+            Requant::Dyadic { mult, shift } | Requant::Words { mult, shift, .. } => {
                 per_channel("multipliers", mult.len());
                 per_channel("shifts", shift.len());
             }
@@ -195,6 +218,10 @@ impl Epilogue<'_> {
                 per_channel("real biases", bias.len());
             }
             Requant::None => {}
+        }
+        if let Requant::Words { shift, to, .. } = self.requant {
+            let valid = to.is_valid() && to.width == Width::Word && shift.iter().all(|s| (1..=62).contains(s));
+            assert!(valid, "words by shifts of {shift:?} to {to:?}");
         }
         assert!(self.lo <= self.hi, "codes from {} to {}: empty range", self.lo, self.hi);
     }
@@ -222,7 +249,7 @@ impl Epilogue<'_> {
                 scale.clear();
                 scale.extend(lanes.map(|c| c.map_or(0.0, |c| x_scale * s[c])));
             }
-            Requant::None => {}
+            Requant::None | Requant::Words { .. } => {}
         }
     }
 }
@@ -250,6 +277,7 @@ enum OwnedKind {
     Real,
     Dynamic { x_scale: f32 },
     None,
+    Words { to: Target },
 }
 
 impl Owned {
@@ -260,6 +288,7 @@ impl Owned {
             Requant::Real(s) => (s, &[], &[], OwnedKind::Real),
             Requant::Dynamic { x_scale, scale, .. } => (scale, &[], &[], OwnedKind::Dynamic { x_scale }),
             Requant::None => (&[], &[], &[], OwnedKind::None),
+            Requant::Words { mult, shift, to } => (&[], mult, shift, OwnedKind::Words { to }),
         };
         let real_bias = if let Requant::Dynamic { bias, .. } = epi.requant { bias } else { &[] };
         Owned {
@@ -303,6 +332,7 @@ impl Owned {
                     Requant::Dynamic { x_scale, scale: &self.factor, bias: &self.real_bias }
                 }
                 OwnedKind::None => Requant::None,
+                OwnedKind::Words { to } => Requant::Words { mult: &self.mult, shift: &self.shift, to },
             },
             zero: self.zero,
             lo: self.lo,
@@ -315,6 +345,14 @@ impl Owned {
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 struct Columns([i32; 16]);
+
+/// [`Requant::Words`], by column.
+#[derive(Clone, Debug)]
+pub(super) struct Words {
+    pub(super) mult: Vec<i32>,
+    pub(super) shift: Vec<u8>,
+    pub(super) to: Target,
+}
 
 /// An epilogue laid out for the columns of some panels.
 #[derive(Clone, Debug, Default)]
@@ -331,6 +369,8 @@ pub(crate) struct Ready {
     w_scale: Vec<f32>,
     /// Of a matrix, the sums of the weights less their zero points, where these have any.
     centred: Vec<Columns>,
+    /// What makes words.
+    pub(super) words: Option<Words>,
     /// Zero point of the weights of each output channel.
     pub(super) w_zero: Option<Vec<i32>>,
 }
@@ -358,8 +398,16 @@ impl Ready {
             }
         }
         let start = spread(&|c| epi.bias[c].wrapping_sub(panels.sums[c].wrapping_mul(x_zero.into())));
+        let words = match epi.requant {
+            Requant::Words { mult, shift, to } => Some(Words {
+                mult: panels.columns().map(|c| c.map_or(0, |c| mult[c])).collect(),
+                shift: panels.columns().map(|c| c.map_or(33, |c| shift[c])).collect(),
+                to,
+            }),
+            _ => None,
+        };
         let w_zero = epi.w_zero.map(<[i32]>::to_vec);
-        Ready { prepared, scale, real_bias, start, bias, sums, w_scale, centred, w_zero }
+        Ready { prepared, scale, real_bias, start, bias, sums, w_scale, centred, words, w_zero }
     }
 
     /// Becomes `from` with inputs of the grid `live`. Allocates only to grow.
@@ -397,9 +445,11 @@ impl Ready {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let words =
-            self.scale.len() + self.real_bias.len() + (self.start.len() + self.bias.len() + self.sums.len() + self.centred.len()) * 16;
+        let words = self.scale.len()
+            + self.real_bias.len()
+            + (self.start.len() + self.bias.len() + self.sums.len() + self.centred.len()) * 16;
         let words = words + self.w_scale.len() + self.w_zero.as_ref().map_or(0, Vec::len);
-        self.prepared.bytes() + words * size_of::<i32>()
+        let factors = self.words.as_ref().map_or(0, |w| w.mult.len() * size_of::<i32>() + w.shift.len());
+        self.prepared.bytes() + words * size_of::<i32>() + factors
     }
 }

@@ -1,11 +1,14 @@
 //! What follows the accumulators of a tile, other than in the tile itself.
 use super::{
     ConvGeom,
-    epilogue::{Live, OutPtr, Ready},
+    epilogue::{Live, OutPtr, Ready, Words},
     pack::Panels,
 };
 use crate::{
-    round::vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
+    round::{
+        vector::{self, DyadicVector, DyadicWide, Kind, OnnxVector, Prepared, VectorRequant},
+        words::Factors,
+    },
     simd::{Float, Int, MAX_LANES, Simd, TILE_VECTORS, Vector},
 };
 use std::ops::Range;
@@ -125,6 +128,11 @@ pub(super) unsafe fn finish<S: Simd>(
                 unsafe { store_reals(s, data.wrapping_add(at(i)), y, to_real, count) };
             }
         }
+        OutPtr::I16(data) => {
+            let words = ready.words.as_ref().expect("the epilogue makes words");
+            // SAFETY: the outputs are writable.
+            unsafe { store_words(s, words, column, (data.wrapping_add(at(0)), c_out, count), rows) };
+        }
         OutPtr::U8 { data, pitch } => {
             let data = data.wrapping_add(part.first * pitch + first);
             let to = Codes { data, pitch, count, column, pixels: part.pixels };
@@ -135,6 +143,44 @@ pub(super) unsafe fn finish<S: Simd>(
                     Kind::Dyadic => to.write::<S, DyadicVector<S::V>>(s, &ready.prepared, acc),
                     Kind::Wide => to.write::<S, DyadicWide<S::V>>(s, &ready.prepared, acc),
                 }
+            }
+        }
+    }
+}
+
+/// The words of the accumulators of some pixels, to `count` of each `pitch` words.
+///
+/// # Safety
+/// They are writable.
+#[inline(always)]
+unsafe fn store_words<'a, S: Simd>(
+    s: S,
+    words: &Words,
+    column: usize,
+    (to, pitch, count): (*mut i16, usize, usize),
+    rows: impl Iterator<Item = (usize, &'a [i32])>,
+) {
+    let (v, lanes) = (s.v(), S::V::LANES);
+    let factors = Factors::new(v, words.to.parts());
+    let of = (&words.mult[column..][..TILE_VECTORS * lanes], &words.shift[column..][..TILE_VECTORS * lanes]);
+    // SAFETY: the slices hold as many.
+    let (mult, shift) = unsafe {
+        let (mult, shift) = (of.0.as_ptr(), of.1.as_ptr());
+        ([v.load(mult), v.load(mult.add(lanes))], [v.widen(shift), v.widen(shift.add(lanes))])
+    };
+    for (i, acc) in rows {
+        let low = factors.apply(v, vector::load(v, acc, 0), mult[0], shift[0]);
+        let high = factors.apply(v, vector::load(v, acc, lanes), mult[1], shift[1]);
+        let to = to.wrapping_add(i * pitch);
+        let mut all = [0i16; TILE_VECTORS * MAX_LANES];
+        let whole = count == TILE_VECTORS * lanes;
+        let at = if whole { to } else { all.as_mut_ptr() };
+        // SAFETY: the caller's; the array holds the most lanes.
+        unsafe {
+            v.narrow_words(at, low);
+            v.narrow_words(at.wrapping_add(lanes), high);
+            if !whole {
+                to.copy_from_nonoverlapping(all.as_ptr(), count);
             }
         }
     }

@@ -21,13 +21,13 @@ mod tiled;
 
 use crate::{Isa, isa::dispatch};
 pub use bound::{BoundConv, Grids, Way};
-pub use share::Share;
 use bytes::Bytes;
 pub use epilogue::{Epilogue, Live, Out, Requant};
 use fields::{Fields, Room};
 pub use geometry::ConvGeom;
 pub use pack::Order;
 use pack::Panels;
+pub use share::Share;
 use std::{borrow::Cow, sync::Arc};
 
 /// Bytes that must be readable behind the last element of every slice of activations given to a

@@ -22,6 +22,10 @@ pub(crate) fn finish(epi: &Epilogue, c_out: usize, acc: i32, pixel: usize, chann
             data[pixel * c_out + channel] = dynamic_real(acc, x_scale, scale[channel], bias[channel]);
         }
         (Requant::None, Out::I32(data)) => data[pixel * c_out + channel] = acc,
+        (Requant::Words { mult, shift, to }, Out::I16(data)) => {
+            let by = Dyadic { mult: mult[channel], shift: shift[channel] };
+            data[pixel * c_out + channel] = requantize_dyadic(acc, by, to.zero, to.lo, to.hi) as i16;
+        }
         _ => unreachable!("checked by Epilogue::check"),
     }
 }

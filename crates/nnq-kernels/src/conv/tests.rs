@@ -5,6 +5,7 @@ use crate::{
     depthwise::PackedDepthwise,
     isa::tests::tested,
     round::{Dyadic, dynamic_real, requantize_dyadic, requantize_onnx},
+    wide::{Target, Width},
 };
 use epilogue::OutPtr;
 use proptest::prelude::*;
@@ -230,6 +231,19 @@ impl Case {
         run(0..pixels, &epi, Out::F32(&mut real), &mut scratch);
         let want = acc.iter().enumerate().map(|(i, &a)| a as f32 * scale[i % c]);
         assert!(real.iter().copied().eq(want), "{what}, real");
+
+        let shift = vec![40u8; c];
+        let mult: Vec<i32> = (0..c as i32).map(|i| (1 << 22) * (1 + i % 90) * [1, -1, 0, 3][i as usize % 4]).collect();
+        let to = Target { zero: -77, lo: -32_000, hi: 31_000, width: Width::Word };
+        epi.requant = Requant::Words { mult: &mult, shift: &shift, to };
+        let mut words = vec![0i16; pixels * c];
+        run(cut..pixels, &epi, Out::I16(&mut words[cut * c..]), &mut scratch);
+        run(0..cut, &epi, Out::I16(&mut words[..cut * c]), &mut scratch);
+        let want = acc.iter().enumerate().map(|(i, &a)| {
+            let by = Dyadic { mult: mult[i % c], shift: 40 };
+            requantize_dyadic(a, by, to.zero, to.lo, to.hi)
+        });
+        assert!(words.iter().map(|&w| i32::from(w)).eq(want), "{what}, words");
 
         let spread = 300.0 / f64::from(largest);
         let factor: Vec<f32> = (0..c).map(|i| (spread * (1.0 + i as f64 / 9.0)) as f32).collect();
@@ -607,7 +621,13 @@ fn rows_on_grids_of_their_own() {
             let conv = PackedConv::pack(isa, &geom, &case.w).bind(&geom, 0, &epi);
             let (mut out, mut scratch) = (vec![0f32; rows * c_out], Scratch::new());
             for rows in [rows / 3..rows, 0..rows / 3] {
-                conv.run_rows(&case.x, &grids[rows.clone()], rows.clone(), &mut out[rows.start * c_out..], &mut scratch);
+                conv.run_rows(
+                    &case.x,
+                    &grids[rows.clone()],
+                    rows.clone(),
+                    &mut out[rows.start * c_out..],
+                    &mut scratch,
+                );
             }
             assert_eq!(out, want, "{isa} {geom:?}");
             for most in [1, 2, 5] {

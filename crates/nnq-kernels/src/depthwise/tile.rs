@@ -101,7 +101,7 @@ impl Job<'_> {
         }
         match self.epi.form() {
             Form::Codes => self.codes(s, tile),
-            Form::Real | Form::Dynamic | Form::Sums => self.plain(s, tile),
+            Form::Real | Form::Dynamic | Form::Sums | Form::Words => self.plain(s, tile),
         }
     }
 

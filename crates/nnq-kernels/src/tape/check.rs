@@ -3,7 +3,7 @@ use super::{
     step::{Found, Kernel, Product, ProductOut, Requantize, Span, Strided},
     weights::Weights,
 };
-use crate::SLACK;
+use crate::{SLACK, wide::Width};
 use std::ops::Range;
 
 impl Product {
@@ -15,6 +15,10 @@ impl Product {
             Requantize::Onnx(m) | Requantize::Real(m) => m.len() == c,
             Requantize::Dynamic { scale, bias } => scale.len() == c && bias.len() == c,
             Requantize::Sums => true,
+            Requantize::Words { mult, shift, to } => {
+                let fit = to.is_valid() && to.width == Width::Word && shift.iter().all(|s| (1..=62).contains(s));
+                fit && mult.len() == c && shift.len() == c
+            }
             Requantize::Dyadic { mult, shift } => {
                 let fit = mult.iter().all(|m| *m >= 0) && shift.iter().all(|s| (1..=62).contains(s));
                 fit && mult.len() == c && shift.len() == c
@@ -22,8 +26,10 @@ impl Product {
         };
         let real = matches!(self.requant, Requantize::Real(_) | Requantize::Dynamic { .. });
         let sums = matches!(self.requant, Requantize::Sums);
-        let codes = matches!(self.y, ProductOut::Codes(_)) != (real || sums);
+        let words = matches!(self.requant, Requantize::Words { .. });
+        let codes = matches!(self.y, ProductOut::Codes(_)) != (real || sums || words);
         let codes = codes && matches!(self.y, ProductOut::Sums(_)) == sums;
+        let codes = codes && matches!(self.y, ProductOut::Words(_)) == words;
         let found = self.found.is_some() == matches!(self.requant, Requantize::Dynamic { .. });
         let zeros = self.w_zero.as_ref().is_none_or(|z| z.len() == c);
         match positive && lens && codes && found && zeros && self.bias.len() == c && self.lo <= self.hi {
@@ -149,6 +155,13 @@ impl Kernel {
                             return Err(format!("means over the pixels of {:?}", p.geom));
                         }
                         limits.apart(&[p.x], 0..0)
+                    }
+                    ProductOut::Words(y) => {
+                        let end = y.saturating_add(pixels * p.geom.c_out * 2);
+                        if !y.is_multiple_of(2) {
+                            return Err(format!("words at byte {y}"));
+                        }
+                        limits.apart(&[p.x], y..end)
                     }
                     ProductOut::Floats(y) | ProductOut::Sums(y) => {
                         limits.aligned(y)?;

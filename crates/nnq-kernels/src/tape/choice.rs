@@ -90,6 +90,7 @@ impl Tape {
         let out = match (y, requant) {
             (ProductOut::Codes(_), Requantize::Onnx(_)) => "codes onnx",
             (ProductOut::Codes(_), _) => "codes dyadic",
+            (ProductOut::Words(_), _) => "words",
             (_, Requantize::Dynamic { .. }) => "real, inputs of a grid found as they come",
             _ => "real",
         };

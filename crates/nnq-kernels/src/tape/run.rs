@@ -228,7 +228,9 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             _ => (units, None),
         };
         let mut run = |pixels: Range<usize>, out: OutPtr| match (bound, &panels) {
-            (Bound::Conv { conv, .. }, Some(panels)) => conv.run_part(x, live.into(), pixels, panels.clone(), out, scratch),
+            (Bound::Conv { conv, .. }, Some(panels)) => {
+                conv.run_part(x, live.into(), pixels, panels.clone(), out, scratch)
+            }
             (Bound::Conv { conv, .. }, None) => conv.run_part(x, live.into(), pixels, 0..conv.panels(), out, scratch),
             (Bound::Depthwise(depthwise), _) => depthwise.run_part(x, live, pixels, out, scratch),
             _ => unreachable!("bound when the tape was made"),
@@ -245,6 +247,7 @@ unsafe fn product(isa: Isa, p: &Product, bound: &Bound, units: Range<usize>, mem
             }
             (ProductOut::Real(y), _) => return run(pixels, OutPtr::F32(memory.real_start(y))),
             (ProductOut::Floats(y), _) => return run(pixels, OutPtr::F32(memory.start(y).cast())),
+            (ProductOut::Words(y), _) => return run(pixels, OutPtr::I16(memory.start(y).cast())),
             (ProductOut::Sums(y), _) => return run(pixels, OutPtr::I32(memory.start(y).cast())),
         };
         let channels = channels(bound, &panels, c);

@@ -6,6 +6,7 @@ use crate::{
     pool::PoolGeom,
     resize::Resize,
     round::ScalarRequant,
+    wide::Target,
 };
 use serde::{Deserialize, Serialize};
 use std::{ops::Range, sync::Arc};
@@ -80,6 +81,12 @@ pub enum Requantize {
     },
     /// The sums stay as they are.
     Sums,
+    /// To words: [`Requant::Words`].
+    Words {
+        mult: Arc<[i32]>,
+        shift: Arc<[u8]>,
+        to: Target,
+    },
 }
 
 /// Extremes of real numbers in the arena: those of each run of [`Found::RUN`] numbers, one after the other.
@@ -142,6 +149,8 @@ pub enum ProductOut {
     },
     /// Sums, `[pixels][c_out]`, in the arena from this byte on (a multiple of 4).
     Sums(usize),
+    /// Words, `[pixels][c_out]`, in the arena from this byte on (a multiple of 2).
+    Words(usize),
 }
 
 /// Bounds of real numbers: what is less than `lo` becomes `lo`, then what is more than `hi` becomes `hi`. A NaN stays, and binds nothing.
@@ -199,6 +208,7 @@ impl Product {
                 Requantize::Real(s) => Requant::Real(s),
                 Requantize::Dynamic { scale, bias } => Requant::Dynamic { x_scale: 1.0, scale, bias },
                 Requantize::Sums => Requant::None,
+                Requantize::Words { mult, shift, to } => Requant::Words { mult, shift, to: *to },
             },
             zero: self.zero,
             lo: self.lo,

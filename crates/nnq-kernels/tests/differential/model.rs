@@ -143,7 +143,9 @@ impl Memory {
                 let by = Dyadic { mult: mult[i % c], shift: shift[i % c] };
                 to.requantize(acc[i], ScalarRequant::Dyadic(by))
             }
-            Requantize::Real(_) | Requantize::Dynamic { .. } | Requantize::Sums => unreachable!("no codes"),
+            Requantize::Real(_) | Requantize::Dynamic { .. } | Requantize::Sums | Requantize::Words { .. } => {
+                unreachable!("no codes")
+            }
         };
         let real = |i: usize| match &p.requant {
             Requantize::Dynamic { scale, bias } => {
@@ -178,6 +180,16 @@ impl Memory {
             }
             ProductOut::Sums(y) => {
                 let bytes: Vec<u8> = acc.iter().flat_map(|&acc| (acc as i32).to_le_bytes()).collect();
+                self.write(y, bytes);
+            }
+            ProductOut::Words(y) => {
+                let Requantize::Words { mult, shift, to } = &p.requant else { unreachable!("no words") };
+                let word = |i: usize| {
+                    let (mult, shift) = (i128::from(mult[i % c]), shift[i % c]);
+                    let steps = (i128::from(acc[i] as i32) * mult + (1 << (shift - 1))) >> shift;
+                    (steps + i128::from(to.zero)).clamp(to.lo.into(), to.hi.into()) as i16
+                };
+                let bytes: Vec<u8> = (0..acc.len()).flat_map(|i| word(i).to_le_bytes()).collect();
                 self.write(y, bytes);
             }
             ProductOut::Floats(y) => {

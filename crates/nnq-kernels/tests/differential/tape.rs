@@ -20,6 +20,7 @@ use nnq_kernels::{
         Residual, Span, Strided, Tape, Weights, Within, Workspace,
     },
     team::Team,
+    wide::{Target, Width},
 };
 use std::sync::Arc;
 
@@ -185,23 +186,31 @@ impl Plan {
             false => draw.geometry(multiplications, most),
         };
         let mut parts = Parts::draw(draw, geom);
+        let words = matches!(parts.requants, Requants::None);
         if matches!(parts.requants, Requants::None | Requants::Dynamic { .. }) {
             parts.requants = Requants::Real(vec![0.5; geom.c_out]);
         }
         let x = self.source(draw, geom.batch * geom.in_h * geom.in_w * geom.c_in);
         let (pixels, len) = (geom.pixels(), geom.pixels() * geom.c_out);
         let requant = match parts.requants {
+            _ if words => Requantize::Words {
+                mult: (0..geom.c_out).map(|_| draw.within(0..=1 << 31) as i32).collect(),
+                // Vectors want 33 of sums of any size.
+                shift: (0..geom.c_out).map(|_| draw.within(33..=62) as u8).collect(),
+                to: Target { zero: -300, lo: -30_000, hi: 32_767, width: Width::Word },
+            },
             Requants::Onnx(m) => Requantize::Onnx(m.into()),
             Requants::Dyadic { mult, shift } => Requantize::Dyadic { mult: mult.into(), shift: shift.into() },
             Requants::Real(scale) => Requantize::Real(scale.into()),
             Requants::Dynamic { .. } | Requants::None => unreachable!("replaced above"),
         };
         let real = matches!(requant, Requantize::Real(_));
-        let residual = (!real && draw.once_in(2) && len + SLACK <= self.end).then(|| {
+        let residual = (!real && !words && draw.once_in(2) && len + SLACK <= self.end).then(|| {
             let other = self.source(draw, len);
             Residual { other, second: draw.once_in(2), spec: add_spec(draw) }
         });
         let y = match (real, draw.once_in(2)) {
+            _ if words => ProductOut::Words(self.target(draw, 2 * len + 2).at.next_multiple_of(2)),
             (false, _) => ProductOut::Codes(self.pixels(draw, pixels, geom.c_out)),
             (true, _) if geom.groups == 1 && pixels > 0 && draw.once_in(2) => {
                 let within = match draw.within(0..=2) {

@@ -68,7 +68,7 @@ impl Left {
                 let c_out = job.geom.c_out;
                 (data.wrapping_add((origin + pixel) * c_out + channel).cast(), c_out * size_of::<f32>())
             }
-            OutPtr::I32(_) => (std::ptr::null_mut(), 0),
+            OutPtr::I32(_) | OutPtr::I16(_) => (std::ptr::null_mut(), 0),
         };
         Left { part, sums, to, pitch, channels, grid, place }
     }

@@ -18,7 +18,7 @@ use nnq_kernels::{
         integers::{Norm, ROW},
     },
     tape::{Integers, Kernel, Mask, MaskOf, ProductOut, Requantize, Span},
-    wide::{AddWide, Lut, NormRows, Rescale, SoftmaxRows, Target, Width},
+    wide::{AddWide, Lut, NormRows, Rescale, SoftmaxRows, Target, Width, are_near},
 };
 use std::sync::Arc;
 
@@ -103,7 +103,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// What a product that makes words does: its sums, and what makes words of them.
+    /// What a product that makes words does: words, or its sums and what makes words of them, where factors are so large that this takes 64 bits.
     pub(super) fn product_words(
         &mut self,
         mut kernel: nnq_kernels::tape::Product,
@@ -116,11 +116,17 @@ impl Planner<'_> {
             return Err(Error::internal("words of a product whose rule is no dyadic one"));
         };
         let place = self.produce(y)?;
+        let to = target(self.program.grid(y)?, clamp);
+        if are_near(&mult, &shift, reach) {
+            kernel.y = ProductOut::Words(place.at);
+            kernel.requant = Requantize::Words { mult, shift, to };
+            self.push(Kernel::Product(Box::new(kernel)));
+            return Ok(());
+        }
         let len = kernel.geom.pixels() * channels * Width::Sum.bytes();
         let at = self.temporary(len);
         kernel.y = ProductOut::Sums(at);
         self.push(Kernel::Product(Box::new(kernel)));
-        let to = target(self.program.grid(y)?, clamp);
         let spec = Arc::new(Rescale { from: Width::Sum, x_zero: 0, mult, shift, reach, to });
         self.integers(Integers::Rescale { x: Span { at, len }, y: place.span(), spec });
         Ok(())
