@@ -371,26 +371,29 @@ pub(crate) struct Ready {
     centred: Vec<Columns>,
     /// What makes words.
     pub(super) words: Option<Words>,
-    /// Zero point of the weights of each output channel.
+    /// Zero point of the weights of each column.
     pub(super) w_zero: Option<Vec<i32>>,
 }
 
 impl Ready {
     pub(super) fn new(epi: &Epilogue, panels: &Panels, x_zero: u8) -> Ready {
         let (mut prepared, mut scale) = (Prepared::default(), Vec::new());
-        epi.prepare(&mut prepared, &mut scale, panels.columns());
+        // Gone through many times.
+        let columns: Vec<Option<usize>> = panels.columns().collect();
+        let columns = || columns.iter().copied();
+        epi.prepare(&mut prepared, &mut scale, columns());
         let (mut real_bias, mut bias, mut sums, mut w_scale) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut centred = Vec::new();
         let spread = |of: &dyn Fn(usize) -> i32| {
-            let mut all = vec![Columns([0; 16]); panels.columns().count().div_ceil(16)];
-            for (column, channel) in panels.columns().enumerate() {
+            let mut all = vec![Columns([0; 16]); columns().len().div_ceil(16)];
+            for (column, channel) in columns().enumerate() {
                 all[column / 16].0[column % 16] = channel.map_or(0, of);
             }
             all
         };
         if let Requant::Dynamic { bias: real, scale: weights, .. } = epi.requant {
-            w_scale.extend(panels.columns().map(|c| c.map_or(0.0, |c| weights[c])));
-            real_bias.extend(panels.columns().map(|c| c.map_or(0.0, |c| real[c])));
+            w_scale.extend(columns().map(|c| c.map_or(0.0, |c| weights[c])));
+            real_bias.extend(columns().map(|c| c.map_or(0.0, |c| real[c])));
             (bias, sums) = (spread(&|c| epi.bias[c]), spread(&|c| panels.sums[c]));
             if let Some(zeros) = epi.w_zero {
                 let depth = panels.c_in as i32;
@@ -400,13 +403,13 @@ impl Ready {
         let start = spread(&|c| epi.bias[c].wrapping_sub(panels.sums[c].wrapping_mul(x_zero.into())));
         let words = match epi.requant {
             Requant::Words { mult, shift, to } => Some(Words {
-                mult: panels.columns().map(|c| c.map_or(0, |c| mult[c])).collect(),
-                shift: panels.columns().map(|c| c.map_or(33, |c| shift[c])).collect(),
+                mult: columns().map(|c| c.map_or(0, |c| mult[c])).collect(),
+                shift: columns().map(|c| c.map_or(33, |c| shift[c])).collect(),
                 to,
             }),
             _ => None,
         };
-        let w_zero = epi.w_zero.map(<[i32]>::to_vec);
+        let w_zero = epi.w_zero.map(|zeros| columns().map(|c| c.map_or(0, |c| zeros[c])).collect());
         Ready { prepared, scale, real_bias, start, bias, sums, w_scale, centred, words, w_zero }
     }
 

@@ -42,6 +42,7 @@ impl Part {
 }
 
 /// `sum (qx - zx)` of each pixel and original group: what weights with a zero point need.
+#[inline(always)]
 pub(super) fn row_sums(geom: &ConvGeom, x: &[u8], x_zero: u8, pixels: Range<usize>, sums: &mut Vec<i32>) {
     sums.clear();
     let depth = geom.c_in / geom.groups;
@@ -74,12 +75,19 @@ pub(super) fn correct_rows(
     acc: &mut [i32],
 ) {
     let c_group = geom.c_out / geom.groups;
+    let zeros = &w_zero[part.column(panels)..][..panels.width];
     for pixel in 0..part.pixels {
         let sums = &sums[(part.in_block + pixel) * geom.groups..][..geom.groups];
         let acc = &mut acc[pixel * panels.width..][..panels.width];
-        for (column, acc) in acc.iter_mut().enumerate() {
+        if let &[sum] = sums {
+            for (acc, zero) in acc.iter_mut().zip(zeros) {
+                *acc = acc.wrapping_sub(zero.wrapping_mul(sum));
+            }
+            continue;
+        }
+        for (column, (acc, zero)) in acc.iter_mut().zip(zeros).enumerate() {
             if let Some(c) = panels.channel(part.group, part.panel, column) {
-                *acc = acc.wrapping_sub(w_zero[c].wrapping_mul(sums[c / c_group]));
+                *acc = acc.wrapping_sub(zero.wrapping_mul(sums[c / c_group]));
             }
         }
     }

@@ -19,17 +19,22 @@ use nnq_kernels::{
     tape::{Requantize, Weights},
 };
 use rayon::prelude::*;
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 /// The packed weights of a product.
 pub(super) struct Matrix {
     pub packed: PackedProduct,
     isa: Isa,
+    /// As it was bound last: mostly there are as many rows again.
+    bound: Mutex<Option<Arc<BoundConv>>>,
 }
 
 impl Matrix {
     pub(super) fn pack(of: &lower::Product, isa: Isa) -> Result<Self> {
-        Ok(Self { packed: product(of, isa)?, isa })
+        Ok(Self { packed: product(of, isa)?, isa, bound: Mutex::default() })
     }
 
     /// For so many rows of the value `name`.
@@ -40,6 +45,11 @@ impl Matrix {
             return Err(Error::internal("a product by row that is no matrix"));
         };
         let geom = ConvGeom { batch: rows, ..self.packed.geom };
+        let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |conv| Bound { of: Kernel { conv, isa: self.isa, name }, room: RefCell::default() };
+        if let Some(conv) = bound.as_ref().filter(|conv| *conv.geom() == geom) {
+            return Ok(of(conv.clone()));
+        }
         let epilogue = Epilogue {
             bias: &self.packed.bias,
             w_zero: self.packed.w_zero.as_deref(),
@@ -48,9 +58,9 @@ impl Matrix {
             lo: 0,
             hi: 255,
         };
-        let conv = weights.bind(&geom, 0, &epilogue);
-        let of = Kernel { conv, isa: self.isa, name };
-        Ok(Bound { of, room: RefCell::default() })
+        let conv = Arc::new(weights.bind(&geom, 0, &epilogue));
+        *bound = Some(conv.clone());
+        Ok(of(conv))
     }
 }
 
@@ -63,7 +73,7 @@ pub(super) struct Bound<'a> {
 
 /// What threads share of it.
 struct Kernel<'a> {
-    conv: BoundConv,
+    conv: Arc<BoundConv>,
     isa: Isa,
     /// What is quantized.
     name: &'a str,
