@@ -51,11 +51,8 @@ impl Vector for Ymm {
     }
     #[inline(always)]
     fn mul_high(self, a: __m256i, b: __m256i) -> __m256i {
-        op!({
-            let even = _mm256_mul_epi32(a, b);
-            let odd = _mm256_mul_epi32(_mm256_srli_epi64::<32>(a), _mm256_srli_epi64::<32>(b));
-            _mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd)
-        })
+        let [even, odd] = self.products(a, b);
+        op!(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
     }
     #[inline(always)]
     fn shl(self, a: __m256i, n: __m256i) -> __m256i {

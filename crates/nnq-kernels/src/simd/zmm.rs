@@ -55,11 +55,8 @@ impl Vector for Zmm {
     }
     #[inline(always)]
     fn mul_high(self, a: __m512i, b: __m512i) -> __m512i {
-        op!({
-            let even = _mm512_mul_epi32(a, b);
-            let odd = _mm512_mul_epi32(_mm512_srli_epi64::<32>(a), _mm512_srli_epi64::<32>(b));
-            _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even)
-        })
+        let [even, odd] = self.products(a, b);
+        op!(_mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even))
     }
     #[inline(always)]
     fn shl(self, a: __m512i, n: __m512i) -> __m512i {
