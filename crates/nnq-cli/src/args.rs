@@ -456,9 +456,10 @@ pub struct Method {
     /// Balance the weights of layers that follow each other (cross-layer equalization); needs no data
     #[arg(long)]
     pub equalize: bool,
-    /// Move what is hard to quantize from activations into weights (SmoothQuant); 0 to 1, more moves more
-    #[arg(long, value_name = "ALPHA", num_args = 0..=1, require_equals = true, default_missing_value = "0.5", conflicts_with = "equalize")]
-    pub smooth: Option<f64>,
+    /// Move what is hard to quantize from activations into weights (SmoothQuant); 0 to 1, more moves more; with REACH, such as 1:6, a channel counts
+    /// as no larger than so many of its root mean squares
+    #[arg(long, value_name = "ALPHA[:REACH]", num_args = 0..=1, require_equals = true, default_missing_value = "0.5", conflicts_with = "equalize")]
+    pub smooth: Option<nnq::quant::balance::Smoothing>,
     /// Move what is always there of an activation into the biases behind it (high-bias absorption): smaller ranges
     #[arg(long)]
     pub absorb: bool,

@@ -40,6 +40,7 @@ pub use bias::BiasCorrection;
 pub use mode::ActivationMode;
 
 use super::{
+    balance::Smoothing,
     range::{RangeMethod, Scheme},
     rounder::Rounding,
     weights::{WeightRange, WeightScheme},
@@ -73,9 +74,9 @@ pub struct Recipe {
     pub logits: Logits,
     /// Balance the weights of layers that follow each other before anything else (cross-layer equalization).
     pub equalize: bool,
-    /// Move what is hard to quantize from activations into weights (SmoothQuant) with this exponent, 0 to 1; 0.5 is usual.
+    /// Move what is hard to quantize from activations into weights (SmoothQuant): an exponent, 0 to 1, usually 0.5, or `"ALPHA:REACH"`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub smooth: Option<f64>,
+    pub smooth: Option<Smoothing>,
     /// Move what is always there of a layer's output into the biases of the layers that read it (high-bias absorption).
     pub absorb: bool,
     /// Let weights make up for what quantization did to the layer's inputs: layer by layer, on calibration samples.
@@ -528,11 +529,8 @@ impl Recipe {
     }
     /// Methods that do not go together.
     fn check_methods(&self) -> Result<()> {
-        if let Some(alpha) = self.smooth {
-            if !(0.0..=1.0).contains(&alpha) {
-                return Err(Error::usage(format!("smooth = {alpha}"))
-                    .cure("use 0 (weights alone decide) to 1 (activations alone), usually 0.5"));
-            }
+        if let Some(smooth) = &self.smooth {
+            smooth.check()?;
             if self.equalize {
                 return Err(Error::usage("equalize and smooth both choose the scale of each channel")
                     .cure("use equalize for weights with one scale per tensor, smooth where activations lose more"));

@@ -37,7 +37,7 @@ pub fn balanced(
         });
         graph = Arc::new(new);
     }
-    if let Some(alpha) = recipe.smooth {
+    if let Some(how) = recipe.smooth {
         let wanted = balance::unknown_to_smooth(&graph);
         if samples.is_none() && !wanted.is_empty() {
             return Err(Error::usage(
@@ -46,7 +46,7 @@ pub fn balanced(
             .cure("give --data, or use --equalize, which needs none"));
         }
         graph = measure(&graph, &wanted, recipe, (samples, means), progress)?;
-        let balance::Smoothed { graph: new, links, clips, bounds, factors, .. } = balance::smooth(&graph, alpha)?;
+        let balance::Smoothed { graph: new, links, clips, bounds, factors, .. } = balance::smooth(&graph, how)?;
         if factors > 0 {
             messages.push(format!("smoothing multiplies {factors} activations before the products that read them"));
         }

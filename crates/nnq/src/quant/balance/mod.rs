@@ -10,7 +10,7 @@ pub use absorb::{Absorbed, absorb};
 pub(crate) use chain::{drops_space, over_space};
 pub use equalize::{Equalized, equalize};
 pub(crate) use smooth::unknown as unknown_to_smooth;
-pub use smooth::{Smoothed, smooth};
+pub use smooth::{Smoothed, Smoothing, smooth};
 
 #[cfg(test)]
 mod tests;

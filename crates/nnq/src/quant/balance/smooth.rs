@@ -4,10 +4,96 @@ use super::{
     factors,
 };
 use crate::{
-    error::Result,
-    ir::{Graph, ValueId},
+    error::{Error, Result},
+    ir::{Channels, Graph, ValueId},
 };
-use std::collections::BTreeSet;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, fmt, str::FromStr};
+
+/// How [`smooth`] weighs activations against weights: `ALPHA` or `ALPHA:REACH`, such as `0.5` or `1:6`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Form", into = "Form")]
+pub struct Smoothing {
+    /// The exponent, 0 (weights alone decide) to 1 (activations alone).
+    pub alpha: f64,
+    /// A channel's largest magnitude counts as at most so many of its root mean squares.
+    pub reach: Option<f64>,
+}
+
+/// As recipes have it: a number, or `"ALPHA:REACH"`.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Form {
+    Number(f64),
+    Text(String),
+}
+
+impl Smoothing {
+    /// # Errors
+    /// When a number is out of its range.
+    pub fn check(&self) -> Result<()> {
+        if !(0.0..=1.0).contains(&self.alpha) {
+            return Err(Error::usage(format!("smooth = {self}: the exponent is not from 0 to 1"))
+                .cure("use 0 (weights alone decide) to 1 (activations alone), usually 0.5"));
+        }
+        if self.reach.is_some_and(|k| !(k.is_finite() && k >= 1.0)) {
+            return Err(Error::usage(format!("smooth = {self}: channels would be cut below their root mean square"))
+                .cure("use a reach from 1 on, such as 1:6, or none"));
+        }
+        Ok(())
+    }
+    /// The largest magnitude of each channel, as far as it counts.
+    fn largest(&self, known: &Channels) -> Vec<f64> {
+        let of = |(i, &x): (usize, &f64)| match (self.reach, known.mean.get(i), known.deviation.get(i)) {
+            (Some(k), Some(mean), Some(deviation)) => x.min(k * mean.hypot(*deviation)),
+            _ => x,
+        };
+        known.largest.iter().enumerate().map(of).collect()
+    }
+}
+
+impl fmt::Display for Smoothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reach {
+            None => write!(f, "{}", self.alpha),
+            Some(reach) => write!(f, "{}:{reach}", self.alpha),
+        }
+    }
+}
+
+impl FromStr for Smoothing {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        let number = |s: &str| {
+            s.trim().parse::<f64>().map_err(|_| {
+                Error::usage(format!("smooth: '{s}' is no number")).cure("use ALPHA or ALPHA:REACH, such as 0.5 or 1:6")
+            })
+        };
+        let (alpha, reach) = s.split_once(':').map_or((s, None), |(a, r)| (a, Some(r)));
+        let out = Self { alpha: number(alpha)?, reach: reach.map(number).transpose()? };
+        out.check()?;
+        Ok(out)
+    }
+}
+
+impl TryFrom<Form> for Smoothing {
+    type Error = Error;
+    fn try_from(form: Form) -> Result<Self> {
+        match form {
+            Form::Number(alpha) => alpha.to_string().parse(),
+            Form::Text(text) => text.parse(),
+        }
+    }
+}
+
+impl From<Smoothing> for Form {
+    fn from(s: Smoothing) -> Self {
+        match s.reach {
+            None => Self::Number(s.alpha),
+            Some(_) => Self::Text(s.to_string()),
+        }
+    }
+}
 
 /// What became of the network.
 pub struct Smoothed {
@@ -48,24 +134,32 @@ const SHARE: f64 = 1.0 / 16.0;
 /// reach and that, `max|X_j| / s_j <= b <= B / s_j`, it stays a clip, with this bound: on the samples nothing changes, beyond them a channel is cut off where its grid ends. This is so
 /// with `alpha = 1`. Elsewhere it becomes a ReLU.
 ///
+/// With a reach `k`, `max|X_j|` counts as at most `k` root mean squares of its channel, `k sqrt(E[X_j^2])`: few bits are better spent on what is frequent, and a rare peak of one
+/// channel does not take its weights' precision. A clip may cut what lies beyond that then, on the samples, too.
+///
 /// # Errors
 /// When scaled weights leave binary32.
-pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
+pub fn smooth(graph: &Graph, how: Smoothing) -> Result<Smoothed> {
+    let alpha = how.alpha;
     let mut out = Smoothed { graph: graph.clone(), links: 0, clips: 0, bounds: 0, factors: 0, unknown: 0 };
     let (links, mut weights) = links(graph, KINDS);
     let mut touched = BTreeSet::new();
     // All scales first: a product's columns belong to one link and its rows to another, and neither should see what the other did.
     let mut scales = Vec::new();
     for link in &links {
-        let Some(reached) = reached(graph, link).filter(|r| r.len() == weights[&link.firsts[0]].outputs()) else {
+        let all = |known: &dyn Fn(&Channels) -> Vec<f64>| {
+            reached(graph, link, known).filter(|r| r.len() == weights[&link.firsts[0]].outputs())
+        };
+        let (Some(counts), Some(seen)) = (all(&|c| how.largest(c)), all(&|c| c.largest.clone())) else {
             out.unknown += 1;
             continue;
         };
-        let scale = scales_of(&reached, &largest(&weights, &link.seconds, false), alpha);
+        let scale = scales_of(&counts, &largest(&weights, &link.seconds, false), alpha);
         let bound = link.last_clip(graph).and_then(|(clip, bound)| {
-            let needed = reached.iter().zip(&scale).map(|(x, s)| x / s).fold(0.0, f64::max);
+            let most = |reached: &[f64]| reached.iter().zip(&scale).map(|(x, s)| x / s).fold(0.0, f64::max);
             let nearest = scale.iter().map(|s| bound / s).fold(f64::INFINITY, f64::min);
-            (needed > 0.0 && needed <= nearest * SLACK).then_some((clip, needed))
+            let (needed, wanted) = (most(&counts), most(&seen));
+            (needed > 0.0 && needed <= nearest * SLACK).then(|| (clip, wanted.min(nearest).max(needed)))
         });
         // Nothing is gained by opening a clip where weights do not matter.
         if alpha == 1.0 && bound.is_none() && link.has_clip(graph) {
@@ -77,7 +171,7 @@ pub fn smooth(graph: &Graph, alpha: f64) -> Result<Smoothed> {
     for site in factors::sites(graph, &links, &weights) {
         match graph.value(site.value).channels.as_ref().filter(|c| !c.largest.is_empty()) {
             Some(known) => {
-                let scale = scales_of(&known.largest, &largest(&weights, &site.readers, false), alpha);
+                let scale = scales_of(&how.largest(known), &largest(&weights, &site.readers, false), alpha);
                 multiplied.push((site, scale));
             }
             None => out.unknown += 1,
@@ -131,13 +225,13 @@ fn scales_of(reached: &[f64], columns: &[f64], alpha: f64) -> Vec<f64> {
     reached.iter().zip(columns).map(of).collect()
 }
 
-/// The largest magnitude of each channel of what a link's seconds read, where it is known.
-fn reached(graph: &Graph, link: &Link) -> Option<Vec<f64>> {
+/// The largest magnitude of each channel of what a link's seconds read, `of` what is known of one value, where it is known.
+fn reached(graph: &Graph, link: &Link, of: &dyn Fn(&Channels) -> Vec<f64>) -> Option<Vec<f64>> {
     let mut all: Vec<f64> = Vec::new();
     for &v in &link.reads {
-        let known = graph.value(v).channels.as_ref().filter(|c| !c.largest.is_empty())?;
-        all.resize(known.largest.len(), 0.0);
-        all.iter_mut().zip(&known.largest).for_each(|(all, one)| *all = all.max(*one));
+        let one = of(graph.value(v).channels.as_ref().filter(|c| !c.largest.is_empty())?);
+        all.resize(one.len(), 0.0);
+        all.iter_mut().zip(&one).for_each(|(all, one)| *all = all.max(*one));
     }
     Some(all)
 }

@@ -295,6 +295,10 @@ fn absorption_is_exact_above_and_leaves_padding_and_clips_alone() {
     assert_eq!(absorb(&build(0, Op::Unary(Unary::LeakyRelu { alpha: 0.1 }))).unwrap().bent, 1);
 }
 
+fn by(alpha: f64) -> Smoothing {
+    Smoothing { alpha, reach: None }
+}
+
 #[test]
 fn smoothing_is_that_of_the_paper() {
     let (golden, mut g, second) = golden();
@@ -302,7 +306,7 @@ fn smoothing_is_that_of_the_paper() {
     for want in &golden.smooth {
         let largest = want.largest.clone().unwrap();
         g.value_mut(read).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
-        let done = smooth(&g, want.alpha.unwrap()).unwrap();
+        let done = smooth(&g, by(want.alpha.unwrap())).unwrap();
         assert_eq!((done.links, done.unknown), (1, 1));
         equal(&done.graph, want, 1e-6);
         same(&g, &done.graph);
@@ -326,7 +330,7 @@ fn levelled_channels_keep_their_clip() {
     let largest = vec![6.0, 1.5, 0.01, 0.0];
     b.graph().value_mut(f).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
     let g = b.finish().unwrap();
-    let done = smooth(&g, 1.0).unwrap();
+    let done = smooth(&g, by(1.0)).unwrap();
     assert_eq!((done.links, done.bounds, done.clips), (1, 1, 0));
     let of = |g: &Graph, name: &str| g.constant(g.find(name).unwrap()).unwrap().to_f32s();
     let (before, after) = (of(&g, "a.b"), of(&done.graph, "a.b"));
@@ -343,8 +347,80 @@ fn levelled_channels_keep_their_clip() {
     let read = g.nodes().find(|(_, n)| matches!(n.op, Op::Clip)).unwrap().1.output(0).unwrap();
     let largest = vec![6.0, 6.0, 0.01, 0.0];
     g.value_mut(read).channels = Some(Arc::new(Channels { largest, ..Channels::default() }));
-    let half = smooth(&g, 0.5).unwrap();
+    let half = smooth(&g, by(0.5)).unwrap();
     assert_eq!((half.bounds, half.clips), (0, 1));
+}
+
+#[test]
+fn channels_count_as_far_as_they_reach() {
+    let mut b = GraphBuilder::new("net");
+    let x = b.input("x", DType::F32, "1, 4, 5, 5");
+    let v = conv(&mut b, "a", x, [4, 4, 1, 1], 1, 0);
+    let inputs = [v, b.scalar("low", 0.0), b.scalar("high", 6.0)];
+    let f = b.op("a.f", Op::Clip, &inputs);
+    let w = b.constant("b.w", Tensor::of(&[4, 1, 3, 3], numbers(36, 2)));
+    let y = b.op("b", Op::Conv(ConvAttrs { group: 4, pads: vec![1; 4], ..ConvAttrs::default() }), &[f, w]);
+    b.output(y);
+    // Root mean squares 0.5, 1, 0.25 and 0: twice that is less than the first and third reach.
+    let known = Channels {
+        mean: vec![0.3, 0.0, 0.15, 0.0],
+        deviation: vec![0.4, 1.0, 0.2, 0.0],
+        largest: vec![5.0, 1.5, 2.0, 0.0],
+    };
+    b.graph().value_mut(f).channels = Some(Arc::new(known));
+    let g = b.finish().unwrap();
+    let bias = |g: &Graph| g.constant(g.find("a.b").unwrap()).unwrap().to_f32s();
+    let bound = |g: &Graph| {
+        let clip = g.nodes().find(|(_, n)| matches!(n.op, Op::Clip)).unwrap().1;
+        g.constant(clip.input(2).unwrap()).unwrap().to_f32s()[0]
+    };
+    for (how, scales, cut) in [
+        // By the largest: nothing is cut, the last channel counts as 1/16 of the first.
+        ("1", [5.0, 1.5, 2.0, 0.3125], 1.0),
+        // 2 rms: 1, 1.5 (what it reaches), 0.5. The samples reach 5 / 1; a bound for all lies where the widest channel had it, 6 / 1.5.
+        ("1:2", [1.0, 1.5, 0.5, 0.09375], 4.0),
+        // 1 rms: the samples reach 5 / 0.5, and the old bound of the widest is 6 / 1.
+        ("1:1", [0.5, 1.0, 0.25, 0.0625], 6.0),
+        // So far that it makes no difference.
+        ("1:100", [5.0, 1.5, 2.0, 0.3125], 1.0),
+    ] {
+        let done = smooth(&g, how.parse().unwrap()).unwrap();
+        assert_eq!((done.links, done.bounds, done.clips), (1, 1, 0), "{how}");
+        let (before, after) = (bias(&g), bias(&done.graph));
+        for (c, scale) in scales.into_iter().enumerate() {
+            assert!((before[c] - scale * after[c]).abs() < 1e-5, "{how}, channel {c}: {} {}", before[c], after[c]);
+        }
+        assert!((bound(&done.graph) - cut).abs() < 1e-5, "{how}: {}", bound(&done.graph));
+    }
+}
+
+#[test]
+fn smoothing_is_written_as_it_is_read() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct In {
+        smooth: Smoothing,
+    }
+    for (text, file, alpha, reach) in
+        [("0.5", "smooth = 0.5\n", 0.5, None), ("1:6", "smooth = \"1:6\"\n", 1.0, Some(6.0))]
+    {
+        let smooth: Smoothing = text.parse().unwrap();
+        assert_eq!((smooth.alpha, smooth.reach, smooth.to_string().as_str()), (alpha, reach, text));
+        assert_eq!(toml::to_string(&In { smooth }).unwrap(), file);
+        assert_eq!(toml::from_str::<In>(file).unwrap().smooth, smooth);
+    }
+    assert_eq!(toml::from_str::<In>("smooth = 1").unwrap().smooth.alpha, 1.0);
+    for (wrong, words) in [
+        ("1.5", "0 to 1"),
+        ("-1", "0 to 1"),
+        ("nan", "0 to 1"),
+        ("1:0.5", "root mean square"),
+        ("1:inf", "root mean square"),
+        ("1:", "''"),
+        ("half", "'half'"),
+    ] {
+        let e = wrong.parse::<Smoothing>().unwrap_err().to_string();
+        assert!(e.contains(words), "{wrong}: {e}");
+    }
 }
 
 #[test]
@@ -375,7 +451,7 @@ fn a_stream_of_sums_is_scaled_as_a_whole() {
     assert_eq!(links.len(), 3);
     assert_eq!(super::chain::links(&g, Kinds::default()).0.len(), 2);
     let known = measured(&g, &super::smooth::unknown(&g));
-    let done = smooth(&known, 1.0).unwrap();
+    let done = smooth(&known, by(1.0)).unwrap();
     assert_eq!((done.links, done.unknown), (3, 0));
     same(&g, &done.graph);
     let after = Arc::new(done.graph);
@@ -408,7 +484,7 @@ fn smoothing_goes_into_normalisations() {
     let largest: Vec<f64> = (0..8).map(|i| f64::from(1 << i)).collect();
     b.graph().value_mut(v).channels = Some(Arc::new(Channels { largest: largest.clone(), ..Channels::default() }));
     let g = b.finish().unwrap();
-    let done = smooth(&g, 0.5).unwrap();
+    let done = smooth(&g, by(0.5)).unwrap();
     assert_eq!(done.links, 1);
     same(&g, &done.graph);
     // Both sides have the same largest magnitude: of the products together, and of the activation.
