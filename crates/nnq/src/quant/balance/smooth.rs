@@ -135,7 +135,7 @@ const SHARE: f64 = 1.0 / 16.0;
 /// with `alpha = 1`. Elsewhere it becomes a ReLU.
 ///
 /// With a reach `k`, `max|X_j|` counts as at most `k` root mean squares of its channel, `k sqrt(E[X_j^2])`: few bits are better spent on what is frequent, and a rare peak of one
-/// channel does not take its weights' precision. A clip may cut what lies beyond that then, on the samples, too.
+/// channel does not take its weights' precision. A clip cuts what lies beyond that then, on the samples, too.
 ///
 /// # Errors
 /// When scaled weights leave binary32.
@@ -147,19 +147,15 @@ pub fn smooth(graph: &Graph, how: Smoothing) -> Result<Smoothed> {
     // All scales first: a product's columns belong to one link and its rows to another, and neither should see what the other did.
     let mut scales = Vec::new();
     for link in &links {
-        let all = |known: &dyn Fn(&Channels) -> Vec<f64>| {
-            reached(graph, link, known).filter(|r| r.len() == weights[&link.firsts[0]].outputs())
-        };
-        let (Some(counts), Some(seen)) = (all(&|c| how.largest(c)), all(&|c| c.largest.clone())) else {
+        let Some(reached) = reached(graph, link, how).filter(|r| r.len() == weights[&link.firsts[0]].outputs()) else {
             out.unknown += 1;
             continue;
         };
-        let scale = scales_of(&counts, &largest(&weights, &link.seconds, false), alpha);
+        let scale = scales_of(&reached, &largest(&weights, &link.seconds, false), alpha);
         let bound = link.last_clip(graph).and_then(|(clip, bound)| {
-            let most = |reached: &[f64]| reached.iter().zip(&scale).map(|(x, s)| x / s).fold(0.0, f64::max);
+            let needed = reached.iter().zip(&scale).map(|(x, s)| x / s).fold(0.0, f64::max);
             let nearest = scale.iter().map(|s| bound / s).fold(f64::INFINITY, f64::min);
-            let (needed, wanted) = (most(&counts), most(&seen));
-            (needed > 0.0 && needed <= nearest * SLACK).then(|| (clip, wanted.min(nearest).max(needed)))
+            (needed > 0.0 && needed <= nearest * SLACK).then_some((clip, needed))
         });
         // Nothing is gained by opening a clip where weights do not matter.
         if alpha == 1.0 && bound.is_none() && link.has_clip(graph) {
@@ -225,11 +221,11 @@ fn scales_of(reached: &[f64], columns: &[f64], alpha: f64) -> Vec<f64> {
     reached.iter().zip(columns).map(of).collect()
 }
 
-/// The largest magnitude of each channel of what a link's seconds read, `of` what is known of one value, where it is known.
-fn reached(graph: &Graph, link: &Link, of: &dyn Fn(&Channels) -> Vec<f64>) -> Option<Vec<f64>> {
+/// The largest magnitude of each channel of what a link's seconds read, as far as it counts, where it is known.
+fn reached(graph: &Graph, link: &Link, how: Smoothing) -> Option<Vec<f64>> {
     let mut all: Vec<f64> = Vec::new();
     for &v in &link.reads {
-        let one = of(graph.value(v).channels.as_ref().filter(|c| !c.largest.is_empty())?);
+        let one = how.largest(graph.value(v).channels.as_ref().filter(|c| !c.largest.is_empty())?);
         all.resize(one.len(), 0.0);
         all.iter_mut().zip(&one).for_each(|(all, one)| *all = all.max(*one));
     }
