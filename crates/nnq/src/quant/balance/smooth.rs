@@ -22,13 +22,15 @@ pub struct Smoothing {
 
 /// As recipes have it: a number, or `"ALPHA:REACH"`.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "smooth: neither a number, such as 0.5, nor \"ALPHA:REACH\", such as \"1:6\"")]
 enum Form {
     Number(f64),
     Text(String),
 }
 
 impl Smoothing {
+    /// Whether both numbers make sense.
+    ///
     /// # Errors
     /// When a number is out of its range.
     pub fn check(&self) -> Result<()> {
@@ -79,10 +81,12 @@ impl FromStr for Smoothing {
 impl TryFrom<Form> for Smoothing {
     type Error = Error;
     fn try_from(form: Form) -> Result<Self> {
-        match form {
-            Form::Number(alpha) => alpha.to_string().parse(),
-            Form::Text(text) => text.parse(),
-        }
+        let out = match form {
+            Form::Number(alpha) => Self { alpha, reach: None },
+            Form::Text(text) => return text.parse(),
+        };
+        out.check()?;
+        Ok(out)
     }
 }
 

@@ -409,6 +409,9 @@ fn smoothing_is_written_as_it_is_read() {
         assert_eq!(toml::from_str::<In>(file).unwrap().smooth, smooth);
     }
     assert_eq!(toml::from_str::<In>("smooth = 1").unwrap().smooth.alpha, 1.0);
+    let refused = |file: &str| toml::from_str::<In>(file).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused("smooth = 1.5").contains("0 to 1"));
+    assert!(refused("smooth = true").contains("ALPHA:REACH"), "{}", refused("smooth = true"));
     for (wrong, words) in [
         ("1.5", "0 to 1"),
         ("-1", "0 to 1"),
