@@ -9,8 +9,17 @@ use sha2::{Digest, Sha256};
 use std::{io::Write as _, path::Path};
 
 const MAGIC: [u8; 8] = *b"NNQTRAIN";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER: usize = MAGIC.len() + 4 + 32;
+
+/// The numbers of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Every parameter.
+    pub values: Vec<Vec<f32>>,
+    /// Running statistics of batch normalisation.
+    pub statistics: Vec<Vec<f32>>,
+}
 
 /// What a run needs to go on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,10 +30,10 @@ pub struct Checkpoint {
     pub step: u64,
     /// Sum of losses and count of right answers of the epoch so far.
     pub epoch_sums: (f64, u64),
-    /// Every parameter.
-    pub values: Vec<Vec<f32>>,
-    /// Running statistics of batch normalisation.
-    pub statistics: Vec<Vec<f32>>,
+    /// What is trained.
+    pub state: State,
+    /// Its average over the steps.
+    pub average: Option<State>,
     /// Of the optimizer.
     pub optimizer: Vec<Vec<u8>>,
     /// Of the loss.
@@ -102,13 +111,17 @@ impl Checkpoint {
 mod tests {
     use super::*;
 
+    fn numbers(x: f32) -> State {
+        State { values: vec![vec![x, -0.0], vec![]], statistics: vec![vec![f32::MIN_POSITIVE]] }
+    }
+
     fn state() -> Checkpoint {
         Checkpoint {
             key: [3; 32],
             step: 7,
             epoch_sums: (0.5, 3),
-            values: vec![vec![1.0, -0.0], vec![]],
-            statistics: vec![vec![f32::MIN_POSITIVE]],
+            state: numbers(1.0),
+            average: Some(numbers(2.0)),
             optimizer: vec![vec![1, 2], vec![]],
             scaler: Some(Scaler::default()),
         }

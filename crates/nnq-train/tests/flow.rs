@@ -57,6 +57,7 @@ fn settings(epochs: u64) -> Settings {
         low: Low::default(),
         precision: Precision::F32,
         distill: None,
+        average: None,
     }
 }
 
@@ -182,7 +183,8 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
     for (name, recipe, settings) in [
         ("float", None, plain.clone()),
         ("binary16", None, Settings { precision: Precision::F16, ..plain.clone() }),
-        ("quantized", Some(recipe(4, 4)), Settings { distill: Some(inside), ..plain }),
+        ("quantized", Some(recipe(4, 4)), Settings { distill: Some(inside), ..plain.clone() }),
+        ("average", Some(recipe(2, 4)), Settings { low: Low::default(), average: Some(0.9), ..all.clone() }),
         ("everything", Some(recipe(2, 4)), all),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -281,6 +283,10 @@ fn jobs_that_make_no_sense_are_errors() {
     live.settings.rules.normalization = "live".parse().unwrap();
     let mut half = usual();
     half.settings.precision = Precision::Bf16;
+    let mut average = usual();
+    average.settings.average = Some(1.0);
+    let mut grid = average.clone();
+    grid.settings.low.updates = Some(12);
     let mut rate = usual();
     rate.settings.steps.rate = -1.0;
     let mut wild = usual();
@@ -294,6 +300,8 @@ fn jobs_that_make_no_sense_are_errors() {
         (zoo, "floating point first"),
         (live, "--batch-norm"),
         (half, "--precision"),
+        (average, "keeps 1 of itself"),
+        (grid, "--update-bits"),
         (rate, "learning rate -1"),
         (wild, "smaller learning rate"),
     ] {

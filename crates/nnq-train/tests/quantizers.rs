@@ -90,6 +90,7 @@ fn settings(epochs: u64, rules: Rules) -> Settings {
         low: Low::default(),
         precision: Precision::F32,
         distill: None,
+        average: None,
     }
 }
 

@@ -76,6 +76,9 @@ pub struct Train {
     /// Steps in which the learning rate rises at the beginning
     #[arg(long, value_name = "STEPS", default_value = "0")]
     pub warm_up: u64,
+    /// Write a moving average of what is trained instead of the last step's, which keeps DECAY of itself at each step (less of it in the first steps)
+    #[arg(long, value_name = "DECAY", num_args = 0..=1, require_equals = true, default_missing_value = "0.99")]
+    pub average: Option<f64>,
     /// The largest norm of all gradients together, longer ones are shortened; 0: none is [default: 1; 0 with --zoo]
     #[arg(long, value_name = "NORM")]
     pub clip_norm: Option<f64>,

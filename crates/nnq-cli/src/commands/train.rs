@@ -84,6 +84,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
             temperature: args.temperature,
             features: args.distill_features.unwrap_or(0.0),
         }),
+        average: args.average,
     };
     let (train, validation) = samples(args, recipe.seed)?;
     let mut output = learning::output(&args.learning, args.eval.as_deref(), &args.reading, interrupt)?;

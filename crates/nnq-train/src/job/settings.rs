@@ -57,6 +57,8 @@ pub struct Settings {
     pub precision: Precision,
     /// Learning from the float network.
     pub distill: Option<Distill>,
+    /// What a moving average of what is trained keeps of itself at each step; without, the last step's is the result.
+    pub average: Option<f64>,
 }
 
 /// What to do.
@@ -105,6 +107,10 @@ impl Job {
             ));
         }
         self.settings.low.check()?;
+        if self.settings.average.is_some() && self.settings.low.updates.is_some() {
+            return Err(Error::usage("an average of weights that lie on a grid between steps: it does not lie there")
+                .cure("leave out --average or --update-bits"));
+        }
         if self.recipe.is_some() && self.settings.precision != Precision::F32 {
             return Err(Error::usage("16-bit products of values that are rounded to a grid: they would not lie on it")
                 .cure("train in 16 bits first, then the file with --bits and without --precision"));

@@ -20,7 +20,7 @@ pub use part::BlockReport;
 
 use crate::{
     backend::{Device, Kernels},
-    checkpoint::{self, Checkpoint},
+    checkpoint::{self, Checkpoint, State},
     output::{Calibrated, Output, Remarks, Written, float_only},
     params::Parameters,
     place,
@@ -250,7 +250,7 @@ fn reconstruct<B: Kernels>(
     if let Some(path) = &job.checkpoint
         && let Some(found) = Checkpoint::read(path, key)?
     {
-        work.resume(&found.values)?;
+        work.resume(&found.state.values)?;
         done = usize::try_from(found.step).unwrap_or(usize::MAX);
     }
     let mut quantized: Option<Cache> = None;
@@ -272,9 +272,9 @@ fn reconstruct<B: Kernels>(
             }
             reports.push(report);
             if let Some(path) = &job.checkpoint {
-                let (statistics, optimizer) = (Vec::new(), Vec::new());
-                let (step, values) = (i as u64 + 1, work.state()?);
-                Checkpoint { key, step, epoch_sums: (0.0, 0), values, statistics, optimizer, scaler: None }
+                let state = State { values: work.state()?, statistics: Vec::new() };
+                let (step, optimizer) = (i as u64 + 1, Vec::new());
+                Checkpoint { key, step, epoch_sums: (0.0, 0), state, average: None, optimizer, scaler: None }
                     .write(path)?;
             }
         }

@@ -1,8 +1,10 @@
 //! The loop: batch, loss, gradients, step.
+mod average;
 mod state;
 pub(crate) mod targets;
 mod teacher;
 
+use average::Average;
 pub use state::Keep;
 pub use teacher::{Teacher, of_any_size};
 
@@ -49,6 +51,8 @@ pub struct Trainer<'a, B: Kernels> {
     /// Of weights between steps.
     grids: Vec<Option<f32>>,
     optimizer: Optimizer,
+    /// What is written instead of the last step's, where that is wanted.
+    average: Option<Average<B>>,
     /// Of the loss, where gradients need it.
     scaler: Option<Scaler>,
     settings: &'a Settings,
@@ -121,6 +125,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         }
         let optimizer = Optimizer::new(settings.steps, steps)?;
         let grids = settings.low.grids::<B>(&parameters)?;
+        let average = settings.average.map(|decay| Average::new(decay, &parameters)).transpose()?;
         let mut trainer = Self {
             graph,
             plans,
@@ -129,6 +134,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             parameters,
             grids,
             optimizer,
+            average,
             scaler: settings.precision.scaler(),
             settings,
             data,
@@ -145,7 +151,12 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let found = trainer.keep.as_ref().map(|k| Checkpoint::read(&k.path, k.key)).transpose()?.flatten();
         match found {
             Some(found) => trainer.restore(found)?,
-            None => trainer.begin(&factors, tell)?,
+            None => {
+                trainer.begin(&factors, tell)?;
+                if let Some(average) = &mut trainer.average {
+                    average.parameters = trainer.parameters.clone();
+                }
+            }
         }
         Ok(trainer)
     }
@@ -238,12 +249,12 @@ impl<'a, B: Kernels> Trainer<'a, B> {
     fn total(&self) -> u64 {
         (self.settings.epochs * self.steps_of_epoch()).max(1)
     }
-    /// What was trained, on the grids of the last stage.
+    /// What was trained, or its average, on the grids of the last stage.
     ///
     /// # Errors
     /// When the device cannot be read.
     pub fn trained(&self) -> Result<Parameters<B>> {
-        let mut trained = self.parameters.clone();
+        let mut trained = self.average.as_ref().map_or(&self.parameters, |a| &a.parameters).clone();
         let last = self.plans.len() - 1;
         qat::convert::<B>(&mut trained, &self.plans[self.stage], &self.plans[last], &self.device)?;
         Ok(trained)
@@ -252,7 +263,9 @@ impl<'a, B: Kernels> Trainer<'a, B> {
     fn enter(&mut self) -> Result<()> {
         let (total, stages) = (self.total(), self.plans.len());
         let stage = self.stage_of(self.step);
-        qat::convert::<B>(&mut self.parameters, &self.plans[self.stage], &self.plans[stage], &self.device)?;
+        for parameters in self.average.iter_mut().map(|a| &mut a.parameters).chain([&mut self.parameters]) {
+            qat::convert::<B>(parameters, &self.plans[self.stage], &self.plans[stage], &self.device)?;
+        }
         debug_assert!(stage < stages);
         self.stage = stage;
         self.plans[stage].progress = (self.step as f64 / total as f64) as f32;
@@ -329,6 +342,9 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         self.sums.0 += f64::from(value);
         self.sums.1 += right.count() as u64;
         self.step += 1;
+        if let Some(average) = &mut self.average {
+            average.update(self.step, &self.parameters);
+        }
         Ok(())
     }
     /// One step against these gradients.
