@@ -31,7 +31,7 @@ print("exp", fit(lambda r: sum(r**k / math.factorial(k + 2) for k in range(20)),
 series = lambda s: 2 / math.sqrt(math.pi) * sum((-s) ** k / (math.factorial(k) * (2 * k + 1)) for k in range(30))
 print("erf", fit(series, 0.0, 1.0, 7))
 
-# erfc(z) e^(z^2) (z + 2.5) as a function of t = (z - 2.5) / (z + 2.5), z from 1 to 10.4 (erfc underflows before).
-z_of = lambda t: 2.5 * (1 + t) / (1 - t)
-tail = lambda t: math.erfc(z_of(t)) * math.exp(z_of(t) ** 2) * (z_of(t) + 2.5)
-print("erfc", fit(tail, (1 - 2.5) / (1 + 2.5), (10.4 - 2.5) / (10.4 + 2.5), 8))
+# erfc(z) e^(z^2) (z + 2) as a function of t = (z - 2) / (z + 2), z up to 10.4 (erfc underflows before).
+z_of = lambda t: 2 * (1 + t) / (1 - t)
+tail = lambda t: math.erfc(z_of(t)) * math.exp(z_of(t) ** 2) * (z_of(t) + 2)
+print("erfc", fit(tail, -1.0, (10.4 - 2) / (10.4 + 2), 9))

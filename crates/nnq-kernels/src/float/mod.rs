@@ -13,6 +13,7 @@
 //! packed.run(&Place::matrix(1, 3, 2), &[1.0, 2.0, 3.0], &Epilogue::default(), &mut y, 1, &in_turn);
 //! assert_eq!(y, [1.0 + 6.0, 2.0 - 2.0 + 3.0]);
 //! ```
+mod attention;
 mod coded;
 mod depthwise;
 mod isa;
@@ -24,6 +25,7 @@ mod tile;
 mod vector;
 mod zeros;
 
+pub use attention::{Attention, Heads};
 pub use coded::{CodedProduct, Codes};
 pub use depthwise::PackedDepthwise;
 pub use isa::FloatIsa;

@@ -38,30 +38,71 @@ impl PackedProduct {
     /// # Panics
     /// When `w` is too short.
     pub fn pack(isa: FloatIsa, w: &[f32], sizes: [usize; 3], strides: [usize; 3]) -> Self {
-        let [out_channels, taps, channels] = sizes;
-        let width = isa.panel();
+        let mut packed = Self::empty(isa, sizes);
+        packed.fill(w, strides);
+        packed
+    }
+
+    /// Room for weights of these sizes.
+    pub(super) fn empty(isa: FloatIsa, [out_channels, taps, channels]: [usize; 3]) -> Self {
         let padded = out_channels.next_multiple_of(isa.lanes());
-        let mut weights = vec![0.0f32; padded * taps * channels + LINE];
+        let weights = vec![0.0f32; padded * taps * channels + LINE];
         let start = weights.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        for block in 0..blocks(taps * channels) {
-            let range = cut(taps * channels, block);
-            let panels = &mut weights[start..][padded * range.start..padded * range.end];
+        Self { isa, weights, start, taps, channels, out_channels, zeros: vec![0.0; channels] }
+    }
+
+    /// Packs others of the same sizes.
+    pub(super) fn fill(&mut self, w: &[f32], strides: [usize; 3]) {
+        let (width, products) = (self.isa.panel(), self.taps * self.channels);
+        let padded = self.out_channels.next_multiple_of(self.isa.lanes());
+        for block in 0..blocks(products) {
+            let range = cut(products, block);
+            let panels = &mut self.weights[self.start..][padded * range.start..padded * range.end];
             for (p, panel) in panels.chunks_mut((width * range.len()).max(1)).enumerate() {
                 let wide = width.min(padded - p * width);
-                let live = width.min(out_channels - p * width);
-                for (k, to) in range.clone().zip(panel.chunks_exact_mut(wide)) {
-                    let at = k / channels * strides[1] + k % channels * strides[2];
-                    if strides[0] == 1 {
-                        to[..live].copy_from_slice(&w[p * width + at..][..live]);
-                        continue;
+                let live = width.min(self.out_channels - p * width);
+                let at = |k: usize| k / self.channels * strides[1] + k % self.channels * strides[2];
+                if strides[0] == 1 {
+                    for (k, to) in range.clone().zip(panel.chunks_exact_mut(wide)) {
+                        to[..live].copy_from_slice(&w[p * width + at(k)..][..live]);
                     }
-                    for (o, to) in (p * width..).zip(&mut to[..live]) {
-                        *to = w[o * strides[0] + at];
+                    continue;
+                }
+                // A cache line of each output channel's weights, then the next one's.
+                for (start, lines) in range.clone().step_by(LINE).zip(panel.chunks_mut(wide * LINE)) {
+                    let places: [usize; LINE] = std::array::from_fn(|i| at(start + i));
+                    for o in 0..live {
+                        let from = &w[(p * width + o) * strides[0]..];
+                        for (&at, to) in places.iter().zip(lines[o..].iter_mut().step_by(wide)) {
+                            *to = from[at];
+                        }
                     }
                 }
             }
         }
-        Self { isa, weights, start, taps, channels, out_channels, zeros: vec![0.0; channels] }
+    }
+
+    /// The products of `count` rows of numbers, `x.1` apart, without anything else done to them.
+    ///
+    /// # Safety
+    /// `count` rows of the output's channels, `step` apart, can be written at `out`, and nobody else touches them.
+    ///
+    /// # Panics
+    /// When there are fewer rows, or the weights have taps.
+    pub(super) unsafe fn rows(&self, x: (&[f32], usize), count: usize, out: *mut f32, step: usize) {
+        let place = Place::matrix(count, self.channels, self.out_channels);
+        assert!(self.taps == 1 && count > 0 && (count - 1) * x.1 + self.channels <= x.0.len());
+        self.isa.run(Job {
+            packed: self,
+            place: &place,
+            x: x.0,
+            steps: [x.1, step],
+            epilogue: &Epilogue::default(),
+            out,
+            pixels: 0..count,
+            panels: 0..self.out_channels.div_ceil(self.isa.panel()),
+            inner: [0..1, 0..count],
+        });
     }
 
     /// The convolution of `x` into `out`, both channels last. The work is cut into about `tasks` pieces, which `each`
@@ -96,6 +137,7 @@ impl PackedProduct {
                 packed: self,
                 place,
                 x,
+                steps: [place.channels, place.out_channels],
                 epilogue,
                 out: out.pointer(),
                 pixels: part(pixels, unit, down, i % down),
@@ -134,6 +176,8 @@ struct Job<'a> {
     packed: &'a PackedProduct,
     place: &'a Place,
     x: &'a [f32],
+    /// Floats between pixels of input and output.
+    steps: [usize; 2],
     epilogue: &'a Epilogue<'a>,
     out: *mut f32,
     pixels: Range<usize>,
@@ -157,7 +201,7 @@ impl Work for Job<'_> {
         let mut rows: Vec<*const f32> = vec![std::ptr::null(); CHUNK * taps * S::ROWS];
         let tap = |ky: usize, kx: usize| ky * place.dilation[0] * place.input[1] + kx * place.dilation[1];
         let offsets: Vec<usize> = (0..place.kernel[0])
-            .flat_map(|ky| (0..place.kernel[1]).step_by(merged).map(move |kx| tap(ky, kx) * place.channels))
+            .flat_map(|ky| (0..place.kernel[1]).step_by(merged).map(move |kx| tap(ky, kx) * self.steps[0]))
             .collect();
         let mut first = self.pixels.start;
         while first < self.pixels.end {
@@ -183,7 +227,7 @@ impl Work for Job<'_> {
                         let fetched = (i * a_tile).min(floats / 2);
                         let apart = if fetched < floats / 2 { floats / 2 } else { 0 };
                         let (pixel, height) = (first + ends[i], ends[i + 1] - ends[i]);
-                        let offset = pixel * packed.out_channels + channel;
+                        let offset = pixel * self.steps[1] + channel;
                         let weights = packed.start + block.start * padded + channel * block.len();
                         // SAFETY: `run` has checked the sizes; `point` gave every row a pointer to the channels of each
                         // tap; tasks have disjoint pixels or panels.
@@ -195,7 +239,7 @@ impl Work for Job<'_> {
                                 segments,
                                 rows: rows.as_ptr().add(i * taps * S::ROWS),
                                 out: self.out.add(offset),
-                                step: packed.out_channels,
+                                step: self.steps[1],
                                 width,
                                 first: block.start == 0,
                                 last: block.end == depth,
@@ -214,7 +258,7 @@ impl Work for Job<'_> {
                 }
             }
             // SAFETY: these pixels are finished, and this task's; with somebody to hand them over to, it has all their channels.
-            unsafe { self.epilogue.hand_over(self.out, first * packed.out_channels, count * packed.out_channels) };
+            unsafe { self.epilogue.hand_over(self.out, first * self.steps[1], count * self.steps[1]) };
             first += count;
         }
     }
@@ -236,7 +280,7 @@ impl Job<'_> {
                 let row = ((y * place.stride[0]) as i64 - place.begin[0]) as usize;
                 let column = ((x * place.stride[1]) as i64 - place.begin[1]) as usize;
                 let at = (image * place.input[0] + row) * place.input[1] + column;
-                let from = &self.x[at * place.channels..];
+                let from = &self.x[at * self.steps[0]..];
                 to.zip(offsets).for_each(|(to, &offset)| *to = from[offset..].as_ptr());
             } else {
                 self.point_at_edge(image, y, x, merged, to);
@@ -265,7 +309,7 @@ impl Job<'_> {
             let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
             for kx in (0..place.kernel[1]).step_by(merged) {
                 let from = match (row, place.source(1, x, kx)) {
-                    (Some(row), Some(column)) => &self.x[(row + column) * place.channels..],
+                    (Some(row), Some(column)) => &self.x[(row + column) * self.steps[0]..],
                     _ => &self.packed.zeros[..],
                 };
                 if let Some(to) = to.next() {

@@ -163,3 +163,63 @@ fn a_task_that_is_called_twice_runs_once() {
     });
     assert_eq!(once, twice);
 }
+
+/// Heads side by side and one after the other, shared keys, few and many rows, on any number of tasks.
+#[test]
+fn attention_is_two_products() {
+    for (i, [samples, heads, kv_heads, queries, keys, size, v_size]) in [
+        [1, 1, 1, 1, 1, 1, 1],
+        [2, 3, 3, 5, 7, 3, 2],
+        [1, 4, 2, 50, 70, 33, 65],
+        [1, 2, 1, 61, 200, 64, 64],
+        [2, 2, 2, 3, 0, 4, 5],
+        [1, 1, 1, 4, 3, 0, 2],
+        [1, 1, 1, 30, 3000, 2, 20],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sizes = Attention { samples, heads, kv_heads, queries, keys, size, v_size };
+        let seed = i as u32;
+        let q = noise(samples * heads * queries * size, seed);
+        let k = noise(samples * kv_heads * keys * size, seed + 1);
+        let v = noise(samples * kv_heads * keys * v_size, seed + 2);
+        let change = |at: [usize; 3], row: &mut [f32]| {
+            let by = (at[0] + 2 * at[1] + 3 * at[2]) as f32;
+            row.iter_mut().for_each(|x| *x = *x * 0.5 + by);
+        };
+        for flat in [false, true] {
+            let [of_q, of_k, of_v] = [
+                Heads::new(&q, flat, [heads, queries, size]),
+                Heads::new(&k, flat, [kv_heads, keys, size]),
+                Heads::new(&v, flat, [kv_heads, keys, v_size]),
+            ];
+            let row = |x: &Heads<'_>, s: usize, h: usize, r: usize| s * x.steps[0] + h * x.steps[1] + r * x.steps[2];
+            let mut want = vec![0.0; samples * heads * queries * v_size];
+            let to = Heads::new(&[], flat, [heads, queries, v_size]);
+            for (s, h, r) in
+                (0..samples * heads * queries).map(|i| (i / queries / heads, i / queries % heads, i % queries))
+            {
+                let shared = h / (heads / kv_heads);
+                let of = |j: usize| {
+                    let pairs = q[row(&of_q, s, h, r)..].iter().zip(&k[row(&of_k, s, shared, j)..]).take(size);
+                    pairs.fold(0.0f32, |sum, (&x, &w)| x.mul_add(w, sum))
+                };
+                let mut scores: Vec<f32> = (0..keys).map(of).collect();
+                change([s, h, r], &mut scores);
+                for c in 0..v_size {
+                    let pairs = scores.iter().enumerate();
+                    want[row(&to, s, h, r) + c] =
+                        pairs.fold(0.0f32, |sum, (j, &x)| x.mul_add(v[row(&of_v, s, shared, j) + c], sum));
+                }
+            }
+            for isa in tested() {
+                for tasks in [1, 2, 5] {
+                    let mut got = vec![f32::NAN; want.len()];
+                    sizes.run(isa, [of_q, of_k, of_v], &change, (&mut got, flat), (tasks, &in_turn));
+                    assert_eq!(got, want, "{sizes:?} {flat} {isa:?} {tasks}");
+                }
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Attention and rotary embedding.
 use super::{
-    Ctx, Inputs, args,
-    norm::softmax_group,
+    Ctx, Inputs, args, each,
+    norm::softmax_in_place,
     product::{Real, Strided, by_type, multiply},
     unary,
 };
@@ -11,6 +11,10 @@ use crate::{
         DType, Data, Tensor,
         op::{AttentionAttrs, Scores, Unary},
     },
+};
+use nnq_kernels::{
+    float::{Attention, FloatIsa, Heads},
+    widest,
 };
 use rayon::prelude::*;
 
@@ -147,6 +151,18 @@ impl<'a> Mask<'a> {
         let until = |bound: Option<usize>| bound.map_or(i64::MAX, |n| at.saturating_add(n as i64));
         let from = a.left.map_or(i64::MIN, |n| at.saturating_sub(n as i64));
         let to = until(a.right).min(if a.causal { at } else { i64::MAX }).min(self.filled[b].saturating_sub(1));
+        if from <= 0 && to >= row.len() as i64 - 1 {
+            match &self.values {
+                None => return !row.is_empty(),
+                Some((t, strides, last)) if *last == row.len() => {
+                    let start = b * strides[0] + h * strides[1] + i * strides[2];
+                    if let Ok(values) = t.as_slice::<T>() {
+                        return add(row, &values[start..][..*last]);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
         let mut left = false;
         for (j, score) in row.iter_mut().enumerate() {
             let mut masked = (j as i64) < from || (j as i64) > to;
@@ -174,96 +190,190 @@ impl<'a> Mask<'a> {
     }
 }
 
-/// `Y`, present keys, present values, scores.
-pub(super) fn attention(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tensor>> {
+/// Adds a mask to a row of scores; answers whether anything is left.
+fn add<T: Real>(row: &mut [T], mask: &[T]) -> bool {
+    let low = T::from_f32(f32::NEG_INFINITY);
+    widest(
+        #[inline(always)]
+        || {
+            let mut left = false;
+            for (score, &m) in row.iter_mut().zip(mask) {
+                // Whatever the score is, a NaN too.
+                *score = if m == low { low } else { *score + m };
+                left |= m != low;
+            }
+            left
+        },
+    )
+}
+
+/// `Y`, present keys, present values, scores: as many as asked for.
+pub(super) fn attention(a: &AttentionAttrs, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
     match args::need(x, 0, "Q")?.dtype() {
-        DType::F32 => attention_of::<f32>(a, x, ctx),
-        DType::F64 => attention_of::<f64>(a, x, ctx),
-        other => {
-            args::by_f32_all(x, |x| attention_of::<f32>(a, x, ctx)).unwrap_or_else(|| args::not_on("attention", other))
-        }
+        DType::F32 => attention_of::<f32>(a, x, outputs, ctx),
+        DType::F64 => attention_of::<f64>(a, x, outputs, ctx),
+        other => args::by_f32_all(x, |x| attention_of::<f32>(a, x, outputs, ctx))
+            .unwrap_or_else(|| args::not_on("attention", other)),
     }
 }
 
-fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, ctx: &Ctx) -> Result<Vec<Tensor>> {
+/// What becomes of the products of a query and all keys: its weights. `show` sees each stage of them.
+fn weigh<T: Real>(
+    a: &AttentionAttrs,
+    (mask, scale): (&Mask, T),
+    at: [usize; 3],
+    row: &mut [T],
+    mut show: impl FnMut(Scores, &[T]),
+) {
+    row.iter_mut().for_each(|x| *x = *x * scale);
+    show(Scores::Products, row);
+    if a.softcap > 0.0 {
+        let cap = T::from_f32(a.softcap);
+        row.iter_mut().for_each(|x| *x = *x / cap);
+        unary::on_slice(Unary::Tanh, row);
+        row.iter_mut().for_each(|x| *x = *x * cap);
+    }
+    show(Scores::Capped, row);
+    let any = mask.apply(a, at, row);
+    show(Scores::Masked, row);
+    if !any {
+        row.fill(T::ZERO);
+    } else if a.precision == Some(DType::F64) {
+        let mut wide: Vec<f64> = row.iter().map(|&x| x.into()).collect();
+        softmax_in_place(&mut wide);
+        row.iter_mut().zip(wide).for_each(|(x, wide)| *x = T::from_f64(wide));
+    } else {
+        softmax_in_place(row);
+    }
+    show(Scores::Weights, row);
+}
+
+fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor>> {
     let s = Sizes::new(a, x)?;
     let mask = Mask::new(&s, x)?;
-    let new = s.total - s.past;
-    let (mut q, _) = gathered::<T>(args::need(x, 0, "Q")?, None, [s.batch, s.q_heads, s.queries, s.size])?;
-    let (k, k_shape) = gathered::<T>(args::need(x, 1, "K")?, args::optional(x, 4), [s.batch, s.kv_heads, new, s.size])?;
-    let (v, v_shape) =
-        gathered::<T>(args::need(x, 2, "V")?, args::optional(x, 5), [s.batch, s.kv_heads, new, s.v_size])?;
     let scale = match a.scale {
         Some(scale) => T::from_f32(scale),
         None => T::from_f64(1.0 / (s.size.max(1) as f64).sqrt()),
     };
-    q.iter_mut().for_each(|q| *q = *q * scale);
-    let cap = T::from_f32(a.softcap);
-    let mut shown = vec![T::ZERO; args::room(&s.scores())?];
-    let mut y = T::take(ctx, args::room(&[s.batch, s.q_heads, s.queries, s.v_size])?);
+    let (q, k, v) = (args::need(x, 0, "Q")?, args::need(x, 1, "K")?, args::need(x, 2, "V")?);
+    let new = s.total - s.past;
+    let (k_sizes, v_sizes) = ([s.batch, s.kv_heads, new, s.size], [s.batch, s.kv_heads, new, s.v_size]);
+    // Where earlier keys lie elsewhere, or all of them are an output.
+    let presents = match s.past > 0 || outputs > 1 {
+        true => {
+            Some((gathered::<T>(k, args::optional(x, 4), k_sizes)?, gathered::<T>(v, args::optional(x, 5), v_sizes)?))
+        }
+        false => None,
+    };
+    let (kv_flat, keys, values) = match &presents {
+        Some(((k, _), (v, _))) => (false, &k[..], &v[..]),
+        None => (s.flat, k.as_slice::<T>()?, v.as_slice::<T>()?),
+    };
+    let shape = match s.flat {
+        true => vec![s.batch, s.queries, s.q_heads * s.v_size],
+        false => vec![s.batch, s.q_heads, s.queries, s.v_size],
+    };
+    let mut y = T::take(ctx, args::room(&shape)?);
+    let mut shown = vec![T::ZERO; if outputs > 3 { args::room(&s.scores())? } else { 0 }];
+    let queries = q.as_slice::<T>()?;
+    let singles = T::singles(queries).zip(T::singles(keys)).zip(T::singles(values));
+    match (singles, T::singles_mut(&mut y)) {
+        (Some(((queries, keys), values)), Some(y)) if outputs <= 3 => {
+            let sizes = Attention {
+                samples: s.batch,
+                heads: s.q_heads,
+                kv_heads: s.kv_heads,
+                queries: s.queries,
+                keys: s.total,
+                size: s.size,
+                v_size: s.v_size,
+            };
+            let lie = [
+                Heads::new(queries, s.flat, [s.q_heads, s.queries, s.size]),
+                Heads::new(keys, kv_flat, [s.kv_heads, s.total, s.size]),
+                Heads::new(values, kv_flat, [s.kv_heads, s.total, s.v_size]),
+            ];
+            let one = |at: [usize; 3], row: &mut [f32]| {
+                if let Ok(row) = bytemuck::try_cast_slice_mut::<f32, T>(row) {
+                    weigh(a, (&mask, scale), at, row, |_, _| ());
+                }
+            };
+            let work = s.batch * s.q_heads * s.queries * s.total * (s.size + s.v_size);
+            sizes.run(FloatIsa::best(), lie, &one, (y, s.flat), (ctx.tasks(work), &each));
+        }
+        _ => {
+            let weigh = |at: [usize; 3], row: &mut [T], shown: &mut [T]| {
+                weigh(a, (&mask, scale), at, row, |stage, row| {
+                    if stage == a.scores && !shown.is_empty() {
+                        shown.copy_from_slice(row);
+                    }
+                });
+            };
+            by_head(&s, [q, k, v], presents.as_ref(), weigh, (&mut y, &mut shown))?;
+        }
+    }
+    let mut all = vec![Tensor::new(shape, T::wrap(y.into()))?];
+    if let Some(((k, k_shape), (v, v_shape))) = presents {
+        all.extend([Tensor::of(&k_shape, k), Tensor::of(&v_shape, v)]);
+    }
+    if outputs > 3 {
+        all.push(Tensor::of(&s.scores(), shown));
+    }
+    all.truncate(outputs.max(1));
+    Ok(all)
+}
+
+/// Keys and values of all heads, each contiguous, with their shapes.
+type Presents<T> = ((Vec<T>, Vec<usize>), (Vec<T>, Vec<usize>));
+
+/// What the kernels do not do: binary64, and scores that are asked for (`shown`, empty where they are not).
+fn by_head<T: Real>(
+    s: &Sizes,
+    [q, k, v]: [&Tensor; 3],
+    presents: Option<&Presents<T>>,
+    weigh: impl Fn([usize; 3], &mut [T], &mut [T]) + Sync,
+    (y, shown): (&mut [T], &mut [T]),
+) -> Result<()> {
+    let (q, _) = gathered::<T>(q, None, [s.batch, s.q_heads, s.queries, s.size])?;
+    let joined: Presents<T>;
+    let ((k, _), (v, _)) = match presents {
+        Some(presents) => presents,
+        None => {
+            let sizes = |size| [s.batch, s.kv_heads, s.total, size];
+            joined = (gathered::<T>(k, None, sizes(s.size))?, gathered::<T>(v, None, sizes(s.v_size))?);
+            &joined
+        }
+    };
     let (per_q, per_y) = (s.queries * s.total, s.queries * s.v_size);
-    let head = |i: usize, shown: &mut [T], y: &mut [T]| {
+    if per_y == 0 || s.total == 0 {
+        y.fill(T::ZERO);
+        return Ok(());
+    }
+    let mut out = vec![T::ZERO; y.len()];
+    let mut rows: Vec<&mut [T]> = match shown.is_empty() {
+        true => (0..s.batch * s.q_heads).map(|_| &mut [][..]).collect(),
+        false => shown.chunks_mut(per_q).collect(),
+    };
+    out.par_chunks_mut(per_y).zip(&mut rows).enumerate().for_each(|(i, (out, shown))| {
         let (b, h) = (i / s.q_heads, i % s.q_heads);
         let kv = b * s.kv_heads + h / (s.q_heads / s.kv_heads);
         let queries = Strided { data: &q[i * s.queries * s.size..][..s.queries * s.size], row: s.size, col: 1 };
         let keys = Strided { data: &k[kv * s.total * s.size..][..s.total * s.size], row: 1, col: s.size };
         let mut scores = vec![T::ZERO; per_q];
         multiply(queries, keys, [s.queries, s.size, s.total], &mut scores);
-        for (r, (row, shown)) in scores.chunks_mut(s.total).zip(shown.chunks_mut(s.total)).enumerate() {
-            let mut show = |stage: Scores, row: &[T]| {
-                if stage == a.scores {
-                    shown.copy_from_slice(row);
-                }
-            };
-            show(Scores::Products, row);
-            if a.softcap > 0.0 {
-                row.iter_mut().for_each(|x| *x = *x / cap);
-                unary::on_slice(Unary::Tanh, row);
-                row.iter_mut().for_each(|x| *x = *x * cap);
-            }
-            show(Scores::Capped, row);
-            let any = mask.apply(a, [b, h, r], row);
-            show(Scores::Masked, row);
-            if !any {
-                row.fill(T::ZERO);
-            } else if a.precision == Some(DType::F64) {
-                let wide: Vec<f64> = row.iter().map(|&x| x.into()).collect();
-                let mut shares = vec![0.0; wide.len()];
-                softmax_group(&wide, &mut shares, 1, false);
-                row.iter_mut().zip(shares).for_each(|(x, wide)| *x = T::from_f64(wide));
-            } else {
-                let real = row.to_vec();
-                softmax_group(&real, row, 1, false);
-            }
-            show(Scores::Weights, row);
+        let mut shown = shown.chunks_mut(s.total);
+        for (r, row) in scores.chunks_mut(s.total).enumerate() {
+            weigh([b, h, r], row, shown.next().unwrap_or_default());
         }
         let values = Strided { data: &v[kv * s.total * s.v_size..][..s.total * s.v_size], row: s.v_size, col: 1 };
-        multiply(Strided { data: &scores, row: s.total, col: 1 }, values, [s.queries, s.total, s.v_size], y);
-    };
-    if per_y > 0 && s.total > 0 {
-        let work = y.par_chunks_mut(per_y).zip(shown.par_chunks_mut(per_q));
-        work.enumerate().for_each(|(i, (y, shown))| head(i, shown, y));
-    } else {
-        y.fill(T::ZERO);
+        multiply(Strided { data: &scores, row: s.total, col: 1 }, values, [s.queries, s.total, s.v_size], out);
+    });
+    for (i, row) in out.chunks_exact(s.v_size).enumerate() {
+        let (b, h, r) = (i / s.queries / s.q_heads, i / s.queries % s.q_heads, i % s.queries);
+        let at = if s.flat { (b * s.queries + r) * s.q_heads + h } else { i };
+        y[at * s.v_size..][..s.v_size].copy_from_slice(row);
     }
-    let shape = if s.flat {
-        let rows = s.q_heads * s.v_size;
-        let mut turned = T::take(ctx, y.len());
-        for (i, row) in y.chunks_exact(s.v_size.max(1)).enumerate() {
-            let (b, h, r) = (i / s.queries / s.q_heads, i / s.queries % s.q_heads, i % s.queries);
-            turned[(b * s.queries + r) * rows + h * s.v_size..][..s.v_size].copy_from_slice(row);
-        }
-        T::give(ctx, std::mem::replace(&mut y, turned));
-        vec![s.batch, s.queries, rows]
-    } else {
-        vec![s.batch, s.q_heads, s.queries, s.v_size]
-    };
-    Ok(vec![
-        Tensor::new(shape, T::wrap(y.into()))?,
-        Tensor::of(&k_shape, k),
-        Tensor::of(&v_shape, v),
-        Tensor::of(&s.scores(), shown),
-    ])
+    Ok(())
 }
 
 /// Pairs `(a, b)` of a head become `(a cos - b sin, a sin + b cos)` (Su et al. 2021).

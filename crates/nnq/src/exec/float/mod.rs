@@ -54,7 +54,7 @@ pub fn eval(op: &Op, x: &Inputs, outputs: usize, ctx: &Ctx) -> Result<Vec<Tensor
         Op::Gemm { alpha, beta, trans_a, trans_b } => one(product::gemm(*alpha, *beta, *trans_a, *trans_b, x, ctx)),
         Op::MatMul => one(product::matmul(x, ctx)),
         Op::Recurrent(a) => recurrent::run(a, x, ctx),
-        Op::Attention(a) => attention::attention(a, x, ctx),
+        Op::Attention(a) => attention::attention(a, x, outputs, ctx),
         Op::RotaryEmbedding { interleaved, heads, size } => one(attention::rotary(*interleaved, *heads, *size, x, ctx)),
         Op::Einsum { equation } => one(einsum::run(equation, x, ctx)),
         Op::RmsNormalization { axis, epsilon } => one(norm::rms(*axis, *epsilon, x, ctx)),

@@ -292,14 +292,14 @@ fn hardmax_of<T: Real>(axis: i64, flat: bool, x: &Inputs, ctx: &Ctx) -> Result<T
     })
 }
 
-/// Softmax of numbers that lie together. The exponentials are summed in [`LANES`] sums, and these in order, whatever vectors the machine has.
-fn softmax_line(x: &[f32], y: &mut [f32], log: bool) {
+/// Softmax of numbers that lie together, in their place. The exponentials are summed in [`LANES`] sums, and these in order, whatever vectors the machine has.
+fn softmax_line(y: &mut [f32], log: bool) {
     widest(
         #[inline(always)]
         || {
             // A NaN is never the top; it poisons the sum below.
             let larger = |a: f32, b: f32| if b > a { b } else { a };
-            let (groups, rest) = x.as_chunks::<LANES>();
+            let (groups, rest) = y.as_chunks::<LANES>();
             let mut tops = [f32::NEG_INFINITY; LANES];
             for group in groups {
                 for i in 0..LANES {
@@ -307,28 +307,42 @@ fn softmax_line(x: &[f32], y: &mut [f32], log: bool) {
                 }
             }
             let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| larger(top, x));
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = math::exp(x - top);
-            }
-            let (groups, rest) = y.as_chunks::<LANES>();
+            // Logarithms keep their numbers.
+            let exp = |y: &mut f32| {
+                let e = math::exp(*y - top);
+                if !log {
+                    *y = e;
+                }
+                f64::from(e)
+            };
+            let (groups, rest) = y.as_chunks_mut::<LANES>();
             let mut sums = [0.0f64; LANES];
             for group in groups {
                 for i in 0..LANES {
-                    sums[i] += f64::from(group[i]);
+                    sums[i] += exp(&mut group[i]);
                 }
             }
-            let sum = sums.iter().copied().chain(rest.iter().map(|&e| e.into())).fold(0.0, |a: f64, b| a + b);
+            let sum = sums.into_iter().chain(rest.iter_mut().map(exp)).fold(0.0, |a: f64, b| a + b);
             if log {
                 let log_sum = libm::log(sum) as f32;
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = x - top - log_sum;
-                }
+                y.iter_mut().for_each(|y| *y = *y - top - log_sum);
             } else {
                 let sum = sum as f32;
                 y.iter_mut().for_each(|y| *y /= sum);
             }
         },
     );
+}
+
+/// Softmax of one line, in its place.
+pub(super) fn softmax_in_place<T: Real>(y: &mut [T]) {
+    match T::singles_mut(y) {
+        Some(y) => softmax_line(y, false),
+        None => {
+            let x = y.to_vec();
+            softmax_group(&x, y, 1, false);
+        }
+    }
 }
 
 fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
@@ -340,7 +354,8 @@ fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) 
 /// Softmax of `inner` lines that lie interleaved.
 pub(super) fn softmax_group<T: Real>(x: &[T], y: &mut [T], inner: usize, log: bool) {
     if let (1, Some(x), Some(y)) = (inner, T::singles(x), T::singles_mut(y)) {
-        softmax_line(x, y, log);
+        y.copy_from_slice(x);
+        softmax_line(y, log);
         return;
     }
     for i in 0..inner {

@@ -332,7 +332,7 @@ impl Session {
             plan,
             workspace: &mut self.workspace,
             team: &mut self.team,
-            pool: &mut self.pool,
+            pool: Some(&mut self.pool),
             ctx: &self.ctx,
             real: vec![None; plan.slots],
         };

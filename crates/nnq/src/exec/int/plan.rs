@@ -82,6 +82,13 @@ pub(super) struct FloatStep {
     pub(super) outputs: Vec<Option<Slot>>,
 }
 
+impl FloatStep {
+    /// More than a change of shape.
+    pub(super) const fn computes(&self) -> bool {
+        !matches!(self.op, FloatOp::View(_))
+    }
+}
+
 /// What a step in floating point computes.
 pub(super) enum FloatOp {
     /// The same numbers in another shape.

@@ -27,8 +27,8 @@ pub(super) struct Runner<'a> {
     pub(super) plan: &'a Plan,
     pub(super) workspace: &'a mut Workspace,
     pub(super) team: &'a mut Team,
-    /// Threads of the steps in floating point.
-    pub(super) pool: &'a mut super::FloatPool,
+    /// Threads of the steps in floating point; none where the run is on one of them.
+    pub(super) pool: Option<&'a mut super::FloatPool>,
     pub(super) ctx: &'a Ctx,
     pub(super) real: Vec<Option<Tensor>>,
 }
@@ -42,6 +42,24 @@ pub(super) struct Shown<'a> {
 impl Runner<'_> {
     /// Runs; with somebody to show them to, every value is shown, with `times` every step is timed.
     pub(super) fn run(
+        &mut self,
+        inputs: Vec<Tensor>,
+        shown: Option<Shown>,
+        times: Option<&mut Vec<StepTime>>,
+    ) -> Result<Vec<Tensor>> {
+        let computes = |p: &&Part| matches!(p, Part::Float(steps) if steps.iter().any(FloatStep::computes));
+        // Waking a thread may take as long as a small layer: all goes there at once.
+        let goes = shown.is_none() && self.plan.parts.iter().filter(computes).count() > usize::from(times.is_none());
+        match self.pool.take() {
+            Some(pool) if goes => pool.run(|| self.parts(inputs, None, times))?,
+            pool => {
+                self.pool = pool;
+                self.parts(inputs, shown, times)
+            }
+        }
+    }
+
+    fn parts(
         &mut self,
         inputs: Vec<Tensor>,
         mut shown: Option<Shown>,
@@ -150,16 +168,18 @@ impl Runner<'_> {
                     Ok(())
                 })
             };
-            // Going to other threads costs more than a change of shape.
-            let views = steps.iter().all(|s| matches!(s.op, FloatOp::View(_)));
-            return if views { run(real) } else { self.pool.run(|| run(real))? };
+            return match &mut self.pool {
+                // Going to other threads costs more than a change of shape.
+                Some(pool) if steps.iter().any(FloatStep::computes) => pool.run(|| run(real))?,
+                _ => run(real),
+            };
         }
         for step in steps {
             let start = Instant::now();
             let real = &mut self.real;
-            match step.op {
-                FloatOp::View(_) => float(plan, step, real, ctx)?,
-                FloatOp::Op(_) | FloatOp::Between(_) => self.pool.run(|| float(plan, step, real, ctx))??,
+            match &mut self.pool {
+                Some(pool) if step.computes() => pool.run(|| float(plan, step, real, ctx))??,
+                _ => float(plan, step, real, ctx)?,
             }
             keep_codes(plan, step, &mut self.real, self.workspace)?;
             if let Some(times) = times.as_deref_mut() {

@@ -8,6 +8,7 @@ use crate::{
     ir::{
         Dynamic, Graph, Node, NodeId, Op, ValueId,
         op::{Binary, RecurrentAttrs, ResizeAttrs, Unary},
+        pass,
     },
 };
 use nnq_kernels::round::AddDyadic;
@@ -20,6 +21,7 @@ use std::{collections::HashMap, sync::Arc};
 pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
     let mut graph = graph.clone();
     carry(&mut graph);
+    pass::attend::run(&mut graph)?;
     let masks = if profile == Profile::Dyadic { masks::find(&mut graph)? } else { HashMap::new() };
     let sweeps = !masks.is_empty();
     let graph = Arc::new(graph);

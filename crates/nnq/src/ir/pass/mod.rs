@@ -2,6 +2,7 @@
 //!
 //! A pass never removes a value that carries a quantization annotation, and never computes through one: what is annotated rounds,
 //! and that must stay visible. Names of graph inputs and outputs survive.
+pub mod attend;
 pub mod dead_code;
 pub mod fold_batchnorm;
 pub mod fold_constants;
