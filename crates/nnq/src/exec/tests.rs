@@ -1,4 +1,5 @@
 //! The simulator and the integer engine give the same bits, on every instruction set, for every profile and thread count.
+mod attention;
 mod coded;
 mod dynamic;
 mod integers;

@@ -1,7 +1,7 @@
 //! Attention and rotary embedding.
 use super::{
     Ctx, Inputs, args, each,
-    norm::softmax_in_place,
+    norm::{softmax_in_place, softmax_masked},
     product::{Real, Strided, by_type, multiply},
     unary,
 };
@@ -12,10 +12,7 @@ use crate::{
         op::{AttentionAttrs, Scores, Unary},
     },
 };
-use nnq_kernels::{
-    float::{Attention, FloatIsa, Heads},
-    widest,
-};
+use nnq_kernels::float::{Attention, FloatIsa, Heads};
 use rayon::prelude::*;
 
 /// Sizes, checked against each other.
@@ -144,25 +141,28 @@ impl<'a> Mask<'a> {
         };
         Ok(Self { values, before, filled })
     }
-    /// Adds itself to a row of scores; answers whether anything is left.
-    fn apply<T: Real>(&self, a: &AttentionAttrs, [b, h, i]: [usize; 3], row: &mut [T]) -> bool {
-        let low = T::from_f32(f32::NEG_INFINITY);
+    /// The first and the last key that a query sees.
+    fn seen(&self, a: &AttentionAttrs, [b, i]: [usize; 2]) -> (i64, i64) {
         let at = self.before[b].saturating_add(i as i64);
         let until = |bound: Option<usize>| bound.map_or(i64::MAX, |n| at.saturating_add(n as i64));
         let from = a.left.map_or(i64::MIN, |n| at.saturating_sub(n as i64));
-        let to = until(a.right).min(if a.causal { at } else { i64::MAX }).min(self.filled[b].saturating_sub(1));
-        if from <= 0 && to >= row.len() as i64 - 1 {
-            match &self.values {
-                None => return !row.is_empty(),
-                Some((t, strides, last)) if *last == row.len() => {
-                    let start = b * strides[0] + h * strides[1] + i * strides[2];
-                    if let Ok(values) = t.as_slice::<T>() {
-                        return add(row, &values[start..][..*last]);
-                    }
-                }
-                Some(_) => {}
-            }
+        (from, until(a.right).min(if a.causal { at } else { i64::MAX }).min(self.filled[b].saturating_sub(1)))
+    }
+    /// What is added to a row of scores, where nothing else hides any of them and it has a number for each; `None` where it is not that simple.
+    fn plain(&self, a: &AttentionAttrs, [b, h, i]: [usize; 3], keys: usize) -> Option<Option<&[f32]>> {
+        let (from, to) = self.seen(a, [b, i]);
+        if from > 0 || to < keys as i64 - 1 {
+            return None;
         }
+        let Some((t, strides, last)) = &self.values else { return Some(None) };
+        let start = b * strides[0] + h * strides[1] + i * strides[2];
+        let values = t.as_slice::<f32>().ok().filter(|_| *last == keys)?;
+        Some(Some(&values[start..][..keys]))
+    }
+    /// Adds itself to a row of scores; answers whether anything is left.
+    fn apply<T: Real>(&self, a: &AttentionAttrs, [b, h, i]: [usize; 3], row: &mut [T]) -> bool {
+        let low = T::from_f32(f32::NEG_INFINITY);
+        let (from, to) = self.seen(a, [b, i]);
         let mut left = false;
         for (j, score) in row.iter_mut().enumerate() {
             let mut masked = (j as i64) < from || (j as i64) > to;
@@ -188,23 +188,6 @@ impl<'a> Mask<'a> {
         }
         left
     }
-}
-
-/// Adds a mask to a row of scores; answers whether anything is left.
-fn add<T: Real>(row: &mut [T], mask: &[T]) -> bool {
-    let low = T::from_f32(f32::NEG_INFINITY);
-    widest(
-        #[inline(always)]
-        || {
-            let mut left = false;
-            for (score, &m) in row.iter_mut().zip(mask) {
-                // Whatever the score is, a NaN too.
-                *score = if m == low { low } else { *score + m };
-                left |= m != low;
-            }
-            left
-        },
-    )
 }
 
 /// `Y`, present keys, present values, scores: as many as asked for.
@@ -293,9 +276,16 @@ fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, outputs: usize, ctx: &C
                 Heads::new(keys, kv_flat, [s.kv_heads, s.total, s.size]),
                 Heads::new(values, kv_flat, [s.kv_heads, s.total, s.v_size]),
             ];
+            #[allow(clippy::cast_possible_truncation)]
+            let single = Into::<f64>::into(scale) as f32;
             let one = |at: [usize; 3], row: &mut [f32]| {
-                if let Ok(row) = bytemuck::try_cast_slice_mut::<f32, T>(row) {
-                    weigh(a, (&mask, scale), at, row, |_, _| ());
+                let plain =
+                    mask.plain(a, at, row.len()).filter(|_| a.softcap == 0.0 && a.precision != Some(DType::F64));
+                match (plain, bytemuck::try_cast_slice_mut::<f32, T>(row)) {
+                    (Some(mask), _) => softmax_masked(row, single, mask),
+                    (None, Ok(row)) => weigh(a, (&mask, scale), at, row, |_, _| ()),
+                    // The numbers are these.
+                    (None, Err(_)) => {}
                 }
             };
             let work = s.batch * s.q_heads * s.queries * s.total * (s.size + s.v_size);

@@ -32,6 +32,7 @@ pub(crate) use product::MatMulShapes;
 pub(crate) use resize::weights as resize_weights;
 pub use session::{Options, Session};
 pub use unary::scalar as unary_scalar;
+pub(crate) use unary::{is_real as is_function, on_slice as function_of};
 pub use walk::{Interest, NoTap, Tap};
 
 use crate::{

@@ -292,57 +292,83 @@ fn hardmax_of<T: Real>(axis: i64, flat: bool, x: &Inputs, ctx: &Ctx) -> Result<T
     })
 }
 
-/// Softmax of numbers that lie together, in their place. The exponentials are summed in [`LANES`] sums, and these in order, whatever vectors the machine has.
-fn softmax_line(y: &mut [f32], log: bool) {
-    widest(
-        #[inline(always)]
-        || {
-            // A NaN is never the top; it poisons the sum below.
-            let larger = |a: f32, b: f32| if b > a { b } else { a };
-            let (groups, rest) = y.as_chunks::<LANES>();
-            let mut tops = [f32::NEG_INFINITY; LANES];
-            for group in groups {
-                for i in 0..LANES {
-                    tops[i] = larger(tops[i], group[i]);
-                }
-            }
-            let top = tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| larger(top, x));
-            // Logarithms keep their numbers.
-            let exp = |y: &mut f32| {
-                let e = math::exp(*y - top);
-                if !log {
-                    *y = e;
-                }
-                f64::from(e)
-            };
-            let (groups, rest) = y.as_chunks_mut::<LANES>();
-            let mut sums = [0.0f64; LANES];
-            for group in groups {
-                for i in 0..LANES {
-                    sums[i] += exp(&mut group[i]);
-                }
-            }
-            let sum = sums.into_iter().chain(rest.iter_mut().map(exp)).fold(0.0, |a: f64, b| a + b);
-            if log {
-                let log_sum = libm::log(sum) as f32;
-                y.iter_mut().for_each(|y| *y = *y - top - log_sum);
-            } else {
-                let sum = sum as f32;
-                y.iter_mut().for_each(|y| *y /= sum);
-            }
-        },
-    );
+/// The largest; a NaN never is.
+#[inline(always)]
+fn top(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (groups, rest) = x.as_chunks::<LANES>();
+    let mut tops = [f32::NEG_INFINITY; LANES];
+    for group in groups {
+        for i in 0..LANES {
+            tops[i] = larger(tops[i], group[i]);
+        }
+    }
+    tops.iter().chain(rest).fold(f32::NEG_INFINITY, |top, &x| larger(top, x))
+}
+
+/// Softmax of numbers that lie together, in their place, given the largest. The exponentials are summed in [`LANES`] sums, and these in order, whatever vectors the
+/// machine has; a NaN poisons the sum.
+#[inline(always)]
+fn shares(y: &mut [f32], top: f32, log: bool) {
+    // Logarithms keep their numbers.
+    let exp = |y: &mut f32| {
+        let e = math::exp(*y - top);
+        if !log {
+            *y = e;
+        }
+        f64::from(e)
+    };
+    let (groups, rest) = y.as_chunks_mut::<LANES>();
+    let mut sums = [0.0f64; LANES];
+    for group in groups {
+        for i in 0..LANES {
+            sums[i] += exp(&mut group[i]);
+        }
+    }
+    let sum = sums.into_iter().chain(rest.iter_mut().map(exp)).fold(0.0, |a: f64, b| a + b);
+    if log {
+        let log_sum = libm::log(sum) as f32;
+        y.iter_mut().for_each(|y| *y = *y - top - log_sum);
+    } else {
+        let sum = sum as f32;
+        y.iter_mut().for_each(|y| *y /= sum);
+    }
 }
 
 /// Softmax of one line, in its place.
 pub(super) fn softmax_in_place<T: Real>(y: &mut [T]) {
     match T::singles_mut(y) {
-        Some(y) => softmax_line(y, false),
+        Some(y) => widest(
+            #[inline(always)]
+            || shares(y, top(y), false),
+        ),
         None => {
             let x = y.to_vec();
             softmax_group(&x, y, 1, false);
         }
     }
+}
+
+/// Softmax of `y * scale + mask`, in the place of `y`. What the mask has minus infinity for gets nothing, whatever it is; all get 0 where that is everything.
+pub(super) fn softmax_masked(y: &mut [f32], scale: f32, mask: Option<&[f32]>) {
+    const HIDDEN: f32 = f32::NEG_INFINITY;
+    widest(
+        #[inline(always)]
+        || {
+            match mask {
+                Some(mask) => {
+                    y.iter_mut().zip(mask).for_each(|(y, &m)| *y = if m == HIDDEN { m } else { *y * scale + m })
+                }
+                None => y.iter_mut().for_each(|y| *y *= scale),
+            }
+            let top = top(y);
+            if top == HIDDEN && mask.is_some_and(|mask| mask.iter().all(|&m| m == HIDDEN)) {
+                y.fill(0.0);
+            } else {
+                shares(y, top, false);
+            }
+        },
+    );
 }
 
 fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) -> Result<Tensor> {
@@ -355,7 +381,10 @@ fn softmax_of<T: Real>(axis: i64, flat: bool, log: bool, x: &Inputs, ctx: &Ctx) 
 pub(super) fn softmax_group<T: Real>(x: &[T], y: &mut [T], inner: usize, log: bool) {
     if let (1, Some(x), Some(y)) = (inner, T::singles(x), T::singles_mut(y)) {
         y.copy_from_slice(x);
-        softmax_line(y, log);
+        widest(
+            #[inline(always)]
+            || shares(y, top(y), log),
+        );
         return;
     }
     for i in 0..inner {

@@ -58,7 +58,7 @@ impl Between for Recurrent {
                 // The grid of a single row is that of all numbers.
                 let fixed = self.of.fixed.map(|grids| Codes::of(grids[at]));
                 Ok(if self.of.by_row && rows > 1 && fixed.is_none() {
-                    Bound::Rows(Box::new(matrix.bind(rows, name)?))
+                    Bound::Rows(Box::new(matrix.bind(rows, name, None)?))
                 } else {
                     Bound::Whole(Box::new(Whole::new(&matrix.packed, self.isa, rows, name, fixed)?))
                 })

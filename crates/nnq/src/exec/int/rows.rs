@@ -6,10 +6,10 @@ use super::{
 use crate::{
     error::{Error, Result},
     exec::{
-        float::{Ctx, recurrent},
+        float::{Ctx, function_of, recurrent},
         lower::{self, no_range},
     },
-    ir::Tensor,
+    ir::{Tensor, op::Unary},
 };
 use nnq_kernels::{
     Isa,
@@ -37,8 +37,8 @@ impl Matrix {
         Ok(Self { packed: product(of, isa)?, isa, bound: Mutex::default() })
     }
 
-    /// For so many rows of the value `name`.
-    pub(super) fn bind<'a>(&'a self, rows: usize, name: &'a str) -> Result<Bound<'a>> {
+    /// For so many rows of the value `name`, which is this function of what the product is given.
+    pub(super) fn bind<'a>(&'a self, rows: usize, name: &'a str, function: Option<Unary>) -> Result<Bound<'a>> {
         let (Weights::Conv(weights), Requantize::Dynamic { scale, bias }) =
             (&self.packed.weights, &self.packed.requant)
         else {
@@ -46,7 +46,7 @@ impl Matrix {
         };
         let geom = ConvGeom { batch: rows, ..self.packed.geom };
         let mut bound = self.bound.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |conv| Bound { of: Kernel { conv, isa: self.isa, name }, room: RefCell::default() };
+        let of = |conv| Bound { of: Kernel { conv, isa: self.isa, name, function }, room: RefCell::default() };
         if let Some(conv) = bound.as_ref().filter(|conv| *conv.geom() == geom) {
             return Ok(of(conv.clone()));
         }
@@ -77,6 +77,7 @@ struct Kernel<'a> {
     isa: Isa,
     /// What is quantized.
     name: &'a str,
+    function: Option<Unary>,
 }
 
 #[derive(Default)]
@@ -92,7 +93,16 @@ impl Kernel<'_> {
     /// The codes of some rows, and their grids.
     fn quantize(&self, x: &[f32], codes: &mut [u8], grids: &mut [Live]) -> Result<()> {
         let columns = self.conv.geom().c_in;
+        let mut row = vec![0.0; if self.function.is_some() { columns } else { 0 }];
         for ((codes, x), grid) in codes.chunks_mut(columns).zip(x.chunks(columns)).zip(grids) {
+            let x = match self.function {
+                Some(u) => {
+                    row.copy_from_slice(x);
+                    function_of(u, &mut row);
+                    &row
+                }
+                None => x,
+            };
             let (scale, zero) = extremes(self.isa, x).grid().ok_or_else(|| no_range(self.name))?;
             *grid = Live { scale, zero };
             quantize(self.isa, x, scale, zero, 0, 255, codes);
@@ -152,11 +162,12 @@ pub(super) struct Rows {
     matrix: Matrix,
     /// What is quantized.
     name: String,
+    function: Option<Unary>,
 }
 
 impl Rows {
     pub(super) fn pack(of: &lower::Rows, isa: Isa) -> Result<Self> {
-        Ok(Self { matrix: Matrix::pack(&of.product, isa)?, name: of.name.clone() })
+        Ok(Self { matrix: Matrix::pack(&of.product, isa)?, name: of.name.clone(), function: of.function })
     }
 }
 
@@ -188,7 +199,7 @@ impl Between for Rows {
             return Ok(vec![Tensor::of::<f32>(&shape, vec![0.0; shape.iter().product()])]);
         }
         let mut out = ctx.take(rows * channels);
-        recurrent::Product::run(&self.matrix.bind(rows, &self.name)?, numbers, &mut out, rows, ctx)?;
+        recurrent::Product::run(&self.matrix.bind(rows, &self.name, self.function)?, numbers, &mut out, rows, ctx)?;
         Ok(vec![Tensor::of(&shape, out)])
     }
 }

@@ -1,7 +1,7 @@
 //! The lowering itself: one visit per node.
 use super::{
     AddRule, Clamp, Form, Grid, Lookup, Pointwise, ProductOut, Profile, ProgValue, Program, Repr, Rows, Slot, Step,
-    StepKind, coded, dyadic, forms, integers, masks, product, recurrent, resize, wide,
+    StepKind, coded, dyadic, forms, integers, masks, product, recurrent, resize, wide, within,
 };
 use crate::{
     error::{At, Error, Result},
@@ -64,6 +64,7 @@ pub fn lower(graph: &Graph, profile: Profile) -> Result<Program> {
     if sweeps {
         masks::sweep(&mut b.p);
     }
+    within::functions(&mut b.p);
     Ok(b.p)
 }
 
@@ -365,7 +366,7 @@ impl Builder {
         let input = self.real(x)?;
         if of == Dynamic::Row && matches!(product.form, Form::Matrix { .. }) {
             let name = self.p.graph.value(x).name.clone();
-            return self.rows(id, node, y, Rows { product, name }, input);
+            return self.rows(id, node, y, Rows { product, name, function: None }, input);
         }
         let slot = self.push(y, Repr::Real);
         self.step(&[id], StepKind::Product(Box::new(product)), vec![input], vec![Some(slot)]);

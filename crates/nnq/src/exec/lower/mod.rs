@@ -11,6 +11,7 @@ mod product;
 mod recurrent;
 mod resize;
 mod wide;
+mod within;
 
 pub use build::lower;
 pub use coded::Coded;
@@ -207,6 +208,8 @@ pub struct Rows {
     pub product: Product,
     /// The value that is quantized.
     pub name: String,
+    /// What it is of the step's input; the input itself without.
+    pub function: Option<Unary>,
 }
 
 /// A matrix product of two values that are quantized as they come.

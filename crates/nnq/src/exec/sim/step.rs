@@ -125,7 +125,14 @@ pub(super) fn run(
         StepKind::Float(op) => eval(op, x, step.outputs.len(), ctx),
         StepKind::Rows(r) => {
             let w = weights.first().ok_or_else(|| Error::internal("a product without weights"))?;
-            let x = input(0)?;
+            let function;
+            let x = match r.function {
+                Some(u) => {
+                    function = eval(&Op::Unary(u), &[Some(input(0)?)], 1, ctx)?;
+                    function.first().ok_or_else(|| Error::internal("a function without a result"))?
+                }
+                None => input(0)?,
+            };
             one(by_grids(&r.product, w, x, x.shape().last().copied().unwrap_or(1), &r.name, ctx)?)
         }
         StepKind::Lookup(l) => one(super::coded::lookup(l, input(0)?, ctx)?),

@@ -99,3 +99,25 @@ fn a_bias_behind_a_product_is_its_own() {
     let (_, kinds) = agree(&build(&[3, 1], false), &[2, 3, 20], 3);
     assert_eq!(kinds.len(), 2);
 }
+
+/// A function of one number before it is computed row by row, in the same step, where nobody else reads it.
+#[test]
+fn a_function_before_is_part_of_the_product() {
+    for (function, shown, steps) in
+        [(Unary::Gelu { tanh: false }, false, 1), (Unary::Relu, false, 1), (Unary::Gelu { tanh: true }, true, 2)]
+    {
+        let mut net = Net::new(11);
+        let x = net.b.input("x", DType::F32, "N, 24");
+        let of = net.b.op("function", Op::Unary(function), &[x]);
+        net.b.graph().value_mut(of).dynamic = Some(Dynamic::Row);
+        let w = net.weight(&[24, 20], 1);
+        let y = net.b.op("matmul", Op::MatMul, &[of, w]);
+        let mut outputs = vec![y];
+        outputs.extend(shown.then_some(of));
+        let graph = net.finish(&outputs);
+        for rows in [1, 60] {
+            let (_, kinds) = agree(&graph, &[rows, 24], 4);
+            assert_eq!(kinds.len(), steps, "{function:?}: {kinds:?}");
+        }
+    }
+}

@@ -62,7 +62,7 @@ fn each<A: Send, B: Sync>(dst: &mut [A], src: &[B], f: impl Fn(&mut [A], &[B]) +
 }
 
 /// The function maps real numbers to real numbers.
-pub(super) fn is_real(u: Unary) -> bool {
+pub(crate) fn is_real(u: Unary) -> bool {
     !matches!(u, Unary::IsNaN | Unary::IsInf { .. } | Unary::Not | Unary::BitwiseNot)
 }
 
@@ -76,7 +76,7 @@ pub(super) fn run_in_place(u: Unary, x: &mut [f32]) {
 }
 
 /// Applies a function that [`is_real`] to numbers of either type, on this thread.
-pub(super) fn on_slice<T: Real>(u: Unary, x: &mut [T]) {
+pub(crate) fn on_slice<T: Real>(u: Unary, x: &mut [T]) {
     if let Some(x) = T::singles_mut(x) {
         apply(u, x);
     } else {
