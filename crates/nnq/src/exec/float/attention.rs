@@ -281,11 +281,9 @@ fn attention_of<T: Real>(a: &AttentionAttrs, x: &Inputs, outputs: usize, ctx: &C
             let one = |at: [usize; 3], row: &mut [f32]| {
                 let plain =
                     mask.plain(a, at, row.len()).filter(|_| a.softcap == 0.0 && a.precision != Some(DType::F64));
-                match (plain, bytemuck::try_cast_slice_mut::<f32, T>(row)) {
-                    (Some(mask), _) => softmax_masked(row, single, mask),
-                    (None, Ok(row)) => weigh(a, (&mask, scale), at, row, |_, _| ()),
-                    // The numbers are these.
-                    (None, Err(_)) => {}
+                match plain {
+                    Some(mask) => softmax_masked(row, single, mask),
+                    None => weigh(a, (&mask, single), at, row, |_, _| ()),
                 }
             };
             let work = s.batch * s.q_heads * s.queries * s.total * (s.size + s.v_size);
