@@ -457,9 +457,12 @@ pub struct Method {
     #[arg(long)]
     pub equalize: bool,
     /// Move what is hard to quantize from activations into weights (SmoothQuant); 0 to 1, more moves more; with REACH, such as 1:6, a channel counts
-    /// as no larger than so many of its root mean squares
+    /// as no larger than so many of its root mean squares, or with 1:4bit than 4 bits of its own would reach at least error
     #[arg(long, value_name = "ALPHA[:REACH]", num_args = 0..=1, require_equals = true, default_missing_value = "0.5", conflicts_with = "equalize")]
     pub smooth: Option<nnq::quant::balance::Smoothing>,
+    /// Change the basis of what layers exchange with nothing but sums between (linear bottlenecks): rounding costs less, the function stays
+    #[arg(long)]
+    pub basis: bool,
     /// Move what is always there of an activation into the biases behind it (high-bias absorption): smaller ranges
     #[arg(long)]
     pub absorb: bool,
@@ -504,6 +507,7 @@ impl Method {
         recipe.compensate |= self.compensate;
         recipe.correct_bias = self.correct_bias.unwrap_or(recipe.correct_bias);
         recipe.smooth = self.smooth.or(recipe.smooth);
+        recipe.basis |= self.basis;
         recipe.absorb |= self.absorb;
         recipe.reestimate |= self.reestimate;
         if self.weight_range == Some(nnq::quant::weights::WeightRange::Hqq) {

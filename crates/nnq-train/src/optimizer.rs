@@ -55,6 +55,8 @@ pub struct Steps {
     pub warm_up: u64,
     /// What the rate of scales is multiplied with.
     pub scale_rate: f64,
+    /// What the rate of weights is multiplied with; with 0 they stay as they are.
+    pub weight_rate: f64,
     /// Whether their rate bounds the share that they change by in one step.
     pub bounded: bool,
     /// The largest norm of all gradients together.
@@ -87,10 +89,14 @@ impl Optimizer {
     /// For `total` steps.
     ///
     /// # Errors
-    /// When the learning rate is not positive, or above 1; when the largest norm is not positive.
+    /// When the learning rate is not positive, or above 1; when the largest norm is not positive, or a factor of rates negative.
     pub fn new(steps: Steps, total: u64) -> Result<Self> {
         if steps.clip.is_some_and(|most| most.is_nan() || most <= 0.0) {
             return Err(Error::usage("gradients of a norm that is not positive").cure("use a --clip-norm above 0"));
+        }
+        if [steps.scale_rate, steps.weight_rate].iter().any(|x| !(0.0..f64::INFINITY).contains(x)) {
+            return Err(Error::usage("a learning rate times a negative number, or one that is none")
+                .cure("use 0 or more for --scale-lr and --weight-lr"));
         }
         let of = |decay: f64| match steps.method {
             Method::Sgd { momentum } => {
@@ -139,7 +145,14 @@ impl Optimizer {
             if mine.is_empty() {
                 continue;
             }
-            let rate = if p == part(Role::Scale) { rate * self.steps.scale_rate } else { rate };
+            let rate = match parameters.list[mine[0]].role {
+                Role::Scale => rate * self.steps.scale_rate,
+                Role::Weight => rate * self.steps.weight_rate,
+                Role::Other => rate,
+            };
+            if rate == 0.0 {
+                continue;
+            }
             let bag = optimizer.step(rate, Bag { list }, grads);
             for (&i, param) in mine.iter().zip(bag.list) {
                 let shape = Shape::from(parameters.list[i].shape.clone());
@@ -277,6 +290,7 @@ mod tests {
                 schedule: Schedule::Constant,
                 warm_up: 0,
                 scale_rate: 1.0,
+                weight_rate: 1.0,
                 bounded,
                 clip: None,
             };
@@ -286,6 +300,15 @@ mod tests {
             let [scales, weights] = [0, 1].map(|i| backend::numbers::<Flex>(all.values[i].clone()).unwrap());
             assert!(scales.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{scales:?} {want:?}");
             assert!(weights.iter().zip([-0.49, 0.31]).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
+            // A tenth of the way, and none.
+            for (weight_rate, want) in [(0.1, [-0.04, 0.04]), (0.0, [0.01, 0.01])] {
+                let mut optimizer = Optimizer::new(Steps { weight_rate, ..steps }, 1).unwrap();
+                let mut all = Parameters::<Flex>::loose([one(Role::Weight, 0.01)].into_iter());
+                optimizer.step(0.1, &mut all, gradients(&[&[5.0, -3.0]])).unwrap();
+                let weights = backend::numbers::<Flex>(all.values[0].clone()).unwrap();
+                assert!(weights.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
+            }
+            assert!(Optimizer::new(Steps { weight_rate: -1.0, ..steps }, 1).is_err());
         }
     }
 

@@ -42,6 +42,7 @@ fn settings(epochs: u64) -> Settings {
         schedule: Schedule::Cosine,
         warm_up: 2,
         scale_rate: 1.0,
+        weight_rate: 1.0,
         bounded: true,
         clip: None,
     };

@@ -75,6 +75,7 @@ fn settings(epochs: u64, rules: Rules) -> Settings {
         schedule: Schedule::Cosine,
         warm_up: 2,
         scale_rate: 1.0,
+        weight_rate: 1.0,
         bounded: true,
         clip: Some(1.0),
     };

@@ -61,6 +61,9 @@ pub struct Train {
     /// What the learning rate of the grids' scales is multiplied with
     #[arg(long, value_name = "FACTOR", default_value = "1")]
     pub scale_lr: f64,
+    /// What the learning rate of weights is multiplied with; 0: they keep their codes, with --weight-quantizer fixed
+    #[arg(long, value_name = "FACTOR", default_value = "1")]
+    pub weight_lr: f64,
     /// How gradients become steps
     #[arg(long, value_name = "METHOD", default_value = "sgd")]
     pub optimizer: Optimizer,

@@ -58,6 +58,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
             },
             warm_up: args.warm_up,
             scale_rate: args.scale_lr,
+            weight_rate: args.weight_lr,
             bounded: true,
             clip: Some(args.clip_norm.unwrap_or(if args.zoo.is_some() { 0.0 } else { 1.0 })).filter(|c| *c != 0.0),
         },

@@ -177,6 +177,7 @@ impl<B: Kernels> Work<'_, B> {
             schedule: Schedule::Constant,
             warm_up: 0,
             scale_rate: if scale_rate > 0.0 { scale_rate } else { 1.0 },
+            weight_rate: 1.0,
             bounded: false,
             clip: None,
         };

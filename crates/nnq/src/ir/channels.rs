@@ -12,10 +12,12 @@ pub struct Channels {
     pub deviation: Vec<f64>,
     /// Largest magnitude of each channel; empty where it was not measured.
     pub largest: Vec<f64>,
+    /// How far from 0 the grid of least squared error of each channel reaches, for a number of bits; empty where it was not measured.
+    pub fit: Vec<f64>,
 }
 
 impl Channels {
-    /// Of `scale * x + shift`, channel by channel. The largest magnitude does not survive a shift.
+    /// Of `scale * x + shift`, channel by channel. Largest magnitude and fit do not survive a shift.
     #[must_use]
     pub fn affine(&self, scale: &[f64], shift: &[f64]) -> Self {
         let shifted = shift.iter().any(|&t| t != 0.0);
@@ -24,6 +26,7 @@ impl Channels {
             mean: self.mean.iter().zip(scale).zip(shift).map(|((m, s), t)| m * s + t).collect(),
             deviation: times(&self.deviation),
             largest: if shifted { Vec::new() } else { times(&self.largest) },
+            fit: if shifted { Vec::new() } else { times(&self.fit) },
         }
     }
 }

@@ -271,7 +271,7 @@ mod tests {
         for v in [y, r, s] {
             b.output(v);
         }
-        let channels = Channels { mean: vec![1.0, 2.0, 3.0, 4.0], deviation: vec![0.0; 4], largest: Vec::new() };
+        let channels = Channels { mean: vec![1.0, 2.0, 3.0, 4.0], deviation: vec![0.0; 4], ..Channels::default() };
         b.graph().value_mut(x).channels = Some(Arc::new(channels));
         let g = b.finish().unwrap();
         let all = expected(&g);

@@ -77,6 +77,9 @@ pub struct Recipe {
     /// Move what is hard to quantize from activations into weights (SmoothQuant): an exponent, 0 to 1, usually 0.5, or `"ALPHA:REACH"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smooth: Option<Smoothing>,
+    /// Change the basis of what layers exchange with nothing but sums between (linear bottlenecks) to one in which rounding costs least.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub basis: bool,
     /// Move what is always there of a layer's output into the biases of the layers that read it (high-bias absorption).
     pub absorb: bool,
     /// Let weights make up for what quantization did to the layer's inputs: layer by layer, on calibration samples.
@@ -346,6 +349,7 @@ impl Default for Recipe {
             logits: Logits::Real,
             equalize: false,
             smooth: None,
+            basis: false,
             absorb: false,
             compensate: false,
             correct_bias: BiasCorrection::Off,

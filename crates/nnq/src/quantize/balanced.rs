@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Samples that run at once: few, so that their activations take little memory. Sums are in the order of the samples in any case.
 const TOGETHER: usize = 8;
 
-/// The network balanced as the recipe says (equalized or smoothed, high biases absorbed), with what is known of its channels beside it; messages say
+/// The network balanced as the recipe says (linear bottlenecks in another basis, equalized or smoothed, high biases absorbed), with what is known of its channels beside it; messages say
 /// what was done and what was left alone.
 ///
 /// # Errors
@@ -29,6 +29,24 @@ pub fn balanced(
 ) -> Result<Arc<Graph>> {
     recipe.check()?;
     let mut graph = graph.clone();
+    if recipe.basis {
+        let wanted = balance::wanted_for_basis(&graph);
+        if samples.is_none() && !wanted.is_empty() {
+            return Err(Error::usage("a basis is found by what channels have in common, and there are no samples")
+                .cure("give --data, or leave out --basis"));
+        }
+        let mut moments = balance::Moments::new();
+        on_samples(&graph, &wanted, recipe, (samples, means), progress, &mut |to| {
+            moments = channels::second_moments(&graph, &wanted, means.threads, to)?;
+            Ok(())
+        })?;
+        let balance::Based { graph: new, streams } = balance::change_basis(&graph, &moments)?;
+        messages.push(match streams {
+            0 => "basis: no products with nothing but sums between".into(),
+            n => format!("{n} linear bottlenecks and streams of sums have another basis"),
+        });
+        graph = Arc::new(new);
+    }
     if recipe.equalize {
         let balance::Equalized { graph: new, pairs, clips } = balance::equalize(&graph)?;
         messages.push(match pairs {
@@ -38,14 +56,14 @@ pub fn balanced(
         graph = Arc::new(new);
     }
     if let Some(how) = recipe.smooth {
-        let wanted = balance::unknown_to_smooth(&graph);
+        let wanted = balance::unknown_to_smooth(&graph, how);
         if samples.is_none() && !wanted.is_empty() {
             return Err(Error::usage(
                 "smoothing looks at the largest magnitude of each channel, and there are no samples",
             )
             .cure("give --data, or use --equalize, which needs none"));
         }
-        graph = measure(&graph, &wanted, recipe, (samples, means), progress)?;
+        graph = measure(&graph, &wanted, how.bits(), recipe, (samples, means), progress)?;
         let balance::Smoothed { graph: new, links, clips, bounds, factors, .. } = balance::smooth(&graph, how)?;
         if factors > 0 {
             messages.push(format!("smoothing multiplies {factors} activations before the products that read them"));
@@ -65,7 +83,7 @@ pub fn balanced(
     }
     if recipe.absorb {
         if samples.is_some() {
-            graph = measure(&graph, &balance::unknown_to_absorb(&graph), recipe, (samples, means), progress)?;
+            graph = measure(&graph, &balance::unknown_to_absorb(&graph), None, recipe, (samples, means), progress)?;
         }
         let a = balance::absorb(&graph)?;
         messages.push(absorbed(&a));
@@ -73,7 +91,7 @@ pub fn balanced(
     }
     if recipe.correct_bias == BiasCorrection::Analytic && samples.is_some() {
         let products = place::place(&graph, &vec![place::Mode::Static; graph.node_count()], false).products;
-        graph = measure(&graph, &expect::unknown(&graph, &products), recipe, (samples, means), progress)?;
+        graph = measure(&graph, &expect::unknown(&graph, &products), None, recipe, (samples, means), progress)?;
     }
     Ok(graph)
 }
@@ -99,11 +117,29 @@ fn absorbed(a: &balance::Absorbed) -> String {
 fn measure(
     graph: &Arc<Graph>,
     values: &[ValueId],
+    fit: Option<u8>,
     recipe: &Recipe,
     (samples, means): (Option<&Samples>, Means),
     progress: &mut Progress,
 ) -> Result<Arc<Graph>> {
-    let Some(samples) = samples.filter(|_| !values.is_empty()) else { return Ok(graph.clone()) };
+    let mut out = graph.clone();
+    on_samples(graph, values, recipe, (samples, means), progress, &mut |to| {
+        out = channels::measure(graph, values, fit, means.threads, to)?;
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// Gives `see` the samples that calibration looks at, where there are samples and `values` to look at.
+fn on_samples(
+    graph: &Arc<Graph>,
+    values: &[ValueId],
+    recipe: &Recipe,
+    (samples, means): (Option<&Samples>, Means),
+    progress: &mut Progress,
+    see: &mut dyn FnMut(&mut channels::Feed) -> Result<()>,
+) -> Result<()> {
+    let Some(samples) = samples.filter(|_| !values.is_empty()) else { return Ok(()) };
     let Drawn { indices: mut chosen, fixed } = Drawn::new(graph, &samples.dataset, recipe.samples, recipe.seed);
     let batch = fixed.unwrap_or(TOGETHER).max(1);
     if fixed.is_some() {
@@ -115,7 +151,7 @@ fn measure(
     }
     let total = chosen.len() as u64;
     let settings = Settings { batch, threads: means.threads, skip_corrupt: false, cancel: means.cancel.cloned() };
-    channels::measure(graph, values, means.threads, &mut |to| {
+    see(&mut |to| {
         let mut done = 0;
         for b in feed::batches(graph, samples, chosen.clone(), settings.clone())? {
             let b = b?;

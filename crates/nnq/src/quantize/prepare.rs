@@ -299,10 +299,10 @@ pub fn calibrated(
         let place = file.map(|f| f.display().to_string()).unwrap_or_default();
         Err(Error::usage(cause).at(place).cure(cure))
     };
-    if file.is_some() && (recipe.equalize || recipe.absorb || recipe.smooth.is_some()) {
+    if file.is_some() && (recipe.equalize || recipe.absorb || recipe.basis || recipe.smooth.is_some()) {
         return useless(
             "the recipe balances layers, which changes what statistics are of",
-            "give --data instead of --stats, or leave out equalize, smooth and absorb",
+            "give --data instead of --stats, or leave out equalize, smooth, basis and absorb",
         );
     }
     if file.is_some() && !recipe.needs_statistics() {

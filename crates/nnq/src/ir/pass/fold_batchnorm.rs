@@ -179,7 +179,7 @@ fn affine(view: &View, node: &Node, l: &Layout) -> Option<Affine> {
         let shift = beta.iter().zip(mean).zip(&scale).map(|((&b, &m), s)| f64::from(b) - f64::from(m) * s).collect();
         let wide = |list: &[f32]| list.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let deviation = wide(var).iter().map(|v| v.max(0.0).sqrt()).collect();
-        let known = Some(Channels { mean: wide(mean), deviation, largest: Vec::new() });
+        let known = Some(Channels { mean: wide(mean), deviation, ..Channels::default() });
         return Some(Affine { x: a, scale, shift, known });
     }
     let Op::Binary(op) = node.op else { return None };

@@ -6,6 +6,7 @@ use crate::{
         op::{Binary, Reduction, Unary},
     },
 };
+use nalgebra::{DMatrix, DVector};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -341,6 +342,50 @@ impl Weights {
         }
         if output && let Some(bias) = &mut self.bias {
             bias.iter_mut().enumerate().for_each(|(c, b)| *b *= by(c));
+        }
+    }
+    /// Whether every output can depend on every input channel.
+    pub fn mixes(&self) -> bool {
+        self.group == 1 && !self.norm
+    }
+    /// Where the weight of an output, an input channel and a place in the window lies; their numbers.
+    fn layout(&self) -> (impl Fn(usize, usize, usize) -> usize + use<>, [usize; 3]) {
+        let (inner, columns, rows_out) = (self.shape[2..].iter().product::<usize>(), self.shape[1], self.axis == 0);
+        let at = move |o: usize, i: usize, k: usize| {
+            let (row, column) = if rows_out { (o, i) } else { (i, o) };
+            (row * columns + column) * inner + k
+        };
+        (at, [self.outputs(), self.shape[1 - self.axis], inner])
+    }
+    /// `W^T W` over input channels, all outputs and places in the window together.
+    pub fn gram(&self) -> DMatrix<f64> {
+        let (at, [outputs, inputs, inner]) = self.layout();
+        let w = DMatrix::from_fn(outputs * inner, inputs, |r, i| self.w[at(r / inner, i, r % inner)]);
+        w.transpose() * w
+    }
+    /// `W` and bias become `T W`, `T b`.
+    pub fn mix_outputs(&mut self, t: &DMatrix<f64>) {
+        let (at, [outputs, inputs, inner]) = self.layout();
+        let w = DMatrix::from_fn(outputs, inputs * inner, |o, c| self.w[at(o, c / inner, c % inner)]);
+        let w = t * w;
+        for o in 0..outputs {
+            for c in 0..inputs * inner {
+                self.w[at(o, c / inner, c % inner)] = w[(o, c)];
+            }
+        }
+        if let Some(bias) = &mut self.bias {
+            *bias = (t * DVector::from_column_slice(bias)).as_slice().to_vec();
+        }
+    }
+    /// `W` becomes `W T`.
+    pub fn mix_inputs(&mut self, t: &DMatrix<f64>) {
+        let (at, [outputs, inputs, inner]) = self.layout();
+        let w = DMatrix::from_fn(outputs * inner, inputs, |r, i| self.w[at(r / inner, i, r % inner)]);
+        let w = w * t;
+        for r in 0..outputs * inner {
+            for i in 0..inputs {
+                self.w[at(r / inner, i, r % inner)] = w[(r, i)];
+            }
         }
     }
     /// Puts them into the graph in place of those that were there.

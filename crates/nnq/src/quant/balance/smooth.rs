@@ -10,19 +10,40 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-/// How [`smooth`] weighs activations against weights: `ALPHA` or `ALPHA:REACH`, such as `0.5` or `1:6`.
+/// How [`smooth`] weighs activations against weights: `ALPHA` or `ALPHA:REACH`, such as `0.5`, `1:6` or `1:4bit`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Form", into = "Form")]
 pub struct Smoothing {
     /// The exponent, 0 (weights alone decide) to 1 (activations alone).
     pub alpha: f64,
-    /// A channel's largest magnitude counts as at most so many of its root mean squares.
-    pub reach: Option<f64>,
+    /// What a channel's largest magnitude counts as at most.
+    pub reach: Option<Reach>,
+}
+
+/// How far a channel counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reach {
+    /// So many of its root mean squares: a number.
+    Deviations(f64),
+    /// As far as a grid of so many bits of its own would reach that has the least squared error: `4bit`.
+    Bits(u8),
+}
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deviations(k) => write!(f, "{k}"),
+            Self::Bits(bits) => write!(f, "{bits}bit"),
+        }
+    }
 }
 
 /// As recipes have it: a number, or `"ALPHA:REACH"`.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "smooth: neither a number, such as 0.5, nor \"ALPHA:REACH\", such as \"1:6\"")]
+#[serde(
+    untagged,
+    expecting = "smooth: neither a number, such as 0.5, nor \"ALPHA:REACH\", such as \"1:6\" or \"1:4bit\""
+)]
 enum Form {
     Number(f64),
     Text(String),
@@ -38,16 +59,34 @@ impl Smoothing {
             return Err(Error::usage(format!("smooth = {self}: the exponent is not from 0 to 1"))
                 .cure("use 0 (weights alone decide) to 1 (activations alone), usually 0.5"));
         }
-        if self.reach.is_some_and(|k| !(k.is_finite() && k >= 1.0)) {
-            return Err(Error::usage(format!("smooth = {self}: channels would be cut below their root mean square"))
-                .cure("use a reach from 1 on, such as 1:6, or none"));
+        match self.reach {
+            Some(Reach::Deviations(k)) if !(k.is_finite() && k >= 1.0) => {
+                Err(Error::usage(format!("smooth = {self}: channels would be cut below their root mean square"))
+                    .cure("use a reach from 1 on, such as 1:6, or none"))
+            }
+            Some(Reach::Bits(bits)) if !(2..=16).contains(&bits) => {
+                Err(Error::usage(format!("smooth = {self}: no grid of {bits} bits"))
+                    .cure("use 2 to 16 bits, those of the activations, such as 1:4bit"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+    /// The bits for which [`Channels::fit`] is wanted, if it is.
+    pub(crate) fn bits(&self) -> Option<u8> {
+        match self.reach {
+            Some(Reach::Bits(bits)) => Some(bits),
+            _ => None,
+        }
+    }
+    /// Whether all is known of channels that this looks at.
+    fn knows(&self, known: &Channels) -> bool {
+        !known.largest.is_empty() && (self.bits().is_none() || !known.fit.is_empty())
     }
     /// The largest magnitude of each channel, as far as it counts.
     fn largest(&self, known: &Channels) -> Vec<f64> {
         let of = |(i, &x): (usize, &f64)| match (self.reach, known.mean.get(i), known.deviation.get(i)) {
-            (Some(k), Some(mean), Some(deviation)) => x.min(k * mean.hypot(*deviation)),
+            (Some(Reach::Deviations(k)), Some(mean), Some(deviation)) => x.min(k * mean.hypot(*deviation)),
+            (Some(Reach::Bits(_)), ..) => known.fit.get(i).map_or(x, |fit| x.min(*fit)),
             _ => x,
         };
         known.largest.iter().enumerate().map(of).collect()
@@ -68,11 +107,16 @@ impl FromStr for Smoothing {
     fn from_str(s: &str) -> Result<Self> {
         let number = |s: &str| {
             s.trim().parse::<f64>().map_err(|_| {
-                Error::usage(format!("smooth: '{s}' is no number")).cure("use ALPHA or ALPHA:REACH, such as 0.5 or 1:6")
+                Error::usage(format!("smooth: '{s}' is no number"))
+                    .cure("use ALPHA or ALPHA:REACH, such as 0.5, 1:6 or 1:4bit")
             })
         };
+        let reaches = |s: &str| match s.trim().strip_suffix("bit").map(str::parse) {
+            Some(Ok(bits)) => Ok(Reach::Bits(bits)),
+            _ => number(s).map(Reach::Deviations),
+        };
         let (alpha, reach) = s.split_once(':').map_or((s, None), |(a, r)| (a, Some(r)));
-        let out = Self { alpha: number(alpha)?, reach: reach.map(number).transpose()? };
+        let out = Self { alpha: number(alpha)?, reach: reach.map(reaches).transpose()? };
         out.check()?;
         Ok(out)
     }
@@ -139,7 +183,8 @@ const SHARE: f64 = 1.0 / 16.0;
 /// with `alpha = 1`. Elsewhere it becomes a ReLU.
 ///
 /// With a reach `k`, `max|X_j|` counts as at most `k` root mean squares of its channel, `k sqrt(E[X_j^2])`: few bits are better spent on what is frequent, and a rare peak of one
-/// channel does not take its weights' precision. A clip cuts what lies beyond that then, on the samples, too.
+/// channel does not take its weights' precision. A clip cuts what lies beyond that then, on the samples, too. With a reach of `b` bits it counts as far as a grid of the channel
+/// alone would reach, of `b` bits and least squared error ([`Channels::fit`]): with `alpha = 1` each channel gets the grid it would choose, whatever shape its distribution has.
 ///
 /// # Errors
 /// When scaled weights leave binary32.
@@ -169,7 +214,7 @@ pub fn smooth(graph: &Graph, how: Smoothing) -> Result<Smoothed> {
     }
     let mut multiplied = Vec::new();
     for site in factors::sites(graph, &links, &weights) {
-        match graph.value(site.value).channels.as_ref().filter(|c| !c.largest.is_empty()) {
+        match graph.value(site.value).channels.as_ref().filter(|c| how.knows(c)) {
             Some(known) => {
                 let scale = scales_of(&how.largest(known), &largest(&weights, &site.readers, false), alpha);
                 multiplied.push((site, scale));
@@ -229,17 +274,17 @@ fn scales_of(reached: &[f64], columns: &[f64], alpha: f64) -> Vec<f64> {
 fn reached(graph: &Graph, link: &Link, how: Smoothing) -> Option<Vec<f64>> {
     let mut all: Vec<f64> = Vec::new();
     for &v in &link.reads {
-        let one = how.largest(graph.value(v).channels.as_ref().filter(|c| !c.largest.is_empty())?);
+        let one = how.largest(graph.value(v).channels.as_ref().filter(|c| how.knows(c))?);
         all.resize(one.len(), 0.0);
         all.iter_mut().zip(&one).for_each(|(all, one)| *all = all.max(*one));
     }
     Some(all)
 }
 
-/// The activations whose largest magnitudes [`smooth`] wants to know and does not.
-pub(crate) fn unknown(graph: &Graph) -> Vec<ValueId> {
+/// The activations of whose channels [`smooth`] wants to know what it does not.
+pub(crate) fn unknown(graph: &Graph, how: Smoothing) -> Vec<ValueId> {
     let (links, weights) = links(graph, KINDS);
     let sites = factors::sites(graph, &links, &weights);
     let read = links.into_iter().flat_map(|l| l.reads).chain(sites.into_iter().map(|s| s.value));
-    read.filter(|&v| graph.value(v).channels.as_ref().is_none_or(|c| c.largest.is_empty())).collect()
+    read.filter(|&v| graph.value(v).channels.as_ref().is_none_or(|c| !how.knows(c))).collect()
 }

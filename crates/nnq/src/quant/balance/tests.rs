@@ -240,7 +240,7 @@ fn absorption_is_that_of_the_paper() {
     let (mean, deviation) = (golden.absorbed.mean.clone().unwrap(), golden.absorbed.deviation.clone().unwrap());
     let moved = mean.iter().zip(&deviation).filter(|(m, d)| **m > 3.0 * **d).count();
     assert!(moved > 0 && moved < 6);
-    let channels = Channels { mean, deviation, largest: Vec::new() };
+    let channels = Channels { mean, deviation, ..Channels::default() };
     g.value_mut(second).channels = Some(Arc::new(channels.clone()));
     let done = absorb(&g).unwrap();
     equal(&done.graph, &golden.absorbed, 1e-6);
@@ -280,7 +280,7 @@ fn absorption_is_exact_above_and_leaves_padding_and_clips_alone() {
         let y = b.op("b", Op::Conv(ConvAttrs { group: 1, pads: vec![pad; 4], ..ConvAttrs::default() }), &[f, w]);
         b.output(y);
         b.graph().value_mut(v).channels =
-            Some(Arc::new(Channels { mean: vec![80.0; 4], deviation: vec![10.0; 4], largest: Vec::new() }));
+            Some(Arc::new(Channels { mean: vec![80.0; 4], deviation: vec![10.0; 4], ..Channels::default() }));
         b.finish().unwrap()
     };
     let g = build(0, RELU);
@@ -366,6 +366,7 @@ fn channels_count_as_far_as_they_reach() {
         mean: vec![0.3, 0.0, 0.15, 0.0],
         deviation: vec![0.4, 1.0, 0.2, 0.0],
         largest: vec![5.0, 1.5, 2.0, 0.0],
+        fit: vec![4.0, 1.6, 0.5, 0.0],
     };
     b.graph().value_mut(f).channels = Some(Arc::new(known));
     let g = b.finish().unwrap();
@@ -382,6 +383,8 @@ fn channels_count_as_far_as_they_reach() {
         ("1:1", [0.5, 1.0, 0.25, 0.0625]),
         // So far that it makes no difference.
         ("1:100", [5.0, 1.5, 2.0, 0.3125]),
+        // As far as grids of least error reach, but no farther than the channel does.
+        ("1:4bit", [4.0, 1.5, 0.5, 0.25]),
     ] {
         let done = smooth(&g, how.parse().unwrap()).unwrap();
         assert_eq!((done.links, done.bounds, done.clips), (1, 1, 0), "{how}");
@@ -400,9 +403,11 @@ fn smoothing_is_written_as_it_is_read() {
     struct In {
         smooth: Smoothing,
     }
-    for (text, file, alpha, reach) in
-        [("0.5", "smooth = 0.5\n", 0.5, None), ("1:6", "smooth = \"1:6\"\n", 1.0, Some(6.0))]
-    {
+    for (text, file, alpha, reach) in [
+        ("0.5", "smooth = 0.5\n", 0.5, None),
+        ("1:6", "smooth = \"1:6\"\n", 1.0, Some(Reach::Deviations(6.0))),
+        ("1:4bit", "smooth = \"1:4bit\"\n", 1.0, Some(Reach::Bits(4))),
+    ] {
         let smooth: Smoothing = text.parse().unwrap();
         assert_eq!((smooth.alpha, smooth.reach, smooth.to_string().as_str()), (alpha, reach, text));
         assert_eq!(toml::to_string(&In { smooth }).unwrap(), file);
@@ -426,8 +431,8 @@ fn smoothing_is_written_as_it_is_read() {
     }
 }
 
-#[test]
-fn a_stream_of_sums_is_scaled_as_a_whole() {
+/// Two residual blocks and what is before and behind them.
+fn stream() -> Arc<Graph> {
     let mut b = GraphBuilder::new("net");
     let x = b.input("x", DType::F32, "1, 2, 6, 6");
     let mut v = conv(&mut b, "stem", x, [6, 2, 1, 1], 1, 0);
@@ -439,10 +444,15 @@ fn a_stream_of_sums_is_scaled_as_a_whole() {
     }
     let y = conv(&mut b, "head", v, [3, 6, 1, 1], 1, 0);
     b.output(y);
-    let g = Arc::new(b.finish().unwrap());
+    Arc::new(b.finish().unwrap())
+}
+
+#[test]
+fn a_stream_of_sums_is_scaled_as_a_whole() {
+    let g = stream();
     let measured = |g: &Arc<Graph>, values: &[ValueId]| {
         let x = Tensor::of(&[1, 2, 6, 6], numbers(72, 5));
-        crate::quant::channels::measure(g, values, 1, &mut |to| to(vec![x.clone()])).unwrap()
+        crate::quant::channels::measure(g, values, None, 1, &mut |to| to(vec![x.clone()])).unwrap()
     };
     let (links, _) = links(&g, Kinds { norms: true, sums: true });
     let stream = &links[0];
@@ -453,7 +463,7 @@ fn a_stream_of_sums_is_scaled_as_a_whole() {
     // The two inner ones, and no others.
     assert_eq!(links.len(), 3);
     assert_eq!(super::chain::links(&g, Kinds::default()).0.len(), 2);
-    let known = measured(&g, &super::smooth::unknown(&g));
+    let known = measured(&g, &super::smooth::unknown(&g, by(1.0)));
     let done = smooth(&known, by(1.0)).unwrap();
     assert_eq!((done.links, done.unknown), (3, 0));
     same(&g, &done.graph);
@@ -503,4 +513,64 @@ fn smoothing_goes_into_normalisations() {
     }
     // Equalization looks at weights alone, and a normalisation has none.
     assert_eq!(equalize(&g).unwrap().pairs, 0);
+}
+
+/// `E[x x^T]` of what is read, on one input.
+fn moments(g: &Arc<Graph>) -> Moments {
+    let shape = g.value(g.inputs[0]).shape.as_ref().unwrap().as_fixed().unwrap();
+    let x = Tensor::of(&shape, numbers(shape.iter().product(), 5));
+    crate::quant::channels::second_moments(g, &wanted_for_basis(g), 1, &mut |to| to(vec![x.clone()])).unwrap()
+}
+
+#[test]
+fn a_stream_gets_another_basis_as_a_whole() {
+    let g = stream();
+    let known = moments(&g);
+    // What the blocks and the head read; not what lies behind a ReLU.
+    assert_eq!(known.len(), 3);
+    let done = change_basis(&g, &known).unwrap();
+    assert_eq!(done.streams, 1);
+    same(&g, &done.graph);
+    let after = Arc::new(done.graph);
+    // What the means over all readers say that rounding adds.
+    let noise = |g: &Graph, known: &Moments| {
+        let (links, weights) = links(g, Kinds { norms: false, sums: true });
+        let of = |id: &NodeId| {
+            let (seen, gram) = (&known[&g.node(*id).input(0).unwrap()], weights[id].gram());
+            let answered = seen.dot(&gram).sqrt();
+            [seen.trace() / answered, gram.trace() / answered]
+        };
+        let stream = links.iter().find(|l| l.seconds.len() == 3).unwrap();
+        let [c, g] = stream.seconds.iter().map(of).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
+        c * g
+    };
+    let (was, is) = (noise(&g, &known), noise(&after, &moments(&after)));
+    assert!(is < was, "{is} {was}");
+    // Nothing seen, nothing done.
+    let none = change_basis(&g, &Moments::new()).unwrap();
+    assert_eq!((none.streams, run(&none.graph)), (0, run(&g)));
+}
+
+#[test]
+fn rows_of_matrices_get_another_basis() {
+    let mut b = GraphBuilder::new("net");
+    let x = b.input("x", DType::F32, "5, 3");
+    let product = |b: &mut GraphBuilder, name: &str, v, shape: [usize; 2], trans_b| {
+        let w = b.constant(&format!("{name}.w"), Tensor::of(&shape, numbers(shape[0] * shape[1], 3)));
+        let bias = b.constant(&format!("{name}.b"), Tensor::of(&[4], numbers(4, 8)));
+        let op = Op::Gemm { trans_a: false, trans_b, alpha: 1.0, beta: 1.0 };
+        b.op(name, op, &[v, w, bias])
+    };
+    let v = product(&mut b, "a", x, [3, 4], false);
+    let v = product(&mut b, "b", v, [4, 4], true);
+    let v = b.op("b.f", RELU, &[v]);
+    let y = product(&mut b, "c", v, [4, 4], false);
+    b.output(y);
+    let g = Arc::new(b.finish().unwrap());
+    let done = change_basis(&g, &moments(&g)).unwrap();
+    assert_eq!(done.streams, 1);
+    same(&g, &done.graph);
+    let w = |g: &Graph, name: &str| g.constant(g.find(name).unwrap()).unwrap().to_f32s();
+    assert!(["a.w", "a.b", "b.w"].iter().all(|n| w(&g, n) != w(&done.graph, n)));
+    assert!(["b.b", "c.w"].iter().all(|n| w(&g, n) == w(&done.graph, n)));
 }
