@@ -111,13 +111,17 @@ pub(crate) fn change_basis(graph: &Graph, moments: &Moments) -> Result<Based> {
 /// `T` and its inverse for second moments `c` and Gram matrix `g`; none where nothing is seen or read.
 fn basis(c: &DMatrix<f64>, g: &DMatrix<f64>) -> Option<(DMatrix<f64>, DMatrix<f64>)> {
     let (spread, axes) = positive(c)?;
-    let root = |p: f64| &axes * DMatrix::from_diagonal(&spread.map(|x| x.powf(p))) * axes.transpose();
-    let (half, inverse) = (root(0.5), root(-0.5));
+    let of = |f: fn(f64) -> f64| &axes * DMatrix::from_diagonal(&spread.map(f)) * axes.transpose();
+    let (half, inverse) = (of(f64::sqrt), of(inverse_root));
     let (squares, v) = positive(&(&half * g * &half))?;
     let s = squares.map(f64::sqrt);
     let r = mixture(&s);
-    let scaled = |p: f64| DMatrix::from_diagonal(&s.map(|x| x.powf(p)));
-    Some((&r * scaled(0.5) * v.transpose() * &inverse, &half * &v * scaled(-0.5) * r.transpose()))
+    let scaled = |f: fn(f64) -> f64| DMatrix::from_diagonal(&s.map(f));
+    Some((&r * scaled(f64::sqrt) * v.transpose() * &inverse, &half * &v * scaled(inverse_root) * r.transpose()))
+}
+
+fn inverse_root(x: f64) -> f64 {
+    1.0 / x.sqrt()
 }
 
 /// Eigenvalues, none below [`LEAST`] of the largest, and eigenvectors of a symmetric matrix.
