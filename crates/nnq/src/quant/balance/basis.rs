@@ -61,7 +61,9 @@ pub(crate) fn wanted(graph: &Graph) -> Vec<ValueId> {
 /// `k` by the number of levels, and so `k tr(T C T^T) tr(T^-T G T^-1) / n` to what the readers `W` answer, `G = W^T W`. With `C^(1/2) G C^(1/2) = V S^2 V^T` that is
 /// least for
 ///
-///     T = R S^(1/2) V^T C^(-1/2),    k tr(S)^2 / n,
+/// ```text
+/// T = R S^(1/2) V^T C^(-1/2),    k tr(S)^2 / n,
+/// ```
 ///
 /// whatever the orthogonal `R` is: both second moments become `R S R^T`. `R` is a random rotation, which makes channels alike and nearly normal, and plane rotations
 /// behind it until all channels have the same second moment. (Trace of a product by Cauchy and Schwarz: `tr(A) tr(B) >= tr((A^(1/2) B A^(1/2))^(1/2))^2`.) Hadamard
