@@ -532,17 +532,15 @@ fn a_stream_gets_another_basis_as_a_whole() {
     assert_eq!(done.streams, 1);
     same(&g, &done.graph);
     let after = Arc::new(done.graph);
-    // What the means over all readers say that rounding adds.
+    // What rounding adds to the readers' answers, in shares of these.
     let noise = |g: &Graph, known: &Moments| {
         let (links, weights) = links(g, Kinds { norms: false, sums: true });
         let of = |id: &NodeId| {
             let (seen, gram) = (&known[&g.node(*id).input(0).unwrap()], weights[id].gram());
-            let answered = seen.dot(&gram).sqrt();
-            [seen.trace() / answered, gram.trace() / answered]
+            seen.trace() * gram.trace() / seen.dot(&gram)
         };
         let stream = links.iter().find(|l| l.seconds.len() == 3).unwrap();
-        let [c, g] = stream.seconds.iter().map(of).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
-        c * g
+        stream.seconds.iter().map(of).sum::<f64>()
     };
     let (was, is) = (noise(&g, &known), noise(&after, &moments(&after)));
     assert!(is < was, "{is} {was}");
