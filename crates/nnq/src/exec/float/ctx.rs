@@ -78,6 +78,15 @@ impl Ctx {
     pub(crate) fn tasks(&self, multiplications: usize) -> usize {
         if self.serial { 1 } else { (multiplications / WORTH).clamp(1, rayon::current_num_threads()) }
     }
+    /// A run begins: what left the one before (its outputs) does not come back, and is not waited for.
+    pub(crate) fn begin(&self) {
+        self.lock().out = 0;
+    }
+    /// Elements in buffers that wait to be used again.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().free_len
+    }
     /// A buffer of `n` elements with unspecified content: the smallest free one that is large enough, or a new one.
     pub fn take(&self, n: usize) -> Vec<f32> {
         let mut v = {

@@ -272,3 +272,30 @@ fn check_inputs(graph: &Graph, inputs: &[Tensor]) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{DType, GraphBuilder, Op, op::Unary};
+
+    /// What comes in from outside joins the buffers that wait, up to twice what a run needs; more goes out than comes in here, and none of them fits.
+    #[test]
+    fn runs_leave_no_more_behind_than_the_first_ones_did() {
+        let mut b = GraphBuilder::new("net");
+        let x = b.input("x", DType::F32, "N, 600");
+        let small = b.op("small", Op::Unary(Unary::Relu), &[x]);
+        let wide = b.op("wide", Op::Concat { axis: 1 }, &[small, small, small, small, small]);
+        let y = b.op("y", Op::Unary(Unary::Sigmoid), &[wide]);
+        let z = b.op("z", Op::Unary(Unary::Tanh), &[wide]);
+        b.output(y);
+        b.output(z);
+        let graph = Arc::new(b.finish().unwrap());
+        let mut session = Session::new(graph, &Options { threads: 1 }).unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..40 {
+            session.run_tapped(vec![Tensor::of(&[2, 600], vec![0.5f32; 1200])], &mut NoTap).unwrap();
+            waiting.push(session.ctx.waiting());
+        }
+        assert_eq!(waiting[39], waiting[19], "{waiting:?}");
+    }
+}

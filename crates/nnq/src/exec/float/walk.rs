@@ -107,6 +107,7 @@ impl<'a> Walk<'a> {
     /// Names the node and the shapes.
     pub(super) fn run(mut self, inputs: Vec<Tensor>, tap: &mut dyn Tap) -> Result<(Vec<Tensor>, usize)> {
         let graph = &self.plan.graph;
+        self.ctx.begin();
         for (&id, tensor) in graph.inputs.iter().zip(inputs) {
             self.put(id, Held { tensor, last: false }, false, tap)
                 .at(|| format!("input '{}'", graph.value(id).name))?;

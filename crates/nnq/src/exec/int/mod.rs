@@ -328,6 +328,7 @@ impl Session {
             }
         };
         let plan = self.plans.get(&key).ok_or_else(|| self.no_plan(&key.0))?;
+        self.ctx.begin();
         let mut runner = run::Runner {
             plan,
             workspace: &mut self.workspace,

@@ -74,6 +74,7 @@ impl Session {
             tap.see(p.values[*slot].source, &t)?;
             values[*slot] = Some(t);
         }
+        self.ctx.begin();
         for (i, step) in p.steps.iter().enumerate() {
             let mut x = Vec::with_capacity(step.inputs.len());
             for slot in &step.inputs {
