@@ -42,7 +42,7 @@ pub fn balanced(
         })?;
         let balance::Based { graph: new, streams } = balance::change_basis(&graph, &moments)?;
         messages.push(match streams {
-            0 => "basis: no products with nothing but sums between".into(),
+            0 => "basis: nothing to gain between products with nothing but sums between".into(),
             n => format!("{n} linear bottlenecks and streams of sums have another basis"),
         });
         graph = Arc::new(new);
