@@ -1,12 +1,12 @@
 //! A network that is quantized already, as what learning begins with: its grids, its codes and its biases.
 //!
 //! Each weight begins at the number nearest to the real one that lies within a share of a step around the code that it has: decisions that nothing argues against
-//! stay.
+//! stay. Binary, ternary and DoReFa weights begin on their levels, where the codes are such levels.
 use crate::{
     backend::{Device, Kernels},
-    fake::Grid,
+    fake::{Grid, Levels, ScaleRule},
     params::{Of, Parameters},
-    qat::{Plan, Quantizing},
+    qat::{Plan, PlannedGrid, Quantizing},
 };
 use nnq::{
     Error, Result,
@@ -21,6 +21,25 @@ struct Rounded {
     codes: Vec<f32>,
     params: QParams,
     bias: Option<Vec<f32>>,
+}
+
+/// What does not begin with the quantized network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Layers whose codes are no levels of their quantizer.
+    pub layers: usize,
+    /// Values that have no such grid there.
+    pub values: usize,
+}
+
+impl Left {
+    /// What a user should know.
+    pub fn notes(self) -> Vec<String> {
+        let layers = "layers begin with the weights of the float network: the codes that learning begins with are no levels of their quantizer";
+        let values = "values begin on the grids of calibration: what learning begins with has none for them";
+        let each = [(self.layers, layers), (self.values, values)];
+        each.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect()
+    }
 }
 
 /// A quantized network: products by the names of their nodes, and grids of values by theirs.
@@ -39,6 +58,30 @@ fn codes(graph: &Graph, v: Option<ValueId>) -> Result<Option<(Vec<f32>, QParams)
     // Codes of biases have up to 31 bits: they are kept whole until they are real.
     let less = |(i, c): (usize, i64)| (c - i64::from(params.zero_point[grid.group(i)])) as f32;
     Ok(Some((codes.into_iter().enumerate().map(less).collect(), params.clone())))
+}
+
+impl Rounded {
+    /// Weights of the levels of a grid that have these codes, each group on its scale.
+    fn on_levels(&self, levels: Levels, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        Ok(levels.begin(&self.codes, &self.params.scale, &Grid::new(&self.params, shape, 1)?))
+    }
+    fn begins(&self, graph: &Graph, grid: &PlannedGrid, id: NodeId) -> Result<bool> {
+        let shape = graph.node(id).input(1).and_then(|w| graph.constant(w)).map(|t| t.shape());
+        match (grid.levels, shape) {
+            (Some(levels), Some(shape)) => Ok(self.on_levels(levels, shape)?.is_some()),
+            _ => Ok(true),
+        }
+    }
+    /// The grid that a planned one begins with.
+    fn grid(&self, planned: &PlannedGrid, what: &str) -> Result<QParams> {
+        match planned.levels {
+            Some(levels) => Ok(QParams { qtype: levels.qtype(), ..self.params.clone() }),
+            None => {
+                same(&planned.params, &self.params, what)?;
+                Ok(self.params.clone())
+            }
+        }
+    }
 }
 
 fn same(old: &QParams, new: &QParams, what: &str) -> Result<()> {
@@ -81,26 +124,31 @@ impl Begun {
         self.products.retain(|name, _| products.iter().any(|&id| graph.node(id).name == *name));
         self
     }
-    fn of<'a>(&'a self, graph: &Graph, plan: &Plan) -> Vec<(NodeId, usize, &'a Rounded)> {
-        let one = |(id, product): (&NodeId, &crate::qat::PlannedProduct)| {
-            // Other levels than those that were rounded to follow from the weights.
-            let rounded =
-                self.products.get(&graph.node(*id).name).filter(|_| plan.grids[product.weight].levels.is_none());
-            Some((*id, product.weight, rounded?))
-        };
-        plan.products.iter().filter_map(one).collect()
+    fn of<'a>(&'a self, graph: &Graph, plan: &Plan) -> Result<Vec<(NodeId, usize, &'a Rounded)>> {
+        let mut all = Vec::new();
+        for (&id, product) in &plan.products {
+            let Some(rounded) = self.products.get(&graph.node(id).name) else { continue };
+            // Codes that are no levels of the quantizer's say nothing to it: such weights begin as without them.
+            if rounded.begins(graph, &plan.grids[product.weight], id)? {
+                all.push((id, product.weight, rounded));
+            }
+        }
+        Ok(all)
     }
-    /// Lets weights and values be rounded on the grids that they were rounded on; answers how many values have no grid there.
+    /// Lets weights and values be rounded on the grids that they were rounded on; answers what begins otherwise.
     ///
     /// # Errors
     /// When it has none of the products, or they have other bits.
-    pub fn regrid(&self, quantizing: &mut Quantizing) -> Result<usize> {
+    pub fn regrid(&self, quantizing: &mut Quantizing) -> Result<Left> {
         let graph = quantizing.graph().clone();
-        if self.weights(&graph, &mut quantizing.plan)?.is_empty() {
+        let known = |id: &&NodeId| self.products.contains_key(&graph.node(**id).name);
+        let known = quantizing.plan.products.keys().filter(known).count();
+        if known == 0 {
             return Err(Error::usage("none of its layers is a layer of the network that is trained")
                 .cure("begin with a file that was made from the same network"));
         }
-        let mut left = 0;
+        let layers = known - self.weights(&graph, &mut quantizing.plan)?.len();
+        let mut left = Left { layers, values: 0 };
         for grid in quantizing.plan.grids.iter_mut().filter(|g| !g.values.is_empty()) {
             let named = |v: &ValueId| self.values.get(&graph.value(*v).name);
             match grid.values.iter().find_map(named) {
@@ -108,9 +156,15 @@ impl Begun {
                     same(&grid.params, params, &grid.name)?;
                     (grid.params, grid.fitted) = (params.clone(), params.clone());
                 }
-                // Rules that choose levels of their own begin as they say.
-                Some(_) => {}
-                None => left += 1,
+                // A rule that chooses a grid of its own, and learns its scale from there.
+                Some(params) if grid.params.qtype == params.qtype && grid.rule != ScaleRule::Fixed => {
+                    let ratios = params.scale.iter().zip(&grid.params.scale).map(|(new, old)| new / old);
+                    grid.fitted.scale = grid.fitted.scale.iter().zip(ratios).map(|(s, r)| s * r).collect();
+                    grid.params = params.clone();
+                }
+                // One that does not learn it, and what began with another rule.
+                Some(params) if grid.params == *params => {}
+                Some(_) | None => left.values += 1,
             }
         }
         Ok(left)
@@ -120,13 +174,12 @@ impl Begun {
     /// # Errors
     /// When they have other bits.
     pub fn weights(&self, graph: &Graph, plan: &mut Plan) -> Result<Vec<usize>> {
-        let found: Vec<(NodeId, usize, QParams)> =
-            self.of(graph, plan).into_iter().map(|(id, grid, rounded)| (id, grid, rounded.params.clone())).collect();
-        let mut grids = Vec::with_capacity(found.len());
-        for (id, at, params) in found {
+        let mut grids = Vec::new();
+        for (id, at, rounded) in self.of(graph, plan)? {
             let grid = &mut plan.grids[at];
-            same(&grid.params, &params, &graph.node(id).name)?;
-            (grid.params, grid.fitted) = (params.clone(), params);
+            let params = rounded.grid(grid, &graph.node(id).name)?;
+            grid.fitted = QParams { qtype: grid.fitted.qtype, ..params.clone() };
+            grid.params = params;
             grids.push(at);
         }
         Ok(grids)
@@ -143,7 +196,7 @@ impl Begun {
         device: &Device<B>,
     ) -> Result<usize> {
         let mut left = 0;
-        for (id, _, rounded) in self.of(graph, plan) {
+        for (id, at, rounded) in self.of(graph, plan)? {
             let node = graph.node(id);
             let constant = |i: usize| node.input(i).filter(|v| parameters.of_value(*v).is_some());
             let w = constant(1).ok_or_else(|| Error::internal("weights that are no parameter"))?;
@@ -154,9 +207,14 @@ impl Begun {
             if numbers.len() != rounded.codes.len() {
                 return Err(Error::internal(format!("{} codes of {} weights", rounded.codes.len(), numbers.len())));
             }
-            for (i, (w, code)) in numbers.iter_mut().zip(&rounded.codes).enumerate() {
-                let s = rounded.params.scale[grid.group(i)];
-                *w = w.clamp((code - share) * s, (code + share) * s);
+            match plan.grids[at].levels {
+                Some(levels) => numbers = rounded.on_levels(levels, &shape)?.unwrap_or(numbers),
+                None => {
+                    for (i, (w, code)) in numbers.iter_mut().zip(&rounded.codes).enumerate() {
+                        let s = rounded.params.scale[grid.group(i)];
+                        *w = w.clamp((code - share) * s, (code + share) * s);
+                    }
+                }
             }
             parameters.put(Of::Constant(w), numbers, device)?;
             match (&rounded.bias, bias) {

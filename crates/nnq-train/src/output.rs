@@ -186,12 +186,7 @@ impl Calibrated {
         let begun = Begun::new(quantized)?;
         self.recipe.at_once();
         let mut quantizing = Quantizing::new(&self.graph, &self.stats, &self.recipe, self.rules)?;
-        let left = begun.regrid(&mut quantizing)?;
-        if left > 0 {
-            self.messages.push(format!(
-                "{left} values begin on the grids of calibration: what learning begins with has none for them"
-            ));
-        }
+        self.messages.extend(begun.regrid(&mut quantizing)?.notes());
         self.begun = Some(begun);
         Ok(())
     }

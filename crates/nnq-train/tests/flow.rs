@@ -18,7 +18,7 @@ use nnq_train::{
     low::Low,
     optimizer::{Method, Schedule, Steps},
     precision::Precision,
-    qat::{BitsSchedule, Rules, Weights},
+    qat::{Activations, BitsSchedule, Normalization, Rules, Weights},
 };
 use std::{
     path::Path,
@@ -139,6 +139,48 @@ fn training_begins_with_a_quantized_file() {
     nnq::formats::onnx::write(&float, &other, &Default::default()).unwrap();
     let e = run(&Job { begin: Some(other), ..second }).unwrap_err().to_string();
     assert!(e.contains("other.onnx") && e.contains("the same network"), "{e}");
+}
+
+/// Binary, ternary and DoReFa networks, normalised, begin where they were left: the same codes on the same grids, where a step changes nothing.
+#[test]
+fn training_begins_with_levels_and_gains_that_were_trained() {
+    for (quantizer, weights, bits) in [
+        (Activations::Binary, Weights::Binary, 2),
+        (Activations::Ternary, Weights::Ternary, 2),
+        (Activations::Lsq, Weights::Dorefa, 3),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut settings = settings(1);
+        (settings.rules.activations, settings.rules.weights) = (quantizer, weights);
+        settings.rules.normalization = Normalization::Live { frozen: 0.5 };
+        let first = job(dir.path(), "first.onnx", Some(recipe(bits, bits)), settings.clone());
+        run(&first).unwrap();
+        (settings.steps.rate, settings.steps.decay) = (1e-30, 0.0);
+        settings.rules.normalization = Normalization::Live { frozen: 1.0 };
+        let mut second = job(dir.path(), "second.onnx", Some(recipe(bits, bits)), settings);
+        second.begin = Some(first.output.file.clone());
+        let outcome = run(&second).unwrap();
+        assert!(!outcome.written.messages.iter().any(|m| m.contains("begin")), "{:?}", outcome.written.messages);
+        let [a, b] = [&first, &second].map(|job| engine::load(&job.output.file).unwrap());
+        let names: std::collections::BTreeMap<_, _> = b.values().map(|(v, value)| (value.name.clone(), v)).collect();
+        let (mut weights, mut values) = (0, 0);
+        for (v, value) in a.values() {
+            let other = b.value(names[&value.name]);
+            let Some((params, others)) = value.quant.as_deref().zip(other.quant.as_deref()) else { continue };
+            assert_eq!(params.qtype, others.qtype);
+            let near = params.scale.iter().zip(&others.scale).all(|(x, y)| (x / y - 1.0).abs() < 1e-5);
+            assert!(near, "{quantizer:?} {}: {:?} {:?}", value.name, params.scale, others.scale);
+            match (a.constant(v), &other.constant) {
+                // Codes of biases follow from scales that are rounded once more.
+                (Some(x), Some(y)) if params.qtype.bits <= 8 => {
+                    assert_eq!(x.to_i64s().unwrap(), y.to_i64s().unwrap(), "{quantizer:?} {}", value.name);
+                    weights += 1;
+                }
+                _ => values += 1,
+            }
+        }
+        assert!(weights > 2 && values > 2, "{weights} {values}");
+    }
 }
 
 /// At few bits, a little training wins back much of what rounding lost.

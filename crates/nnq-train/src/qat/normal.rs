@@ -13,7 +13,7 @@
 //! lengths differ by orders of magnitude, would learn at rates that differ by their squares. So they are brought near length 1 first, with their scales, by powers of two:
 //! codes stay what they were.
 //!
-//! It begins with the mean `b` and the standard deviation `g` that the float network's channels have. Weights have a scale for each output channel, so the frozen
+//! It begins with the mean `b` and the standard deviation `g` that the float network's channels have, or those of the quantized network that training begins with. Weights have a scale for each output channel, so the frozen
 //! form is one of rounded weights again, exactly: the same codes, `k` times the scales. (Jacob et al., arXiv:1712.05877, section 3.2, and Krishnamoorthi,
 //! arXiv:1806.08342, section 3.2.2, fold before rounding, since theirs have one scale for the tensor.)
 use super::{PlannedProduct, Quantizing};
@@ -81,21 +81,43 @@ impl Quantizing {
     }
 }
 
-/// Begins with the means and deviations that the float network's channels have over the first of these batches, as [`balance`] left weights. `tick(done, of)` counts them.
+/// What a normalisation's first mean and deviation are taken of.
+pub struct Start<B: Kernels> {
+    /// The network, before [`balance`].
+    parameters: Parameters<B>,
+    /// What it rounds.
+    plan: Plan,
+}
+
+impl<B: Kernels> Start<B> {
+    /// The float network.
+    ///
+    /// # Errors
+    /// As [`Parameters::new`].
+    pub fn float(graph: &Graph, plan: &Plan, device: &Device<B>) -> Result<Self> {
+        let parameters = Parameters::new(graph, plan, device)?;
+        Ok(Self { parameters, plan: Plan { normal: plan.normal.clone(), ..Plan::default() } })
+    }
+    /// A network that is rounded already, with its weights and biases.
+    pub fn rounded(parameters: &Parameters<B>, plan: &Plan) -> Self {
+        Self { parameters: parameters.clone(), plan: plan.clone() }
+    }
+}
+
+/// Begins with the means and deviations that the channels of a network have over the first of these batches, for weights as [`balance`] left them. `tick(done, of)`
+/// counts batches.
 ///
 /// # Errors
 /// Names the sample that cannot be read and the node that cannot be run.
 pub fn begin<B: Kernels>(
     graph: &Graph,
-    plan: &Plan,
+    Start { parameters: start, plan }: &Start<B>,
     (parameters, factors): (&mut Parameters<B>, &Factors),
     batches: Batches,
     device: &Device<B>,
     tick: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
-    let watched = Plan { normal: plan.normal.clone(), ..Plan::default() };
-    let float = Parameters::<B>::new(graph, plan, device)?;
-    let leaves: Vec<_> = float.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
+    let leaves: Vec<_> = start.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
     // Means, squares of means, variances.
     let mut sums: BTreeMap<NodeId, Vec<[f64; 3]>> = BTreeMap::new();
     let mut count = 0.0f64;
@@ -105,8 +127,8 @@ pub fn begin<B: Kernels>(
         let input = backend::tensor::<B>(input.into_vec::<f32>()?, &shape, device);
         let forward = Forward {
             graph,
-            plan: &watched,
-            parameters: &float,
+            plan,
+            parameters: start,
             normalize: Normalize::Watched,
             gradients: None,
             precision: Precision::F32,
@@ -134,8 +156,8 @@ pub fn begin<B: Kernels>(
     for (&id, normal) in &plan.normal {
         let sums = sums.get(&id).ok_or_else(|| Error::internal("a normalised product that did not run"))?;
         let [_, b] = normal.constants;
-        // What the float network's channels are on average, whatever bias makes up for rounding.
-        let bias = float.numbers(Of::Constant(b))?;
+        // What channels are on average there, whatever bias makes up for rounding.
+        let bias = start.numbers(Of::Constant(b))?;
         let means: Vec<f64> = sums.iter().map(|s| s[0] / count).collect();
         // That of all batches: within them, and between their means.
         let spread: Vec<f64> =
@@ -179,7 +201,10 @@ pub fn balance<B: Kernels>(plan: &Plan, parameters: &mut Parameters<B>, device: 
             if length > 0.0 { rne_f64(-length.log2()).clamp(-60.0, 60.0).exp2() as f32 } else { 1.0 }
         };
         let factors: Vec<f32> = weights.chunks(each).map(one).collect();
-        weights.chunks_mut(each).zip(&factors).for_each(|(row, k)| row.iter_mut().for_each(|w| *w *= k));
+        weights.chunks_mut(each).zip(&factors).for_each(|(row, &k)| match grid.levels {
+            Some(levels) => levels.stretch(row, k),
+            None => row.iter_mut().for_each(|w| *w *= k),
+        });
         scales.iter_mut().zip(&factors).for_each(|(s, k)| *s *= k);
         parameters.put(w, weights, device)?;
         parameters.put(s, scales, device)?;

@@ -20,7 +20,7 @@ use crate::{
     optimizer::{self, Optimizer},
     params::Parameters,
     precision::Scaler,
-    qat::{self, Plan},
+    qat::{self, Plan, normal},
     report::{Event, StepReport, Tell},
 };
 use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
@@ -114,10 +114,14 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let With { settings, teacher, begun, keep, threads, cancel } = with;
         let plans = settings.bits.plans(plan);
         let mut parameters = Parameters::new(graph, &plans[0], &device)?;
-        if let Some(begun) = begun {
-            begun.put::<B>(graph, &plans[0], (&mut parameters, WITHIN), &device)?;
-        }
-        let factors = qat::normal::balance::<B>(&plans[0], &mut parameters, &device)?;
+        let start = match begun {
+            Some(begun) => {
+                begun.put::<B>(graph, &plans[0], (&mut parameters, WITHIN), &device)?;
+                normal::Start::rounded(&parameters, &plans[0])
+            }
+            None => normal::Start::float(graph, &plans[0], &device)?,
+        };
+        let factors = normal::balance::<B>(&plans[0], &mut parameters, &device)?;
         let steps = settings.epochs * (data.dataset.len() / settings.batch.max(1)) as u64;
         if steps == 0 {
             return Err(Error::usage(format!("{} samples and batches of {}", data.dataset.len(), settings.batch))
@@ -152,7 +156,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         match found {
             Some(found) => trainer.restore(found)?,
             None => {
-                trainer.begin(&factors, tell)?;
+                trainer.begin(&start, &factors, tell)?;
                 if let Some(average) = &mut trainer.average {
                     average.parameters = trainer.parameters.clone();
                 }
@@ -161,16 +165,15 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         Ok(trainer)
     }
     /// Finds what normalisations begin with.
-    fn begin(&mut self, factors: &qat::normal::Factors, tell: &mut Tell) -> Result<()> {
-        let plan = &self.plans[0];
-        if plan.normal.is_empty() {
+    fn begin(&mut self, start: &normal::Start<B>, factors: &normal::Factors, tell: &mut Tell) -> Result<()> {
+        if self.plans[0].normal.is_empty() {
             return Ok(());
         }
         let how = Drawing { batch: self.settings.batch, seed: self.settings.seed, augment: Augment::default() };
         let batches = Batches::new(self.data, how, 0, 0, self.threads, self.cancel.clone())?;
-        let mut tick = |done, of| tell(Event::Stage("looking at the float network's channels", done, of));
+        let mut tick = |done, of| tell(Event::Stage("looking at channels", done, of));
         let begun = (&mut self.parameters, factors);
-        qat::normal::begin::<B>(self.graph, plan, begun, batches, &self.device, &mut tick)
+        normal::begin::<B>(self.graph, start, begun, batches, &self.device, &mut tick)
     }
     /// Steps of an epoch.
     pub fn steps_of_epoch(&self) -> u64 {

@@ -81,6 +81,46 @@ impl Levels {
         let scales = groups.iter().map(|g| if g.scale > 0.0 { g.scale } else { 1.0 }).collect();
         Levelled { values, scales }
     }
+    /// Weights that these codes are the levels of, on scales of the grid's groups: [`Levels::apply`] answers the codes times the scales. None where no weights have
+    /// such codes.
+    pub fn begin(self, codes: &[f32], scales: &[f32], grid: &Grid) -> Option<Vec<f32>> {
+        let mut tops = vec![0.0f32; grid.groups.max(1)];
+        codes.iter().enumerate().for_each(|(i, c)| tops[grid.group(i)] = tops[grid.group(i)].max(c.abs()));
+        let top = match self {
+            Self::Binary | Self::Ternary => 1.0,
+            Self::Tanh { bits } => steps(bits),
+        };
+        let one = |(i, &code): (usize, &f32)| {
+            let k = grid.group(i);
+            let level = match self {
+                // A group of zeros, which has no levels.
+                _ if tops[k] == 0.0 => true,
+                // The largest weight has the outermost level.
+                _ if tops[k] != top => false,
+                Self::Binary => code != 0.0,
+                Self::Ternary => true,
+                // Steps of two from the outermost.
+                Self::Tanh { .. } => ((top - code) / 2.0).fract() == 0.0,
+            };
+            let largest = tops[k] * scales[k];
+            let weight = match self {
+                Self::Binary | Self::Ternary => code * scales[k],
+                Self::Tanh { .. } => untanh(code / top, largest),
+            };
+            level.then_some(weight)
+        };
+        codes.iter().enumerate().map(one).collect()
+    }
+    /// Weights on the same levels, `factor` times the scale, in place of those of one group.
+    pub fn stretch(self, group: &mut [f32], factor: f32) {
+        let top = group.iter().fold(0.0f32, |t, w| t.max(w.abs()));
+        match self {
+            Self::Tanh { .. } if factor != 1.0 && top > 0.0 => {
+                group.iter_mut().for_each(|w| *w = untanh(w.tanh() / top.tanh(), top * factor));
+            }
+            _ => group.iter_mut().for_each(|w| *w *= factor),
+        }
+    }
     /// The gradient of the weights, given that of [`Levels::apply`]'s values.
     pub fn backward(self, w: &[f32], gradient: &[f32], grid: &Grid, estimator: Estimator) -> Vec<f32> {
         let groups = self.groups(w, grid);
@@ -183,6 +223,12 @@ fn steps(bits: u8) -> f32 {
 /// `t N` of a DoReFa grid.
 fn place(w: f32, bits: u8, group: &Group) -> f32 {
     (w.tanh() / (2.0 * group.top) + 0.5).clamp(0.0, 1.0) * steps(bits)
+}
+
+/// The number whose hyperbolic tangent is this share of that of the largest one.
+fn untanh(share: f32, largest: f32) -> f32 {
+    let x = (f64::from(share) * f64::from(largest).tanh()).atanh() as f32;
+    if share.abs() >= 1.0 { largest.copysign(share) } else { x.clamp(-largest, largest) }
 }
 
 /// 1 for 0.

@@ -172,3 +172,41 @@ fn odd_weights_have_finite_gradients() {
         }
     }
 }
+
+/// Weights on the levels of others are on the same ones, and as many times the scale where they are stretched.
+#[test]
+fn levels_are_what_weights_begin_with() {
+    let all = [Levels::Binary, Levels::Ternary, Levels::Tanh { bits: 2 }, Levels::Tanh { bits: 5 }];
+    // Beyond 9 a tangent is 1 in binary32.
+    for (levels, size) in all.into_iter().flat_map(|l| [(l, 0.01), (l, 1.0), (l, 30.0)]) {
+        let (rows, columns) = (3, 50);
+        let mut w = noise(rows * columns, 7, size);
+        w[columns..2 * columns].fill(0.0);
+        let grid = grid(levels, rows, columns);
+        let made = levels.apply(&w, &grid);
+        let codes: Vec<f32> =
+            made.values.iter().enumerate().map(|(i, v)| rne_f32(v / made.scales[grid.group(i)])).collect();
+        let begun = levels.begin(&codes, &made.scales, &grid).unwrap();
+        let again = levels.apply(&begun, &grid);
+        let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
+        near(&again.values, &wide(&made.values), 1e-6, &format!("{levels:?}"));
+        let mut longer = w.clone();
+        longer.chunks_mut(columns).for_each(|row| levels.stretch(row, 0.25));
+        let longer = levels.apply(&longer, &grid);
+        let quarters: Vec<f64> = wide(&made.values).iter().map(|v| v / 4.0).collect();
+        near(&longer.values, &quarters, 1e-6, &format!("{levels:?}, stretched"));
+    }
+}
+
+/// Codes that no weights have.
+#[test]
+fn other_codes_are_no_levels() {
+    let one = |levels: Levels, codes: &[f32]| levels.begin(codes, &[1.0], &grid(levels, 1, codes.len())).is_some();
+    assert!(
+        one(Levels::Binary, &[1.0, -1.0]) && !one(Levels::Binary, &[1.0, 0.0]) && !one(Levels::Binary, &[2.0, -2.0])
+    );
+    assert!(one(Levels::Ternary, &[1.0, 0.0]) && !one(Levels::Ternary, &[2.0, 0.0]));
+    let tanh = Levels::Tanh { bits: 2 };
+    assert!(one(tanh, &[3.0, -1.0]) && !one(tanh, &[3.0, 0.0]) && !one(tanh, &[1.0, -1.0]) && !one(tanh, &[5.0, 3.0]));
+    assert!([Levels::Binary, Levels::Ternary, tanh].iter().all(|l| one(*l, &[0.0, 0.0])));
+}
