@@ -168,7 +168,8 @@ fn training_begins_with_levels_and_gains_that_were_trained() {
             let other = b.value(names[&value.name]);
             let Some((params, others)) = value.quant.as_deref().zip(other.quant.as_deref()) else { continue };
             assert_eq!(params.qtype, others.qtype);
-            let near = params.scale.iter().zip(&others.scale).all(|(x, y)| (x / y - 1.0).abs() < 1e-5);
+            // What is added to variances is small beside them.
+            let near = params.scale.iter().zip(&others.scale).all(|(x, y)| (x / y - 1.0).abs() < 1e-3);
             assert!(near, "{quantizer:?} {}: {:?} {:?}", value.name, params.scale, others.scale);
             match (a.constant(v), &other.constant) {
                 // Codes of biases follow from scales that are rounded once more.

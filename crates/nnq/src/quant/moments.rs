@@ -1,4 +1,8 @@
 //! Second moments of a product's inputs as the quantized network has them, and of the outputs that it should give.
+mod damping;
+
+pub use damping::damping;
+
 use super::rounder::{Curvature, Group};
 use crate::{
     data::mix,
@@ -88,17 +92,23 @@ impl Moments {
             self.groups.par_iter_mut().enumerate().try_for_each(one)
         }
     }
-    /// What rounding looks at. With `centred` the layer's bias is free and takes up whatever error is the same at every position, so that moments
-    /// are those about the means. `damping` times the mean of the diagonal is added to it, or more where that is less than sums are off by.
-    ///
-    /// # Errors
-    /// When there are no positions.
-    pub fn finish(self, centred: bool, damping: f64) -> Result<Known> {
-        if self.count == 0 {
-            return Err(Error::usage("no samples to look at").cure("give calibration samples"));
-        }
-        let (k, n) = (self.depth, self.count as f64);
-        let groups = self.groups.into_iter().map(|mut sums| {
+    /// Sums of both.
+    pub fn and(&self, other: &Self) -> Self {
+        let add = |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a + b).collect();
+        let both = |(a, b): (&Sums, &Sums)| Sums {
+            square: add((&a.square, &b.square)),
+            cross: add((&a.cross, &b.cross)),
+            seen: add((&a.seen, &b.seen)),
+            wanted: add((&a.wanted, &b.wanted)),
+            power: add((&a.power, &b.power)),
+        };
+        let groups = self.groups.iter().zip(&other.groups).map(both).collect();
+        Self { depth: self.depth, groups, count: self.count + other.count }
+    }
+    /// Means in place of sums; products about their means with `centred`.
+    fn means(self, centred: bool) -> Vec<Sums> {
+        let (k, n) = (self.depth, self.count.max(1) as f64);
+        let one = |mut sums: Sums| {
             for v in [&mut sums.square, &mut sums.cross, &mut sums.seen, &mut sums.wanted, &mut sums.power] {
                 v.iter_mut().for_each(|v| *v /= n);
             }
@@ -109,8 +119,21 @@ impl Moments {
                     }
                 }
             }
-            Ready::new(sums, k, damping)
-        });
+            sums
+        };
+        self.groups.into_iter().map(one).collect()
+    }
+    /// What rounding looks at. With `centred` the layer's bias is free and takes up whatever error is the same at every position, so that moments
+    /// are those about the means. `damping` times the mean of the diagonal is added to it, or more where that is less than sums are off by.
+    ///
+    /// # Errors
+    /// When there are no positions.
+    pub fn finish(self, centred: bool, damping: f64) -> Result<Known> {
+        if self.count == 0 {
+            return Err(Error::usage("no samples to look at").cure("give calibration samples"));
+        }
+        let k = self.depth;
+        let groups = self.means(centred).into_iter().map(|means| Ready::new(means, k, damping));
         let groups = groups.collect::<Result<Vec<Ready>>>()?;
         let curvature = Curvature {
             depth: k,

@@ -4,7 +4,7 @@
 //! Samples are run again for each layer, from where `stage.rs` keeps them: memory is that of the model, of one batch and of the moments of one
 //! layer, whatever the number of samples.
 use super::{
-    moments::{Known, Moments, Reads},
+    moments::{Moments, Reads, damping},
     ptq::{Product, Quantized, Rounded, Start},
     recipe::{BiasCorrection, Recipe},
     resume::Log,
@@ -24,7 +24,7 @@ pub use super::{ptq::Learned, stage::Inputs};
 /// Positions that are looked at for each input of a row, and at least for each layer.
 const POSITIONS: (usize, usize) = (64, 1 << 16);
 
-/// Added to the diagonal of the moments, in units of its mean (GPTQ's default).
+/// Added to the diagonal of the moments, in units of its mean (GPTQ's default); where weights make up for errors, at least so much ([`damping`]).
 const DAMPING: f64 = 0.01;
 
 /// How to go about it.
@@ -186,7 +186,12 @@ fn layer(
     let correct_bias = free && !matches!(node.op, Op::MatMul);
     // The deviation of a layer's own output is not that of what a sum lacks.
     let target = Target::of(graph, product.id, open, !recipe.reestimate)?;
-    let (known, positions) = look(graph, start.graph(), product, &target, (correct_bias, recipe.seed), stage, check)?;
+    let halves = look(graph, start.graph(), product, &target, recipe.seed, stage, check)?;
+    let rows = to_rows(&product.real, &product.shape, product.axis);
+    let all = halves[0].and(&halves[1]);
+    let positions = all.count();
+    let damping = if recipe.compensate { damping(halves, &rows, correct_bias, DAMPING)? } else { DAMPING };
+    let known = all.finish(correct_bias, damping)?;
     let depth = known.curvature.depth;
     let few = (positions < depth as u64).then(|| {
         format!(
@@ -194,7 +199,6 @@ fn layer(
             node.name
         )
     });
-    let rows = to_rows(&product.real, &product.shape, product.axis);
     let rows = if recipe.compensate { known.compensated(&rows) } else { rows };
     let target = from_rows(rows, &product.shape, product.axis);
     let mut rounded = start.round(product, &target, Some(&known))?;
@@ -245,16 +249,16 @@ impl Target {
     }
 }
 
-/// The moments of a product's inputs and outputs (about their means where the bias is free), and the positions that they are of.
+/// The moments of a product's inputs and outputs, of every other batch each.
 fn look(
     float: &Graph,
     quantized: &Graph,
     product: &Product,
     target: &Target,
-    (centred, seed): (bool, u64),
+    seed: u64,
     stage: &Stage,
     check: &dyn Fn() -> Result<()>,
-) -> Result<(Known, u64)> {
+) -> Result<[Moments; 2]> {
     let reads = match &float.node(product.id).op {
         Op::Conv(a) => Reads::Conv(a, &product.shape),
         _ => Reads::Rows,
@@ -264,7 +268,7 @@ fn look(
     let mut before = stage.float(float, target.value)?;
     let mut behind = stage.quantized(quantized, product.x)?;
     let mut beside = target.other.map(|(v, _)| stage.quantized(quantized, v)).transpose()?;
-    let mut moments = Moments::new(groups, depth, product.shape[product.axis]);
+    let mut halves = [(); 2].map(|()| Moments::new(groups, depth, product.shape[product.axis]));
     for batch in 0..stage.batches() {
         check()?;
         let draw = mix(seed, batch as u64);
@@ -281,13 +285,12 @@ fn look(
             let bias = target.bias.get(if one { 0 } else { row }).copied().unwrap_or(0.0);
             line.iter_mut().for_each(|t| *t -= bias);
         }
-        moments.add(&inputs, &outputs, count)?;
+        halves[batch % 2].add(&inputs, &outputs, count)?;
         // Memory does not grow with the number of samples.
         release(&x);
         release(&y);
     }
-    let positions = moments.count();
-    Ok((moments.finish(centred, DAMPING)?, positions))
+    Ok(halves)
 }
 
 /// Whether `v` is computed from the result of one of these nodes.
