@@ -11,7 +11,7 @@ use crate::{
 use nnq::{
     Error, Result,
     error::At as _,
-    ir::{Graph, NodeId, Op, QParams, ValueId},
+    ir::{Graph, Node, NodeId, Op, QParams, ValueId},
 };
 use std::collections::BTreeMap;
 
@@ -46,7 +46,22 @@ impl Left {
 pub struct Begun {
     products: BTreeMap<String, Rounded>,
     values: BTreeMap<String, QParams>,
+    /// The bounds of clips, by the names of their nodes.
+    clips: BTreeMap<String, Vec<f32>>,
 }
+
+/// The bounds of all clips whose bounds are constants.
+fn clips(graph: &Graph) -> BTreeMap<String, Vec<f32>> {
+    let one = |(_, node): (NodeId, &Node)| {
+        let bounds = matches!(node.op, Op::Clip).then(|| [1, 2].map(|i| graph.constant(node.input(i)?)));
+        let bounds: Option<Vec<f32>> = bounds?.iter().map(|t| t.as_ref()?.to_f32s().first().copied()).collect();
+        Some((node.name.clone(), bounds?))
+    };
+    graph.nodes().filter_map(one).collect()
+}
+
+/// How much bounds that were found on the same samples may differ.
+const SAME: f32 = 1e-4;
 
 /// Codes of a constant less their zero points, and their grid.
 fn codes(graph: &Graph, v: Option<ValueId>) -> Result<Option<(Vec<f32>, QParams)>> {
@@ -117,7 +132,7 @@ impl Begun {
         }
         let held = graph.values().filter(|(_, v)| v.constant.is_none());
         let values = held.filter_map(|(_, v)| Some((v.name.clone(), v.quant.as_deref()?.clone()))).collect();
-        Ok(Self { products: all, values })
+        Ok(Self { products: all, values, clips: clips(graph) })
     }
     /// Of some products alone.
     pub fn only(mut self, graph: &Graph, products: &[NodeId]) -> Self {
@@ -135,10 +150,23 @@ impl Begun {
         }
         Ok(all)
     }
+    /// Refuses codes of a network whose channels were balanced in another way: they would mean something else here.
+    fn balanced_alike(&self, graph: &Graph) -> Result<()> {
+        for (name, ours) in clips(graph) {
+            let theirs = self.clips.get(&name).unwrap_or(&ours);
+            if let Some((there, here)) = theirs.iter().zip(&ours).find(|(t, o)| (*t - *o).abs() > SAME * o.abs()) {
+                return Err(Error::usage(format!(
+                    "clip '{name}' ends at {there} there and at {here} here: channels were balanced by other choices or samples"
+                ))
+                .cure("give the --data, --samples, --seed, --smooth, --basis and --equalize that the file was made with"));
+            }
+        }
+        Ok(())
+    }
     /// Lets weights and values be rounded on the grids that they were rounded on; answers what begins otherwise.
     ///
     /// # Errors
-    /// When it has none of the products, or they have other bits.
+    /// When it has none of the products, they have other bits, or were balanced otherwise.
     pub fn regrid(&self, quantizing: &mut Quantizing) -> Result<Left> {
         let graph = quantizing.graph().clone();
         let known = |id: &&NodeId| self.products.contains_key(&graph.node(**id).name);
@@ -147,6 +175,7 @@ impl Begun {
             return Err(Error::usage("none of its layers is a layer of the network that is trained")
                 .cure("begin with a file that was made from the same network"));
         }
+        self.balanced_alike(&graph)?;
         let layers = known - self.weights(&graph, &mut quantizing.plan)?.len();
         let mut left = Left { layers, values: 0 };
         for grid in quantizing.plan.grids.iter_mut().filter(|g| !g.values.is_empty()) {
@@ -224,5 +253,31 @@ impl Begun {
             }
         }
         Ok(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nnq::ir::{DType, GraphBuilder, Tensor};
+
+    /// Clips an input, and adds nothing of interest to it.
+    fn clipped(name: &str, bound: f32) -> Graph {
+        let mut b = GraphBuilder::new("clipped");
+        let x = b.input("x", DType::F32, "N, 4");
+        let (lo, hi) = (b.scalar("lo", 0.0), b.scalar("hi", bound));
+        let y = b.op(name, Op::Clip, &[x, lo, hi]);
+        b.output(y);
+        b.finish().unwrap()
+    }
+
+    #[test]
+    fn networks_that_were_balanced_otherwise_are_refused() {
+        let begun = Begun::new(&clipped("relu6", 1.5)).unwrap();
+        begun.balanced_alike(&clipped("relu6", 1.500_01)).unwrap();
+        // Another clip says nothing.
+        begun.balanced_alike(&clipped("other", 3.0)).unwrap();
+        let e = begun.balanced_alike(&clipped("relu6", 1.6)).unwrap_err().to_string();
+        assert!(e.contains("'relu6' ends at 1.5 there and at 1.6 here") && e.contains("--smooth"), "{e}");
     }
 }
