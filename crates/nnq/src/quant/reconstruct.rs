@@ -186,11 +186,15 @@ fn layer(
     let correct_bias = free && !matches!(node.op, Op::MatMul);
     // The deviation of a layer's own output is not that of what a sum lacks.
     let target = Target::of(graph, product.id, open, !recipe.reestimate)?;
-    let halves = look(graph, start.graph(), product, &target, recipe.seed, stage, check)?;
     let rows = to_rows(&product.real, &product.shape, product.axis);
-    let all = halves[0].and(&halves[1]);
+    let (all, damping) = if recipe.compensate {
+        let halves = look(graph, start.graph(), product, &target, recipe.seed, stage, check)?;
+        (halves[0].and(&halves[1]), damping(halves, &rows, correct_bias, DAMPING)?)
+    } else {
+        let [all] = look(graph, start.graph(), product, &target, recipe.seed, stage, check)?;
+        (all, DAMPING)
+    };
     let positions = all.count();
-    let damping = if recipe.compensate { damping(halves, &rows, correct_bias, DAMPING)? } else { DAMPING };
     let known = all.finish(correct_bias, damping)?;
     let depth = known.curvature.depth;
     let few = (positions < depth as u64).then(|| {
@@ -249,8 +253,8 @@ impl Target {
     }
 }
 
-/// The moments of a product's inputs and outputs, of every other batch each.
-fn look(
+/// The moments of a product's inputs and outputs; in `PARTS` parts, one batch for each in turn.
+fn look<const PARTS: usize>(
     float: &Graph,
     quantized: &Graph,
     product: &Product,
@@ -258,7 +262,7 @@ fn look(
     seed: u64,
     stage: &Stage,
     check: &dyn Fn() -> Result<()>,
-) -> Result<[Moments; 2]> {
+) -> Result<[Moments; PARTS]> {
     let reads = match &float.node(product.id).op {
         Op::Conv(a) => Reads::Conv(a, &product.shape),
         _ => Reads::Rows,
@@ -268,7 +272,7 @@ fn look(
     let mut before = stage.float(float, target.value)?;
     let mut behind = stage.quantized(quantized, product.x)?;
     let mut beside = target.other.map(|(v, _)| stage.quantized(quantized, v)).transpose()?;
-    let mut halves = [(); 2].map(|()| Moments::new(groups, depth, product.shape[product.axis]));
+    let mut parts = [(); PARTS].map(|()| Moments::new(groups, depth, product.shape[product.axis]));
     for batch in 0..stage.batches() {
         check()?;
         let draw = mix(seed, batch as u64);
@@ -285,12 +289,12 @@ fn look(
             let bias = target.bias.get(if one { 0 } else { row }).copied().unwrap_or(0.0);
             line.iter_mut().for_each(|t| *t -= bias);
         }
-        halves[batch % 2].add(&inputs, &outputs, count)?;
+        parts[batch % PARTS].add(&inputs, &outputs, count)?;
         // Memory does not grow with the number of samples.
         release(&x);
         release(&y);
     }
-    Ok(halves)
+    Ok(parts)
 }
 
 /// Whether `v` is computed from the result of one of these nodes.

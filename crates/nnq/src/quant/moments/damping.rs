@@ -30,7 +30,8 @@ pub fn damping(halves: [Moments; 2], weights: &[f32], centred: bool, least: f64)
     let error = |damping: f64| -> f64 {
         let one = |(g, (a, b)): (usize, (&Sums, &Sums))| {
             let w = &weights[g * rows * k..][..rows * k];
-            a.transferred(b, w, k, damping) + b.transferred(a, w, k, damping)
+            let (there, back) = rayon::join(|| a.transferred(b, w, k, damping), || b.transferred(a, w, k, damping));
+            there + back
         };
         a.par_iter().zip(&b).enumerate().map(one).collect::<Vec<f64>>().iter().sum()
     };
