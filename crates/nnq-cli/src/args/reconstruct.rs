@@ -1,7 +1,7 @@
 //! The command line of `nnq reconstruct`.
 use super::{Choice, Learning, Reading};
 use clap::Args;
-use nnq_train::reconstruct::Unit;
+use nnq_train::reconstruct::{Codes, Unit};
 use std::path::PathBuf;
 
 /// Arguments of `nnq reconstruct`.
@@ -44,6 +44,10 @@ pub struct Reconstruct {
     /// rounded one by one first]
     #[arg(long, value_name = "SHARE")]
     pub rounded: Option<f32>,
+    /// How weights learn their codes: sigmoid (up or down, by a variable that is made to decide) or ste (any code, by gradients that pass the rounding; from layers that
+    /// were rounded one by one)
+    #[arg(long, value_name = "WAY", default_value = "sigmoid")]
+    pub codes: Codes,
     /// How much roundings are made to decide: what undecided ones cost, in errors before learning
     #[arg(long, value_name = "LAMBDA", default_value = "1")]
     pub strength: f32,

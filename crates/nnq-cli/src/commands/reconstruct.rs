@@ -25,6 +25,7 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             rate: args.lr.unwrap_or_else(|| reconstruct::usual_rate(args.steps)),
             scale_rate: args.scale_lr,
             rounded: args.rounded.unwrap_or_else(|| reconstruct::usual_rounded(&recipe)),
+            codes: args.codes,
             strength: args.strength,
             seed: recipe.seed,
         },

@@ -58,7 +58,7 @@ impl<B: Kernels> Work<'_, B> {
             let shape = &self.parameters.list[l.parameter].shape;
             let leaf = backend::tracked::<B>(backend::tensor::<B>(l.how.soft(&numbers), shape, self.device));
             match &l.how {
-                How::Rounded(grid, _) => {
+                How::Rounded(grid, _) | How::Straight(grid, _) => {
                     soft.weights.insert(*grid, leaf);
                     roundings += numbers.len();
                 }
@@ -97,7 +97,7 @@ impl<B: Kernels> Work<'_, B> {
         let mut out = Vec::with_capacity(learned.len());
         for (l, variables) in learned.iter().zip(&variables) {
             let leaf = match &l.how {
-                How::Rounded(grid, _) => soft.weights.get(grid),
+                How::Rounded(grid, _) | How::Straight(grid, _) => soft.weights.get(grid),
                 How::Line { .. } => leaves.get(l.parameter),
             };
             let gradient = leaf.and_then(|leaf| leaf.grad_remove(&mut grads));

@@ -2,7 +2,7 @@
 //!
 //! Adam's steps are as long as its rate, whatever gradients are. So everything is learned in units in which one rate suits all: roundings as AdaRound's variable, biases as shares of
 //! what their channel answers, scales as shares of themselves. A network whose channels differ in range by orders of magnitude learns as another does.
-use super::{Block, part::Work, rounding::Rounding};
+use super::{Block, Codes, part::Work, rounding::Rounding, straight::Straight};
 use crate::{
     backend::{self, Kernels},
     fake::Grid,
@@ -19,6 +19,8 @@ const BIAS: f32 = 0.05;
 pub(super) enum How {
     /// Weights on the grid, by their rounding.
     Rounded(usize, Rounding),
+    /// Weights on the grid, by what is added to them.
+    Straight(usize, Straight),
     /// `base + unit * variable`.
     Line {
         /// With variables of 0.
@@ -41,6 +43,7 @@ impl How {
     pub fn soft(&self, variables: &[f32]) -> Vec<f32> {
         match self {
             Self::Rounded(_, rounding) => rounding.soft(variables),
+            Self::Straight(_, straight) => straight.weights(variables),
             Self::Line { base, unit } => {
                 base.iter().zip(unit).zip(variables).map(|((base, unit), v)| base + unit * v).collect()
             }
@@ -50,13 +53,14 @@ impl How {
     pub fn done(&self, variables: &[f32]) -> Vec<f32> {
         match self {
             Self::Rounded(_, rounding) => rounding.hard(variables),
-            Self::Line { .. } => self.soft(variables),
+            Self::Straight(..) | Self::Line { .. } => self.soft(variables),
         }
     }
     /// The gradient of the variables from that of the numbers. `decide`: strength and exponent of the term that makes roundings decide.
     pub fn gradient(&self, variables: &[f32], numbers: &[f32], decide: Option<(f32, f32)>) -> Vec<f32> {
         match self {
             Self::Rounded(_, rounding) => rounding.gradient(variables, numbers, decide),
+            Self::Straight(_, straight) => straight.gradient(variables, numbers),
             Self::Line { unit, .. } => unit.iter().zip(numbers).map(|(unit, g)| unit * g).collect(),
         }
     }
@@ -81,14 +85,23 @@ impl<B: Kernels> Work<'_, B> {
             let numbers = backend::numbers::<B>(self.parameters.values[weight].clone())?;
             let params = &self.plan.grids[planned.weight].params;
             let grid = Grid::new(params, &self.parameters.list[weight].shape, 1)?;
-            let (rounding, variables) = Rounding::new(&numbers, &params.scale, &grid);
+            let (how, variables) = match self.settings.codes {
+                Codes::Sigmoid => {
+                    let (rounding, variables) = Rounding::new(&numbers, &params.scale, &grid);
+                    (How::Rounded(planned.weight, rounding), variables)
+                }
+                Codes::Ste => {
+                    let straight = Straight::new(&numbers, &params.scale, &grid);
+                    (How::Straight(planned.weight, straight), vec![0.0; numbers.len()])
+                }
+            };
             if let Some(bias) = find(2) {
                 let base = backend::numbers::<B>(self.parameters.values[bias].clone())?;
                 let unit = self.answers(planned, &numbers, &grid, base.len()).into_iter().map(|x| x * BIAS).collect();
                 let variables = vec![0.0; base.len()];
                 add(bias, Role::Other, How::Line { base, unit }, variables);
             }
-            add(weight, Role::Weight, How::Rounded(planned.weight, rounding), variables);
+            add(weight, Role::Weight, how, variables);
         }
         for (g, grid) in self.plan.grids.iter().enumerate() {
             // A grid that another part rounds to, too, stays.

@@ -14,6 +14,7 @@ mod layers;
 mod learned;
 mod part;
 mod rounding;
+mod straight;
 
 pub use blocks::{Block, Unit, blocks};
 pub use part::BlockReport;
@@ -43,10 +44,32 @@ use nnq::{
 };
 use part::Work;
 use serde::Serialize;
-use std::{path::PathBuf, time::Instant};
+use std::{path::PathBuf, str::FromStr, time::Instant};
 
 /// Samples that run at once where nothing is learned.
 const BATCH: usize = 32;
+
+/// How weights learn their codes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codes {
+    /// Up or down, by a variable that is made to decide (`rounding.rs`).
+    #[default]
+    Sigmoid,
+    /// Any code, by gradients that pass the rounding (`straight.rs`).
+    Ste,
+}
+
+impl FromStr for Codes {
+    type Err = Error;
+    fn from_str(s: &str) -> Result<Self> {
+        match s {
+            "sigmoid" => Ok(Self::Sigmoid),
+            "ste" => Ok(Self::Ste),
+            _ => Err(Error::usage(format!("'{s}' is no way to learn codes")).cure("use sigmoid or ste")),
+        }
+    }
+}
 
 /// Every number of a run; the same settings give the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -63,6 +86,8 @@ pub struct Settings {
     pub scale_rate: f64,
     /// The share of elements that are rounded while learning.
     pub rounded: f32,
+    /// How weights learn their codes.
+    pub codes: Codes,
     /// What roundings that are all undecided cost, in errors of the part before learning.
     pub strength: f32,
     /// Seed of everything random.

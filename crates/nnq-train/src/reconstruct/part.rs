@@ -1,5 +1,5 @@
 //! One part of a network, learned.
-use super::{BATCH, Block, Settings, cache::Cache, cache::Filling, gradients::At};
+use super::{BATCH, Block, Codes, Settings, cache::Cache, cache::Filling, gradients::At};
 use crate::{
     backend::{self, Device, Kernels, Var},
     net::{Forward, Normalize, Soft},
@@ -169,12 +169,16 @@ impl<B: Kernels> Work<'_, B> {
         let energy = energy(target);
         let old = self.numbers()?;
         let (learned, mut loose) = self.learned(part, quantized.is_none())?;
-        let Settings { steps, batch, rate, scale_rate, seed, .. } = self.settings;
+        let Settings { steps, batch, rate, scale_rate, seed, codes, .. } = self.settings;
         let how = Steps {
             method: Method::AdamW,
             rate,
             decay: 0.0,
-            schedule: Schedule::Constant,
+            // Roundings decide in the end; codes that gradients pass have to come to rest.
+            schedule: match codes {
+                Codes::Sigmoid => Schedule::Constant,
+                Codes::Ste => Schedule::Cosine,
+            },
             warm_up: 0,
             scale_rate: if scale_rate > 0.0 { scale_rate } else { 1.0 },
             weight_rate: 1.0,
