@@ -259,7 +259,7 @@ impl Begun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nnq::ir::{DType, GraphBuilder, Tensor};
+    use nnq::ir::{DType, GraphBuilder};
 
     /// Clips an input, and adds nothing of interest to it.
     fn clipped(name: &str, bound: f32) -> Graph {
