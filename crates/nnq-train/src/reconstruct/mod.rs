@@ -94,9 +94,22 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// The rate with which roundings come as far as they have to in so many steps: eight, from one code to the next and to the end of the rectified sigmoid.
-pub fn usual_rate(steps: u64) -> f64 {
-    (8.0 / steps.max(1) as f64).clamp(0.001, 0.02)
+impl Codes {
+    /// The rate with which weights come as far as they have to in so many steps: eight, from one code to the next and to the end of the rectified sigmoid; where
+    /// gradients pass the rounding, which is along half a cosine, one step of the grid.
+    pub fn usual_rate(self, steps: u64) -> f64 {
+        match self {
+            Self::Sigmoid => (8.0 / steps.max(1) as f64).clamp(0.001, 0.02),
+            Self::Ste => (2.0 / steps.max(1) as f64).clamp(0.001, 0.006),
+        }
+    }
+    /// What the rate of scales of activations is multiplied with.
+    pub fn usual_scale_rate(self) -> f64 {
+        match self {
+            Self::Sigmoid => 0.04,
+            Self::Ste => 0.5,
+        }
+    }
 }
 
 /// The share of elements that are rounded while learning: half of them (QDrop), or all where layers are rounded one by one before, whose weights make up for what

@@ -171,6 +171,20 @@ fn products(a: &[f32], b: &[f32], n: usize, to: &mut [f64]) -> Result<()> {
     Ok(())
 }
 
+impl Sums {
+    /// `damping` times the mean of the diagonal, `[k][k]`.
+    fn ridge(&self, k: usize, damping: f64) -> f64 {
+        let mean = (0..k).map(|i| self.square[i * k + i]).sum::<f64>() / k as f64;
+        // An input that is always the same has no say: any code will do.
+        if mean > 0.0 { damping * mean } else { 1.0 }
+    }
+    /// `(E t y^T + r w) (E y y^T + r)^-1`, a column for each row of weights. `factor`: of the damped moments.
+    fn nearest(&self, factor: &Cholesky<f64, Dyn>, ridge: f64, weights: &[f32]) -> DMatrix<f64> {
+        let each = self.cross.iter().zip(weights).map(|(cross, &w)| cross + ridge * f64::from(w));
+        factor.solve(&DMatrix::from_iterator(self.seen.len(), self.wanted.len(), each))
+    }
+}
+
 /// Moments made ready.
 pub struct Known {
     /// What rounding looks at.
@@ -200,8 +214,7 @@ impl Ready {
             Cholesky::new(rest).is_some()
         };
         let mean = (0..k).map(|i| sums.square[i * k + i]).sum::<f64>() / k as f64;
-        // An input that is always the same has no say: any code will do.
-        let mut ridge = if mean > 0.0 { damping * mean } else { 1.0 };
+        let mut ridge = sums.ridge(k, damping);
         damp(&mut sums, ridge);
         // Means far beyond the variances leave the rounding of binary32 sums where the variances were. Where half of the damping does not make the moments
         // definite, as much as does is how large that rounding is, and a hundred times as much drowns it.
@@ -238,13 +251,7 @@ impl Known {
         let mut out = Vec::with_capacity(weights.len());
         for (g, Ready { sums, ridge, factor }) in self.groups.iter().enumerate() {
             let w = &weights[g * per_group * k..][..per_group * k];
-            // Column-major: each column is a row of weights.
-            let target = DMatrix::from_iterator(
-                k,
-                per_group,
-                sums.cross.iter().zip(w).map(|(cross, &w)| cross + ridge * f64::from(w)),
-            );
-            out.extend(factor.solve(&target).iter().map(|&v| v as f32));
+            out.extend(sums.nearest(factor, *ridge, w).iter().map(|&v| v as f32));
         }
         out
     }

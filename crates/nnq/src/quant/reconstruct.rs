@@ -189,7 +189,7 @@ fn layer(
     let rows = to_rows(&product.real, &product.shape, product.axis);
     let (all, damping) = if recipe.compensate {
         let halves = look(graph, start.graph(), product, &target, recipe.seed, stage, check)?;
-        (halves[0].and(&halves[1]), damping(halves, &rows, correct_bias, DAMPING)?)
+        (halves[0].and(&halves[1]), damping(halves, &rows, (correct_bias, DAMPING), check)?)
     } else {
         let [all] = look(graph, start.graph(), product, &target, recipe.seed, stage, check)?;
         (all, DAMPING)

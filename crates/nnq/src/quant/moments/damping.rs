@@ -15,8 +15,13 @@ const MOST: f64 = 30.0;
 /// Weights of many inputs follow the chance of few samples otherwise; positions of one image are alike, so that their number says little.
 ///
 /// # Errors
-/// When halves are of other sizes than the weights.
-pub fn damping(halves: [Moments; 2], weights: &[f32], centred: bool, least: f64) -> Result<f64> {
+/// When halves are of other sizes than the weights, and what `check`, which is asked before each trial, answers.
+pub fn damping(
+    halves: [Moments; 2],
+    weights: &[f32],
+    (centred, least): (bool, f64),
+    check: &dyn Fn() -> Result<()>,
+) -> Result<f64> {
     let k = halves[0].depth;
     let fits = |h: &Moments| h.groups.iter().map(|g| g.cross.len()).sum::<usize>() == weights.len();
     if !halves.iter().all(fits) {
@@ -37,6 +42,7 @@ pub fn damping(halves: [Moments; 2], weights: &[f32], centred: bool, least: f64)
     };
     let (mut best, mut lowest) = (least, error(least));
     loop {
+        check()?;
         let next = best * 10f64.sqrt();
         let other = error(next);
         // What no damping so far made solvable has no error yet.
@@ -52,15 +58,11 @@ pub fn damping(halves: [Moments; 2], weights: &[f32], centred: bool, least: f64)
 impl Sums {
     /// The square error, on what `other` has seen, of the weights that make up for what this has seen; of means, not of sums. Infinite where they do not exist.
     fn transferred(&self, other: &Self, weights: &[f32], k: usize, damping: f64) -> f64 {
-        let mean = (0..k).map(|i| self.square[i * k + i]).sum::<f64>() / k as f64;
-        let ridge = if mean > 0.0 { damping * mean } else { 1.0 };
+        let ridge = self.ridge(k, damping);
         let mut square = DMatrix::from_row_slice(k, k, &self.square);
         (0..k).for_each(|i| square[(i, i)] += ridge);
         let Some(factor) = Cholesky::new(square) else { return f64::INFINITY };
-        let rows = weights.len() / k.max(1);
-        let each = self.cross.iter().zip(weights).map(|(cross, &w)| cross + ridge * f64::from(w));
-        // A column for each row of weights.
-        let v = factor.solve(&DMatrix::from_iterator(k, rows, each));
+        let v = self.nearest(&factor, ridge, weights);
         let reached = DMatrix::from_row_slice(k, k, &other.square) * &v;
         let cross = other.cross.iter().zip(v.iter()).map(|(c, v)| c * v).sum::<f64>();
         let square = reached.iter().zip(v.iter()).map(|(r, v)| r * v).sum::<f64>();
@@ -150,7 +152,7 @@ mod tests {
             let tried: Vec<f64> = (0..7).map(|i| least * 10f64.powf(0.5 * f64::from(i))).collect();
             let errors: Vec<f64> = tried.iter().map(|d| both(*d)).collect();
             let last = (1..7).find(|&i| errors[i] >= errors[i - 1]).unwrap() - 1;
-            let got = damping([0, 1].map(|i| moments(&halves[i], k, rows)), &w, centred, least).unwrap();
+            let got = damping([0, 1].map(|i| moments(&halves[i], k, rows)), &w, (centred, least), &|| Ok(())).unwrap();
             let want = (0.5 * tried[last]).max(least);
             assert!((got / want - 1.0).abs() < 1e-9, "{positions} {centred}: {got} {want} {errors:?}");
             // New samples are served better by it, where it is not the least one.
@@ -172,14 +174,14 @@ mod tests {
     fn half_a_sample_says_nothing() {
         let w = noise(6, 1);
         let some = || moments(&seen(&w, 3, 50, 2), 3, 2);
-        assert_eq!(damping([some(), Moments::new(1, 3, 2)], &w, false, 0.02).unwrap(), 0.02);
-        assert!(damping([some(), some()], &w[..3], false, 0.02).is_err());
+        assert_eq!(damping([some(), Moments::new(1, 3, 2)], &w, (false, 0.02), &|| Ok(())).unwrap(), 0.02);
+        assert!(damping([some(), some()], &w[..3], (false, 0.02), &|| Ok(())).is_err());
         // What is always the same makes up for nothing.
         let flat = |s: u64| {
             let mut m = Moments::new(1, 3, 2);
             m.add(&[0.0; 150], &seen(&w, 3, 50, s).t, 50).unwrap();
             m
         };
-        assert!(damping([flat(2), flat(3)], &w, true, 0.02).unwrap() >= 0.02);
+        assert!(damping([flat(2), flat(3)], &w, (true, 0.02), &|| Ok(())).unwrap() >= 0.02);
     }
 }
