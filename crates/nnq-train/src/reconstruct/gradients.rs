@@ -2,7 +2,7 @@
 use super::{Block, Settings};
 use super::{
     cache::Cache,
-    learned::{How, Learned},
+    learned::{self, How, Learned},
     part::Work,
 };
 use crate::{
@@ -51,20 +51,19 @@ impl<B: Kernels> Work<'_, B> {
         let mut leaves: Vec<Var<B>> =
             self.parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
         let mut soft = Soft { weights: HashMap::new(), drop };
-        let mut variables = Vec::with_capacity(learned.len());
+        let variables: Vec<Vec<f32>> =
+            loose.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect::<Result<_>>()?;
         let mut roundings = 0;
-        for (i, l) in learned.iter().enumerate() {
-            let numbers = backend::numbers::<B>(loose.values[i].clone())?;
-            let shape = &self.parameters.list[l.parameter].shape;
-            let leaf = backend::tracked::<B>(backend::tensor::<B>(l.how.soft(&numbers), shape, self.device));
+        for (l, numbers) in learned.iter().zip(learned::numbers(learned, &variables, false)) {
+            let (count, shape) = (numbers.len(), &self.parameters.list[l.parameter].shape);
+            let leaf = backend::tracked::<B>(backend::tensor::<B>(numbers, shape, self.device));
             match &l.how {
-                How::Rounded(grid, _) | How::Straight(grid, _) => {
+                How::Rounded(grid, _) | How::Straight { grid, .. } => {
                     soft.weights.insert(*grid, leaf);
-                    roundings += numbers.len();
+                    roundings += count;
                 }
                 How::Line { .. } => leaves[l.parameter] = leaf,
             }
-            variables.push(numbers);
         }
         let mut numbers = quantized.unwrap_or(x).rows(some);
         if let (Some(_), Some(drop)) = (quantized, drop) {
@@ -94,21 +93,18 @@ impl<B: Kernels> Work<'_, B> {
             // Where nothing is decided, it costs `strength` times the error that there was.
             ((f64::from(strength) * before) as f32, (EXPONENT[0] + (EXPONENT[1] - EXPONENT[0]) * way) as f32)
         });
-        let mut out = Vec::with_capacity(learned.len());
-        for (l, variables) in learned.iter().zip(&variables) {
+        let mut of = Vec::with_capacity(learned.len());
+        for l in learned {
             let leaf = match &l.how {
-                How::Rounded(grid, _) | How::Straight(grid, _) => soft.weights.get(grid),
+                How::Rounded(grid, _) | How::Straight { grid, .. } => soft.weights.get(grid),
                 How::Line { .. } => leaves.get(l.parameter),
             };
-            let gradient = leaf.and_then(|leaf| leaf.grad_remove(&mut grads));
-            out.push(match gradient {
-                Some(g) => {
-                    let g = l.how.gradient(variables, &backend::numbers::<B>(g)?, decide);
-                    Some(backend::tensor::<B>(g, &self.parameters.list[l.parameter].shape, self.device))
-                }
-                None => None,
-            });
+            of.push(leaf.and_then(|leaf| leaf.grad_remove(&mut grads)).map(|g| backend::numbers::<B>(g)).transpose()?);
         }
-        Ok(out)
+        let gradients = learned::gradients(learned, &variables, of, decide);
+        let tensor = |(l, g): (&Learned, Option<Vec<f32>>)| {
+            g.map(|g| backend::tensor::<B>(g, &self.parameters.list[l.parameter].shape, self.device))
+        };
+        Ok(learned.iter().zip(gradients).map(tensor).collect())
     }
 }

@@ -20,7 +20,14 @@ pub(super) enum How {
     /// Weights on the grid, by their rounding.
     Rounded(usize, Rounding),
     /// Weights on the grid, by what is added to them.
-    Straight(usize, Straight),
+    Straight {
+        /// The grid.
+        grid: usize,
+        /// From what is added to weights.
+        straight: Straight,
+        /// Where among all that is learned its scales are, if they are.
+        scales: Option<usize>,
+    },
     /// `base + unit * variable`.
     Line {
         /// With variables of 0.
@@ -39,31 +46,66 @@ pub(super) struct Learned {
 }
 
 impl How {
-    /// Numbers while learning.
-    pub fn soft(&self, variables: &[f32]) -> Vec<f32> {
+    /// Numbers from variables; `scales`: those of the grid, `done`: all decisions are made.
+    fn numbers(&self, variables: &[f32], scales: Option<&[f32]>, done: bool) -> Vec<f32> {
         match self {
+            Self::Rounded(_, rounding) if done => rounding.hard(variables),
             Self::Rounded(_, rounding) => rounding.soft(variables),
-            Self::Straight(_, straight) => straight.weights(variables),
+            Self::Straight { straight, .. } => straight.weights(variables, scales.unwrap_or(&straight.scales)),
             Self::Line { base, unit } => {
                 base.iter().zip(unit).zip(variables).map(|((base, unit), v)| base + unit * v).collect()
             }
         }
     }
-    /// Numbers with all decisions made.
-    pub fn done(&self, variables: &[f32]) -> Vec<f32> {
+    /// Where what it stands on is among all that is learned.
+    fn on(&self) -> Option<usize> {
         match self {
-            Self::Rounded(_, rounding) => rounding.hard(variables),
-            Self::Straight(..) | Self::Line { .. } => self.soft(variables),
+            Self::Straight { scales, .. } => *scales,
+            _ => None,
         }
     }
-    /// The gradient of the variables from that of the numbers. `decide`: strength and exponent of the term that makes roundings decide.
-    pub fn gradient(&self, variables: &[f32], numbers: &[f32], decide: Option<(f32, f32)>) -> Vec<f32> {
+    /// The gradient of the variables from that of the numbers.
+    fn gradient(
+        &self,
+        variables: &[f32],
+        scales: Option<&[f32]>,
+        numbers: &[f32],
+        decide: Option<(f32, f32)>,
+    ) -> Vec<f32> {
         match self {
             Self::Rounded(_, rounding) => rounding.gradient(variables, numbers, decide),
-            Self::Straight(_, straight) => straight.gradient(variables, numbers),
+            Self::Straight { straight, .. } => {
+                straight.gradient(variables, scales.unwrap_or(&straight.scales), numbers)
+            }
             Self::Line { unit, .. } => unit.iter().zip(numbers).map(|(unit, g)| unit * g).collect(),
         }
     }
+}
+
+/// The numbers of all that is learned; `done`: with all decisions made.
+pub(super) fn numbers(all: &[Learned], variables: &[Vec<f32>], done: bool) -> Vec<Vec<f32>> {
+    let on = |l: &Learned| l.how.on().map(|s| all[s].how.numbers(&variables[s], None, done));
+    all.iter().zip(variables).map(|(l, v)| l.how.numbers(v, on(l).as_deref(), done)).collect()
+}
+
+/// The gradients of all variables from those of the numbers, where there are some. `decide`: strength and exponent of the term that makes roundings decide.
+pub(super) fn gradients(
+    all: &[Learned],
+    variables: &[Vec<f32>],
+    mut of: Vec<Option<Vec<f32>>>,
+    decide: Option<(f32, f32)>,
+) -> Vec<Option<Vec<f32>>> {
+    for (i, l) in all.iter().enumerate() {
+        if let (How::Straight { straight, scales: Some(scales), .. }, Some(g)) = (&l.how, &of[i]) {
+            of[*scales] = Some(straight.of_scales(&variables[i], g));
+        }
+    }
+    let numbers = numbers(all, variables, false);
+    let one = |(i, g): (usize, Option<Vec<f32>>)| {
+        let scales = all[i].how.on().map(|s| &numbers[s][..]);
+        g.map(|g| all[i].how.gradient(&variables[i], scales, &g, decide))
+    };
+    of.into_iter().enumerate().map(one).collect()
 }
 
 impl<B: Kernels> Work<'_, B> {
@@ -76,6 +118,7 @@ impl<B: Kernels> Work<'_, B> {
             let variables: FloatTensor<B> = backend::tensor::<B>(variables, &shape, self.device);
             learned.push(Learned { parameter, how });
             loose.push((Parameter { name, role, of, shape }, variables));
+            learned.len() - 1
         };
         for &id in &part.nodes {
             let Some(planned) = self.plan.products.get(&id) else { continue };
@@ -91,8 +134,13 @@ impl<B: Kernels> Work<'_, B> {
                     (How::Rounded(planned.weight, rounding), variables)
                 }
                 Codes::Ste => {
-                    let straight = Straight::new(&numbers, &params.scale, &grid);
-                    (How::Straight(planned.weight, straight), vec![0.0; numbers.len()])
+                    let straight = Straight::new(&numbers, &params.scale, grid.clone());
+                    let of = self.parameters.of_grid(planned.weight).filter(|_| self.settings.scale_rate > 0.0);
+                    let scales = of.map(|of| {
+                        let how = How::Line { base: vec![0.0; grid.groups], unit: params.scale.clone() };
+                        add(of, Role::Scale, how, vec![1.0; grid.groups])
+                    });
+                    (How::Straight { grid: planned.weight, straight, scales }, vec![0.0; numbers.len()])
                 }
             };
             if let Some(bias) = find(2) {
@@ -148,15 +196,15 @@ mod tests {
         let how = How::Line { base: vec![1.0, -200.0, 0.0], unit: vec![0.5, 100.0, 1e-3] };
         let toward = [2.0f32, -150.0, 1e-4];
         let loss = |v: &[f32]| {
-            let off = how.soft(v).into_iter().zip(toward).map(|(x, t)| f64::from(x - t).powi(2) / 2.0);
+            let off = how.numbers(v, None, false).into_iter().zip(toward).map(|(x, t)| f64::from(x - t).powi(2) / 2.0);
             off.sum::<f64>()
         };
         let at = [0.25f32, -0.5, 1.0];
-        let numbers = how.soft(&at);
+        let numbers = how.numbers(&at, None, false);
         assert_eq!(numbers, [1.125, -250.0, 1e-3]);
-        assert_eq!(how.done(&at), numbers);
+        assert_eq!(how.numbers(&at, None, true), numbers);
         let by_numbers: Vec<f32> = numbers.iter().zip(toward).map(|(x, t)| x - t).collect();
-        let gradient = how.gradient(&at, &by_numbers, Some((1.0, 2.0)));
+        let gradient = how.gradient(&at, None, &by_numbers, Some((1.0, 2.0)));
         for i in 0..3 {
             let moved = |by: f32| {
                 let mut v = at;
@@ -166,5 +214,41 @@ mod tests {
             let want = (moved(0.125) - moved(-0.125)) / 0.25;
             assert!((f64::from(gradient[i]) - want).abs() < 1e-3 * want.abs().max(1e-6), "{i}: {} {want}", gradient[i]);
         }
+    }
+
+    /// So are the gradients of weights that pass their rounding by what is added to them: where it moves no code by the scales, whose gradient is exact.
+    #[test]
+    fn scales_of_weights_learn_with_their_codes() {
+        let grid = Grid { groups: 2, inner: 2, ..Grid::new(&tensor(), &[4], 1).unwrap() };
+        let scales = How::Line { base: vec![0.0; 2], unit: vec![0.5, 2.0] };
+        let straight = Straight::new(&[0.4, -1.2, 2.2, 5.0], &[0.5, 2.0], grid);
+        let weights = How::Straight { grid: 0, straight, scales: Some(0) };
+        let all = [Learned { parameter: 0, how: scales }, Learned { parameter: 1, how: weights }];
+        let toward = [0.3f32, -1.0, 2.0, 9.0];
+        let at = [vec![1.0f32, 1.25], vec![0.0f32, 0.1, 0.0, -0.2]];
+        let made = numbers(&all, &at, false);
+        // Codes 1, -2, 1 and 2 on scales of 0.5 and 2.5.
+        assert_eq!(made, [vec![0.5, 2.5], vec![0.5, -1.0, 2.5, 5.0]]);
+        let off: Vec<f32> = made[1].iter().zip(toward).map(|(x, t)| x - t).collect();
+        let gradient = gradients(&all, &at, vec![None, Some(off.clone())], None);
+        assert_eq!(gradient[1], Some(off.iter().zip([0.5, 0.5, 2.5, 2.5]).map(|(g, s)| g * s).collect()));
+        for i in 0..2 {
+            let loss = |by: f32| {
+                let mut at = at.clone();
+                at[0][i] += by;
+                let made = numbers(&all, &at, false).remove(1);
+                made.iter().zip(toward).map(|(x, t)| f64::from(x - t).powi(2) / 2.0).sum::<f64>()
+            };
+            let (want, is) = ((loss(0.125) - loss(-0.125)) / 0.25, f64::from(gradient[0].as_ref().unwrap()[i]));
+            assert!((is - want).abs() < 1e-4 * want.abs(), "{i}: {is} {want}");
+        }
+        // Scales that are not learned are those of the beginning.
+        let How::Straight { straight, .. } = &all[1].how else { panic!() };
+        assert_eq!(straight.scales, [0.5, 2.0]);
+    }
+
+    fn tensor() -> nnq::ir::QParams {
+        let qtype = nnq::ir::QType { bits: 3, signed: true, narrow: false };
+        nnq::ir::QParams::channel(qtype, 0, vec![1.0; 4])
     }
 }

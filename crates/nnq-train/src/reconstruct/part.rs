@@ -1,5 +1,5 @@
 //! One part of a network, learned.
-use super::{BATCH, Block, Codes, Settings, cache::Cache, cache::Filling, gradients::At};
+use super::{BATCH, Block, Codes, Settings, cache::Cache, cache::Filling, gradients::At, learned};
 use crate::{
     backend::{self, Device, Kernels, Var},
     net::{Forward, Normalize, Soft},
@@ -197,8 +197,9 @@ impl<B: Kernels> Work<'_, B> {
             optimizer.step(rate, &mut loose, gradients)?;
             tick(step + 1);
         }
-        for (i, l) in learned.iter().enumerate() {
-            let numbers = l.how.done(&backend::numbers::<B>(loose.values[i].clone())?);
+        let variables: Vec<Vec<f32>> =
+            loose.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect::<Result<_>>()?;
+        for (l, numbers) in learned.iter().zip(learned::numbers(&learned, &variables, true)) {
             self.put(l.parameter, numbers);
         }
         let after = self.error(part, x, quantized, target)?;
