@@ -35,6 +35,7 @@ fn job(dir: &Path, out: &str, unit: Unit, steps: u64) -> Job {
             unit,
             steps,
             batch: 16,
+            mirror: false,
             rate: 0.01,
             scale_rate: 0.04,
             rounded: 0.5,
@@ -118,6 +119,11 @@ fn learning_begins_with_what_was_rounded_layer_by_layer() {
     let (before, after) =
         learned.blocks.iter().fold((0.0, 0.0), |s, b| (s.0 + b.before, s.1 + if b.kept { b.after } else { b.before }));
     assert!(after < 0.95 * before, "{:?}", learned.blocks);
+    // Mirrored pictures are other samples, and no more of them.
+    job.settings.mirror = true;
+    let mirrored = reconstruct::run(&job, &mut |_| {}).unwrap();
+    assert_eq!(mirrored.samples, learned.samples);
+    assert!(mirrored.blocks[0].before != learned.blocks[0].before, "{:?}", mirrored.blocks);
 }
 
 #[test]
@@ -128,17 +134,26 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bytes() {
 /// Weights with zero points, so that these, too, have to come back.
 #[test]
 fn so_does_one_that_rounds_layer_by_layer_in_between() {
-    stopped(|recipe| {
-        (recipe.compensate, recipe.weight.symmetric) = (true, false);
-        recipe.correct_bias = nnq::quant::recipe::BiasCorrection::Empirical;
+    stopped(|job| {
+        (job.recipe.compensate, job.recipe.weight.symmetric) = (true, false);
+        job.recipe.correct_bias = nnq::quant::recipe::BiasCorrection::Empirical;
     });
 }
 
-fn stopped(change: impl Fn(&mut Recipe)) {
+/// Scales of weights that were learned come back.
+#[test]
+fn so_does_one_that_learns_scales_of_weights() {
+    stopped(|job| {
+        job.recipe.compensate = true;
+        job.settings = Settings { codes: Codes::Ste, scale_rate: 0.5, rounded: 1.0, mirror: true, ..job.settings };
+    });
+}
+
+fn stopped(change: impl Fn(&mut Job)) {
     let dir = tempfile::tempdir().unwrap();
     let job = |dir: &Path, out: &str, unit, steps| {
         let mut job = job(dir, out, unit, steps);
-        change(&mut job.recipe);
+        change(&mut job);
         job
     };
     let whole = job(dir.path(), "whole.onnx", Unit::Part, 4);

@@ -34,10 +34,13 @@ pub struct Reconstruct {
     /// Samples of a step
     #[arg(long, value_name = "N", default_value = "32", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: u32,
-    /// Learning rate of roundings and biases [default: 8 over the number of steps, 0.001 to 0.02; with --codes ste 2 over it, 0.001 to 0.006]
+    /// Learn from each image mirrored, too, left to right: for networks to which a mirrored picture shows the same
+    #[arg(long)]
+    pub mirror: bool,
+    /// Learning rate of roundings and biases [default: 8 over the number of steps, 0.001 to 0.02; with --codes ste 6 over it, 0.001 to 0.006]
     #[arg(long, value_name = "RATE")]
     pub lr: Option<f64>,
-    /// What the learning rate of the scales of activations is multiplied with; 0: they stay as calibrated [default: 0.04; 0.5 with --codes ste]
+    /// What the learning rate of scales is multiplied with (of activations; with --codes ste of weights, too); 0: they stay as they were [default: 0.04; 0.5 with --codes ste]
     #[arg(long, value_name = "FACTOR")]
     pub scale_lr: Option<f64>,
     /// The share of elements that are rounded while learning (QDrop); 1: all of them (BRECQ) [default: 0.5; 1 where layers are

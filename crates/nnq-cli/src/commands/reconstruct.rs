@@ -22,6 +22,7 @@ pub fn run(args: &Reconstruct, interrupt: &Interrupt) -> Result<()> {
             unit: args.unit,
             steps: args.steps,
             batch: args.batch as usize,
+            mirror: args.mirror,
             rate: args.lr.unwrap_or_else(|| args.codes.usual_rate(args.steps)),
             scale_rate: args.scale_lr.unwrap_or_else(|| args.codes.usual_scale_rate()),
             rounded: args.rounded.unwrap_or_else(|| reconstruct::usual_rounded(&recipe)),

@@ -56,7 +56,7 @@ pub enum Codes {
     /// Up or down, by a variable that is made to decide (`rounding.rs`).
     #[default]
     Sigmoid,
-    /// Any code, by gradients that pass the rounding (`straight.rs`).
+    /// Any code, by gradients that pass the rounding, and the scales (`straight.rs`).
     Ste,
 }
 
@@ -80,9 +80,11 @@ pub struct Settings {
     pub steps: u64,
     /// Samples of a step.
     pub batch: usize,
+    /// Whether images are learned from mirrored, too, left to right.
+    pub mirror: bool,
     /// Learning rate of roundings; biases learn in twentieths of what their channel answers, see `learned.rs`.
     pub rate: f64,
-    /// What the rate of the scales of activations, as shares of themselves, is multiplied with.
+    /// What the rate of scales, as shares of themselves, is multiplied with: those of activations, and of weights whose codes are learned by [`Codes::Ste`].
     pub scale_rate: f64,
     /// The share of elements that are rounded while learning.
     pub rounded: f32,
@@ -96,11 +98,11 @@ pub struct Settings {
 
 impl Codes {
     /// The rate with which weights come as far as they have to in so many steps: eight, from one code to the next and to the end of the rectified sigmoid; where
-    /// gradients pass the rounding, which is along half a cosine, one step of the grid.
+    /// gradients pass the rounding, which is along half a cosine, three steps of the grid.
     pub fn usual_rate(self, steps: u64) -> f64 {
         match self {
             Self::Sigmoid => (8.0 / steps.max(1) as f64).clamp(0.001, 0.02),
-            Self::Ste => (2.0 / steps.max(1) as f64).clamp(0.001, 0.006),
+            Self::Ste => (6.0 / steps.max(1) as f64).clamp(0.001, 0.006),
         }
     }
     /// What the rate of scales of activations is multiplied with.
@@ -229,7 +231,16 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     Ok(Outcome { written, samples, blocks })
 }
 
-/// The samples, as the network reads them.
+/// Images of `[samples, channels, height, width]`, left to right.
+fn mirrored(numbers: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
+    let &[_, _, _, width] = shape else {
+        return Err(Error::usage(format!("samples of shape {shape:?} are no images, which could be mirrored"))
+            .cure("leave out --mirror"));
+    };
+    Ok(numbers.chunks(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect())
+}
+
+/// The samples, as the network reads them; behind each batch its mirrored one, where this is asked for.
 fn read(job: &Job, tell: &mut Tell) -> Result<Cache> {
     let data = &job.samples.dataset;
     let count = usize::try_from(job.recipe.samples).unwrap_or(usize::MAX);
@@ -245,7 +256,11 @@ fn read(job: &Job, tell: &mut Tell) -> Result<Cache> {
     let mut done = 0;
     for batch in Loader::new(data.clone(), job.samples.preprocess.clone(), indices, settings)? {
         let input = batch?.input;
-        filling.add(input.as_slice::<f32>()?, input.shape())?;
+        let numbers = input.as_slice::<f32>()?;
+        filling.add(numbers, input.shape())?;
+        if job.settings.mirror {
+            filling.add(&mirrored(numbers, input.shape())?, input.shape())?;
+        }
         done += input.shape().first().copied().unwrap_or(0) as u64;
         tell(Event::Stage("reading samples", done, total));
     }
@@ -269,7 +284,7 @@ fn reconstruct<B: Kernels>(
     let settings = job.settings;
     let parts = blocks(graph, &|id| plan.products.contains_key(&id), settings.unit)?;
     let mut x = read(job, tell)?;
-    let samples = x.len();
+    let samples = x.len() / if settings.mirror { 2 } else { 1 };
     let mut work = Work::<B> {
         graph,
         plan,
@@ -328,4 +343,18 @@ fn key(job: &Job, digest: [u8; 32]) -> Result<[u8; 32]> {
     let data = format!("{}\n{}", job.samples.dataset.len(), job.samples.preprocess.to_toml()?);
     let recipe = job.recipe.to_toml()?;
     Ok(checkpoint::key(&[b"reconstruct", &digest, &json, recipe.as_bytes(), data.as_bytes()]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_mirrored() {
+        let numbers = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
+        let all = mirrored(&numbers, &[1, 2, 2, 3]).unwrap();
+        assert_eq!(all, [3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 9.0, 8.0, 7.0, 12.0, 11.0, 10.0]);
+        let error = mirrored(&numbers, &[2, 6]).unwrap_err().to_string();
+        assert!(error.contains("[2, 6]") && error.contains("--mirror"), "{error}");
+    }
 }
