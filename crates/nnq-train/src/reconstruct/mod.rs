@@ -1,7 +1,7 @@
 //! Block reconstruction: part after part of a network is made to answer as the float network does, on samples without labels (Li et al., 2021, "BRECQ",
 //! arXiv:2102.05426; Wei et al., 2022, "QDrop", arXiv:2203.05740).
 //!
-//! For each part in turn: the rounding of its weights (as a variable of its own), its biases and the scales of its activations are learned by gradients of
+//! For each part in turn: the rounding of its weights ([`Codes`]), its biases and the scales of its activations are learned by gradients of
 //! `|y - z|^2 / |z|^2`, where `z` is the part of the float network on the float network's values and `y` the quantized part. What goes
 //! in, and every value that is rounded inside, is real in some elements and rounded in others, at random. Then decisions are made, and the next part sees
 //! what this one answers. A part that does not end with a smaller error on the samples than it has with weights to nearest stays to nearest.
