@@ -174,6 +174,13 @@ impl<B: Kernels> Parameters<B> {
         let i = self.of(of).ok_or_else(|| Error::internal(format!("no parameter of {of:?}")))?;
         backend::numbers::<B>(self.values[i].clone())
     }
+    /// The numbers of all parameters.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn all_numbers(&self) -> Result<Vec<Vec<f32>>> {
+        self.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect()
+    }
     /// Puts other numbers into a parameter.
     ///
     /// # Errors

@@ -149,6 +149,18 @@ fn so_does_one_that_learns_scales_of_weights() {
     });
 }
 
+/// Where the last axis is that of colours, nothing is mirrored in silence.
+#[test]
+fn only_images_with_channels_first_are_mirrored() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut job = job(dir.path(), "m.onnx", Unit::Part, 1);
+    job.settings.mirror = true;
+    job.samples.preprocess.layout = Some(nnq::data::Layout::Nhwc);
+    let error = reconstruct::run(&job, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("channels first") && error.contains("--mirror"), "{error}");
+    assert!(!job.output.file.exists());
+}
+
 fn stopped(change: impl Fn(&mut Job)) {
     let dir = tempfile::tempdir().unwrap();
     let job = |dir: &Path, out: &str, unit, steps| {

@@ -51,8 +51,7 @@ impl<B: Kernels> Work<'_, B> {
         let mut leaves: Vec<Var<B>> =
             self.parameters.values.iter().map(|x| backend::constant::<B>(x.clone())).collect();
         let mut soft = Soft { weights: HashMap::new(), drop };
-        let variables: Vec<Vec<f32>> =
-            loose.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect::<Result<_>>()?;
+        let variables = loose.all_numbers()?;
         let mut roundings = 0;
         for (l, numbers) in learned.iter().zip(learned::numbers(learned, &variables, false)) {
             let (count, shape) = (numbers.len(), &self.parameters.list[l.parameter].shape);

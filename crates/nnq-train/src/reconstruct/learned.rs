@@ -57,13 +57,6 @@ impl How {
             }
         }
     }
-    /// Where what it stands on is among all that is learned.
-    fn on(&self) -> Option<usize> {
-        match self {
-            Self::Straight { scales, .. } => *scales,
-            _ => None,
-        }
-    }
     /// The gradient of the variables from that of the numbers.
     fn gradient(
         &self,
@@ -82,10 +75,16 @@ impl How {
     }
 }
 
+/// The scales that something stands on, where they are learned, too.
+fn scales(all: &[Learned], variables: &[Vec<f32>], of: usize) -> Option<Vec<f32>> {
+    let How::Straight { scales: Some(s), .. } = all[of].how else { return None };
+    Some(all[s].how.numbers(&variables[s], None, false))
+}
+
 /// The numbers of all that is learned; `done`: with all decisions made.
 pub(super) fn numbers(all: &[Learned], variables: &[Vec<f32>], done: bool) -> Vec<Vec<f32>> {
-    let on = |l: &Learned| l.how.on().map(|s| all[s].how.numbers(&variables[s], None, done));
-    all.iter().zip(variables).map(|(l, v)| l.how.numbers(v, on(l).as_deref(), done)).collect()
+    let one = |(i, v): (usize, &Vec<f32>)| all[i].how.numbers(v, scales(all, variables, i).as_deref(), done);
+    variables.iter().enumerate().map(one).collect()
 }
 
 /// The gradients of all variables from those of the numbers, where there are some. `decide`: strength and exponent of the term that makes roundings decide.
@@ -100,10 +99,8 @@ pub(super) fn gradients(
             of[*scales] = Some(straight.of_scales(&variables[i], g));
         }
     }
-    let numbers = numbers(all, variables, false);
     let one = |(i, g): (usize, Option<Vec<f32>>)| {
-        let scales = all[i].how.on().map(|s| &numbers[s][..]);
-        g.map(|g| all[i].how.gradient(&variables[i], scales, &g, decide))
+        g.map(|g| all[i].how.gradient(&variables[i], scales(all, variables, i).as_deref(), &g, decide))
     };
     of.into_iter().enumerate().map(one).collect()
 }

@@ -31,7 +31,7 @@ use crate::{
 use cache::{Cache, Filling};
 use nnq::{
     Error, Result,
-    data::{Choice, Loader, subset},
+    data::{Choice, Layout, Loader, subset},
     error::At as _,
     eval,
     ir::{Graph, NodeId, Op, ValueId},
@@ -191,6 +191,9 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     let output = &job.output;
     let staging = Staging::new(&output.file)?;
     check(&job.settings)?;
+    if job.settings.mirror {
+        mirrors(&job.samples)?;
+    }
     let (float, digest) = quantize::open(&job.model)?;
     float_only(&float)?;
     if let Some(data) = &output.eval {
@@ -231,13 +234,20 @@ fn learn<B: Kernels>(job: &Job, device: Device<B>, tell: &mut (dyn FnMut(Event) 
     Ok(Outcome { written, samples, blocks })
 }
 
-/// Images of `[samples, channels, height, width]`, left to right.
-fn mirrored(numbers: &[f32], shape: &[usize]) -> Result<Vec<f32>> {
-    let &[_, _, _, width] = shape else {
-        return Err(Error::usage(format!("samples of shape {shape:?} are no images, which could be mirrored"))
-            .cure("leave out --mirror"));
-    };
-    Ok(numbers.chunks(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect())
+/// Images whose rows are so wide, left to right.
+fn mirrored(numbers: &[f32], width: usize) -> Vec<f32> {
+    numbers.chunks(width.max(1)).flat_map(|row| row.iter().rev().copied()).collect()
+}
+
+/// Whether samples can be mirrored: they are images whose last axis is their width.
+fn mirrors(samples: &Samples) -> Result<()> {
+    let Samples { dataset, preprocess } = samples;
+    let shape = dataset.first(preprocess)?.shape().to_vec();
+    if shape.len() == 3 && preprocess.layout != Some(Layout::Nhwc) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("samples of shape {shape:?} are no images with channels first, which could be mirrored"))
+        .cure("leave out --mirror, or choose another preprocessing"))
 }
 
 /// The samples, as the network reads them; behind each batch its mirrored one, where this is asked for.
@@ -259,7 +269,8 @@ fn read(job: &Job, tell: &mut Tell) -> Result<Cache> {
         let numbers = input.as_slice::<f32>()?;
         filling.add(numbers, input.shape())?;
         if job.settings.mirror {
-            filling.add(&mirrored(numbers, input.shape())?, input.shape())?;
+            let width = input.shape().last().copied().unwrap_or(1);
+            filling.add(&mirrored(numbers, width), input.shape())?;
         }
         done += input.shape().first().copied().unwrap_or(0) as u64;
         tell(Event::Stage("reading samples", done, total));
@@ -352,9 +363,7 @@ mod tests {
     #[test]
     fn rows_are_mirrored() {
         let numbers = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0];
-        let all = mirrored(&numbers, &[1, 2, 2, 3]).unwrap();
+        let all = mirrored(&numbers, 3);
         assert_eq!(all, [3.0, 2.0, 1.0, 6.0, 5.0, 4.0, 9.0, 8.0, 7.0, 12.0, 11.0, 10.0]);
-        let error = mirrored(&numbers, &[2, 6]).unwrap_err().to_string();
-        assert!(error.contains("[2, 6]") && error.contains("--mirror"), "{error}");
     }
 }

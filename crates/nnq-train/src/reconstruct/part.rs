@@ -47,9 +47,6 @@ fn energy(x: &Cache) -> f64 {
 }
 
 impl<B: Kernels> Work<'_, B> {
-    fn numbers(&self) -> Result<Vec<Vec<f32>>> {
-        self.parameters.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect()
-    }
     /// The grids of weights, in a fixed order.
     fn weights(&self) -> Vec<usize> {
         let mut all: Vec<usize> = self.plan.products.values().map(|p| p.weight).collect();
@@ -58,7 +55,7 @@ impl<B: Kernels> Work<'_, B> {
     }
     /// Every parameter as numbers; behind them the zero points of each product's weights.
     pub fn state(&self) -> Result<Vec<Vec<f32>>> {
-        let mut all = self.numbers()?;
+        let mut all = self.parameters.all_numbers()?;
         for weight in self.weights() {
             all.push(self.plan.grids[weight].params.zero_point.iter().map(|&z| z as f32).collect());
         }
@@ -167,7 +164,7 @@ impl<B: Kernels> Work<'_, B> {
     ) -> Result<BlockReport> {
         let before = self.error(part, x, quantized, target)?;
         let energy = energy(target);
-        let old = self.numbers()?;
+        let old = self.parameters.all_numbers()?;
         let (learned, mut loose) = self.learned(part, quantized.is_none())?;
         let Settings { steps, batch, rate, scale_rate, seed, codes, .. } = self.settings;
         let how = Steps {
@@ -197,8 +194,7 @@ impl<B: Kernels> Work<'_, B> {
             optimizer.step(rate, &mut loose, gradients)?;
             tick(step + 1);
         }
-        let variables: Vec<Vec<f32>> =
-            loose.values.iter().map(|x| backend::numbers::<B>(x.clone())).collect::<Result<_>>()?;
+        let variables = loose.all_numbers()?;
         for (l, numbers) in learned.iter().zip(learned::numbers(&learned, &variables, true)) {
             self.put(l.parameter, numbers);
         }

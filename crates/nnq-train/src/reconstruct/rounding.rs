@@ -32,7 +32,7 @@ impl Rounding {
         let mut this = Self { base: Vec::new(), scale: Vec::new(), lo: Vec::new(), hi: Vec::new() };
         let mut variables = Vec::with_capacity(weights.len());
         for (i, &w) in weights.iter().enumerate() {
-            let group = i / grid.inner.max(1) % grid.groups.max(1);
+            let group = grid.group(i);
             let (s, [lo, hi]) = (scales[group], grid.limit(group));
             let steps = w / s;
             this.base.push(steps.floor());
