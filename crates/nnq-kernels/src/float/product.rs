@@ -271,19 +271,23 @@ impl Job<'_> {
         let place = self.place;
         let [height, width] = place.output;
         let inner = &self.inner;
+        let last = offsets.last().copied().unwrap_or(0);
         let (mut image, mut y, mut x) =
             (pixels.start / (height * width), pixels.start / width % height, pixels.start % width);
         for r in 0..pixels.len() {
             let to = rows[r..].iter_mut().step_by(stride);
+            let corner = [y * place.stride[0], x * place.stride[1]];
+            let [row, column] = [0, 1].map(|axis| corner[axis] as i64 - place.begin[axis]);
+            let at = (image * place.input[0]) as i64 + row;
+            let at = (at * place.input[1] as i64 + column) * self.steps[0] as i64;
             if inner[0].contains(&y) && inner[1].contains(&x) {
-                // Nothing is negative here.
-                let row = ((y * place.stride[0]) as i64 - place.begin[0]) as usize;
-                let column = ((x * place.stride[1]) as i64 - place.begin[1]) as usize;
-                let at = (image * place.input[0] + row) * place.input[1] + column;
-                let from = &self.x[at * self.steps[0]..];
-                to.zip(offsets).for_each(|(to, &offset)| *to = from[offset..].as_ptr());
+                // Nothing is negative here, and the last tap lies farthest.
+                let from = self.x[at as usize..][..last].as_ptr();
+                to.zip(offsets).for_each(|(to, &offset)| *to = from.wrapping_add(offset));
             } else {
-                self.point_at_edge(image, y, x, merged, to);
+                // Perhaps outside: only taps within are read.
+                let from = self.x.as_ptr().wrapping_offset(at as isize);
+                self.point_at_edge(from, [row, column], merged, to.zip(offsets));
             }
             x += 1;
             if x == width {
@@ -295,25 +299,26 @@ impl Job<'_> {
         }
     }
 
-    /// Where a pixel reads that has taps in the padding.
+    /// Where a pixel reads that has taps in the padding: `from` is where its first tap would.
+    #[inline(always)]
     fn point_at_edge<'p>(
         &self,
-        image: usize,
-        y: usize,
-        x: usize,
+        from: *const f32,
+        first: [i64; 2],
         merged: usize,
-        mut to: impl Iterator<Item = &'p mut *const f32>,
+        mut to: impl Iterator<Item = (&'p mut *const f32, &'p usize)>,
     ) {
         let place = self.place;
+        // What is negative is too large.
+        let inside = |axis: usize, tap: usize| {
+            ((first[axis] + (tap * place.dilation[axis]) as i64) as u64) < place.input[axis] as u64
+        };
         for ky in 0..place.kernel[0] {
-            let row = place.source(0, y, ky).map(|i| (image * place.input[0] + i) * place.input[1]);
+            let row = inside(0, ky);
             for kx in (0..place.kernel[1]).step_by(merged) {
-                let from = match (row, place.source(1, x, kx)) {
-                    (Some(row), Some(column)) => &self.x[(row + column) * self.steps[0]..],
-                    _ => &self.packed.zeros[..],
-                };
-                if let Some(to) = to.next() {
-                    *to = from.as_ptr();
+                if let Some((to, &offset)) = to.next() {
+                    let there = row && inside(1, kx);
+                    *to = if there { from.wrapping_add(offset) } else { self.packed.zeros.as_ptr() };
                 }
             }
         }
