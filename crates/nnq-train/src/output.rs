@@ -74,9 +74,9 @@ pub(crate) struct Remarks {
 }
 
 impl Output {
-    /// An engine for a graph.
-    pub(crate) fn engine(&self, graph: Arc<Graph>, kind: Kind) -> Result<Engine> {
-        Engine::open(graph, engine::Options { kind, profile: Profile::default(), threads: self.threads })
+    /// An engine for a graph, with so many threads.
+    pub(crate) fn engine(&self, graph: Arc<Graph>, kind: Kind, threads: usize) -> Result<Engine> {
+        Engine::open(graph, engine::Options { kind, profile: Profile::default(), threads })
     }
     /// The accuracy of a graph on the engine that runs it, where there is data to measure it.
     pub(crate) fn evaluate(&self, graph: Arc<Graph>, what: &str, tell: &mut Tell) -> Result<Option<EvalReport>> {
@@ -92,7 +92,7 @@ impl Output {
     ) -> Result<EvalReport> {
         let kind = Kind::for_graph(&graph);
         let graph = if kind == Kind::Float { engine::simplify(Graph::clone(&graph))? } else { graph };
-        let mut engine = self.engine(graph, kind)?;
+        let mut engine = self.engine(graph, kind, self.threads)?;
         let options = eval::Options { threads: self.threads, cancel: self.cancel.clone(), ..Default::default() };
         eval::evaluate(&mut engine, data, &options, &mut |done, of| tell(Event::Stage(what, done, of)))
     }

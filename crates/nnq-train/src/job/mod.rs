@@ -7,7 +7,7 @@ use crate::{
     backend::{Device, Kernels},
     output::{Calibrated, Remarks, float_only},
     params::Parameters,
-    place::Work,
+    place::{Place, Work},
     qat::Plan,
     report::{EpochReport, Event, Outcome, Tell},
     trainer::{Epoch, Keep, Teacher, Trainer, With, of_any_size},
@@ -128,7 +128,10 @@ fn train<B: Kernels>(
         Source::File(_) | Source::Zoo(_) => output.evaluate(prepared.float.clone(), "evaluating float", tell)?,
     };
     let shrinks = job.settings.augment.shrink > 0;
-    let open = |graph| output.engine(if shrinks { of_any_size(&graph) } else { graph }, Kind::Float);
+    // A batch ahead of the steps, of which its products are a quarter: as large a share of the threads, unless the steps need none.
+    let threads = rayon::current_num_threads();
+    let share = if output.place == Place::Cpu { (threads / 4).max(1) } else { threads };
+    let open = |graph| output.engine(if shrinks { of_any_size(&graph) } else { graph }, Kind::Float, share);
     let teacher = job.settings.distill.map(|how| Teacher::new(how, [&prepared.float, &prepared.graph], &open));
     let teacher = teacher.transpose()?;
     let key = job.key(prepared.digest)?;

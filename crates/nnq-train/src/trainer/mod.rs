@@ -2,10 +2,12 @@
 mod average;
 mod state;
 pub(crate) mod targets;
+mod taught;
 mod teacher;
 
 use average::Average;
 pub use state::Keep;
+use taught::Taught;
 pub use teacher::{Teacher, of_any_size};
 
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     begin::Begun,
     checkpoint::Checkpoint,
     job::Settings,
-    loss,
+    loss::{self, Distill},
     net::{Forward, Normalize},
     optimizer::{self, Optimizer},
     params::Parameters,
@@ -24,7 +26,12 @@ use crate::{
     report::{Event, StepReport, Tell},
 };
 use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
-use nnq::{Error, ErrorKind, Result, error::At as _, eval::Labelled, ir::Graph};
+use nnq::{
+    Error, ErrorKind, Result,
+    error::At as _,
+    eval::Labelled,
+    ir::{Graph, ValueId},
+};
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Instant,
@@ -58,6 +65,10 @@ pub struct Trainer<'a, B: Kernels> {
     settings: &'a Settings,
     data: &'a Labelled,
     teacher: Option<Teacher>,
+    /// What is learned of its answers.
+    how: Option<Distill>,
+    /// The values inside that are compared with its own.
+    points: Vec<ValueId>,
     keep: Option<Keep>,
     threads: usize,
     cancel: Option<Arc<AtomicBool>>,
@@ -142,6 +153,8 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             scaler: settings.precision.scaler(),
             settings,
             data,
+            how: teacher.as_ref().map(|t| t.how),
+            points: teacher.as_ref().map(|t| t.points.clone()).unwrap_or_default(),
             teacher,
             keep,
             threads,
@@ -195,33 +208,29 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let &Settings { batch, seed, augment, .. } = self.settings;
         let how = Drawing { batch, seed, augment: augment.of_epoch(epoch, self.settings.epochs) };
         let batches = Batches::new(self.data, how, epoch, self.step % per_epoch, self.threads, self.cancel.clone())?;
-        for batch in batches {
-            let batch = match batch {
+        // Apart from the rest while the epoch lasts, so that it can answer ahead.
+        let mut teacher = self.teacher.take();
+        let mut waiting = Instant::now();
+        let done = taught::each(batches, teacher.as_mut(), rayon::current_num_threads() > 1, |taught| {
+            let taught = match taught {
                 Err(e) if e.kind() == ErrorKind::Interrupted => return Err(self.stopped()?),
                 other => other?,
             };
-            let started = Instant::now();
-            self.one(batch, epoch)?;
-            self.clock.0 += started.elapsed().as_secs_f64();
+            self.one(taught, epoch)?;
+            self.clock.0 += waiting.elapsed().as_secs_f64();
             self.clock.1 += 1;
-            let seen = (self.step - epoch * per_epoch).max(1) as f64;
-            tell(Event::Step(&StepReport {
-                step: self.step,
-                steps: self.total(),
-                epoch: epoch + 1,
-                loss: self.sums.0 / seen,
-                accuracy: self.sums.1 as f64 / (seen * self.settings.batch as f64),
-                rate: self.rate,
-                norm: self.norm,
-                images_per_second: self.speed(),
-            }));
+            self.tell(epoch, tell);
             if self.keep.as_ref().is_some_and(|k| self.step.is_multiple_of(k.every.max(1))) {
                 self.save()?;
             }
             if self.cancel.as_ref().is_some_and(|c| c.load(std::sync::atomic::Ordering::Relaxed)) {
                 return Err(self.stopped()?);
             }
-        }
+            waiting = Instant::now();
+            Ok(())
+        });
+        self.teacher = teacher;
+        done?;
         let (loss, right) = self.sums;
         let samples = per_epoch as f64 * self.settings.batch as f64;
         let seconds = clock.elapsed().as_secs_f64();
@@ -232,6 +241,20 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             seconds,
             images_per_second: images / seconds.max(1e-9),
         })
+    }
+    /// Tells of the step that was taken.
+    fn tell(&self, epoch: u64, tell: &mut dyn FnMut(Event)) {
+        let seen = (self.step - epoch * self.steps_of_epoch().max(1)).max(1) as f64;
+        tell(Event::Step(&StepReport {
+            step: self.step,
+            steps: self.total(),
+            epoch: epoch + 1,
+            loss: self.sums.0 / seen,
+            accuracy: self.sums.1 as f64 / (seen * self.settings.batch as f64),
+            rate: self.rate,
+            norm: self.norm,
+            images_per_second: self.speed(),
+        }));
     }
     /// Training images in a second so far.
     pub fn speed(&self) -> f64 {
@@ -279,11 +302,10 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let stages = self.plans.len() as u64;
         usize::try_from((step * stages / self.total()).min(stages - 1)).unwrap_or(0)
     }
-    fn one(&mut self, batch: Batch, epoch: u64) -> Result<()> {
+    fn one(&mut self, taught: Taught, epoch: u64) -> Result<()> {
         self.enter()?;
-        let Batch { input, labels, mixed } = batch;
+        let Taught { batch: Batch { input, labels, mixed }, answers } = taught;
         let shape = input.shape().to_vec();
-        let answers = self.teacher.as_mut().map(|t| t.answers(&input)).transpose()?;
         let input = backend::tensor::<B>(input.into_vec::<f32>()?, &shape, &self.device);
         let leaves = self.parameters.leaves();
         let done = self.step as f64 / self.total() as f64;
@@ -299,9 +321,8 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             soft: None,
             device: &self.device,
         };
-        let points = self.teacher.as_ref().map_or(&[][..], |t| &t.points);
         let shrinks = self.settings.augment.of_epoch(epoch, self.settings.epochs).shrink > 0;
-        let run = forward.run_seeing(input, &leaves, points).map_err(|e| match e.kind() {
+        let run = forward.run_seeing(input, &leaves, &self.points).map_err(|e| match e.kind() {
             ErrorKind::Shape if shrinks => e.cure("train without shrink where a network takes images of one size only"),
             _ => e,
         })?;
@@ -309,7 +330,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         let classes = out.get(1).copied().unwrap_or(0);
         let logits = backend::numbers::<B>(run.output.primitive().clone())?;
         let targets = targets::targets(&labels, &mixed, classes, self.settings.smoothing)?;
-        let taught = self.teacher.as_ref().map(|t| t.how).zip(answers);
+        let taught = self.how.zip(answers);
         let logits_of = taught.as_ref().map(|(how, a)| (&a.logits[..], *how));
         let mut loss = loss::loss::<B>(run.output, &targets, logits_of, &self.device)?;
         if let Some((how, answers)) = taught.filter(|(how, _)| how.features > 0.0) {
