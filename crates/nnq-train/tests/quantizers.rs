@@ -62,6 +62,13 @@ fn cases() -> Vec<Case> {
             signed(2),
             unsigned(1),
         ),
+        (
+            "balanced, normalised",
+            (2, 2),
+            live(rules(Weights::Balanced, Activations::Binary, "clipped")),
+            signed(2),
+            unsigned(1),
+        ),
         ("ternary weights", (2, 4), rules(Weights::Ternary, Activations::Fixed, "clipped"), signed(2), unsigned(4)),
         ("ternary", (2, 2), rules(Weights::Ternary, Activations::Ternary, "ewgs"), signed(2), signed(2)),
     ]
@@ -266,7 +273,7 @@ fn every_quantizer_trains_and_exports() {
         assert!(!codes.is_empty(), "{name}");
         let all = |fits: fn(i64) -> bool| codes.iter().flatten().all(|&c| fits(c));
         match rules.weights {
-            Weights::Binary => assert!(all(|c| c.abs() == 1), "{name}"),
+            Weights::Binary | Weights::Balanced => assert!(all(|c| c.abs() == 1), "{name}"),
             Weights::Ternary => assert!(all(|c| c.abs() <= 1) && !all(|c| c != 0), "{name}"),
             // Nothing else of the file has 8 bits there: the edges' weights do.
             Weights::Dorefa if bits.0 < 7 => assert!(all(|c| c % 2 != 0), "{name}"),

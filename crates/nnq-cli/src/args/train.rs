@@ -197,6 +197,8 @@ pub enum WeightQuantizer {
     Dorefa,
     /// What has 2 bits: {-a, a}, a the mean of each channel's magnitudes (XNOR-Net)
     Binary,
+    /// The same by the side of each channel's mean, so that signs are in balance (IR-Net)
+    Balanced,
     /// What has 2 bits: {-a, 0, a} (ternary weight networks)
     Ternary,
 }

@@ -173,6 +173,7 @@ fn rules(args: &Train) -> Rules {
         (Some(WeightQuantizer::Fixed), _) | (None, Quantizer::Fixed) => Weights::Fixed,
         (Some(WeightQuantizer::Dorefa), _) | (None, Quantizer::Dorefa) => Weights::Dorefa,
         (Some(WeightQuantizer::Binary), _) | (None, Quantizer::Binary) => Weights::Binary,
+        (Some(WeightQuantizer::Balanced), _) => Weights::Balanced,
         (Some(WeightQuantizer::Ternary), _) | (None, Quantizer::Ternary) => Weights::Ternary,
     };
     Rules { estimator: args.estimator, activations, weights, normalization: args.batch_norm }

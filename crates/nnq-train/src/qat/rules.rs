@@ -111,6 +111,8 @@ pub enum Weights {
     Dorefa,
     /// [`Levels::Binary`] at 2 bits.
     Binary,
+    /// [`Levels::Balanced`] at 2 bits.
+    Balanced,
     /// [`Levels::Ternary`] at 2 bits.
     Ternary,
 }
@@ -179,6 +181,7 @@ impl Weights {
         let bits = params.qtype.bits;
         let levels = match self {
             Self::Binary if bits <= FEW => Some(Levels::Binary),
+            Self::Balanced if bits <= FEW => Some(Levels::Balanced),
             Self::Ternary if bits <= FEW => Some(Levels::Ternary),
             Self::Dorefa if bits <= DOREFA_BITS => Some(Levels::Tanh { bits }),
             _ => None,

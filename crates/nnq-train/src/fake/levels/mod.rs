@@ -3,14 +3,16 @@
 //! | | level of a weight `w` | scale |
 //! |---|---|---|
 //! | [`Levels::Binary`] | `sign(w)`, 1 for 0 | `a = mean abs(w)` (Rastegari et al., arXiv:1603.05279, equations 2 to 7) |
+//! | [`Levels::Balanced`] | `sign(w - m)`, `m = mean w` | `a = mean abs(w - m)` (Qin et al., arXiv:1909.10788, section 3.2) |
 //! | [`Levels::Ternary`] | `sign(w)` where `abs(w) > 0.7 mean abs(w)`, else 0 | `a = mean abs(w)` over those (Li et al., arXiv:1605.04711, section 2.2) |
 //! | [`Levels::Tanh`] | `2 rne(t N) - N`, `t = tanh(w) / (2 max abs(tanh w)) + 1/2`, `N = 2^bits - 1` | `max abs(w) / N` (Zhou et al., arXiv:1606.06160, equation 9) |
 //!
 //! Means and maxima are those of the weights that share a scale. DoReFa has no factor `max abs(w)`: what multiplies its weights is the batch normalisation
-//! behind them, which is folded into weights here.
+//! behind them, which is folded into weights here. Balanced weights have both signs about equally often, so that they carry the most information that one bit can;
+//! the paper divides them by their deviation, too, and takes a power of two for `a`: neither changes which sign a weight has, and a scale here may be any number.
 //!
 //! Backward, each element has `gradient * passes` (by the estimator, which sees the weight in units of the levels) and, for binary and ternary weights, what it
-//! does to their scale: `sign(w) / n` of the scale's gradient, for the `n` weights that it is the mean of. The largest weight of a DoReFa grid is held fixed, as its scale.
+//! does to their scale: `sign(w) / n` of the scale's gradient, for the `n` weights that it is the mean of. Of balanced weights these are the gradients by `w - m`, of which their mean is subtracted. The largest weight of a DoReFa grid is held fixed, as its scale.
 //! Estimators that clip let weights up to 1 pass, as XNOR-Net does.
 use super::{
     Grid,
@@ -25,6 +27,8 @@ use serde::{Deserialize, Serialize};
 pub enum Levels {
     /// -1 and 1.
     Binary,
+    /// -1 and 1, by the side of the mean.
+    Balanced,
     /// -1, 0 and 1.
     Ternary,
     /// Evenly spaced for the hyperbolic tangent, none of them zero.
@@ -53,6 +57,8 @@ pub struct Levelled {
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     scale: f32,
+    /// Balanced: what signs are taken around.
+    mean: f32,
     /// Ternary: from where on a weight counts.
     threshold: f32,
     /// How many weights the scale is the mean of.
@@ -66,7 +72,7 @@ impl Levels {
     pub fn qtype(self) -> QType {
         let bits = match self {
             // -1, 0, 1; binary weights never have code 0.
-            Self::Binary | Self::Ternary => 2,
+            Self::Binary | Self::Balanced | Self::Ternary => 2,
             // Odd codes only: half of the levels lie on each side of zero.
             Self::Tanh { bits } => bits + 1,
         };
@@ -85,9 +91,15 @@ impl Levels {
     /// such codes.
     pub fn begin(self, codes: &[f32], scales: &[f32], grid: &Grid) -> Option<Vec<f32>> {
         let mut tops = vec![0.0f32; grid.groups.max(1)];
-        codes.iter().enumerate().for_each(|(i, c)| tops[grid.group(i)] = tops[grid.group(i)].max(c.abs()));
+        let (mut sums, mut counts) = (vec![0.0f32; tops.len()], vec![0.0f32; tops.len()]);
+        for (i, c) in codes.iter().enumerate() {
+            let k = grid.group(i);
+            tops[k] = tops[k].max(c.abs());
+            sums[k] += c;
+            counts[k] += 1.0;
+        }
         let top = match self {
-            Self::Binary | Self::Ternary => 1.0,
+            Self::Binary | Self::Balanced | Self::Ternary => 1.0,
             Self::Tanh { bits } => steps(bits),
         };
         let one = |(i, &code): (usize, &f32)| {
@@ -98,6 +110,8 @@ impl Levels {
                 // The largest weight has the outermost level.
                 _ if tops[k] != top => false,
                 Self::Binary => code != 0.0,
+                // Weights that all lie on one side of their mean do not exist.
+                Self::Balanced => code != 0.0 && sums[k].abs() < counts[k],
                 Self::Ternary => true,
                 // Steps of two from the outermost.
                 Self::Tanh { .. } => ((top - code) / 2.0).fract() == 0.0,
@@ -105,6 +119,12 @@ impl Levels {
             let largest = tops[k] * scales[k];
             let weight = match self {
                 Self::Binary | Self::Ternary => code * scales[k],
+                // With codes of mean c, the mean distance from the mean is 1 - c^2.
+                Self::Balanced if tops[k] > 0.0 => {
+                    let c = sums[k] / counts[k];
+                    code * scales[k] / (1.0 - c * c)
+                }
+                Self::Balanced => 0.0,
                 Self::Tanh { .. } => untanh(code / top, largest),
             };
             level.then_some(weight)
@@ -139,11 +159,25 @@ impl Levels {
             }
             let (standing, slope) = self.standing(w, group);
             let passed = g * slope * estimator.passes(standing, g);
-            let counts = matches!(self, Self::Binary) || matches!(self, Self::Ternary) && w.abs() > group.threshold;
-            let own = if counts { sign(w) * (pull[k] / f64::from(group.count.max(1))) as f32 } else { 0.0 };
+            let counts = match self {
+                Self::Binary | Self::Balanced => true,
+                Self::Ternary => w.abs() > group.threshold,
+                Self::Tanh { .. } => false,
+            };
+            let own =
+                if counts { sign(w - group.mean) * (pull[k] / f64::from(group.count.max(1))) as f32 } else { 0.0 };
             passed + own
         };
-        w.iter().zip(gradient).enumerate().map(one).collect()
+        let mut all: Vec<f32> = w.iter().zip(gradient).enumerate().map(one).collect();
+        if self == Self::Balanced {
+            let mut sums = vec![0.0f64; groups.len()];
+            all.iter().enumerate().for_each(|(i, g)| sums[grid.group(i)] += f64::from(*g));
+            for (i, g) in all.iter_mut().enumerate() {
+                let k = grid.group(i);
+                *g -= (sums[k] / f64::from(groups[k].count.max(1))) as f32;
+            }
+        }
+        all
     }
     fn groups(self, w: &[f32], grid: &Grid) -> Vec<Group> {
         let (mut sums, mut counts) = (vec![0.0f64; grid.groups.max(1)], vec![0u32; grid.groups.max(1)]);
@@ -155,8 +189,18 @@ impl Levels {
             tops[k] = tops[k].max(w.abs());
         }
         let mean = |sum: f64, n: u32| sum / f64::from(n.max(1));
+        let mut means = vec![0.0f32; sums.len()];
+        if self == Self::Balanced {
+            let mut totals = vec![0.0f64; sums.len()];
+            w.iter().enumerate().for_each(|(i, w)| totals[grid.group(i)] += f64::from(*w));
+            means = totals.iter().zip(&counts).map(|(t, n)| mean(*t, *n) as f32).collect();
+            sums.fill(0.0);
+            w.iter().enumerate().for_each(|(i, w)| sums[grid.group(i)] += f64::from((w - means[grid.group(i)]).abs()));
+        }
         let of = |k: usize| match self {
-            Self::Binary => Group { scale: mean(sums[k], counts[k]) as f32, count: counts[k], ..Group::default() },
+            Self::Binary | Self::Balanced => {
+                Group { scale: mean(sums[k], counts[k]) as f32, mean: means[k], count: counts[k], ..Group::default() }
+            }
             Self::Ternary => Group { threshold: (THRESHOLD * mean(sums[k], counts[k])) as f32, ..Group::default() },
             Self::Tanh { bits } => Group { scale: tops[k] / steps(bits), top: tops[k].tanh(), ..Group::default() },
         };
@@ -180,7 +224,7 @@ impl Levels {
     fn level(self, w: f32, group: &Group) -> f32 {
         match self {
             _ if group.scale == 0.0 => 0.0,
-            Self::Binary => sign(w),
+            Self::Binary | Self::Balanced => sign(w - group.mean),
             Self::Ternary if w.abs() > group.threshold => sign(w),
             Self::Ternary => 0.0,
             Self::Tanh { bits } => 2.0 * rne_f32(place(w, bits, group)) - steps(bits),
@@ -188,12 +232,12 @@ impl Levels {
     }
     /// Where a weight stands between its levels, and the slope of what its level is taken of.
     fn standing(self, w: f32, group: &Group) -> (Standing, f32) {
-        let v = w / group.scale;
+        let v = (w - group.mean) / group.scale;
         let inside = w.abs() <= CLIP;
         let level = self.level(w, group);
         match self {
             // One jump, at 0, between levels that are 2 apart.
-            Self::Binary => (Standing { inside, off: off(v, level), z: v, slope: 1.0 }, 1.0),
+            Self::Binary | Self::Balanced => (Standing { inside, off: off(v, level), z: v, slope: 1.0 }, 1.0),
             // One jump on each side, at the threshold, between 0 and what is as far beyond it.
             Self::Ternary => {
                 let jump = group.threshold / group.scale;

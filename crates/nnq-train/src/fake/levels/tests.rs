@@ -32,6 +32,22 @@ fn binary_weights_by_hand() {
 }
 
 #[test]
+fn balanced_weights_by_hand() {
+    // The mean is 0.5, distances from it 1.5, -0.5, -0.5, -0.5, 0.75 their mean.
+    let w = [2.0, 0.0, 0.0, 0.0];
+    let grid = grid(Levels::Balanced, 1, 4);
+    let made = Levels::Balanced.apply(&w, &grid);
+    assert_eq!((made.values, made.scales), (vec![0.75, -0.75, -0.75, -0.75], vec![0.75]));
+    // The scale's gradient is 1 - 10 - 100 - 1000 = -1109, a quarter of it by signs; then the mean goes, which is (1111 + 2 * 277.25) / 4.
+    let got = Levels::Balanced.backward(&w, &[1.0, 10.0, 100.0, 1000.0], &grid, Estimator::Ste);
+    let (own, mean) = (277.25, 416.375);
+    near(&got, &[1.0 - own - mean, 10.0 + own - mean, 100.0 + own - mean, 1000.0 + own - mean], 1e-6, "ste");
+    // Whatever all weights have in common counts for nothing.
+    let moved = Levels::Balanced.apply(&w.map(|w| w + 3.0), &grid);
+    assert_eq!(moved.values, [0.75, -0.75, -0.75, -0.75]);
+}
+
+#[test]
 fn ternary_weights_by_hand() {
     // The mean of the magnitudes is 0.44, the threshold 0.308; 0.9 is the mean of those above it.
     let w = [1.0, -0.8, 0.1, 0.0, -0.3];
@@ -90,7 +106,7 @@ fn price(levels: Levels, w: &[f32], g: &[f32], grid: &Grid) -> f64 {
 /// Weights beyond 1 pass nothing of their own under the clipped rule: what is left is the exact derivative of the scale.
 #[test]
 fn gradients_of_scales_are_finite_differences() {
-    for levels in [Levels::Binary, Levels::Ternary] {
+    for levels in [Levels::Binary, Levels::Balanced, Levels::Ternary] {
         let (rows, columns) = (2, 40);
         let w: Vec<f32> = noise(rows * columns, 5, 9.0).into_iter().map(|x| x + 1.5f32.copysign(x)).collect();
         let (g, grid) = (noise(w.len(), 6, 1.0), grid(levels, rows, columns));
@@ -159,7 +175,7 @@ fn the_rectified_estimator_has_the_slope_of_its_surrogate() {
 /// Every estimator on every kind of levels gives numbers, also where weights are all the same, tiny or zero.
 #[test]
 fn odd_weights_have_finite_gradients() {
-    for levels in [Levels::Binary, Levels::Ternary, Levels::Tanh { bits: 2 }] {
+    for levels in [Levels::Binary, Levels::Balanced, Levels::Ternary, Levels::Tanh { bits: 2 }] {
         for estimator in ["ste", "clipped", "ewgs:0.5", "dsq:0.3", "reste"] {
             let estimator: Estimator = estimator.parse().unwrap();
             for w in [[0.0f32; 4], [1e-30, 0.0, -1e-30, 1e-30], [2.0; 4], [30.0, -1e-3, 0.0, 5.0]] {
@@ -176,7 +192,7 @@ fn odd_weights_have_finite_gradients() {
 /// Weights on the levels of others are on the same ones, and as many times the scale where they are stretched.
 #[test]
 fn levels_are_what_weights_begin_with() {
-    let all = [Levels::Binary, Levels::Ternary, Levels::Tanh { bits: 2 }, Levels::Tanh { bits: 5 }];
+    let all = [Levels::Binary, Levels::Balanced, Levels::Ternary, Levels::Tanh { bits: 2 }, Levels::Tanh { bits: 5 }];
     // Beyond 9 a tangent is 1 in binary32.
     for (levels, size) in all.into_iter().flat_map(|l| [(l, 0.01), (l, 1.0), (l, 30.0)]) {
         let (rows, columns) = (3, 50);
@@ -205,8 +221,10 @@ fn other_codes_are_no_levels() {
     assert!(
         one(Levels::Binary, &[1.0, -1.0]) && !one(Levels::Binary, &[1.0, 0.0]) && !one(Levels::Binary, &[2.0, -2.0])
     );
+    let balanced = |codes: &[f32]| one(Levels::Balanced, codes);
+    assert!(balanced(&[1.0, -1.0, 1.0]) && !balanced(&[1.0, 0.0]) && !balanced(&[1.0, 1.0]));
     assert!(one(Levels::Ternary, &[1.0, 0.0]) && !one(Levels::Ternary, &[2.0, 0.0]));
     let tanh = Levels::Tanh { bits: 2 };
     assert!(one(tanh, &[3.0, -1.0]) && !one(tanh, &[3.0, 0.0]) && !one(tanh, &[1.0, -1.0]) && !one(tanh, &[5.0, 3.0]));
-    assert!([Levels::Binary, Levels::Ternary, tanh].iter().all(|l| one(*l, &[0.0, 0.0])));
+    assert!([Levels::Binary, Levels::Balanced, Levels::Ternary, tanh].iter().all(|l| one(*l, &[0.0, 0.0])));
 }
