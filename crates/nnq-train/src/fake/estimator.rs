@@ -62,31 +62,58 @@ impl Estimator {
             other => other,
         }
     }
+    /// The rule for many elements.
+    pub fn passing(self) -> Passing {
+        let [flat, _] = RESTE;
+        match self {
+            Self::Reste { o } => {
+                let power = 1.0 / o - 1.0;
+                // Near the jump the secant of |z|^(1/o), which its slope meets from above.
+                Passing { rule: self, power, peak: flat.powf(power) }
+            }
+            // The staircase between two levels, with the jump at z = 0: (1 + tanh(k z / 2) / tanh(k / 2)) / 2.
+            Self::Dsq { alpha } => {
+                let k = (2.0 / alpha - 1.0).ln();
+                Passing { rule: self, power: -k, peak: 2.0 * k / (0.5 * k).tanh() }
+            }
+            _ => Passing { rule: self, power: 0.0, peak: 0.0 },
+        }
+    }
+}
+
+/// How gradients pass, with all that does not depend on the element.
+#[derive(Clone, Copy, Debug)]
+pub struct Passing {
+    rule: Estimator,
+    /// ReSTE: of the distance to the jump. DSQ: `-k`.
+    power: f32,
+    /// The slope at the jump; DSQ: four times as much.
+    peak: f32,
+}
+
+impl Passing {
     /// The share of a gradient `g` that passes an element.
     #[inline]
-    pub fn passes(self, at: Standing, g: f32) -> f32 {
-        match self {
-            Self::Ste => 1.0,
-            Self::Clipped => f32::from(u8::from(at.inside)),
-            Self::Reste { o } => {
+    pub fn share(self, at: Standing, g: f32) -> f32 {
+        match self.rule {
+            Estimator::Ste => 1.0,
+            Estimator::Clipped => f32::from(u8::from(at.inside)),
+            Estimator::Reste { o } => {
                 let [flat, end] = RESTE;
                 let far = at.z.abs();
-                let slope = |x: f32| x.powf(1.0 / o - 1.0);
                 at.slope
                     * match far {
-                        // The secant of |z|^(1/o), which its slope meets from above.
-                        _ if far <= flat => slope(flat),
-                        _ if far <= end => slope(far) / o,
+                        _ if far <= flat => self.peak,
+                        _ if far <= end => far.powf(self.power) / o,
                         _ => 0.0,
                     }
             }
             _ if !at.inside => 0.0,
-            Self::Ewgs { delta } => 1.0 + delta * sign(g) * at.off,
-            Self::Dsq { alpha } => {
-                // The staircase between two levels, with the jump at z = 0: (1 + tanh(k z / 2) / tanh(k / 2)) / 2.
-                let k = (2.0 / alpha - 1.0).ln();
-                let t = (0.5 * k * at.z).tanh();
-                at.slope * 0.5 * k * (1.0 - t * t) / (0.5 * k).tanh()
+            Estimator::Ewgs { delta } => 1.0 + delta * sign(g) * at.off,
+            Estimator::Dsq { .. } => {
+                // 1 - tanh(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|), x = k z / 2.
+                let e = (self.power * at.z.abs()).exp();
+                at.slope * self.peak * e / ((1.0 + e) * (1.0 + e))
             }
         }
     }

@@ -3,7 +3,7 @@
 //! Sums over elements are taken in chunks of a fixed size, added in their order: results do not depend on threads.
 use super::{
     Estimator, Grid, ScaleRule,
-    estimator::{self, Standing},
+    estimator::{self, Passing, Standing},
 };
 use burn::backend::{
     Bytes, DType, Flex, TensorMetadata,
@@ -121,9 +121,9 @@ fn back(x: &[f32], g: &mut [f32], s: f32, ends: [f32; 2], grid: &Grid) -> f64 {
             || summed(x, g, |x, g| lsq(x / s, g, ends)),
         ),
         _ => {
-            let mut sum = 0.0;
+            let (passing, mut sum) = (grid.estimator.passing(), 0.0);
             for (g, &x) in g.iter_mut().zip(x) {
-                let (to_x, by) = by_rules(x / s, *g, ends, grid);
+                let (to_x, by) = by_rules(x / s, *g, ends, (passing, grid.rule));
                 *g = to_x;
                 sum += f64::from(by);
             }
@@ -142,10 +142,10 @@ pub(crate) fn lsq(v: f32, g: f32, [lo, hi]: [f32; 2]) -> (f32, f32) {
 
 /// The same by any rules.
 #[inline]
-pub(crate) fn by_rules(v: f32, g: f32, ends: [f32; 2], grid: &Grid) -> (f32, f32) {
+pub(crate) fn by_rules(v: f32, g: f32, ends: [f32; 2], (passing, rule): (Passing, ScaleRule)) -> (f32, f32) {
     let r = step(v, ends[0], ends[1]);
-    let to_x = g * grid.estimator.passes(Standing::even(v, r, ends), g);
-    (to_x, g * estimator::by_scale(grid.rule, v, r, ends))
+    let to_x = g * passing.share(Standing::even(v, r, ends), g);
+    (to_x, g * estimator::by_scale(rule, v, r, ends))
 }
 
 /// Lanes of the sum, so that the compiler vectorises it.

@@ -84,6 +84,7 @@ pub fn finish_backward(seen: Seen<Flex>, grad: FlexTensor, how: &Finish) -> [Fle
     let (grid, s) = (&how.grid, contiguous(scale)[0]);
     let limit = grid.limit(0);
     let usual = matches!((grid.estimator, grid.rule), (Estimator::Clipped, ScaleRule::Lsq));
+    let rules = (grid.estimator.passing(), grid.rule);
     let mut grad = own(grad);
     let grads = grad.storage_mut::<f32>();
     let parts: Vec<Vec<Sums>> = grads
@@ -99,7 +100,7 @@ pub fn finish_backward(seen: Seen<Flex>, grad: FlexTensor, how: &Finish) -> [Fle
                         || channel.back(x, g, |v, g| lsq(v, g, limit)),
                     )
                 } else {
-                    channel.back(x, g, |v, g| by_rules(v, g, limit, grid))
+                    channel.back(x, g, |v, g| by_rules(v, g, limit, rules))
                 }
             };
             planes.map(one).collect()

@@ -144,6 +144,7 @@ impl Levels {
     /// The gradient of the weights, given that of [`Levels::apply`]'s values.
     pub fn backward(self, w: &[f32], gradient: &[f32], grid: &Grid, estimator: Estimator) -> Vec<f32> {
         let groups = self.groups(w, grid);
+        let passing = estimator.passing();
         let mut pull = vec![0.0f64; groups.len()];
         if !matches!(self, Self::Tanh { .. }) {
             for (i, (&w, &g)) in w.iter().zip(gradient).enumerate() {
@@ -158,7 +159,7 @@ impl Levels {
                 return g;
             }
             let (standing, slope) = self.standing(w, group);
-            let passed = g * slope * estimator.passes(standing, g);
+            let passed = g * slope * passing.share(standing, g);
             let counts = match self {
                 Self::Binary | Self::Balanced => true,
                 Self::Ternary => w.abs() > group.threshold,
