@@ -64,56 +64,59 @@ impl Estimator {
     }
     /// The rule for many elements.
     pub fn passing(self) -> Passing {
-        let [flat, _] = RESTE;
         match self {
+            Self::Ste => Passing::All,
+            Self::Clipped => Passing::Inside,
+            Self::Ewgs { delta } => Passing::Scaled { delta },
             Self::Reste { o } => {
-                let power = 1.0 / o - 1.0;
-                // Near the jump the secant of |z|^(1/o), which its slope meets from above.
-                Passing { rule: self, power, peak: flat.powf(power) }
+                let (power, [flat, _]) = (1.0 / o - 1.0, RESTE);
+                Passing::Root { share: 1.0 / o, power, near: flat.powf(power) }
             }
-            // The staircase between two levels, with the jump at z = 0: (1 + tanh(k z / 2) / tanh(k / 2)) / 2.
             Self::Dsq { alpha } => {
                 let k = (2.0 / alpha - 1.0).ln();
-                Passing { rule: self, power: -k, peak: 2.0 * k / (0.5 * k).tanh() }
+                Passing::Soft { k, peak: 0.5 * k / (0.5 * k).tanh() }
             }
-            _ => Passing { rule: self, power: 0.0, peak: 0.0 },
         }
     }
 }
 
-/// How gradients pass, with all that does not depend on the element.
+/// An estimator with all that does not depend on the element.
 #[derive(Clone, Copy, Debug)]
-pub struct Passing {
-    rule: Estimator,
-    /// ReSTE: of the distance to the jump. DSQ: `-k`.
-    power: f32,
-    /// The slope at the jump; DSQ: four times as much.
-    peak: f32,
+pub enum Passing {
+    /// [`Estimator::Ste`].
+    All,
+    /// [`Estimator::Clipped`].
+    Inside,
+    /// [`Estimator::Ewgs`].
+    Scaled { delta: f32 },
+    /// [`Estimator::Reste`]: the slope `share |z|^power` of `|z|^share`, and near the jump that of its secant, which it meets from above.
+    Root { share: f32, power: f32, near: f32 },
+    /// [`Estimator::Dsq`]: the slope of `(1 + tanh(k z / 2) / tanh(k / 2)) / 2`, in levels, which is `peak` at the jump.
+    Soft { k: f32, peak: f32 },
 }
 
 impl Passing {
     /// The share of a gradient `g` that passes an element.
     #[inline]
     pub fn share(self, at: Standing, g: f32) -> f32 {
-        match self.rule {
-            Estimator::Ste => 1.0,
-            Estimator::Clipped => f32::from(u8::from(at.inside)),
-            Estimator::Reste { o } => {
-                let [flat, end] = RESTE;
-                let far = at.z.abs();
+        match self {
+            Self::All => 1.0,
+            Self::Inside => f32::from(u8::from(at.inside)),
+            Self::Root { share, power, near } => {
+                let ([flat, end], far) = (RESTE, at.z.abs());
                 at.slope
                     * match far {
-                        _ if far <= flat => self.peak,
-                        _ if far <= end => far.powf(self.power) / o,
+                        _ if far <= flat => near,
+                        _ if far <= end => share * far.powf(power),
                         _ => 0.0,
                     }
             }
             _ if !at.inside => 0.0,
-            Estimator::Ewgs { delta } => 1.0 + delta * sign(g) * at.off,
-            Estimator::Dsq { .. } => {
+            Self::Scaled { delta } => 1.0 + delta * sign(g) * at.off,
+            Self::Soft { k, peak } => {
                 // 1 - tanh(x)^2 = 4 e / (1 + e)^2 with e = exp(-2 |x|), x = k z / 2.
-                let e = (self.power * at.z.abs()).exp();
-                at.slope * self.peak * e / ((1.0 + e) * (1.0 + e))
+                let e = (-k * at.z.abs()).exp();
+                at.slope * peak * 4.0 * e / ((1.0 + e) * (1.0 + e))
             }
         }
     }

@@ -205,7 +205,7 @@ impl Weights {
                 "DoReFa weights of more than {DOREFA_BITS} bits: none of their 2^bits levels is zero, so that their codes are odd numbers of one bit more"
             ))
             .cure("use fewer bits, such as --bits w4a4, or --weight-quantizer lsq"),
-            _ => Error::usage("binary or ternary weights, and no layer with weights of 2 bits")
+            _ => Error::usage("binary, balanced or ternary weights, and no layer with weights of 2 bits")
                 .cure("give those that are meant 2 bits, as --bits w2a8 or an override of the recipe do"),
         }
     }
