@@ -27,6 +27,8 @@ pub type Device<B> = burn::backend::tensor::Device<B>;
 
 /// Operations that burn lacks.
 pub trait Kernels: Backend {
+    /// What the way back of a convolution wants beside what went in.
+    type Kept: Clone + std::fmt::Debug + Default + Send + 'static;
     /// Rounds to a grid: `clamp(rne(x / s), lo, hi) * s`.
     fn fake(x: FloatTensor<Self>, scale: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
         composed::fake::<Self>(x, scale, grid)
@@ -49,16 +51,18 @@ pub trait Kernels: Backend {
     ) -> FloatTensor<Self> {
         Self::conv2d(x, weight, Some(bias), options)
     }
-    /// The gradients of [`Kernels::convolve`] that are wanted: of input, weights and bias.
-    fn convolve_backward(
+    /// [`Kernels::convolve`], to be followed by its way back.
+    fn convolve_keeping(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
         options: ConvOptions<2>,
-        wanted: [bool; 3],
-    ) -> conv::Gradient<Self> {
-        conv::composed::<Self>(x, weight, bias, grad, options, wanted)
+    ) -> (FloatTensor<Self>, Self::Kept) {
+        (Self::convolve(x, weight, bias, options), Self::Kept::default())
+    }
+    /// The gradients of [`Kernels::convolve`] that are wanted: of input, weights and bias.
+    fn convolve_backward(seen: conv::Seen<Self>, grad: FloatTensor<Self>, wanted: [bool; 3]) -> conv::Gradient<Self> {
+        conv::composed(seen, grad, wanted)
     }
     /// `x`, `[samples, channels, ...]`, by its own channel means and variances.
     fn normalize(
@@ -84,9 +88,16 @@ pub trait Kernels: Backend {
     /// The gradient of [`Kernels::clip`], given what it answered: 0 at the ends.
     fn clip_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>, [lo, hi]: [f32; 2]) -> FloatTensor<Self> {
         let dtype = burn::backend::get_or_init_device_settings::<Self>(&y.device()).bool_dtype;
-        let below = Self::float_lower_equal_elem(y.clone(), scalar(lo), dtype);
-        let above = Self::float_greater_equal_elem(y, scalar(hi), dtype);
-        Self::float_mask_fill(Self::float_mask_fill(grad, below, scalar(0.0)), above, scalar(0.0))
+        let mut grad = grad;
+        if lo != f32::NEG_INFINITY {
+            let below = Self::float_lower_equal_elem(y.clone(), scalar(lo), dtype);
+            grad = Self::float_mask_fill(grad, below, scalar(0.0));
+        }
+        if hi != f32::INFINITY {
+            let above = Self::float_greater_equal_elem(y, scalar(hi), dtype);
+            grad = Self::float_mask_fill(grad, above, scalar(0.0));
+        }
+        grad
     }
     /// What follows a product that is normalised while it learns.
     fn finish(
@@ -113,6 +124,7 @@ fn elsewhere(e: burn::tensor::PrimitiveConversionError) -> Error {
 }
 
 impl Kernels for Flex {
+    type Kept = ();
     fn fake(x: FloatTensor<Self>, scale: FloatTensor<Self>, grid: &Grid) -> FloatTensor<Self> {
         crate::fake::flex::fake(x, scale, grid)
     }
@@ -132,15 +144,8 @@ impl Kernels for Flex {
     ) -> FloatTensor<Self> {
         conv::flex::forward(x, weight, bias, options)
     }
-    fn convolve_backward(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        options: ConvOptions<2>,
-        wanted: [bool; 3],
-    ) -> conv::Gradient<Self> {
-        conv::flex::backward(x, weight, bias, grad, options, wanted)
+    fn convolve_backward(seen: conv::Seen<Self>, grad: FloatTensor<Self>, wanted: [bool; 3]) -> conv::Gradient<Self> {
+        conv::flex::backward(seen, grad, wanted)
     }
     fn normalize(
         x: FloatTensor<Self>,
@@ -177,11 +182,12 @@ impl Kernels for Flex {
     }
 }
 
-/// A backend whose kernels are all composed.
+/// A backend whose kernels are composed, but for those named.
 #[cfg(any(feature = "cuda", feature = "wgpu", feature = "libtorch"))]
 macro_rules! composed {
-    ($backend:ty) => {
+    ($backend:ty { $($own:item)* }) => {
         impl Kernels for $backend {
+            $($own)*
             fn lift(x: FloatTensor<Self>) -> Tensor<1> {
                 let n = x.shape().num_elements();
                 Tensor::from_primitive::<Self>(Self::float_reshape(x, Shape::from([n])))
@@ -193,12 +199,49 @@ macro_rules! composed {
     };
 }
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
-composed!(burn::backend::Cube);
+composed!(burn::backend::Cube {
+    type Kept = ();
+});
 #[cfg(feature = "libtorch")]
 #[allow(deprecated, reason = "burn will drop it; those who have PyTorch get its speed until then")]
 mod libtorch {
     use super::*;
-    composed!(burn::backend::LibTorch);
+    use crate::norm::torch;
+    composed!(burn::backend::LibTorch {
+        type Kept = conv::torch::Kept;
+        fn convolve_keeping(
+            x: FloatTensor<Self>,
+            weight: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            options: ConvOptions<2>,
+        ) -> (FloatTensor<Self>, Self::Kept) {
+            conv::torch::forward([x, weight, bias], options)
+        }
+        fn convolve_backward(
+            seen: conv::Seen<Self>,
+            grad: FloatTensor<Self>,
+            wanted: [bool; 3],
+        ) -> conv::Gradient<Self> {
+            conv::torch::backward(seen, grad, wanted)
+        }
+        fn normalize(
+            x: FloatTensor<Self>,
+            gamma: FloatTensor<Self>,
+            beta: FloatTensor<Self>,
+            epsilon: f64,
+        ) -> Normalized<FloatTensor<Self>, FloatTensor<Self>> {
+            torch::normalize(&x, &gamma, &beta, epsilon)
+        }
+        fn normalize_backward(seen: Seen<Self>, grad: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+            torch::normalize_backward(&seen, &grad)
+        }
+        fn clip(x: FloatTensor<Self>, ends: [f32; 2]) -> FloatTensor<Self> {
+            torch::clip(&x, ends)
+        }
+        fn clip_backward(y: FloatTensor<Self>, grad: FloatTensor<Self>, ends: [f32; 2]) -> FloatTensor<Self> {
+            torch::clip_backward(&y, &grad, ends)
+        }
+    });
 }
 
 /// A tensor of these numbers.

@@ -4,7 +4,7 @@
 //! the output's gradient with the weights turned around. That of the weights is, for each tap of the window, a matrix product over the pixels: with
 //! images padded and the output's gradient spread over the same rows, a tap is a shift of the flat image. Sums over images are taken in chunks
 //! of a fixed number, added in order: no result depends on threads.
-use super::{Gradient, depthwise, images, pointwise, sizes::Sizes};
+use super::{Gradient, Seen, depthwise, images, pointwise, sizes::Sizes};
 use crate::fake::flex::{contiguous, like};
 use burn::backend::{
     Bytes, DType, Flex, Shape,
@@ -89,21 +89,15 @@ pub fn forward(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, options: Con
 }
 
 /// As [`crate::backend::Kernels::convolve_backward`].
-pub fn backward(
-    x: FlexTensor,
-    weight: FlexTensor,
-    bias: FlexTensor,
-    grad: FlexTensor,
-    options: ConvOptions<2>,
-    wanted: [bool; 3],
-) -> Gradient<Flex> {
-    let s = match Sizes::new(&x, &weight, &options) {
-        Some(s) if s.is_depthwise() => return depthwise::backward(&s, &x, &weight, &bias, &grad, wanted),
-        Some(s) if s.is_pointwise() => return pointwise::backward(&s, &x, &weight, &bias, &grad, wanted),
+pub fn backward(seen: Seen<Flex>, grad: FlexTensor, wanted: [bool; 3]) -> Gradient<Flex> {
+    let Seen { x, weight, bias, options, .. } = &seen;
+    let s = match Sizes::new(x, weight, options) {
+        Some(s) if s.is_depthwise() => return depthwise::backward(&s, x, weight, bias, &grad, wanted),
+        Some(s) if s.is_pointwise() => return pointwise::backward(&s, x, weight, bias, &grad, wanted),
         Some(s) if s.groups == 1 => s,
-        _ => return super::composed::<Flex>(x, weight, bias, grad, options, wanted),
+        _ => return super::composed::<Flex>(seen, grad, wanted),
     };
-    let (input, w, g) = (contiguous(&x), contiguous(&weight), contiguous(&grad));
+    let (input, w, g) = (contiguous(x), contiguous(weight), contiguous(&grad));
     let (taps, channels, outputs, outs) = (s.taps(), s.channels, s.outputs, s.outs());
     let turned = wanted[0].then(|| {
         let mut flipped = w.to_vec();
@@ -121,7 +115,7 @@ pub fn backward(
     } else {
         input.par_chunks(chunk).zip(grads).map(|(x, g)| one((x, g, &mut []))).collect()
     };
-    let to_x = wanted[0].then(|| like(to_x, &x));
+    let to_x = wanted[0].then(|| like(to_x, x));
     let to_w = wanted[1].then(|| {
         // Sums lie as [tap, channel, output]; weights as [output, channel, tap].
         let mut all = vec![0.0f64; taps * channels * outputs];
@@ -136,14 +130,14 @@ pub fn backward(
                 }
             }
         }
-        like(out, &weight)
+        like(out, weight)
     });
     let to_b = wanted[2].then(|| {
         let mut all = vec![0.0f64; outputs];
         for part in &parts {
             all.iter_mut().zip(&part.bias).for_each(|(a, p)| *a += p);
         }
-        like(all.into_iter().map(|x| x as f32).collect(), &bias)
+        like(all.into_iter().map(|x| x as f32).collect(), bias)
     });
     [to_x, to_w, to_b]
 }

@@ -6,6 +6,9 @@ mod pointwise;
 mod sizes;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "libtorch")]
+#[allow(deprecated, reason = "burn will drop it; those who have PyTorch get its speed until then")]
+pub mod torch;
 
 use crate::backend::{Kernels, Var};
 use burn::backend::{
@@ -22,17 +25,31 @@ use rayon::prelude::*;
 /// Gradients of a convolution: of input, weights and bias, where they are wanted.
 pub type Gradient<B> = [Option<FloatTensor<B>>; 3];
 
+/// What the way back needs.
+#[derive(Clone, Debug)]
+pub struct Seen<B: Kernels> {
+    /// The images.
+    pub x: FloatTensor<B>,
+    /// `[outputs, channels / groups, ...]`
+    pub weight: FloatTensor<B>,
+    /// `[outputs]`
+    pub bias: FloatTensor<B>,
+    /// Strides, pads, dilations and groups.
+    pub options: ConvOptions<2>,
+    /// The backend's own.
+    pub kept: B::Kept,
+}
+
 #[derive(Debug)]
 struct Conv;
 
 impl<B: Kernels> Backward<B, 3> for Conv {
-    type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, ConvOptions<2>);
+    type State = Seen<B>;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let grad = grads.consume::<B>(&ops.node);
-        let (x, weight, bias, options) = ops.state;
         let wanted = ops.parents.each_ref().map(Option::is_some);
-        let each = B::convolve_backward(x, weight, bias, grad, options, wanted);
+        let each = B::convolve_backward(ops.state, grad, wanted);
         for (node, grad) in ops.parents.into_iter().zip(each) {
             if let (Some(node), Some(grad)) = (node, grad) {
                 grads.register::<B>(node.id, grad);
@@ -47,8 +64,8 @@ pub fn conv<B: Kernels>(x: Var<B>, weight: Var<B>, bias: Var<B>, options: ConvOp
     let (x, weight, bias) = (x.into_primitive(), weight.into_primitive(), bias.into_primitive());
     match Conv.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
-            let y = B::convolve(x.clone(), weight.clone(), bias.clone(), options.clone());
-            prep.finish((x, weight, bias, options), y)
+            let (y, kept) = B::convolve_keeping(x.clone(), weight.clone(), bias.clone(), options.clone());
+            prep.finish(Seen { x, weight, bias, options, kept }, y)
         }
         OpsKind::UnTracked(prep) => prep.finish(B::convolve(x, weight, bias, options)),
     }
@@ -62,14 +79,8 @@ fn sums(all: &[f32], channels: usize, plane: usize) -> Vec<f32> {
 }
 
 /// The gradients by burn's own operations, for every backend.
-pub fn composed<B: Kernels>(
-    x: FloatTensor<B>,
-    weight: FloatTensor<B>,
-    bias: FloatTensor<B>,
-    grad: FloatTensor<B>,
-    options: ConvOptions<2>,
-    wanted: [bool; 3],
-) -> Gradient<B> {
+pub fn composed<B: Kernels>(seen: Seen<B>, grad: FloatTensor<B>, wanted: [bool; 3]) -> Gradient<B> {
+    let Seen { x, weight, bias, options, .. } = seen;
     let to_x = wanted[0].then(|| B::conv2d_x_backward(x.clone(), weight.clone(), grad.clone(), options.clone()));
     let to_w = wanted[1].then(|| B::conv2d_weight_backward(x.clone(), weight, grad.clone(), options));
     let to_b = wanted[2].then(|| B::conv2d_bias_backward(x, bias, grad));

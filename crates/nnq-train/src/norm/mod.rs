@@ -3,6 +3,9 @@
 pub mod flex;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "libtorch")]
+#[allow(deprecated, reason = "burn will drop it; those who have PyTorch get its speed until then")]
+pub mod torch;
 
 use crate::backend::{Kernels, Var};
 use burn::backend::{

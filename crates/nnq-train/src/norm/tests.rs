@@ -1,7 +1,7 @@
 use super::*;
 use crate::backend::{self, Kernels};
 use crate::testing::{noise, numbers, tensor};
-use burn::backend::{Autodiff, Flex, ops::FloatTensorOps as _, ops::ModuleOps as _};
+use burn::backend::{Autodiff, Flex, flex::FlexTensor, ops::FloatTensorOps as _, ops::ModuleOps as _};
 
 /// Near each other for sums in another order.
 fn close(a: &[f32], b: &[f32], what: &str) {
@@ -12,29 +12,41 @@ fn close(a: &[f32], b: &[f32], what: &str) {
     }
 }
 
-/// Forward and back as burn composes them, for images, rows and sequences, also far from 0 and laid out otherwise.
-#[test]
-fn normalisation_is_burns() {
+/// Forward and back as burn composes them on the processor, for images, rows and sequences, also far from 0.
+fn normalisation_is_burns<B: Kernels>() {
+    let place = |numbers: &[f32], shape: &[usize]| {
+        backend::tensor::<B>(numbers.to_vec(), shape, &backend::Device::<B>::default())
+    };
+    let close = |ours: FloatTensor<B>, burns: FlexTensor, what: &str| {
+        close(&backend::numbers::<B>(ours).unwrap(), &numbers(burns), what)
+    };
     for (shape, offset) in
         [(vec![4, 3, 7, 5], 0.0), (vec![9, 6], 0.5), (vec![2, 5, 300], 3.0), (vec![3, 2, 16, 17], -20.0)]
     {
         let n: usize = shape.iter().product();
         let c = shape[1];
-        let x = tensor(noise(n, 1).iter().map(|v| v + offset).collect(), &shape);
-        let (gamma, beta) = (tensor(noise(c, 2), &[c]), tensor(noise(c, 3), &[c]));
-        let grad = tensor(noise(n, 4), &shape);
-        let ours = Flex::normalize(x.clone(), gamma.clone(), beta.clone(), 1e-5);
-        let theirs = Flex::batch_norm_train(x.clone(), gamma.clone(), beta, 1e-5);
-        close(&numbers(ours.output), &numbers(theirs.output), "output");
-        close(&numbers(ours.mean.clone()), &numbers(theirs.mean.clone()), "mean");
-        close(&numbers(ours.variance.clone()), &numbers(theirs.variance.clone()), "variance");
-        let seen = Seen { x: x.clone(), gamma: gamma.clone(), mean: ours.mean, variance: ours.variance, epsilon: 1e-5 };
-        let [to_x, to_gamma, to_beta] = Flex::normalize_backward(seen, grad.clone());
-        let want = Flex::batch_norm_train_backward(x, gamma, theirs.mean, theirs.variance, 1e-5, grad);
-        close(&numbers(to_x), &numbers(want.x_grad), "gradient of x");
-        close(&numbers(to_gamma), &numbers(want.gamma_grad), "gradient of gamma");
-        close(&numbers(to_beta), &numbers(want.beta_grad), "gradient of beta");
+        let x: Vec<f32> = noise(n, 1).iter().map(|v| v + offset).collect();
+        let (gamma, beta, grad) = (noise(c, 2), noise(c, 3), noise(n, 4));
+        let ours = B::normalize(place(&x, &shape), place(&gamma, &[c]), place(&beta, &[c]), 1e-5);
+        let [fx, fgrad] = [&x, &grad].map(|all| tensor(all.clone(), &shape));
+        let [fgamma, fbeta] = [&gamma, &beta].map(|all| tensor(all.clone(), &[c]));
+        let burns = Flex::batch_norm_train(fx.clone(), fgamma.clone(), fbeta, 1e-5);
+        close(ours.output, burns.output, "output");
+        close(ours.mean.clone(), burns.mean.clone(), "mean");
+        close(ours.variance.clone(), burns.variance.clone(), "variance");
+        let (x, gamma) = (place(&x, &shape), place(&gamma, &[c]));
+        let seen = Seen::<B> { x, gamma, mean: ours.mean, variance: ours.variance, epsilon: 1e-5 };
+        let [to_x, to_gamma, to_beta] = B::normalize_backward(seen, place(&grad, &shape));
+        let want = Flex::batch_norm_train_backward(fx, fgamma, burns.mean, burns.variance, 1e-5, fgrad);
+        close(to_x, want.x_grad, "gradient of x");
+        close(to_gamma, want.gamma_grad, "gradient of gamma");
+        close(to_beta, want.beta_grad, "gradient of beta");
     }
+}
+
+#[test]
+fn normalisation_on_the_processor() {
+    normalisation_is_burns::<Flex>();
     // Turned in memory only.
     let turned = Flex::float_swap_dims(tensor(noise(24, 5), &[2, 4, 3]), 1, 2);
     let straight = tensor(numbers(turned.clone()), &[2, 3, 4]);
@@ -62,19 +74,35 @@ fn threads_change_nothing() {
     assert!([2, 3, 7].into_iter().all(|n| run(n) == one));
 }
 
-#[test]
-fn clipping_and_its_gradient() {
+/// Values and gradients by hand, 0 at both ends.
+fn clipping_is_exact<B: Kernels>() {
+    let place =
+        |numbers: &[f32]| backend::tensor::<B>(numbers.to_vec(), &[numbers.len()], &backend::Device::<B>::default());
+    let read = |x| backend::numbers::<B>(x).unwrap();
     let gradients = |x: &[f32], ends: [f32; 2]| {
-        let leaf = backend::tracked::<Flex>(tensor(x.to_vec(), &[x.len()]));
-        let y = clip::<Flex>(leaf.clone(), ends);
-        let values = numbers(y.primitive().clone());
-        let g = backend::constant::<Flex>(tensor(vec![3.0; x.len()], &[x.len()]));
-        let mut grads = Autodiff::<Flex>::float_sum(Autodiff::<Flex>::float_mul(y, g)).backward();
-        (values, numbers(leaf.grad_remove(&mut grads).unwrap()))
+        let leaf = backend::tracked::<B>(place(x));
+        let y = clip::<B>(leaf.clone(), ends);
+        let values = read(y.primitive().clone());
+        let g = backend::constant::<B>(place(&vec![3.0; x.len()]));
+        let mut grads = Autodiff::<B>::float_sum(Autodiff::<B>::float_mul(y, g)).backward();
+        (values, read(leaf.grad_remove(&mut grads).unwrap()))
     };
     let (y, to_x) = gradients(&[-1.0, -0.0, 0.0, 2.0, 1e-30], [0.0, f32::INFINITY]);
     assert_eq!((y, to_x), (vec![0.0, 0.0, 0.0, 2.0, 1e-30], vec![0.0, 0.0, 0.0, 3.0, 3.0]));
     let (y, to_x) = gradients(&[-7.0, -1.0, 0.5, 6.0, 8.0], [-1.0, 6.0]);
     assert_eq!((y, to_x), (vec![-1.0, -1.0, 0.5, 6.0, 6.0], vec![0.0, 0.0, 3.0, 0.0, 0.0]));
-    assert!(numbers(<Flex as Kernels>::clip(tensor(vec![f32::NAN], &[1]), [0.0, 6.0]))[0].is_nan());
+    assert!(read(B::clip(place(&[f32::NAN]), [0.0, 6.0]))[0].is_nan());
+}
+
+#[test]
+fn clipping_on_the_processor() {
+    clipping_is_exact::<Flex>();
+}
+
+#[cfg(feature = "libtorch")]
+#[test]
+#[allow(deprecated, reason = "burn will drop it; those who have PyTorch get its speed until then")]
+fn by_pytorchs_library() {
+    normalisation_is_burns::<burn::backend::LibTorch>();
+    clipping_is_exact::<burn::backend::LibTorch>();
 }
