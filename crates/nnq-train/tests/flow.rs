@@ -49,6 +49,7 @@ fn settings(epochs: u64) -> Settings {
     Settings {
         epochs,
         batch: 16,
+        parts: 1,
         steps,
         seed: 1,
         augment: "crop:2".parse::<Augment>().unwrap(),
@@ -229,6 +230,7 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
         ("binary16", None, Settings { precision: Precision::F16, ..plain.clone() }),
         ("quantized", Some(recipe(4, 4)), Settings { distill: Some(inside), ..plain.clone() }),
         ("average", Some(recipe(2, 4)), Settings { low: Low::default(), average: Some(0.9), ..all.clone() }),
+        ("parts", Some(recipe(2, 4)), Settings { parts: 4, distill: Some(inside), ..all.clone() }),
         ("everything", Some(recipe(2, 4)), all),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -266,6 +268,29 @@ fn a_run_that_was_stopped_ends_with_the_same_bytes() {
         let mut other = job(dir.path(), "other.onnx", recipe, Settings { epochs: 3, ..settings });
         other.checkpoint = Some((dir.path().join("run8.checkpoint"), 4));
         assert_eq!(run(&other).unwrap_err().kind(), ErrorKind::Usage);
+    }
+}
+
+/// Where nothing goes by statistics of a batch, its parts come to what the whole does, but for the order of sums.
+#[test]
+fn parts_of_a_batch_come_to_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (augment, distill) = ("mixup:0.5".parse().unwrap(), Some(Distill::default()));
+    let mut mixed = Settings { augment, distill, ..settings(1) };
+    mixed.steps.rate = 0.002;
+    let constants = |parts: usize| {
+        let job = job(dir.path(), &format!("{parts}.onnx"), None, Settings { parts, ..mixed.clone() });
+        let outcome = run(&job).unwrap();
+        let graph = engine::read(&job.output.file).unwrap();
+        let all = graph.values().filter_map(|(_, v)| Some(v.constant.as_ref()?.to_f32s())).collect::<Vec<_>>();
+        (outcome.epochs[0].loss, outcome.epochs[0].accuracy, all.concat())
+    };
+    let (loss, accuracy, whole) = constants(1);
+    for parts in [2, 8] {
+        let (l, a, some) = constants(parts);
+        assert!((l - loss).abs() < 1e-4 * loss && a == accuracy, "{parts}: {l} {loss}, {a} {accuracy}");
+        let far = whole.iter().zip(&some).map(|(a, b)| (a - b).abs() / (1.0 + a.abs())).fold(0.0, f32::max);
+        assert!(whole.len() == some.len() && far < 1e-3, "{parts}: {far}");
     }
 }
 
@@ -320,6 +345,8 @@ fn jobs_that_make_no_sense_are_errors() {
     let usual = || job(dir.path(), "never.onnx", Some(recipe(4, 4)), settings(1));
     let mut none = usual();
     none.settings.batch = 1000;
+    let mut uneven = usual();
+    uneven.settings.parts = 3;
     let mut zoo = usual();
     zoo.source = Source::Zoo(Wanted { name: "resnet8".into(), seed: 1, ..Wanted::default() });
     let mut live = usual();
@@ -341,6 +368,7 @@ fn jobs_that_make_no_sense_are_errors() {
     wild.settings.steps.decay = 1000.0;
     for (job, cause) in [
         (none, "batches of 1000"),
+        (uneven, "--parts that divides"),
         (zoo, "floating point first"),
         (live, "--batch-norm"),
         (half, "--precision"),

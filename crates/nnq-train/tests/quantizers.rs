@@ -89,6 +89,7 @@ fn settings(epochs: u64, rules: Rules) -> Settings {
     Settings {
         epochs,
         batch: 16,
+        parts: 1,
         steps,
         seed: 1,
         augment: Augment::default(),

@@ -41,6 +41,7 @@ pub fn run(args: &Train, interrupt: &Interrupt) -> Result<()> {
     let settings = Settings {
         epochs: args.epochs,
         batch: args.batch as usize,
+        parts: args.parts as usize,
         steps: Steps {
             method: match args.optimizer {
                 Optimizer::Sgd => Method::Sgd { momentum: args.momentum },

@@ -39,6 +39,8 @@ pub struct Settings {
     pub epochs: u64,
     /// Samples of a step.
     pub batch: usize,
+    /// What each batch is computed in; see [`crate::trainer`].
+    pub parts: usize,
     /// The size of steps.
     pub steps: Steps,
     /// Seed of everything random.
@@ -89,9 +91,13 @@ pub struct Job {
 impl Job {
     /// Refuses settings that make no sense.
     pub(super) fn check(&self) -> Result<()> {
-        let Settings { epochs, batch, smoothing, distill, .. } = &self.settings;
+        let Settings { epochs, batch, parts, smoothing, distill, .. } = &self.settings;
         if *epochs == 0 || *batch == 0 {
             return Err(Error::usage(format!("{epochs} epochs with batches of {batch}")).cure("use 1 or more"));
+        }
+        if *parts == 0 || !batch.is_multiple_of(*parts) {
+            return Err(Error::usage(format!("batches of {batch} in {parts} parts of the same size"))
+                .cure("use a number of --parts that divides the batch"));
         }
         if !(0.0..1.0).contains(smoothing) {
             return Err(Error::usage(format!("label smoothing {smoothing}")).cure("use 0 or more, below 1"));

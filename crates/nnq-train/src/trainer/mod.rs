@@ -1,23 +1,25 @@
 //! The loop: batch, loss, gradients, step.
 mod average;
+mod parts;
 mod state;
 pub(crate) mod targets;
 mod taught;
 mod teacher;
 
 use average::Average;
+use parts::{Learned, Task, Workers};
 pub use state::Keep;
 use taught::Taught;
 pub use teacher::{Teacher, of_any_size};
 
 use crate::{
     augment::Augment,
-    backend::{self, Device, Kernels},
-    batches::{Batch, Batches, Drawing},
+    backend::{Device, Kernels},
+    batches::{Batches, Drawing},
     begin::Begun,
     checkpoint::Checkpoint,
     job::Settings,
-    loss::{self, Distill},
+    loss::Distill,
     net::{Forward, Normalize},
     optimizer::{self, Optimizer},
     params::Parameters,
@@ -25,7 +27,7 @@ use crate::{
     qat::{self, Plan, normal},
     report::{Event, StepReport, Tell},
 };
-use burn::backend::{Autodiff, Scalar, ops::FloatTensorOps as _, tensor::FloatTensor};
+use burn::backend::{Scalar, tensor::FloatTensor};
 use nnq::{
     Error, ErrorKind, Result,
     error::At as _,
@@ -70,6 +72,8 @@ pub struct Trainer<'a, B: Kernels> {
     /// The values inside that are compared with its own.
     points: Vec<ValueId>,
     keep: Option<Keep>,
+    /// What batches are computed on.
+    workers: Workers,
     threads: usize,
     cancel: Option<Arc<AtomicBool>>,
     /// Steps done.
@@ -157,6 +161,7 @@ impl<'a, B: Kernels> Trainer<'a, B> {
             points: teacher.as_ref().map(|t| t.points.clone()).unwrap_or_default(),
             teacher,
             keep,
+            workers: Workers::new(settings.parts)?,
             threads,
             cancel,
             step: 0,
@@ -304,49 +309,36 @@ impl<'a, B: Kernels> Trainer<'a, B> {
     }
     fn one(&mut self, taught: Taught, epoch: u64) -> Result<()> {
         self.enter()?;
-        let Taught { batch: Batch { input, labels, mixed }, answers } = taught;
-        let shape = input.shape().to_vec();
-        let input = backend::tensor::<B>(input.into_vec::<f32>()?, &shape, &self.device);
-        let leaves = self.parameters.leaves();
         let done = self.step as f64 / self.total() as f64;
         let frozen = self.settings.rules.normalization.is_frozen(done);
-        let normalize = if frozen { Normalize::Frozen } else { Normalize::Live };
         let forward = Forward {
             graph: self.graph,
             plan: &self.plans[self.stage],
             parameters: &self.parameters,
-            normalize,
+            normalize: if frozen { Normalize::Frozen } else { Normalize::Live },
             precision: self.settings.precision,
-            gradients: self.settings.low.of_step(self.settings.seed, self.step),
+            gradients: None,
             soft: None,
             device: &self.device,
         };
+        let task = Task {
+            forward,
+            low: (self.settings.low, self.settings.seed, self.step),
+            points: &self.points,
+            how: self.how,
+            scale: self.scaler.as_ref().map(|s| s.scale),
+            smoothing: self.settings.smoothing,
+        };
         let shrinks = self.settings.augment.of_epoch(epoch, self.settings.epochs).shrink > 0;
-        let run = forward.run_seeing(input, &leaves, &self.points).map_err(|e| match e.kind() {
+        let learned = self.workers.learn(&task, taught).map_err(|e| match e.kind() {
             ErrorKind::Shape if shrinks => e.cure("train without shrink where a network takes images of one size only"),
             _ => e,
         })?;
-        let out = backend::dims::<B>(&run.output);
-        let classes = out.get(1).copied().unwrap_or(0);
-        let logits = backend::numbers::<B>(run.output.primitive().clone())?;
-        let targets = targets::targets(&labels, &mixed, classes, self.settings.smoothing)?;
-        let taught = self.how.zip(answers);
-        let logits_of = taught.as_ref().map(|(how, a)| (&a.logits[..], *how));
-        let mut loss = loss::loss::<B>(run.output, &targets, logits_of, &self.device)?;
-        if let Some((how, answers)) = taught.filter(|(how, _)| how.features > 0.0) {
-            let far = loss::features::<B>(run.seen, answers.features, &self.device)?;
-            loss = Autodiff::<B>::float_add(loss, Autodiff::<B>::float_mul_scalar(far, backend::scalar(how.features)));
-        }
-        let value = backend::numbers::<B>(loss.primitive().clone())?.first().copied().unwrap_or(f32::NAN);
-        if !value.is_finite() {
-            return Err(Error::value(format!("the loss of step {} in epoch {} is {value}", self.step + 1, epoch + 1))
+        let Learned { loss, right, mut gradients, statistics } = learned;
+        if !loss.is_finite() {
+            return Err(Error::value(format!("the loss of step {} in epoch {} is {loss}", self.step + 1, epoch + 1))
                 .cure("train with a smaller learning rate, or a longer --warm-up"));
         }
-        let mut grads = match &self.scaler {
-            Some(s) => Autodiff::<B>::float_mul_scalar(loss, backend::scalar(s.scale)).backward(),
-            None => loss.backward(),
-        };
-        let mut gradients: Vec<_> = leaves.iter().map(|leaf| leaf.grad_remove(&mut grads)).collect();
         let overflow = match &mut self.scaler {
             Some(scaler) => !scaler.unscale::<B>(&mut gradients)?,
             None => false,
@@ -355,16 +347,15 @@ impl<'a, B: Kernels> Trainer<'a, B> {
         if !overflow {
             self.update(gradients, epoch)?;
         }
-        for (v, new) in run.statistics {
+        for (v, new) in statistics {
             if let Some(old) = self.parameters.statistics.remove(&v) {
                 let kept = B::float_mul_scalar(old, Scalar::Float(1.0 - MOMENTUM));
                 let new = B::float_add(kept, B::float_mul_scalar(new, Scalar::Float(MOMENTUM)));
                 self.parameters.statistics.insert(v, new);
             }
         }
-        let right = logits.chunks(classes.max(1)).zip(&labels).filter(|(row, label)| best(row) == Some(**label));
-        self.sums.0 += f64::from(value);
-        self.sums.1 += right.count() as u64;
+        self.sums.0 += f64::from(loss);
+        self.sums.1 += right;
         self.step += 1;
         if let Some(average) = &mut self.average {
             average.update(self.step, &self.parameters);
