@@ -55,7 +55,7 @@ pub struct Train {
     /// Samples of a step
     #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: u32,
-    /// Compute each batch in so many parts, side by side: faster than one where images are small and cores several. Live batch normalisation goes by the statistics of a part. Results depend on the parts, not on threads
+    /// Compute each batch in so many parts, side by side on the cores. Live batch normalisation goes by the statistics of a part. Results depend on the parts, not on threads
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub parts: u32,
     /// The highest learning rate [default: 0.001, which suits trained networks with folded normalisation; 0.1 with --zoo, 0.01 with its --weights]

@@ -39,7 +39,7 @@ pub struct Settings {
     pub epochs: u64,
     /// Samples of a step.
     pub batch: usize,
-    /// What each batch is computed in; see [`crate::trainer`].
+    /// Into how many parts of the same size each batch is cut. They run side by side; live normalisation goes by the statistics of a part.
     pub parts: usize,
     /// The size of steps.
     pub steps: Steps,
