@@ -123,7 +123,7 @@ fn truncated_everywhere() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Ctrl-C ends a long run at each of its stages, at once and without a trace.
+/// Ctrl-C, and what systems send to end a process, end a long run at each of its stages, at once and without a trace.
 #[cfg(unix)]
 #[test]
 fn interrupted() {
@@ -135,14 +135,15 @@ fn interrupted() {
     };
     let quantize = "quantize m.onnx --data data --samples 3000 --eval data -o q.onnx";
     let rows = [
-        ("calibrate m.onnx --data data --samples 3000 -o q.onnx", 100),
-        (quantize, 100),
-        (quantize, 700),
-        (quantize, 1500),
-        ("bench m.onnx --batch 2000", 500),
-        ("eval m.onnx --data data --batch 1", 100),
+        ("calibrate m.onnx --data data --samples 3000 -o q.onnx", 100, "-INT"),
+        (quantize, 100, "-INT"),
+        (quantize, 100, "-TERM"),
+        (quantize, 700, "-INT"),
+        (quantize, 1500, "-TERM"),
+        ("bench m.onnx --batch 2000", 500, "-INT"),
+        ("eval m.onnx --data data --batch 1", 100, "-TERM"),
     ];
-    for (args, after) in rows {
+    for (args, after, signal) in rows {
         let folder = tempfile::tempdir().expect("a folder");
         long(folder.path());
         put(folder.path(), "q.onnx", "earlier");
@@ -154,7 +155,7 @@ fn interrupted() {
             eprintln!("NOT TESTED: nnq {args} is done within {after} ms");
             continue;
         }
-        let kill = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
         assert!(kill.expect("kill starts").success());
         let o = finish(child);
         if o.code == Some(0) {
@@ -170,7 +171,7 @@ fn interrupted() {
         {
             wrong.push(format!("files have changed: {:?}", tree(folder.path())));
         }
-        failures.extend(wrong.into_iter().map(|w| format!("nnq {args}, after {after} ms: {w}")));
+        failures.extend(wrong.into_iter().map(|w| format!("nnq {args}, {signal} after {after} ms: {w}")));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
