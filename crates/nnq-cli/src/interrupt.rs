@@ -14,7 +14,7 @@ use std::sync::{
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on. Where the system offers no such signal, it ends the process as usual.
+    /// Listens from now on. A signal that the system does not let be listened to ends the process as usual.
     pub fn listen() -> Self {
         let interrupt = Self::default();
         for signal in [SIGINT, SIGTERM] {

@@ -53,7 +53,7 @@ pub fn run(command: &Command) -> Result<()> {
         // Each step takes and gives back the same large tensors. First of all: what follows begins a thread.
         nnq_train::keep_freed();
     }
-    // Commands that do not look at the flag leave signals as the system has it.
+    // Commands that do not look at the flag leave signals as the system has them.
     let interrupt = match command {
         Command::Inspect(_) | Command::Compile(_) | Command::Run(_) | Command::Zoo(_) | Command::Explain(_) => {
             Interrupt::default()
